@@ -1,0 +1,279 @@
+"""The configuration tree: the only place for defaults. YAML files and ``key=value`` pairs are laid over it.
+
+Values are coerced from their raw text by the declared type of the field, so ``subjects=[01,02,010]`` stays text
+(YAML alone would read numbers) and ``train.lr=1e-4`` is a float (YAML alone would read text).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from align.errors import UserError
+
+C = TypeVar("C")
+
+
+@dataclass
+class StudyConfig:
+    """Which recordings. ``root`` is the folder the study describes; the simulated study makes its own."""
+
+    name: str = "simulated"
+    root: str | None = None
+
+
+@dataclass
+class SimulatedConfig:
+    """Which code the simulated brain carries: ``mixed``, ``late_only`` or ``no_signal``."""
+
+    code: str = "mixed"
+
+
+@dataclass
+class BackboneConfig:
+    """The frozen vision model, ``family/model`` (or ``mini``), and where its weights are (hub name if None)."""
+
+    name: str = "mini"
+    weights: str | None = None
+    image_size: int | None = None  # px; None = the model's own
+
+
+@dataclass
+class TargetConfig:
+    """Which tokens are predicted: layer (index or module name), pooling, principal components kept."""
+
+    layer: str = "3"
+    pooling: str = "grid:4"  # tokens | mean | cls | grid:n
+    components: int = 400  # of the flattened standardised tokens, fitted on training pictures; same for every layer
+    whiten: float = 0.0  # exponent for the image side: 0 = components keep their variance, 1 = all equal
+    spread: float = 1.0  # 1 = predicted tokens get the training spread back (cross-fitted, one more fit), 0 = left alone
+    chosen_on: str = "set by hand"  # how the layer was chosen; `recon sweep` writes it into best.yaml
+
+
+@dataclass
+class EncoderConfig:
+    """The brain side: ``ridge``, ``mlp`` or ``tsconv``."""
+
+    name: str = "mlp"
+    width: int = 512  # E, also the embedding width
+    dropout: float = 0.3
+    blocks: int = 1  # residual blocks of the mlp
+    components: int | None = None  # mlp: principal components of the signals it reads; None = all that training spans
+    filters: int = 40  # tsconv, in the order of the data flow; the sample counts are those of NICE at 250 Hz
+    kernel: int = 25  # tsconv, samples
+    pool: int = 51  # tsconv, samples
+    stride: int = 5  # tsconv, samples
+    alphas: list[float] = field(default_factory=lambda: [10.0, 100.0, 1e3, 1e4, 1e5, 1e6])  # ridge penalties tried
+
+
+@dataclass
+class LossConfig:
+    """Weights of the named parts of the loss; normalisation of the two sides of the contrastive part."""
+
+    contrastive: float = 1.0
+    regression: float = 1.0
+    normalize_image: bool = True
+    normalize_brain: bool = False
+    temperature: float = 0.07  # start of logit_scale
+    learn_temperature: bool = True
+    label_smoothing: float = 0.0
+
+
+@dataclass
+class TrainConfig:
+    """The optimiser. ``noise`` and ``image_dropout`` are training-only augmentations."""
+
+    epochs: int = 50
+    batch_size: int = 256
+    lr: float = 1e-3  # the highest of the schedule
+    schedule: str = "onecycle"  # onecycle | cosine | constant
+    weight_decay: float = 1e-2  # AdamW, on weight matrices only
+    ema: float = 0.0  # decay of the running average of the weights that is kept in the end; 0 = the last weights
+    noise: float = 0.3  # standard deviation added to standardised signals
+    image_dropout: float = 0.5  # on the principal components of the image side
+    mixup: float = 0.0  # a of Beta(a, a): pairs are mixed with other pairs, signals and components alike; 0 = off
+    average_repetitions: bool = True
+    checkpoint_every: int = 200  # steps
+
+
+@dataclass
+class SweepConfig:
+    """What `recon sweep` walks over and how it chooses."""
+
+    layers: list[str] = field(default_factory=list)  # empty = every layer of the backbone
+    encoders: list[str] = field(default_factory=list)  # empty = encoder.name
+    seeds: int = 3
+    folds: int = 3  # grouped cross-validation over training rows
+
+
+@dataclass
+class Config:
+    """Everything one alignment run depends on."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
+    subjects: list[str] = field(default_factory=list)  # empty = all subjects of the study
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    run_dir: str | None = None  # None = runs/align/<study>_sub-<subject>_<layer>_seed-<seed>
+    cache_dir: str = "cache"
+    seed: int = 0
+
+
+def load_config(cls: type[C], path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> C:
+    """Lay a YAML file and ``key=value`` pairs over the defaults of ``cls``.
+
+    Raises
+    ------
+    UserError
+        Missing or broken YAML, unknown key (with the nearest valid one), value of the wrong type.
+    """
+    config = cls()
+    if path is not None:
+        for key, value in _flatten(_read_yaml(Path(path))):
+            set_key(config, key, value)
+    for pair in overrides:
+        key, sep, text = pair.partition("=")
+        if not sep:
+            raise UserError(f"override {pair!r} is not key=value; write for example seed=1")
+        set_key(config, key.strip(), text.strip())
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The tree as plain containers, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
+
+
+def dump_yaml(config: Any) -> str:
+    """The tree as YAML text that `load_config` reads back to an equal tree."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def set_key(config: Any, key: str, value: Any) -> None:
+    """Set dotted ``key``; text values are coerced to the declared type of the field."""
+    owner, names = config, key.split(".")
+    for name in names[:-1]:
+        owner = getattr(owner, name, None)
+        if not dataclasses.is_dataclass(owner):
+            raise _unknown(config, key)
+    hints = typing.get_type_hints(type(owner))
+    if names[-1] not in hints:
+        raise _unknown(config, key)
+    section = getattr(owner, names[-1])
+    if dataclasses.is_dataclass(section):
+        if value is None:  # a YAML section with every line commented out
+            return
+        raise UserError(f"{key} is a section, not a value; its keys: {', '.join(keys(section, key + '.'))}")
+    setattr(owner, names[-1], _coerce(value, hints[names[-1]], key))
+
+
+def keys(config: Any, prefix: str = "") -> list[str]:
+    """Every dotted leaf key of the tree."""
+    found = []
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        name = prefix + item.name
+        found += keys(value, name + ".") if dataclasses.is_dataclass(value) else [name]
+    return found
+
+
+def _unknown(config: Any, key: str) -> UserError:
+    valid = keys(config)
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    near = near or [name for name in valid if name.split(".")[-1] == key.split(".")[-1]]
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(valid)}"
+    return UserError(f"unknown key {key!r}{hint}")
+
+
+class _TextLoader(yaml.SafeLoader):
+    """A safe loader that leaves every scalar as its raw text, null aside."""
+
+
+_TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in rules if tag == "tag:yaml.org,2002:null"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _as_text(loader: yaml.SafeLoader, node: Any) -> Any:
+    return loader.construct_scalar(node)
+
+
+for _tag in ("bool", "int", "float", "binary", "timestamp"):  # explicit tags such as !!int
+    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _as_text)
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_TextLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{source} is not valid YAML{line}: {reason}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"config file {str(path)!r} does not exist; pass --config FILE")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"config file {str(path)!r} is not text; pass a YAML file") from error
+    tree = _parse(text, str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds no keys; expected lines such as 'seed: 0'")
+    return tree
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        pairs += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return pairs
+
+
+def _coerce(value: Any, kind: Any, key: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None or value in ("", "null", "none", "None", "~"):
+            return None
+        return _coerce(value, next(arg for arg in args if arg is not type(None)), key)
+    if origin is list:
+        if isinstance(value, str):
+            value = _parse(value if value.startswith("[") else f"[{value}]", f"value of {key}")
+        if not isinstance(value, list):
+            raise UserError(f"{key}={value!r} is not a list; write '{key}=[a,b]'")
+        return [_coerce(item, args[0], key) for item in value]
+    if kind is bool:
+        if str(value).lower() in ("true", "yes", "on", "1"):
+            return True
+        if str(value).lower() in ("false", "no", "off", "0"):
+            return False
+        raise UserError(f"{key}={value!r} is not true or false")
+    if kind in (int, float):
+        try:
+            number = kind(str(value).replace("_", ""))
+            if not math.isfinite(number):
+                raise ValueError
+            return number
+        except ValueError:
+            raise UserError(f"{key}={value!r} is not {'a whole number' if kind is int else 'a number'}") from None
+    if value is None or isinstance(value, (list, dict)):
+        raise UserError(f"{key}={value!r} is not text")
+    return str(value)

@@ -1,0 +1,29 @@
+"""Every study by name. Adding one: a file here, a line in `_MODULES`, a case in the tests' walk."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from align.config import Config
+from align.data.studies.base import Study
+from align.errors import UserError
+
+_MODULES = {
+    "simulated": "align.data.studies.simulated:Simulated",
+    "cowley2023_v4": "align.data.studies.cowley2023:Cowley2023V4",
+    "folder": "align.data.studies.folder:Folder",
+}
+STUDIES = tuple(_MODULES)
+
+
+def open_study(config: Config) -> Study:
+    """The study ``config.study.name``; raises `UserError` with the nearest name for an unknown one."""
+    name = config.study.name
+    if name not in _MODULES:
+        near = difflib.get_close_matches(name, _MODULES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(f"study {name!r} is not known; {hint}Known: {', '.join(_MODULES)}")
+    module, _, attribute = _MODULES[name].partition(":")
+    study: Study = getattr(import_module(module), attribute)(config)
+    return study

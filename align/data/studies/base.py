@@ -1,0 +1,78 @@
+"""The contract every study keeps: declared facts, and one `Recording` per subject."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from align.config import Config
+from align.data.signals import Recording
+from align.errors import UserError
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """Facts a study declares; `Study.check` compares them with the files. ``subjects`` () = read from the files."""
+
+    name: str
+    title: str
+    signal: str  # "EEG", "MEG", "fMRI", "spikes", "any"
+    source: str  # public home of the data
+    licence: str
+    subjects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One declared fact beside what the files say."""
+
+    what: str
+    declared: str
+    found: str
+
+    @property
+    def holds(self) -> bool:
+        return self.declared == self.found
+
+
+class Study(ABC):
+    """A dataset. Subclasses set ``info`` and read their files lazily; construction only checks that root exists."""
+
+    info: ClassVar[StudyInfo]
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Subject labels, text, in order."""
+        return self.info.subjects
+
+    @abstractmethod
+    def recording(self, subject: str) -> Recording:
+        """Training and test trials of one subject. Raises `UserError` on any fault in the files."""
+
+    @abstractmethod
+    def check(self) -> list[Fact]:
+        """Declared facts beside the facts found in the files."""
+
+    def require_subject(self, subject: str) -> None:
+        """Raise `UserError` with the nearest label when the study has no such subject."""
+        if subject in self.subjects:
+            return
+        near = difflib.get_close_matches(subject, self.subjects, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{self.info.name} has no subject {subject!r}{hint} Known: {', '.join(self.subjects)}")
+
+
+def require_root(config: Config, example: str) -> Path:
+    """``study.root`` as an existing folder, or a `UserError` that says what it should hold."""
+    if config.study.root is None:
+        raise UserError(f"study {config.study.name!r} needs study.root=FOLDER ({example})")
+    root = Path(config.study.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"study.root={str(root)!r} is not a folder; it should be {example}")
+    return root
