@@ -71,7 +71,9 @@ class EncoderConfig:
     kernel: int = 25  # tsconv, samples
     pool: int = 51  # tsconv, samples
     stride: int = 5  # tsconv, samples
-    alphas: list[float] = field(default_factory=lambda: [10.0, 100.0, 1e3, 1e4, 1e5, 1e6])  # ridge penalties tried
+    alphas: list[float] = field(  # ridge penalties tried
+        default_factory=lambda: [10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6]
+    )
 
 
 @dataclass

@@ -1,0 +1,180 @@
+"""Run folders: weights, configuration, metrics, split and card of one trained encoder; strict loading; finding runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.config import Config, dump_yaml, load_config, set_key, to_dict
+from align.errors import UserError
+from align.files import read_tensors, save_tensors, write_atomic, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.model import Aligner
+
+MODEL, CONFIG, SPLIT, CARD, METRICS = "model.safetensors", "config.yaml", "split.json", "README.md", "metrics.jsonl"
+_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained encoder and where it came from. ``meta``: the facts stored beside the weights, as text or JSON values."""
+
+    config: Config
+    aligner: Aligner
+    subject: str
+    study: str
+    meta: dict[str, Any]
+    path: Path
+
+
+def save_run(
+    run_dir: str | Path, aligner: Aligner, config: Config, recording_manifest: dict[str, Any], extra: dict[str, Any]
+) -> Path:
+    """Write the run of ``recording_manifest``'s study and subject; the weights come last and complete the folder.
+
+    ``extra``: further facts for the metadata and the card (values ready for JSON). Returns the path of the weights.
+    """
+    run_dir = Path(run_dir)
+    study, subject = recording_manifest["study"], recording_manifest["subject"]
+    meta = {
+        "format": _FORMAT,
+        "study": study,
+        "subject": subject,
+        "backbone": config.backbone.name,
+        "layer": config.target.layer,
+        "pooling": config.target.pooling,
+        "chosen_on": config.target.chosen_on,
+        **aligner.shapes(),
+        **extra,
+    }
+    write_json(run_dir / SPLIT, recording_manifest)
+    write_atomic(run_dir / CONFIG, dump_yaml(config))
+    write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
+    texts = {name: value for name, value in meta.items() if isinstance(value, str)}
+    stored = {**texts, "meta": json.dumps(meta), "config": json.dumps(to_dict(config))}
+    save_tensors(run_dir / MODEL, aligner.state(), stored)
+    return run_dir / MODEL
+
+
+def load_run(path: str | Path) -> Run:
+    """Load a run folder; the weights file alone is enough, its metadata holds the configuration.
+
+    Raises
+    ------
+    UserError
+        No run there, a truncated or foreign file, names or shapes that do not fit (strict; wrapped models refused).
+    """
+    from align.model import Aligner
+
+    path = Path(path).expanduser()
+    folder, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / MODEL)
+    if not file.is_file():
+        raise UserError(f"{str(path)!r} holds no {MODEL}; pass the folder of a run that `python -m align.train` made")
+    tensors, metadata = read_tensors(file)
+    if metadata.get("format") != _FORMAT or "config" not in metadata:
+        raise UserError(f"{str(file)!r} is not the model of an alignment run (format {metadata.get('format')!r})")
+    config = load_config(Config)
+    for key, value in _leaves(json.loads(metadata["config"])):
+        set_key(config, key, value)
+    meta = json.loads(metadata["meta"])
+    try:
+        aligner = Aligner.from_state(config, tensors, meta)
+    except UserError as error:
+        raise UserError(f"{str(file)!r}: {error}") from error
+    return Run(config, aligner, meta["subject"], meta["study"], meta, folder)
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        pairs += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return pairs
+
+
+def home() -> Path:
+    """The folder that holds ``runs``: RECON_HOME where set, else the working folder."""
+    return Path(os.environ.get("RECON_HOME") or ".")
+
+
+def find_run(subject: str, home: str | Path = ".") -> Path:
+    """The newest run of ``subject`` under ``<home>/runs``.
+
+    Raises `UserError` when there is none (naming the command that makes one), or when runs of two studies hold the
+    subject (listing them).
+    """
+    found = []
+    for file in (Path(home) / "runs").rglob(MODEL):
+        facts = _facts(file)
+        if facts.get("subject") == subject and "study" in facts:
+            found.append((file.stat().st_mtime_ns, file.parent, facts["study"]))
+    if not found:
+        raise UserError(
+            f"no run of subject {subject!r} under {str(Path(home) / 'runs')!r}; make one with: "
+            f"accelerate launch align/train.py --config configs/align/NAME.yaml 'subjects=[{subject}]'"
+        )
+    found.sort()
+    if len({study for _, _, study in found}) > 1:
+        listed = ", ".join(f"{folder} ({study})" for _, folder, study in found)
+        raise UserError(f"runs of several studies hold subject {subject!r}; pass --run with one of: {listed}")
+    return found[-1][1]
+
+
+def _facts(file: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="np") as opened:
+            return dict(opened.metadata() or {})
+    except SafetensorError:
+        return {}
+
+
+def tensors_hash(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values; independent of the order of the tensors and of metadata."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(path: str | Path) -> str:
+    """`tensors_hash` of a safetensors file, or of the weights in a run folder."""
+    path = Path(path)
+    return tensors_hash(read_tensors(path / MODEL if path.is_dir() else path)[0])
+
+
+def _card(config: Config, meta: dict[str, Any], manifest: dict[str, Any]) -> str:
+    train, test = manifest["train"], manifest["test"]
+    facts = {
+        "study": meta["study"],
+        "subject": meta["subject"],
+        "target": f"{config.backbone.name}, layer {config.target.layer}, pooling {config.target.pooling}",
+        "layer chosen on": config.target.chosen_on,
+        "encoder": config.encoder.name,
+        "seed": config.seed,
+        "training rows": f"{train['n_trials']} trials of {len(train['ids'])} pictures",
+        "test pictures": f"{len(test['ids'])}, not read in training",
+        "weights": f"SHA-256 {meta['weights_hash']}" if "weights_hash" in meta else MODEL,
+    }
+    lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    header = f"---\nlibrary_name: align\ntags: [brain-decoding, {meta['study']}]\n---\n"
+    return (
+        f"{header}\n# Brain encoder: {meta['study']}, subject {meta['subject']}\n\n"
+        f"Predicts embeds and backbone tokens of the picture a subject saw from a recording of the same subject.\n\n"
+        f"| | |\n|---|---|\n{lines}\n\n"
+        "**Made by** `python -m align.train --config config.yaml`. **Scores** are in `report_sub-*.json` once "
+        "`recon evaluate` has run; the last epoch is kept, no test row steers training.\n\n"
+        "**Limits.** Valid for this subject and recording session only. Predictions show what the decoder expects from "
+        "its training pictures; they are not a recording of thought. The terms of the study's data apply.\n"
+    )

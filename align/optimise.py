@@ -1,0 +1,201 @@
+"""The training loop: AdamW on the named loss parts, every step a function of (seed, step), resumable at checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from align.config import Config, to_dict
+from align.files import read_json, write_json
+from align.losses import info_nce, token_regression, weighted_sum
+from align.model import Network
+from align.schedule import batch_rows, learning_rate, steps_per_epoch
+from align.seeding import derive, seed_step
+from align.state import load_finished_step, load_state, save_state
+from align.tracking import JsonLines, progress_bar
+
+STAGES = ("spread", "train")
+
+
+@dataclass
+class Pairs:
+    """What the loop sees: signals (n, ...), components (n, k), stimulus (n,), all on one device."""
+
+    signals: torch.Tensor
+    components: torch.Tensor
+    stimulus: torch.Tensor
+
+    def take(self, rows: np.ndarray) -> Pairs:
+        """The given rows."""
+        index = torch.as_tensor(rows, device=self.signals.device)
+        return Pairs(self.signals[index], self.components[index], self.stimulus[index])
+
+
+class StateFolder:
+    """Where the stages of one fit leave their checkpoints; emptied when the configuration or the data changed.
+
+    ``folder`` None keeps nothing. ``metrics`` takes the records; those of steps that will be repeated are dropped.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        pairs: Pairs,
+        folder: str | Path | None = None,
+        metrics: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.record: Callable[[dict[str, Any]], None] = metrics or (lambda record: None)
+        if self.folder is None:
+            return
+        fingerprint = {"fingerprint": _fingerprint(config, pairs)}
+        note = self.folder / "fit.json"
+        if not note.is_file() or read_json(note) != fingerprint:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            write_json(note, fingerprint)
+        for leftover in self.folder.glob("*/.*.tmp-*"):  # of a process that was killed while it wrote
+            leftover.unlink()
+        if isinstance(metrics, JsonLines):
+            metrics.resume({stage: load_finished_step(self.folder / stage) for stage in STAGES})
+
+    def load(self, stage: str, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> int:
+        """The number of finished steps, after restoring modules and optimizer; 0 = start."""
+        return 0 if self.folder is None else load_state(self.folder / stage, modules, optimizer)
+
+    def save(self, stage: str, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Replace the stage's checkpoint."""
+        if self.folder is not None:
+            save_state(self.folder / stage, modules, optimizer, step)
+
+
+def _fingerprint(config: Config, pairs: Pairs) -> str:
+    tree = to_dict(config)
+    parts = {name: tree[name] for name in ("target", "encoder", "loss", "train", "seed")}
+    parts["train"].pop("checkpoint_every")
+    parts["target"].pop("chosen_on")
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for tensor in (pairs.signals, pairs.components, pairs.stimulus):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Sums(nn.Module):
+    """Running sums of the loss parts within an epoch; a module, so that they are part of the checkpoint."""
+
+    sums: torch.Tensor
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.names = names
+        self.register_buffer("sums", torch.zeros(len(names)))
+
+    def add(self, parts: dict[str, torch.Tensor]) -> None:
+        self.sums += torch.stack([parts[name].detach() for name in self.names])
+
+    def pop(self, count: int) -> dict[str, float]:
+        means = dict(zip(self.names, (self.sums / count).tolist(), strict=True))
+        self.sums.zero_()
+        return means
+
+
+def optimise(
+    network: Network, config: Config, pairs: Pairs, gain: torch.Tensor, stage: str, state: StateFolder, progress: bool
+) -> None:
+    """Train ``network`` in place, from the stage's checkpoint where there is one.
+
+    ``gain``: (k,) whitening of the image side. Ends with the averaged weights where ``train.ema`` is set.
+    """
+    train, n_rows = config.train, len(pairs.signals)
+    per_epoch = steps_per_epoch(n_rows, train.batch_size)
+    total = per_epoch * train.epochs
+    optimizer = _optimizer(network, config)
+    average = _average(network, train.ema) if train.ema > 0 else None
+    parts_named = [name for name in ("contrastive", "regression") if getattr(config.loss, name) > 0]
+    sums = _Sums([*parts_named, "loss"]).to(pairs.signals.device)
+    modules: dict[str, nn.Module] = {"network": network, "sums": sums}
+    if average is not None:
+        modules["average"] = average
+    start = state.load(stage, modules, optimizer)
+    bar = progress_bar(total, stage, progress, start)
+    network.train()
+    for step in range(start, total):
+        rows = batch_rows(n_rows, train.batch_size, derive(config.seed, stage), step)
+        seed_step(config.seed, step, stage)
+        for group in optimizer.param_groups:
+            group["lr"] = train.lr * learning_rate(train.schedule, step, total)
+        parts = loss_parts(network, config, pairs.take(rows), gain)
+        loss = weighted_sum(parts, config.loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if average is not None:
+            average.update_parameters(network)
+        sums.add({**parts, "loss": loss})
+        done = step + 1
+        if done % per_epoch == 0:
+            state.record({"stage": stage, "step": done, "epoch": done // per_epoch, **sums.pop(per_epoch)})
+        if done % train.checkpoint_every == 0 or done == total:
+            state.save(stage, modules, optimizer, done)
+        bar.update()
+    bar.close()
+    if average is not None:
+        network.load_state_dict(average.module.state_dict())
+    network.eval()
+
+
+def loss_parts(network: Network, config: Config, batch: Pairs, gain: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The parts of the loss with a weight above 0, by name; augments the batch with noise and mixup."""
+    signals, components = batch.signals, batch.components
+    same = batch.stimulus[:, None] == batch.stimulus
+    if config.train.mixup > 0:
+        share = float(np.random.beta(config.train.mixup, config.train.mixup))
+        other = torch.randperm(len(signals), device=signals.device)
+        signals = share * signals + (1 - share) * signals[other]
+        components = share * components + (1 - share) * components[other]
+        same = same & same[other][:, other]
+    if config.train.noise > 0:
+        signals = signals + config.train.noise * torch.randn_like(signals)
+    hidden = network.encoder(signals)
+    parts = {}
+    if config.loss.contrastive > 0:
+        parts["contrastive"] = info_nce(
+            hidden,
+            network.image_head(components * gain),
+            network.logit_scale,
+            normalize_brain=config.loss.normalize_brain,
+            normalize_image=config.loss.normalize_image,
+            label_smoothing=config.loss.label_smoothing,
+            same=same,
+        )
+    if config.loss.regression > 0:
+        parts["regression"] = token_regression(network.token_head(hidden), components)
+    return parts
+
+
+def _optimizer(network: Network, config: Config) -> torch.optim.Optimizer:
+    trained = [value for value in network.parameters() if value.requires_grad]
+    groups = [
+        {"params": [value for value in trained if value.ndim > 1], "weight_decay": config.train.weight_decay},
+        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.train.lr, fused=True)
+
+
+def _average(network: Network, decay: float) -> AveragedModel:
+    """Exponential average of weights and buffers; the decay grows to ``decay`` so that the start is forgotten."""
+
+    def mix(average: torch.Tensor, value: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        share = min(decay, (1 + float(count)) / (10 + float(count)))
+        return share * average + (1 - share) * value
+
+    return AveragedModel(network, avg_fn=mix, use_buffers=True)

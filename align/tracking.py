@@ -1,0 +1,64 @@
+"""What a run says while it runs: log lines, metrics as JSON lines, progress bars."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+logger = logging.getLogger("align")
+
+
+def setup_logging(verbose: bool = True) -> None:
+    """Send the log lines of this project to stderr, once; called by commands, never on import."""
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+class JsonLines:
+    """Appends one JSON object per line, flushed at once.
+
+    A resumed run repeats the steps after its last checkpoint; `resume` drops what was written about them.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Append one record; NaN and infinity are refused."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole records; a line cut by a kill is left out."""
+        records = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
+
+    def resume(self, steps: dict[str, int]) -> None:
+        """Keep the records of each stage up to its step in ``steps``, and none of other stages."""
+        from align.files import write_atomic
+
+        kept = [record for record in self.read() if record.get("step", 0) <= steps.get(record.get("stage", ""), -1)]
+        write_atomic(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def progress_bar(total: int, stage: str, show: bool, start: int = 0, unit: str = "step") -> tqdm[Any]:
+    """A bar with the stage's name and the time left; drawn only on a terminal and where ``show`` (main process)."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=stage, initial=start, unit=unit, disable=None if show else True, leave=False)

@@ -1,0 +1,172 @@
+"""Trains a brain encoder for every subject of a study.
+
+    accelerate launch align/train.py 'subjects=[01]' train.epochs=5                          # small: simulation, CPU
+    accelerate launch align/train.py --config configs/align/cowley2023_v4.yaml study.root=PATH      # real recordings
+    python -m align.train ...                                                                # the same, exit code 2 kept
+
+A killed run continues from its last checkpoint when called again with the same configuration. Several processes share
+the subjects among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    from align.config import Config, dump_yaml, load_config
+except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
+    sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.vision.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One finished run: where it is, what it was trained on, how long this call took."""
+
+    path: Path
+    study: str
+    subject: str
+    weights_hash: str
+    n_trials: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.study} sub-{self.subject}: {self.n_trials} training rows, {self.seconds:.1f} s, "
+            f"weights {self.weights_hash[:12]}, run {self.path}"
+        )
+
+
+def train(config: Config, progress: bool = True) -> list[Trained]:
+    """Train one encoder per subject (``subjects``, empty = all) and write one run folder each.
+
+    With several processes of `accelerate launch`, each trains its share of the subjects and returns those.
+
+    Raises
+    ------
+    UserError
+        Bad configuration or files, a test picture among the training ones.
+    """
+    from accelerate import PartialState
+
+    from align.data.studies import open_study
+    from align.vision.backbones import load_backbone
+
+    study = open_study(config)
+    subjects = list(config.subjects or study.subjects)
+    for subject in subjects:
+        study.require_subject(subject)
+    process = PartialState()
+    backbone = load_backbone(config.backbone).to(process.device)
+    folders = {subject: run_folder(config, subject, subjects) for subject in subjects}
+    finished = []
+    with process.split_between_processes(subjects) as share:
+        for subject in share:
+            recording = study.recording(subject)
+            finished.append(_train_subject(config, recording, backbone, folders[subject], process.device, progress))
+    process.wait_for_everyone()
+    return finished
+
+
+def _train_subject(
+    config: Config, recording: Any, backbone: Backbone, folder: Path, device: Any, progress: bool
+) -> Trained:
+    from align.checkpoint import METRICS, save_run, tensors_hash
+    from align.data.splits import manifest, refuse_overlap
+    from align.fit import fit
+    from align.tracking import JsonLines
+    from align.vision.targets import cached_targets
+
+    started = time.monotonic()
+    refuse_overlap(recording)
+    layer = config.target.layer
+    trials = recording.train.averaged() if config.train.average_repetitions else recording.train
+    stimuli = recording.stimuli
+    targets = cached_targets(
+        backbone, stimuli, [layer], config.target.pooling, config.cache_dir, progress=progress
+    )[layer]
+    aligner = fit(
+        config,
+        trials.x,
+        targets.tokens,
+        trials.stimulus,
+        groups=stimuli.groups[trials.stimulus],
+        state_dir=folder / "state",
+        progress=progress,
+        metrics=JsonLines(folder / METRICS),
+        device=device,
+    )
+    digest = tensors_hash(aligner.state())
+    facts = {"targets": targets.key, "n_training_rows": len(trials), "weights_hash": digest}
+    save_run(folder, aligner, config, manifest(recording), facts)
+    seconds = time.monotonic() - started
+    return Trained(folder, recording.study, recording.subject, digest, len(trials), seconds)
+
+
+def run_folder(config: Config, subject: str, subjects: list[str]) -> Path:
+    """``run_dir`` (with several subjects ``run_dir/sub-<subject>``), else a telling name under ``runs/align``."""
+    from align.checkpoint import home
+
+    if config.run_dir is not None:
+        base = Path(config.run_dir).expanduser()
+        return base if len(subjects) == 1 else base / f"sub-{subject}"
+    name = f"{config.study.name}_sub-{subject}_{config.encoder.name}_{config.target.layer}_seed-{config.seed}"
+    return home() / "runs" / "align" / re.sub(r"[^\w.-]+", "-", name)
+
+
+def use_all_cores() -> None:
+    """Give torch every core that this process may use; the launcher sets one. Not with several processes or a GPU."""
+    import torch
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not torch.cuda.is_available():
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: one line per subject; 0 on success, 2 with one line on stderr for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        prog="align/train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", help="YAML file laid over the defaults")
+    parser.add_argument("--print-config", action="store_true", help="print the merged configuration and stop")
+    parser.add_argument("--debug", action="store_true", help="show the trace of an error")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.epochs=5 'subjects=[01]'")
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(Config, options.config, options.overrides)
+        if options.print_config:
+            print(dump_yaml(config), end="")
+            return 0
+        return _run(config)
+    except UserError as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(config: Config) -> int:
+    from accelerate import PartialState
+
+    from align.tracking import setup_logging
+
+    process = PartialState()
+    setup_logging(process.is_main_process)
+    use_all_cores()
+    for finished in train(config, progress=process.is_main_process):
+        print(finished, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""Target tokens on disk: extracted once, in one pass for all layers, streamed, resumable, keyed by all they depend on.
+
+A layer's cache is ``<cache_dir>/targets/<key>.safetensors`` (one tensor ``tokens`` (n, N, D) float16) with
+``<key>.json`` beside it. While it grows it is ``<key>.part`` with the rows done in ``<key>.part.json``; a killed
+process continues there and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.config import Config
+from align.data.signals import Stimuli
+from align.errors import UserError
+from align.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.vision.taps import Backbone
+
+logger = logging.getLogger(__name__)
+
+ANISOTROPIC = 0.5  # mean cosine of two random pictures above which a warning is due
+_HEALTH_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Tokens of one layer for a list of pictures.
+
+    ``tokens``: (n, N, D) float16, mapped from the file (pages are read when touched; writes never reach the file).
+    Row i belongs to ``ids[i]`` with pixel hash ``hashes[i]``.
+    """
+
+    tokens: np.ndarray
+    ids: tuple[str, ...]
+    hashes: tuple[str, ...]
+    key: str
+    path: Path
+    layer: str
+    health: dict[str, Any]
+
+
+def cached_targets(
+    backbone: Backbone,
+    images: Stimuli,
+    layers: Sequence[str],
+    pooling: str,
+    cache_dir: str | Path,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> dict[str, Targets]:
+    """Targets of every layer, from the cache where they are, else extracted on the backbone's device.
+
+    The result is keyed by the layer as asked for; ``Targets.layer`` is its resolved name. Memory stays at one batch.
+
+    Raises
+    ------
+    UserError
+        Unknown layer or pooling, an unreadable picture or cache file, tokens that are not finite in float16.
+    """
+    from align.vision.taps import resolve_layer
+
+    folder = Path(cache_dir) / "targets"
+    names = {layer: resolve_layer(backbone, layer) for layer in layers}
+    keys = {name: target_key(backbone, images, name, pooling) for name in names.values()}
+
+    def absent() -> dict[str, str]:
+        return {name: key for name, key in keys.items() if not (folder / f"{key}.safetensors").is_file()}
+
+    if absent():
+        with _one_extraction(folder):
+            todo = absent()
+            if todo:
+                _extract(backbone, images, todo, pooling, folder, batch_size, progress)
+    return {layer: open_targets(folder / f"{keys[name]}.safetensors") for layer, name in names.items()}
+
+
+def target_key(backbone: Backbone, images: Stimuli, layer: str, pooling: str) -> str:
+    """SHA-256 over everything that changes the tokens: backbone, weights, layer, pooling, preprocessing, pictures."""
+    parts = {
+        "backbone": backbone.name,
+        "weights_hash": backbone.weights_hash,
+        "layer": layer,
+        "pooling": pooling,
+        "preprocessing": backbone.preprocessing,
+        "ids": images.ids,
+        "hashes": images.hashes,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def open_targets(path: str | Path) -> Targets:
+    """Map a cache file; raises `UserError` when it is missing, truncated or foreign."""
+    path = Path(path)
+    info = read_json(path.with_suffix(".json"))
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length) if length < 100_000 else b"")
+        shape = tuple(header["tokens"]["shape"])
+        whole = path.stat().st_size == 8 + length + 2 * int(np.prod(shape)) and header["tokens"]["dtype"] == "F16"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{str(path)!r} is not a target cache; delete it and extract again") from error
+    if not whole or shape[0] != len(info["ids"]):
+        raise UserError(f"{str(path)!r} is truncated or damaged; delete it and extract again")
+    tokens = np.memmap(path, dtype=np.float16, mode="c", offset=8 + length, shape=shape)
+    ids, hashes = tuple(info["ids"]), tuple(info["hashes"])
+    return Targets(tokens, ids, hashes, path.stem, path, info["layer"], info["health"])
+
+
+def health(tokens: np.ndarray) -> dict[str, Any]:
+    """Mean cosine between two random pictures, raw and after centring, over at most 256 evenly spread rows.
+
+    Parameters
+    ----------
+    tokens
+        (n, ...); every row is flattened.
+
+    Returns
+    -------
+    dict
+        ``cosine_raw``, ``cosine_centred`` (mean over all pairs), ``warning`` (a sentence, or None).
+    """
+    rows = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), _HEALTH_ROWS)).astype(int))
+    flat = np.asarray(tokens[rows], dtype=np.float32).reshape(len(rows), -1)
+    raw, centred = _mean_cosine(flat), _mean_cosine(flat - flat.mean(0))
+    warning = None
+    if raw > ANISOTROPIC:
+        warning = (
+            f"two random pictures have a mean cosine of {raw:.2f} ({centred:.2f} after centring): raw features of this "
+            "layer are strongly anisotropic, most of every vector is what all pictures share; compare them only after "
+            "centring or standardising per dimension"
+        )
+    return {"cosine_raw": raw, "cosine_centred": centred, "warning": warning}
+
+
+def run(config: Config, progress: bool = True) -> dict[str, Any]:
+    """Extract and cache ``target.layer`` and ``sweep.layers`` for the subjects of a study (the command's function).
+
+    Uses a GPU where there is one. Returns what was cached, by subject and layer.
+    """
+    import torch
+
+    from align.data.studies import open_study
+    from align.vision.backbones import load_backbone
+
+    study = open_study(config)
+    for subject in config.subjects:
+        study.require_subject(subject)
+    backbone = load_backbone(config.backbone).to("cuda" if torch.cuda.is_available() else "cpu")
+    layers = list(dict.fromkeys([config.target.layer, *config.sweep.layers]))
+    subjects: dict[str, Any] = {}
+    for subject in config.subjects or study.subjects:
+        stimuli = study.recording(subject).stimuli
+        found = cached_targets(backbone, stimuli, layers, config.target.pooling, config.cache_dir, progress=progress)
+        subjects[subject] = {
+            target.layer: {"path": str(target.path), "shape": list(target.tokens.shape), **target.health}
+            for target in found.values()
+        }
+    return {
+        "study": config.study.name,
+        "backbone": backbone.name,
+        "weights_hash": backbone.weights_hash,
+        "pooling": config.target.pooling,
+        "subjects": subjects,
+    }
+
+
+def _mean_cosine(rows: np.ndarray) -> float:
+    """Mean cosine over all pairs of different rows: (|sum of unit rows|^2 - n) / (n (n - 1))."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    units = (rows / np.where(norms > 0, norms, 1)).astype(np.float64)
+    n = len(units)
+    if n < 2:
+        return 0.0
+    return float((np.square(units.sum(0)).sum() - np.square(units).sum()) / (n * (n - 1)))
+
+
+def _extract(
+    backbone: Backbone,
+    images: Stimuli,
+    keys: dict[str, str],
+    pooling: str,
+    folder: Path,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """One pass over the pictures for all layers. Batches start at multiples of ``batch_size``, resumed or not."""
+    from tqdm import tqdm
+
+    parts = {layer: _Part(folder, key, len(images), batch_size) for layer, key in keys.items()}
+    start = min(part.rows for part in parts.values())
+    title = f"targets {backbone.name} ({len(parts)} layer{'s' if len(parts) > 1 else ''})"
+    with tqdm(total=len(images), initial=start, desc=title, unit="img", disable=not progress) as bar:
+        for first in range(start, len(images), batch_size):
+            rows = range(first, min(first + batch_size, len(images)))
+            wanted = [layer for layer, part in parts.items() if part.rows == first]
+            tokens = backbone.read(_pixels(backbone, images, rows), wanted, pooling)
+            for layer in wanted:
+                parts[layer].append(_half(tokens.pop(layer), backbone.name, layer))
+            bar.update(len(rows))
+    for layer, part in parts.items():
+        info = {
+            "backbone": backbone.name,
+            "weights_hash": backbone.weights_hash,
+            "layer": layer,
+            "pooling": pooling,
+            "preprocessing": backbone.preprocessing,
+            "ids": images.ids,
+            "hashes": images.hashes,
+        }
+        report = part.finish(info)
+        if report["warning"]:
+            logger.warning("%s layer %s: %s", backbone.name, layer, report["warning"])
+
+
+def _pixels(backbone: Backbone, images: Stimuli, rows: range) -> torch.Tensor:
+    """Pictures of any size, resized one by one: (B, 3, S, S) on the backbone's device."""
+    import torch
+
+    ready = []
+    for row in rows:
+        picture = images.load(row)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            found = f"{picture.dtype} {picture.shape}"
+            raise UserError(f"stimulus {images.ids[row]!r} is {found}, expected 8-bit RGB (H, W, 3)")
+        ready.append(backbone.preprocess(torch.tensor(picture).permute(2, 0, 1)[None].float() / 255))
+    device = next(backbone.parameters()).device
+    return torch.cat(ready).to(device)
+
+
+def _half(tokens: torch.Tensor, backbone: str, layer: str) -> np.ndarray:
+    half = tokens.half().cpu().numpy()
+    if not np.isfinite(half).all():
+        raise UserError(f"{backbone} layer {layer!r} gives values outside float16 (or NaN); choose another layer")
+    return half
+
+
+class _Part:
+    """A cache file under construction: header, then rows of float16, then the count of rows known to be whole."""
+
+    def __init__(self, folder: Path, key: str, n: int, batch_size: int) -> None:
+        self.final, self.key, self.n, self.batch_size = folder / f"{key}.safetensors", key, n, batch_size
+        self.path, self.progress = folder / f"{key}.part", folder / f"{key}.part.json"
+        self.rows, self.head, self.row_bytes = 0, 0, 0
+        if self.path.is_file() and self.progress.is_file():
+            done = read_json(self.progress)
+            if done["batch_size"] == batch_size:
+                self.rows, self.head, self.row_bytes = done["rows"], done["head"], done["row_bytes"]
+        if self.path.is_file() and self.path.stat().st_size < self.end:
+            self.rows = self.head = self.row_bytes = 0
+
+    @property
+    def end(self) -> int:
+        """Byte after the last whole row."""
+        return self.head + self.rows * self.row_bytes
+
+    def append(self, tokens: np.ndarray) -> None:
+        """Add rows; they count once the progress file says so."""
+        if self.rows == 0:
+            header = _header(self.n, tokens.shape[1:], self.key)
+            self.path.write_bytes(header)
+            self.head, self.row_bytes = len(header), tokens[0].nbytes
+        with self.path.open("r+b") as file:
+            file.truncate(self.end)
+            file.seek(self.end)
+            file.write(tokens.tobytes())
+        self.rows += len(tokens)
+        done = {"rows": self.rows, "head": self.head, "row_bytes": self.row_bytes, "batch_size": self.batch_size}
+        write_json(self.progress, done)
+
+    def finish(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Write the description, then give the file its name; returns the health report."""
+        with self.path.open("r+b") as file:
+            file.truncate(self.end)
+            os.fsync(file.fileno())
+            flat = np.memmap(file, dtype=np.float16, mode="r", offset=self.head, shape=(self.n, self.row_bytes // 2))
+            report = health(flat)
+        write_json(self.final.with_suffix(".json"), {**info, "health": report})
+        os.replace(self.path, self.final)
+        self.progress.unlink(missing_ok=True)
+        return report
+
+
+def _header(n: int, shape: tuple[int, ...], key: str) -> bytes:
+    """The head of a safetensors file with one float16 tensor ``tokens`` (n, *shape)."""
+    full = [n, *shape]
+    entry = {"dtype": "F16", "shape": full, "data_offsets": [0, 2 * int(np.prod(full))]}
+    text = json.dumps({"__metadata__": {"key": key}, "tokens": entry}).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+@contextmanager
+def _one_extraction(folder: Path) -> Iterator[None]:
+    """Let one process extract at a time; the system frees the lock of a killed one (POSIX)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that extracts targets into %s", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""Tokens to pictures: conditioner, pipeline, and the embedded miniature Stable Diffusion."""

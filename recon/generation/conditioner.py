@@ -1,0 +1,197 @@
+"""The conditioner: tokens of one backbone layer to image tokens that every cross-attention of a UNet reads.
+
+IP-Adapter-Plus (Ye et al. 2023, arXiv 2308.06721): a resampler makes ``num_tokens`` queries attend to the tokens, and
+each cross-attention gets a second pair of key and value matrices. The stock resampler ignores the order of its input,
+so fixed 2-D position channels are appended to every token. Saved in the public layout that stock ``load_ip_adapter``
+reads; the standardisation of the tokens is folded into its first linear map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from diffusers.models.embeddings import IPAdapterPlusImageProjection
+from torch import nn
+
+from align.errors import UserError
+from align.files import read_tensors, save_tensors
+
+POSITION_CHANNELS = 16
+WEIGHTS = "ip_adapter.safetensors"
+_HEAD = 64  # fixed by the stock loader, as is the depth of 4
+
+
+@dataclass(frozen=True)
+class ConditionerInfo:
+    """What the conditioner takes (``n_tokens`` x ``width`` tokens of a layer) and for which generator it was made."""
+
+    backbone: str
+    layer: str
+    pooling: str
+    n_tokens: int
+    width: int
+    generator: str = "mini"
+
+
+def positions(n: int) -> torch.Tensor:
+    """Fixed position channels (n, 16): sines and cosines of row and column for a square grid, or of a grid with a
+    leading CLS token (zeros), or of the index otherwise."""
+    cls = math.isqrt(n - 1) ** 2 == n - 1 and n > 1 and math.isqrt(n) ** 2 != n
+    cells = n - cls
+    side = math.isqrt(cells)
+    index = torch.arange(cells)
+    square = side * side == cells
+    rows = (index // side if square else index).float() / max(1, (side if square else cells) - 1)
+    columns = (index % side if square else index).float() / max(1, (side if square else cells) - 1)
+    waves = [f(math.pi * k * axis) for axis in (rows, columns) for k in (0.5, 1.0, 2.0, 4.0) for f in (torch.sin, torch.cos)]
+    grid = torch.stack(waves, dim=1)
+    return torch.cat([torch.zeros(1, POSITION_CHANNELS), grid]) if cls else grid
+
+
+def with_positions(tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, N, D) to (B, N, D + 16), as the adapter's file expects them."""
+    channels = positions(tokens.shape[1]).to(tokens)
+    return torch.cat([tokens, channels.expand(len(tokens), -1, -1)], dim=-1)
+
+
+class Conditioner(nn.Module):
+    """Trainable adapter for ``unet``; key and value matrices start as copies of the UNet's own.
+
+    ``mean`` and ``std`` (D,): statistics of the true tokens of the training pictures.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        info: ConditionerInfo,
+        mean: torch.Tensor,
+        std: torch.Tensor,
+        num_tokens: int = 16,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        self.info = info
+        self.num_tokens = num_tokens
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+        cross = unet.config.cross_attention_dim
+        self.image_proj = IPAdapterPlusImageProjection(
+            embed_dims=info.width + POSITION_CHANNELS,
+            output_dims=cross,
+            hidden_dims=hidden,
+            depth=4,
+            dim_head=_HEAD,
+            heads=hidden // _HEAD,
+            num_queries=num_tokens,
+        )
+        self.ip_adapter = nn.ModuleList()
+        for module in cross_attentions(unet).values():
+            processor = IPAdapterAttnProcessor2_0(module.to_k.out_features, cross, num_tokens=[num_tokens], scale=[1.0])
+            processor.to_k_ip[0].weight.data.copy_(module.to_k.weight)
+            processor.to_v_ip[0].weight.data.copy_(module.to_v.weight)
+            self.ip_adapter.append(processor)
+
+    def standardised(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Raw tokens (B, N, D) to zero mean and unit spread per channel."""
+        return (tokens - self.mean) / self.std
+
+    def image_tokens(self, standardised: torch.Tensor) -> torch.Tensor:
+        """Standardised tokens (B, N, D) to image tokens (B, num_tokens, cross_attention_dim)."""
+        return self.image_proj(with_positions(standardised))
+
+    def denoise(self, unet: nn.Module, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The UNet's output with this adapter in place; ``tokens`` (B, N, D) standardised."""
+        with self._installed(unet):
+            states = (text, [self.image_tokens(tokens)[:, None]])
+            return unet(latents, t, encoder_hidden_states=states).sample
+
+    @contextmanager
+    def _installed(self, unet: nn.Module) -> Iterator[None]:
+        modules = cross_attentions(unet).values()
+        for module, processor in zip(modules, self.ip_adapter, strict=True):
+            module.set_processor(processor)
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.set_processor(AttnProcessor2_0())
+
+
+def cross_attentions(unet: nn.Module) -> dict[str, nn.Module]:
+    """The UNet's cross-attentions in the order in which the public layout numbers them."""
+    names = [name[: -len(".processor")] for name in unet.attn_processors if not name.endswith("attn1.processor")]
+    return {name: unet.get_submodule(name) for name in names}
+
+
+def save_conditioner(conditioner: Conditioner, path: str | Path, extra: dict[str, str] | None = None) -> None:
+    """Write the public layout (``image_proj.*``, ``ip_adapter.*``), half precision, facts in the metadata."""
+    tensors = {f"image_proj.{key}": value for key, value in _public_image_proj(conditioner).items()}
+    for index, processor in enumerate(conditioner.ip_adapter):
+        tensors[f"ip_adapter.{2 * index + 1}.to_k_ip.weight"] = processor.to_k_ip[0].weight
+        tensors[f"ip_adapter.{2 * index + 1}.to_v_ip.weight"] = processor.to_v_ip[0].weight
+    metadata = {key: str(value) for key, value in asdict(conditioner.info).items()} | (extra or {})
+    metadata["mean"] = " ".join(f"{value:.6g}" for value in conditioner.mean.tolist())
+    save_tensors(path, {key: value.half() for key, value in tensors.items()}, metadata)
+
+
+def read_info(path: str | Path) -> ConditionerInfo:
+    """The facts a conditioner file carries; raises `UserError` for a foreign file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            facts = dict(file.metadata() or {})
+        return ConditionerInfo(
+            facts["backbone"], facts["layer"], facts["pooling"], int(facts["n_tokens"]), int(facts["width"]), facts["generator"]
+        )
+    except (FileNotFoundError, SafetensorError, KeyError) as error:
+        raise UserError(f"{str(path)!r} is not a conditioner written by recon/train.py: {error}") from error
+
+
+def read_adapter(path: str | Path) -> dict[str, dict[str, torch.Tensor]]:
+    """The nested dict that stock ``load_ip_adapter`` takes, float32."""
+    tensors, _ = read_tensors(path)
+    nested: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, value in tensors.items():
+        part, _, name = key.partition(".")
+        nested[part][name] = value.float()
+    return nested
+
+
+def null_embeds(path: str | Path) -> torch.Tensor:
+    """The negative input (1, N, D + 16): the mean token everywhere, which training used for dropped conditions."""
+    _, metadata = read_tensors(path)
+    mean = torch.tensor([float(value) for value in metadata["mean"].split()])
+    return with_positions(mean.expand(1, int(metadata["n_tokens"]), -1))
+
+
+_PUBLIC = (("ln0", "0.norm1"), ("ln1", "0.norm2"), ("attn.to_q", "0.to_q"), ("attn.to_out.0", "0.to_out"))
+_PUBLIC += (("ff.0", "1.0"), ("ff.1.net.0.proj", "1.1"), ("ff.1.net.2", "1.3"))
+
+
+def _public_image_proj(conditioner: Conditioner) -> dict[str, torch.Tensor]:
+    """The resampler under its public names, with the tokens' standardisation folded into ``proj_in``."""
+    state = dict(conditioner.image_proj.state_dict())
+    weight, bias, width = state["proj_in.weight"].double(), state["proj_in.bias"].double(), conditioner.info.width
+    scaled = weight[:, :width] / conditioner.std.double()
+    state["proj_in.weight"] = torch.cat([scaled, weight[:, width:]], dim=1).float()
+    state["proj_in.bias"] = (bias - scaled @ conditioner.mean.double()).float()
+    public = {}
+    for key, value in state.items():
+        if not key.startswith("layers."):
+            public[key] = value
+            continue
+        _, layer, rest = key.split(".", 2)
+        if rest == "attn.to_k.weight":
+            joined = torch.cat([value, state[f"layers.{layer}.attn.to_v.weight"]])
+            public[f"layers.{layer}.0.to_kv.weight"] = joined
+        elif rest != "attn.to_v.weight":
+            own, name = next(pair for pair in _PUBLIC if rest.startswith(pair[0] + "."))
+            public[f"layers.{layer}.{name}{rest[len(own):]}"] = value
+    return public

@@ -1,0 +1,163 @@
+"""The last stage of pretraining: the denoiser on captions, and two conditioners trained with it from the start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from align.config import BackboneConfig
+from align.data.signals import Stimuli
+from align.vision.backbones import load_backbone
+from align.vision.targets import cached_targets
+from recon.config import PretrainConfig
+from recon.generation import miniature
+from recon.generation.conditioner import Conditioner, ConditionerInfo
+from recon.generation.loop import run_stage
+from recon.generation.pictures import Pool
+
+# shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
+SHARES = {"mini": 0.42, "squeezenet": 0.43, "": 0.15}
+DROP = 0.1  # of the conditions, replaced by the mean token: the negative of guidance
+TOKEN_NOISE = 0.4  # largest standard deviation added to standardised tokens: predicted tokens are not exact either
+
+
+@dataclass
+class Tokens:
+    """Tokens (n, N, D) float16 of the pool's rows ``first`` to ``first + n``, and the conditioner that reads them."""
+
+    values: np.ndarray
+    first: int
+    conditioner: Conditioner
+
+
+def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
+    """UNet and conditioners together; the moving averages are what is kept."""
+    from recon.generation.pretrain import finish, load_text, load_vae, stage_of
+
+    out = Path(config.out)
+    vae, factor = load_vae(out)
+    latents = encode_pool(vae, pool, folder / "latents.npy")
+    text_encoder, tokenizer = load_text(out, pool)
+    prompts = encode_captions(text_encoder, tokenizer, pool)
+    torch.manual_seed(config.seed + 3)
+    unet = miniature.build_unet()
+    adapters = {name: tokens_of(name, config, pool, unet) for name in SHARES if name}
+    scheduler = miniature.build_scheduler()
+    names, shares = list(SHARES), list(SHARES.values())
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        name = names[rng.choice(len(names), p=shares)]
+        rows = _rows(name, rng, config.unet.batch_size, pool)
+        clean = sample_latents(latents[rows], generator) * factor
+        noise = torch.randn(clean.shape, generator=generator)
+        t = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
+        noisy = scheduler.add_noise(clean, noise, t)
+        wanted = goal(scheduler, clean, noise, t)
+        silent = torch.rand(len(rows), generator=generator) < (0.85 if name else 0.1)
+        text = torch.where(silent[:, None, None], prompts["empty"], prompts["rows"][rows]).float()
+        if not name:
+            predicted = unet(noisy, t, encoder_hidden_states=text).sample
+        else:
+            predicted = adapters[name].conditioner.denoise(unet, noisy, t, text, condition(adapters[name], rows, generator))
+        value = F.mse_loss(predicted.float(), wanted)
+        return value, {f"loss_{name or 'text'}": float(value.detach())}
+
+    modules: dict[str, nn.Module] = {"unet": unet}
+    modules |= {name: tokens.conditioner for name, tokens in adapters.items()}
+    finish(folder, run_stage(stage_of(config, "unet", modules=modules, loss=loss, folder=folder, ema_decay=0.999)))
+
+
+def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray:
+    if name == "squeezenet":
+        return rng.integers(pool.n_rendered, len(pool.images), n)
+    return pool.sample(rng, n, 0.15)
+
+
+def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """Standardised tokens of the rows, a little noise added, some replaced by the mean token."""
+    raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
+    x = tokens.conditioner.standardised(raw)
+    spread = TOKEN_NOISE * torch.rand(len(x), 1, 1, generator=generator)
+    x = x + spread * torch.randn(x.shape, generator=generator)
+    kept = torch.rand(len(x), 1, 1, generator=generator) >= DROP
+    return x * kept
+
+
+def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
+    """Tokens of the pool for one conditioner: `mini` reads all pictures, SqueezeNet the photographs."""
+    out = Path(config.out)
+    if name == "mini":
+        backbone = load_backbone(BackboneConfig("mini", str(out / "assets" / "image_encoder")))
+        layer, first = config.mini_layer, 0
+    else:
+        backbone = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))
+        layer, first = config.squeezenet_layer, pool.n_rendered
+    stimuli = pool_stimuli(pool, first)
+    values = cached_targets(backbone, stimuli, [layer], config.pooling, out / "cache")[layer].tokens
+    mean, std = channel_statistics(values)
+    info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2])
+    return Tokens(values, first, Conditioner(unet, info, mean, std, config.num_tokens))
+
+
+def channel_statistics(tokens: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (D,) over pictures and positions of tokens (n, N, D)."""
+    flat = torch.from_numpy(np.asarray(tokens[:: max(1, len(tokens) // 4000)], dtype=np.float32)).flatten(0, 1)
+    return flat.mean(0), flat.std(0).clamp(min=1e-4)
+
+
+def pool_stimuli(pool: Pool, first: int) -> Stimuli:
+    """The pool's pictures from row ``first`` on, photographs at the resolution of their source."""
+    ids = pool.ids[first:]
+    blank = ("",) * len(ids)
+    return Stimuli(ids, lambda i: pool.original(first + i), np.arange(len(ids)), blank, blank)
+
+
+@torch.no_grad()
+def encode_pool(vae: nn.Module, pool: Pool, path: Path, batch: int = 64) -> np.ndarray:
+    """Latent mean and log-variance of every picture, float16 (n, 16, 8, 8); computed once and stored."""
+    from tqdm import tqdm
+
+    from align.files import atomic_path
+
+    if not path.is_file():
+        rows = []
+        for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
+            x = torch.from_numpy(np.ascontiguousarray(pool.images[start : start + batch])).permute(0, 3, 1, 2).float()
+            posterior = vae.encode(x / 127.5 - 1).latent_dist
+            rows.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy())
+        with atomic_path(path) as temporary:
+            np.save(temporary, np.concatenate(rows))
+    return np.load(path, mmap_mode="r")
+
+
+def sample_latents(moments: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """A draw from each posterior: (B, 16, 8, 8) moments to (B, 8, 8, 8)."""
+    mean, logvar = torch.from_numpy(moments.astype(np.float32)).chunk(2, dim=1)
+    return mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
+
+
+def goal(scheduler: object, clean: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """What the UNet should return: the noise, or (v-prediction, Salimans & Ho 2022) alpha noise - sigma clean."""
+    if scheduler.config.prediction_type == "epsilon":  # type: ignore[attr-defined]
+        return noise
+    alphas = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)  # type: ignore[attr-defined]
+    return alphas.sqrt() * noise - (1 - alphas).sqrt() * clean
+
+
+@torch.no_grad()
+def encode_captions(text_encoder: nn.Module, tokenizer: object, pool: Pool) -> dict[str, torch.Tensor]:
+    """Hidden states of every caption (n, L, width), and of the empty caption (1, L, width)."""
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        batch = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")  # type: ignore[operator]
+        return text_encoder(batch.input_ids).last_hidden_state.half()
+
+    captions = list(pool.captions)
+    rows = torch.cat([encode(captions[i : i + 512]) for i in range(0, len(captions), 512)])
+    return {"rows": rows, "empty": encode([""])}

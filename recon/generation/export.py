@@ -1,0 +1,119 @@
+"""Finished parts of pretraining to one folder that stock diffusers and transformers load, half precision on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from torch import nn
+
+from align.files import read_json, write_atomic, write_json
+from recon.config import PretrainConfig
+from recon.generation import miniature
+from recon.generation.conditioner import save_conditioner
+from recon.generation.pictures import Pool
+from recon.generation.reader import AttributeReader, save_reader
+
+
+def export_towers(config: PretrainConfig, pool: Pool) -> None:
+    """``image_encoder/`` (the `mini` backbone), ``text_tower/`` (its pair), ``tokenizer/``."""
+    from recon.generation.pretrain import MEAN, STD, load_text, restore
+
+    assets = assets_folder(config)
+    clip = Path(config.out) / "clip"
+    image_encoder = restore(clip, "image_encoder", miniature.build_image_encoder())
+    save_half(image_encoder, assets / "image_encoder")
+    write_json(
+        assets / "image_encoder" / "preprocessor_config.json",
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_resize": True,
+            "size": {"height": miniature.IMAGE_SIZE, "width": miniature.IMAGE_SIZE},
+            "do_center_crop": False,
+            "do_normalize": True,
+            "image_mean": [MEAN] * 3,
+            "image_std": [STD] * 3,
+            "resample": 2,
+        },
+    )
+    text, tokenizer = load_text(Path(config.out), pool)
+    save_half(text, assets / "text_tower")
+    tokenizer.save_pretrained(assets / "tokenizer")  # type: ignore[attr-defined]
+
+
+def export_reader(config: PretrainConfig, pool: Pool) -> None:
+    """``reader/``: the attribute reader."""
+    from recon.generation.pretrain import restore
+
+    reader = restore(Path(config.out) / "reader", "reader", AttributeReader())
+    assert isinstance(reader, AttributeReader)
+    save_reader(reader, assets_folder(config) / "reader")
+
+
+def export_generator(config: PretrainConfig, pool: Pool) -> None:
+    """The Stable Diffusion folder around the towers, and ``conditioners/``."""
+    from transformers import CLIPTextModel
+
+    from recon.generation.denoiser import tokens_of
+    from recon.generation.pretrain import load_text, load_vae, restore
+
+    assets, out = assets_folder(config), Path(config.out)
+    unet = miniature.build_unet()
+    conditioners = {name: tokens_of(name, config, pool, unet).conditioner for name in ("mini", "squeezenet")}
+    for name, conditioner in conditioners.items():
+        restore(out / "unet", name, conditioner)
+        file = f"{conditioner.info.backbone.replace('/', '_')}_{conditioner.info.layer}.safetensors"
+        save_conditioner(conditioner, assets / "conditioners" / file)
+    save_half(restore(out / "unet", "unet", unet), assets / "unet")
+    vae, factor = load_vae(out)
+    vae.register_to_config(scaling_factor=factor)  # type: ignore[operator]
+    save_half(vae, assets / "vae")
+    text, _ = load_text(out, pool)
+    encoder = CLIPTextModel(text.config)
+    shared = {key: value for key, value in text.state_dict().items() if not key.startswith("text_projection")}
+    encoder.load_state_dict({key.removeprefix(_prefix(encoder, text)): value for key, value in shared.items()})
+    save_half(encoder, assets / "text_encoder")
+    miniature.build_scheduler().save_pretrained(assets / "scheduler")
+    write_json(assets / "model_index.json", _index())
+
+
+def assets_folder(config: PretrainConfig) -> Path:
+    """Where the finished model is written."""
+    return Path(config.assets) if config.assets else Path(config.out) / "assets"
+
+
+def save_half(model: nn.Module, folder: Path) -> None:
+    """``save_pretrained`` with half-precision weights and a configuration that asks for float32 when loading."""
+    import copy
+
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    copy.deepcopy(model).half().save_pretrained(folder)  # type: ignore[operator]
+    path = folder / "config.json"
+    facts = read_json(path)
+    if "dtype" in facts or "torch_dtype" in facts:
+        facts.pop("torch_dtype", None)
+        write_atomic(path, json.dumps(facts | {"dtype": "float32"}, indent=2) + "\n")
+
+
+def _prefix(encoder: nn.Module, tower: nn.Module) -> str:
+    """What the tower's keys carry in front of the plain encoder's (depends on the version of transformers)."""
+    first = next(iter(encoder.state_dict()))
+    match = next(key for key in tower.state_dict() if key.endswith(first))
+    return match[: -len(first)]
+
+
+def _index() -> dict[str, object]:
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }

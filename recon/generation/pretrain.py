@@ -1,0 +1,236 @@
+"""`recon pretrain`: builds the embedded miniature Stable Diffusion, stage by stage, each resumable.
+
+    recon pretrain --config configs/recon/mini.yaml
+
+clip    image encoder (the `mini` backbone) and text encoder, contrastively, on pictures and captions
+reader  the attribute reader, judge of the simulated study
+vae     64 px pictures to 8 x 8 latents
+unet    the denoiser on captions, together with two conditioners (mini tokens, SqueezeNet 1.1 tokens)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from align.config import BackboneConfig
+from align.data.rendering import scene_of
+from align.errors import UserError
+from align.files import read_json, read_tensors, save_tensors, write_json
+from recon.config import PretrainConfig
+from recon.generation import miniature
+from recon.generation.denoiser import train_unet
+from recon.generation.export import assets_folder, export_generator, export_reader, export_towers
+from recon.generation.loop import Stage, run_stage
+from recon.generation.pictures import Pool, load_pool
+from recon.generation.reader import AttributeReader, degrade, labels_of, reader_loss
+
+log = logging.getLogger(__name__)
+DONE = "done.safetensors"
+MEAN = STD = 0.5  # of the image encoder's input, all channels
+
+
+def run(config: PretrainConfig) -> Path:
+    """Run the stages of ``config.stages`` that are not finished; returns the folder of the finished model.
+
+    Raises `UserError` for an unknown stage or an unreadable source of pictures.
+    """
+    unknown = [name for name in config.stages if name not in STAGES]
+    if unknown:
+        raise UserError(f"stages={unknown[0]!r} is not known; the stages are {', '.join(STAGES)}")
+    out = Path(config.out)
+    pool = load_pool(config.pictures, out)
+    for name in config.stages:
+        log.info("stage %s", name)
+        train, export = STAGES[name]
+        if not (out / name / DONE).is_file():
+            train(config, pool, out / name)
+        if export:
+            export(config, pool)
+    return assets_folder(config)
+
+
+def images_at(pool: Pool, rows: np.ndarray) -> torch.Tensor:
+    """(B, 3, 64, 64) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pool.images[rows])).permute(0, 3, 1, 2).float() / 255
+
+
+def stage_of(config: PretrainConfig, name: str, **kwargs: object) -> Stage:
+    """A `Stage` with the settings every stage shares."""
+    shared = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "precision": config.precision}
+    return Stage(name=name, config=getattr(config, name), **(shared | kwargs))  # type: ignore[arg-type]
+
+
+def finish(folder: Path, parts: dict[str, nn.Module], extra: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the trained parts of a stage, float32: ``done.safetensors``."""
+    tensors = {f"{name}/{key}": value for name, module in parts.items() for key, value in module.state_dict().items()}
+    save_tensors(folder / DONE, {k: v.clone() for k, v in (tensors | (extra or {})).items()})
+
+
+def restore(folder: Path, name: str, module: nn.Module) -> nn.Module:
+    """Load one part that `finish` wrote, strictly; frozen."""
+    tensors, _ = read_tensors(folder / DONE)
+    own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
+    module.load_state_dict(own)
+    return module.eval().requires_grad_(False)
+
+
+# ---------------------------------------------------------------------------------------------------------- clip
+
+
+def captions_for_clip(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -> list[str]:
+    """Mostly the concept alone, sometimes its colour: the last layer becomes semantic, blind to place and size."""
+    texts = []
+    for row in rows:
+        if row >= pool.n_rendered:
+            texts.append(pool.captions[row])
+            continue
+        scene = scene_of(pool.ids[row])
+        colour = f"{scene.colour} " if rng.random() < 0.2 else ""
+        texts.append(f"a {colour}{scene.pattern} {scene.shape} on {scene.texture}")
+    return texts
+
+
+def clip_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """Symmetric InfoNCE in which pictures of one caption are all positives; ``same`` (B, B) bool."""
+    logits = scale.exp() * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
+    wanted = same.float() / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2
+
+
+def train_clip(config: PretrainConfig, pool: Pool, folder: Path) -> None:
+    """Both towers; the mean of the patch tokens is trained like CLS, so that deep patch tokens are semantic too."""
+    tokenizer = tokenizer_for(pool, folder)
+    torch.manual_seed(config.seed)
+    vision, text = miniature.build_image_encoder(), miniature.build_text_encoder(tokenizer)
+    scale = nn.ParameterDict({"logit_scale": nn.Parameter(torch.tensor(2.66))})
+    captioned = np.array([i for i in range(pool.n_rendered, len(pool.ids)) if pool.captions[i]], dtype=np.int64)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        n_photographs = config.clip.batch_size // 8 if len(captioned) else 0
+        rows = rng.integers(0, pool.n_rendered, config.clip.batch_size - n_photographs)
+        rows = np.concatenate([rows, rng.choice(captioned, n_photographs)]) if n_photographs else rows
+        texts = captions_for_clip(pool, rows, rng)
+        images = images_at(pool, rows)
+        flip = torch.from_numpy(rng.random(len(rows)) < 0.5)
+        images[flip] = images[flip].flip(-1)
+        batch = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+        embeds = text(**batch).text_embeds
+        same = torch.tensor([[a == b for b in texts] for a in texts])
+        hidden = vision.vision_model(pixel_values=(images - MEAN) / STD).last_hidden_state
+        norm, project = vision.vision_model.post_layernorm, vision.visual_projection
+        s = scale["logit_scale"].clamp(max=4.6)
+        by_cls = clip_loss(project(norm(hidden[:, 0])), embeds, s, same)
+        by_patches = clip_loss(project(norm(hidden[:, 1:].mean(1))), embeds, s, same)
+        return (by_cls + by_patches) / 2, {"cls": float(by_cls.detach()), "patches": float(by_patches.detach())}
+
+    modules = {"image_encoder": vision, "text_encoder": text, "scale": scale}
+    finish(folder, run_stage(stage_of(config, "clip", modules=modules, loss=loss, folder=folder, weight_decay=0.1)))
+
+
+def tokenizer_for(pool: Pool, folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201 - CLIPTokenizer, imported lazily
+    """The tokenizer of the pool's captions, learned once and stored as JSON beside the clip stage."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        tokenizer = miniature.build_tokenizer([caption for caption in pool.captions if caption])
+        vocab, merges = miniature.tables_of(tokenizer)
+        write_json(path, {"vocab": vocab, "merges": merges})
+    tables = read_json(path)
+    return miniature.make_tokenizer(tables["vocab"], [tuple(pair) for pair in tables["merges"]])
+
+
+# -------------------------------------------------------------------------------------------------------- reader
+
+
+def train_reader(config: PretrainConfig, pool: Pool, folder: Path) -> None:
+    """The attribute reader, on rendered pictures and degraded copies of them."""
+    torch.manual_seed(config.seed + 1)
+    reader = AttributeReader()
+    labels = torch.tensor([labels_of(scene_of(i)) for i in pool.ids[: pool.n_rendered]])
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rows = torch.randint(pool.n_rendered, (config.reader.batch_size,), generator=generator).numpy()
+        return reader_loss(reader, degrade(images_at(pool, rows), generator), labels[rows]), {}
+
+    stage = stage_of(config, "reader", modules={"reader": reader}, loss=loss, folder=folder, weight_decay=0.05)
+    finish(folder, run_stage(stage))
+
+
+# ----------------------------------------------------------------------------------------------------------- vae
+
+
+def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
+    """Absolute error + perceptual distance (SqueezeNet 1.1, if its weights are given) + a little KL."""
+    torch.manual_seed(config.seed + 2)
+    vae = miniature.build_vae()
+    perceptual = perceptual_distance(config.squeezenet_weights)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        images = images_at(pool, pool.sample(rng, config.vae.batch_size, config.pictures.share_photographs)) * 2 - 1
+        posterior = vae.encode(images).latent_dist
+        decoded = vae.decode(posterior.sample()).sample.float()
+        pixels = F.l1_loss(decoded, images) + F.mse_loss(decoded, images)
+        kl = posterior.kl().mean() / images[0].numel()
+        seen = perceptual(decoded, images) if perceptual else torch.zeros(())
+        total = pixels + 0.1 * seen + 1e-4 * kl
+        return total, {"pixels": float(pixels.detach()), "perceptual": float(seen.detach()), "kl": float(kl.detach())}
+
+    parts = run_stage(stage_of(config, "vae", modules={"vae": vae}, loss=loss, folder=folder, ema_decay=0.995))
+    averaged = parts["vae"]
+    with torch.no_grad():
+        rows = pool.sample(np.random.default_rng(0), 512, config.pictures.share_photographs)
+        latents = torch.cat([averaged.encode(b * 2 - 1).latent_dist.mean for b in images_at(pool, rows).split(64)])  # type: ignore[operator]
+    finish(folder, parts, {"scaling_factor": 1 / latents.std()})
+
+
+def perceptual_distance(weights: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a closure over tensors
+    """Mean squared difference of channel-normalised SqueezeNet 1.1 features at three depths; None without weights."""
+    if weights is None:
+        return None
+    from align.vision.backbones import load_backbone
+
+    net = load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.features
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        x = (torch.cat([a, b]) / 2 + 0.5 - mean) / std
+        total = torch.zeros(())
+        for index, layer in enumerate(net):
+            x = layer(x)
+            if index in (1, 4, 7):
+                first, second = F.normalize(x.float(), dim=1, eps=1e-4).chunk(2)
+                total = total + (first - second).square().sum(1).mean()
+            if index == 7:
+                break
+        return total
+
+    return distance
+
+
+def load_vae(out: Path) -> tuple[nn.Module, float]:
+    """The trained VAE and its scaling factor."""
+    tensors, _ = read_tensors(out / "vae" / DONE)
+    return restore(out / "vae", "vae", miniature.build_vae()), float(tensors["scaling_factor"])
+
+
+def load_text(out: Path, pool: Pool) -> tuple[nn.Module, object]:
+    """The trained text tower and its tokenizer."""
+    tokenizer = tokenizer_for(pool, out / "clip")
+    return restore(out / "clip", "text_encoder", miniature.build_text_encoder(tokenizer)), tokenizer
+
+
+STAGES: dict[str, tuple[Callable[..., None], Callable[..., None] | None]] = {
+    "clip": (train_clip, export_towers),
+    "reader": (train_reader, export_reader),
+    "vae": (train_vae, None),
+    "unet": (train_unet, export_generator),
+}

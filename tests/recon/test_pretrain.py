@@ -1,0 +1,140 @@
+"""The training loop resumes exactly; the pool keeps test pictures out; the towers' loss and tokenizer are right."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from align.data.rendering import SHAPES, TEST_CONCEPTS, scene_of
+from align.errors import UserError
+from align.state import load_finished_step
+from recon.config import PicturesConfig, StageConfig
+from recon.generation import pictures
+from recon.generation.loop import Stage, learning_rate, run_stage
+from recon.generation.miniature import build_tokenizer, make_tokenizer, tables_of
+from recon.generation.pretrain import clip_loss
+from recon.generation.reader import ATTRIBUTES, AttributeReader, labels_of, load_reader, reader_loss, save_reader
+
+SCRIPT = """
+import sys, time, torch
+from pathlib import Path
+from tests.recon.test_pretrain import toy_stage
+from recon.generation.loop import run_stage
+torch.set_num_threads(1)
+run_stage(toy_stage(Path(sys.argv[1]), pause=0.01))
+"""
+
+
+def toy_stage(folder, steps=60, pause=0.0):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
+
+    def loss(step, generator):
+        time.sleep(pause)
+        x = torch.randn(32, 4, generator=generator)
+        return (net(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+    return Stage("toy", {"net": net}, loss, StageConfig(steps, 32, 1e-2), folder, checkpoint_every=7, ema_decay=0.9)
+
+
+def parameters(modules):
+    return torch.cat([p.flatten() for p in modules["net"].state_dict().values()])
+
+
+def test_killed_training_ends_like_an_uninterrupted_one(tmp_path):
+    """SIGKILL at three moments, checkpoints in the making included; same weights, bit for bit."""
+    torch.set_num_threads(1)
+    whole = parameters(run_stage(toy_stage(tmp_path / "whole")))
+    folder = tmp_path / "killed"
+    for least in (7, 21, 42):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stderr=subprocess.DEVNULL)
+        while load_finished_step(folder) < least and process.poll() is None:
+            time.sleep(0.003)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert 42 <= load_finished_step(folder) < 60
+    (folder / ".state.tmp-1.safetensors").write_bytes(b"half a checkpoint")
+    assert torch.equal(parameters(run_stage(toy_stage(folder))), whole)
+
+
+def test_state_of_another_model_is_refused(tmp_path):
+    run_stage(toy_stage(tmp_path, steps=7))
+    stage = toy_stage(tmp_path)
+    stage.modules = {"net": nn.Sequential(nn.Linear(4, 1))}
+    with pytest.raises(UserError, match="of another model"):
+        run_stage(stage)
+
+
+def test_learning_rate_warms_up_and_decays():
+    rates = [learning_rate(step, 1000, 1.0) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.02, abs=1e-3)
+
+
+def test_pool_renders_no_test_concept_and_drops_twins(tmp_path, monkeypatch):
+    ids = pictures.rendered_ids(2000)
+    assert len(set(ids)) == 2000
+    assert not {scene_of(name).concept for name in ids} & set(TEST_CONCEPTS)
+    rng = np.random.default_rng(0)
+    shown = [np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((10, 10, 1))).astype(np.uint8) for _ in range(3)]
+    for i, image in enumerate(shown):
+        Image.fromarray(image).save(tmp_path / f"n0{i}_red_thing.png")
+    monkeypatch.setattr("align.data.studies.cowley2023.test_images", lambda root: [shown[1] // 2 + 60])
+    monkeypatch.setattr("align.data.studies.cowley2023.pretraining_images", lambda root: [("v4", shown[0])])
+    config = PicturesConfig(rendered=4, photographs=[str(tmp_path)], v4_root="somewhere")
+    pool = pictures.load_pool(config, tmp_path / "cache")
+    assert pool.ids[4:] == ("n00_red_thing.png", "n02_red_thing.png", "v4")
+    assert pool.captions[4:] == ("a photo of a red thing", "a photo of a red thing", "")
+    assert pool.images.shape == (7, 64, 64, 3)
+    assert pool.original(5).shape == (80, 80, 3)
+    rows = pool.sample(np.random.default_rng(0), 10, 0.3)
+    assert (rows < 4).sum() == 7
+
+
+def test_unreadable_photographs_are_refused(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="not a readable picture"):
+        pictures.load_pool(PicturesConfig(rendered=1, photographs=[str(tmp_path)]), tmp_path / "cache")
+    with pytest.raises(UserError, match="neither a folder nor a zip"):
+        pictures.load_pool(PicturesConfig(rendered=1, photographs=[str(tmp_path / "a.jpg")]), tmp_path / "cache")
+
+
+def test_distinct_captions_have_distinct_ids():
+    captions = [scene_of(f"{shape}-plain-fur-{i}").caption for i, shape in enumerate(SHAPES)]
+    tokenizer = build_tokenizer(captions)
+    again = make_tokenizer(*[f(x) for f, x in zip((dict, lambda m: [tuple(p) for p in m]), tables_of(tokenizer), strict=True)])
+    for instance in (tokenizer, again):
+        ids = instance([*captions, "zebra quagga"], padding="max_length", truncation=True).input_ids
+        assert len({tuple(row) for row in ids}) == len(captions) + 1
+        assert instance.decode(ids[0], skip_special_tokens=True).strip() == captions[0]
+
+
+def test_contrastive_loss_is_open_clips_when_captions_differ():
+    from open_clip.loss import ClipLoss
+
+    image, text = torch.randn(2, 12, 8).unbind()
+    scale = torch.tensor(2.0)
+    unit = [nn.functional.normalize(x, dim=-1) for x in (image, text)]
+    assert clip_loss(image, text, scale, torch.eye(12).bool()) == pytest.approx(
+        float(ClipLoss()(*unit, scale.exp())), rel=1e-5
+    )
+
+
+def test_reader_learns_labels_and_survives_saving(tmp_path):
+    torch.manual_seed(0)
+    reader = AttributeReader()
+    images, labels = torch.rand(4, 3, 64, 64), torch.tensor([labels_of(scene_of(f"disk-plain-fur-{i}")) for i in range(4)])
+    probabilities = reader.attributes(images)
+    expected = -torch.stack(
+        [probabilities[name][range(4), labels[:, i]].log().mean() for i, name in enumerate(ATTRIBUTES)]
+    ).mean()
+    assert float(reader_loss(reader, images, labels).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    save_reader(reader, tmp_path)
+    assert torch.allclose(load_reader(tmp_path).features(images), reader.features(images), atol=0.02)
