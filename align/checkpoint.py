@@ -24,7 +24,7 @@ _FORMAT = "1"
 
 @dataclass(frozen=True)
 class Run:
-    """A trained encoder and where it came from. ``meta``: the facts stored beside the weights, as text or JSON values."""
+    """A trained encoder and where it came from. ``meta``: the facts stored beside the weights."""
 
     config: Config
     aligner: Aligner

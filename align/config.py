@@ -54,7 +54,7 @@ class TargetConfig:
     pooling: str = "grid:4"  # tokens | mean | cls | grid:n
     components: int = 400  # of the flattened standardised tokens, fitted on training pictures; same for every layer
     whiten: float = 0.0  # exponent for the image side: 0 = components keep their variance, 1 = all equal
-    spread: float = 1.0  # 1 = predicted tokens get the training spread back (cross-fitted, one more fit), 0 = left alone
+    spread: float = 1.0  # 1 = predicted tokens get the training spread back (costs one more fit), 0 = left alone
     chosen_on: str = "set by hand"  # how the layer was chosen; `recon sweep` writes it into best.yaml
 
 
@@ -84,7 +84,7 @@ class LossConfig:
     regression: float = 1.0
     normalize_image: bool = True
     normalize_brain: bool = False
-    temperature: float = 0.07  # start of logit_scale
+    temperature: float = 1.0  # start of logit_scale; with both sides normalised take CLIP's 0.07
     learn_temperature: bool = True
     label_smoothing: float = 0.0
 

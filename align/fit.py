@@ -52,6 +52,9 @@ def fit(
     groups = np.asarray(stimulus_index) if groups is None else np.asarray(groups)
     pictures = gather_rows(tokens, stimulus).to(device)
     raw = gather_rows(x, np.arange(len(x))).to(device)
+    for what, values in (("signals", raw), ("tokens", pictures)):
+        if not values.isfinite().all():
+            raise UserError(f"the {what} hold values that are not finite; clean them before training")
     targets = TargetSpace.fit(pictures, config.target.components, config.target.whiten)
     signals = SignalSpace.fit(raw, config.encoder.components, project=config.encoder.name == "mlp")
     pairs = Pairs(signals(raw), targets.encode(pictures)[inverse], torch.as_tensor(inverse, device=device))
@@ -81,10 +84,11 @@ def _check(config: Config, x: np.ndarray, tokens: np.ndarray, stimulus_index: np
         raise UserError(f"{len(np.unique(stimulus_index))} different pictures are too few to train on ({2 * FOLDS})")
     if stimulus_index.min() < 0 or stimulus_index.max() >= len(tokens):
         raise UserError(f"stimulus index {stimulus_index.max()} but tokens of {len(tokens)} pictures")
-    for what, values in (("signals", x), ("tokens", tokens)):
-        if not np.isfinite(values).all():
-            raise UserError(f"the {what} hold values that are not finite; clean them before training")
-    if config.loss.contrastive < 0 or config.loss.regression < 0 or not config.loss.contrastive + config.loss.regression:
+    if (
+        config.loss.contrastive < 0
+        or config.loss.regression < 0
+        or not config.loss.contrastive + config.loss.regression
+    ):
         raise UserError("loss.contrastive and loss.regression should be 0 or more, and not both 0")
     learning_rate(config.train.schedule, 0, 1)
 

@@ -131,7 +131,9 @@ class Aligner(nn.Module):
     def from_state(cls, config: Config, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Aligner:
         """Rebuild from `state` and `shapes`; strict: missing, unexpected or prefixed names raise `UserError`."""
         signals = SignalSpace(tuple(meta["in_shape"]), meta["signal_components"])
-        aligner = cls(config, signals, TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"]))
+        aligner = cls(
+            config, signals, TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"])
+        )
         own = aligner.state_dict()
         wrapped = sorted(name for name in tensors if name.startswith(("module.", "_orig_mod.")))
         if wrapped:

@@ -10,7 +10,11 @@ import numpy as np
 from align.errors import UserError
 from align.seeding import derive
 
-_WARM_UP, _START, _END = 0.3, 25.0, 1e4  # of torch.optim.lr_scheduler.OneCycleLR: pct_start, div_factor, final_div_factor
+_WARM_UP, _START, _END = (
+    0.3,
+    25.0,
+    1e4,
+)  # of torch.optim.lr_scheduler.OneCycleLR: pct_start, div_factor, final_div_factor
 
 
 def _cosine(start: float, end: float, part: float) -> float:

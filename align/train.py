@@ -1,8 +1,8 @@
 """Trains a brain encoder for every subject of a study.
 
-    accelerate launch align/train.py 'subjects=[01]' train.epochs=5                          # small: simulation, CPU
-    accelerate launch align/train.py --config configs/align/cowley2023_v4.yaml study.root=PATH      # real recordings
-    python -m align.train ...                                                                # the same, exit code 2 kept
+    accelerate launch align/train.py 'subjects=[01]' train.epochs=5                         # small: simulation, CPU
+    accelerate launch align/train.py --config configs/align/cowley2023_v4.yaml study.root=PATH     # real recordings
+    python -m align.train ...                                                               # the same, exit code 2 kept
 
 A killed run continues from its last checkpoint when called again with the same configuration. Several processes share
 the subjects among them.
@@ -92,9 +92,9 @@ def _train_subject(
     layer = config.target.layer
     trials = recording.train.averaged() if config.train.average_repetitions else recording.train
     stimuli = recording.stimuli
-    targets = cached_targets(
-        backbone, stimuli, [layer], config.target.pooling, config.cache_dir, progress=progress
-    )[layer]
+    targets = cached_targets(backbone, stimuli, [layer], config.target.pooling, config.cache_dir, progress=progress)[
+        layer
+    ]
     aligner = fit(
         config,
         trials.x,

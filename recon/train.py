@@ -14,8 +14,8 @@ from pathlib import Path
 from align.errors import UserError
 
 
-def train(config) -> Path:  # type: ignore[no-untyped-def]  # noqa: ANN001 - ConditionerConfig, imported lazily
-    """Train to ``train.steps`` (resuming from the last checkpoint) and return the path of ``ip_adapter.safetensors``."""
+def train(config) -> Path:  # type: ignore[no-untyped-def]
+    """Train to ``train.steps``, from the last checkpoint if any; returns the path of ``ip_adapter.safetensors``."""
     import numpy as np
     import torch
     from diffusers import StableDiffusionPipeline
@@ -76,7 +76,7 @@ def train(config) -> Path:  # type: ignore[no-untyped-def]  # noqa: ANN001 - Con
     return run_dir / WEIGHTS
 
 
-def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]
     """``runs/recon/<generator>_<backbone>_<layer>`` with slashes made safe."""
     name = "_".join([Path(config.generator).name, config.backbone.name.replace("/", "-"), layer])
     return Path("runs") / "recon" / name

@@ -33,7 +33,7 @@ _TINT = {"brick": (1.0, 0.72, 0.6), "grass": (0.7, 1.0, 0.6), "print": (1.0, 0.9
 
 @dataclass(frozen=True)
 class Scene:
-    """What one picture shows. ``size`` = radius, ``x`` and ``y`` = centre, as fractions of the width; hue in degrees."""
+    """What one picture shows. ``size`` = radius, ``x``, ``y`` = centre, as fractions of the width; hue in degrees."""
 
     shape: str
     pattern: str

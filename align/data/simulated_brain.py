@@ -20,12 +20,14 @@ from align.seeding import derive
 SFREQ = 100.0  # Hz
 N_TIMES = 50  # samples, 0 to 0.5 s after onset
 CHANNELS = tuple(
-    "Fp1 F3 F7 FT9 FC5 FC1 C3 T7 TP9 CP5 CP1 Pz P3 P7 O1 Oz O2 P4 P8 TP10 CP6 CP2 Cz C4 T8 FT10 FC6 FC2 F4 F8 Fp2 "
-    "AF7 AF3 AFz F1 F5 FT7 FC3 FCz C1 C5 TP7 CP3 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2 CPz CP4 TP8 C6 C2 FC4 FT8 F6 F2 AF4 "
-    "AF8".split()
+    str.split(
+        "Fp1 F3 F7 FT9 FC5 FC1 C3 T7 TP9 CP5 CP1 Pz P3 P7 O1 Oz O2 P4 P8 TP10 CP6 CP2 Cz C4 T8 FT10 FC6 FC2 F4 F8 Fp2 "
+        "AF7 AF3 AFz F1 F5 FT7 FC3 FCz C1 C5 TP7 CP3 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2 CPz CP4 TP8 C6 C2 FC4 FT8 F6 F2 "
+        "AF4 AF8"
+    )
 )
-OCCIPITAL = tuple("O1 Oz O2 PO7 PO3 POz PO4 PO8 P7 P8 P5 P6 P3 P4 P1 P2 Pz".split())
-TEMPORAL = tuple("T7 T8 TP7 TP8 TP9 TP10 P7 P8 CP5 CP6 C5 C6 P5 P6 FT9 FT10".split())
+OCCIPITAL = tuple(str.split("O1 Oz O2 PO7 PO3 POz PO4 PO8 P7 P8 P5 P6 P3 P4 P1 P2 Pz"))
+TEMPORAL = tuple(str.split("T7 T8 TP7 TP8 TP9 TP10 P7 P8 CP5 CP6 C5 C6 P5 P6 FT9 FT10"))
 
 # Committed before the first sweep over layers. Chosen with linear readouts of the two codes themselves.
 GRID = 8
@@ -128,15 +130,16 @@ def _project(
     """Sources (n, S) to (n, 63, 50): one waveform and topography per source; unit variance inside the region's peak."""
     n_sources = sources.shape[1]
     times = np.arange(N_TIMES) / SFREQ
-    centres = rng.normal(*latency, size=n_sources)
+    centres = rng.normal(latency[0], latency[1], n_sources)
     waves = np.exp(-np.square(times - centres[:, None]) / (2 * width**2))
     waves -= 0.5 * np.exp(-np.square(times - centres[:, None] - 3 * width) / (2 * (1.5 * width) ** 2))
     gain = np.array([1.0 if name in region else 0.15 for name in CHANNELS])
     maps = rng.normal(size=(n_sources, len(CHANNELS))) * gain
-    response = np.einsum("ns,sct->nct", sources, maps[:, :, None] * waves[:, None, :], optimize=True)
+    response: np.ndarray = np.einsum("ns,sct->nct", sources, maps[:, :, None] * waves[:, None, :], optimize=True)
     inside = np.isin(CHANNELS, region)
     peak = response[:, inside][:, :, np.abs(times - latency[0]) <= 2 * width]
-    return response / peak.std()
+    scaled: np.ndarray = response / peak.std()
+    return scaled
 
 
 def _standardised(x: np.ndarray, fit: np.ndarray) -> np.ndarray:

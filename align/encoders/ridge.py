@@ -60,7 +60,7 @@ class RidgePath:
 def reciprocal_ranks(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """(n,) 1 / rank of the own target among all targets by cosine; a smooth score of retrieval."""
     similarity = nn.functional.normalize(estimate, dim=1) @ nn.functional.normalize(target, dim=1).T
-    return 1 / (similarity >= similarity.diagonal()[:, None]).sum(1)
+    return 1 / (similarity >= similarity.diagonal()[:, None]).sum(1).to(similarity)
 
 
 def fit_ridge(

@@ -43,7 +43,7 @@ def load_torchvision(model_name: str, config: BackboneConfig) -> Backbone:
     size = config.image_size or own.crop_size[0]
     preprocessing = _preprocessing(size, own.mean, own.std, own.interpolation.value)
     if isinstance(model, models.VisionTransformer):
-        return _transformer(config, model, "encoder.layers", len(model.encoder.layers), model.patch_size, preprocessing)
+        return _transformer(config, model, "encoder.layers", model.patch_size, preprocessing)
     if isinstance(model, models.SwinTransformer):
         raise UserError(f"{config.name} keeps channels last; use timm's, such as timm/swin_tiny_patch4_window7_224")
     return _convnet(config, model, preprocessing)
@@ -95,8 +95,7 @@ def load_open_clip(model_name: str, config: BackboneConfig) -> Backbone:
     if hasattr(visual, "trunk"):
         return _timm_parts(config, visual, visual.trunk, "trunk.", preprocessing)
     if hasattr(visual, "transformer"):
-        blocks = len(visual.transformer.resblocks)
-        return _transformer(config, visual, "transformer.resblocks", blocks, visual.patch_size[0], preprocessing)
+        return _transformer(config, visual, "transformer.resblocks", visual.patch_size[0], preprocessing)
     return _convnet(config, visual, preprocessing)
 
 
@@ -134,12 +133,14 @@ def _from_pretrained(config: BackboneConfig, source: str, *, local: bool) -> Bac
     if not stacks or not isinstance(getattr(own, "patch_size", None), int):
         raise UserError(f"{config.name} ({own.model_type}) is no plain vision transformer; try the timm family")
     size = config.image_size or _processor_size(processor)
-    preprocessing = _preprocessing(size, processor.image_mean, processor.image_std, _PIL_FILTERS[processor.resample])
+    preprocessing = _preprocessing(
+        size, processor.image_mean, processor.image_std, _PIL_FILTERS.get(processor.resample, "bicubic")
+    )
     kwargs: dict[str, Any] = {}
     if size != own.image_size and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters:
         kwargs["interpolate_pos_encoding"] = True
     return _transformer(
-        config, model, stacks[0], blocks, own.patch_size, preprocessing, forward_kwargs=kwargs, unhashed=missing
+        config, model, stacks[0], own.patch_size, preprocessing, forward_kwargs=kwargs, unhashed=missing
     )
 
 
@@ -175,9 +176,7 @@ def _timm_parts(
     if hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens"):
         has_cls = getattr(trunk, "has_class_token", trunk.num_prefix_tokens > 0)
         patch = trunk.patch_embed.patch_size[0]
-        return _transformer(
-            config, model, f"{path}blocks", len(trunk.blocks), patch, preprocessing, has_cls=bool(has_cls)
-        )
+        return _transformer(config, model, f"{path}blocks", patch, preprocessing, has_cls=bool(has_cls))
     return _convnet(config, model, preprocessing, trunk, path, getattr(trunk, "output_fmt", "NCHW") == "NHWC")
 
 
@@ -185,7 +184,6 @@ def _transformer(
     config: BackboneConfig,
     model: nn.Module,
     stack: str,
-    blocks: int,
     patch: int,
     preprocessing: dict[str, Any],
     *,
@@ -194,7 +192,8 @@ def _transformer(
     unhashed: Iterable[str] = (),
 ) -> Backbone:
     """Layer 0 is read before the first block of ``stack``, layer k after block k; checked with one picture."""
-    taps = {"0": Tap(f"{stack}.0", before=True)} | {str(k): Tap(f"{stack}.{k - 1}") for k in range(1, blocks + 1)}
+    blocks = [f"{stack}.{name}" for name, _ in model.get_submodule(stack).named_children()]
+    taps = {"0": Tap(blocks[0], before=True)} | {str(k): Tap(block) for k, block in enumerate(blocks, 1)}
     grid = preprocessing["size"] // patch
     with _fitting(config, preprocessing["size"]):
         shapes = trace(model, taps, preprocessing["size"], forward_kwargs)

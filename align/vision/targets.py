@@ -212,6 +212,7 @@ def _extract(
             for layer in wanted:
                 parts[layer].append(_half(tokens.pop(layer), backbone.name, layer))
             bar.update(len(rows))
+    reports = {}
     for layer, part in parts.items():
         info = {
             "backbone": backbone.name,
@@ -222,9 +223,16 @@ def _extract(
             "ids": images.ids,
             "hashes": images.hashes,
         }
-        report = part.finish(info)
-        if report["warning"]:
-            logger.warning("%s layer %s: %s", backbone.name, layer, report["warning"])
+        reports[layer] = part.finish(info)
+    _warn(backbone.name, reports)
+
+
+def _warn(backbone: str, reports: dict[str, dict[str, Any]]) -> None:
+    """One line for all layers: the worst in words, the others by name."""
+    ill = sorted((layer for layer in reports if reports[layer]["warning"]), key=lambda k: -reports[k]["cosine_raw"])
+    if ill:
+        others = f" (likewise {', '.join(ill[1:])})" if len(ill) > 1 else ""
+        logger.warning("%s layer %s%s: %s", backbone, ill[0], others, reports[ill[0]]["warning"])
 
 
 def _pixels(backbone: Backbone, images: Stimuli, rows: range) -> torch.Tensor:

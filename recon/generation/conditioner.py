@@ -49,7 +49,9 @@ def positions(n: int) -> torch.Tensor:
     square = side * side == cells
     rows = (index // side if square else index).float() / max(1, (side if square else cells) - 1)
     columns = (index % side if square else index).float() / max(1, (side if square else cells) - 1)
-    waves = [f(math.pi * k * axis) for axis in (rows, columns) for k in (0.5, 1.0, 2.0, 4.0) for f in (torch.sin, torch.cos)]
+    waves = [
+        f(math.pi * k * axis) for axis in (rows, columns) for k in (0.5, 1.0, 2.0, 4.0) for f in (torch.sin, torch.cos)
+    ]
     grid = torch.stack(waves, dim=1)
     return torch.cat([torch.zeros(1, POSITION_CHANNELS), grid]) if cls else grid
 
@@ -105,7 +107,9 @@ class Conditioner(nn.Module):
         """Standardised tokens (B, N, D) to image tokens (B, num_tokens, cross_attention_dim)."""
         return self.image_proj(with_positions(standardised))
 
-    def denoise(self, unet: nn.Module, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def denoise(
+        self, unet: nn.Module, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
         """The UNet's output with this adapter in place; ``tokens`` (B, N, D) standardised."""
         with self._installed(unet):
             states = (text, [self.image_tokens(tokens)[:, None]])
@@ -148,7 +152,12 @@ def read_info(path: str | Path) -> ConditionerInfo:
         with safe_open(str(path), framework="pt") as file:
             facts = dict(file.metadata() or {})
         return ConditionerInfo(
-            facts["backbone"], facts["layer"], facts["pooling"], int(facts["n_tokens"]), int(facts["width"]), facts["generator"]
+            facts["backbone"],
+            facts["layer"],
+            facts["pooling"],
+            int(facts["n_tokens"]),
+            int(facts["width"]),
+            facts["generator"],
         )
     except (FileNotFoundError, SafetensorError, KeyError) as error:
         raise UserError(f"{str(path)!r} is not a conditioner written by recon/train.py: {error}") from error
@@ -171,8 +180,15 @@ def null_embeds(path: str | Path) -> torch.Tensor:
     return with_positions(mean.expand(1, int(metadata["n_tokens"]), -1))
 
 
-_PUBLIC = (("ln0", "0.norm1"), ("ln1", "0.norm2"), ("attn.to_q", "0.to_q"), ("attn.to_out.0", "0.to_out"))
-_PUBLIC += (("ff.0", "1.0"), ("ff.1.net.0.proj", "1.1"), ("ff.1.net.2", "1.3"))
+_PUBLIC = {
+    "ln0": "0.norm1",
+    "ln1": "0.norm2",
+    "attn.to_q": "0.to_q",
+    "attn.to_out.0": "0.to_out",
+    "ff.0": "1.0",
+    "ff.1.net.0.proj": "1.1",
+    "ff.1.net.2": "1.3",
+}
 
 
 def _public_image_proj(conditioner: Conditioner) -> dict[str, torch.Tensor]:
@@ -192,6 +208,6 @@ def _public_image_proj(conditioner: Conditioner) -> dict[str, torch.Tensor]:
             joined = torch.cat([value, state[f"layers.{layer}.attn.to_v.weight"]])
             public[f"layers.{layer}.0.to_kv.weight"] = joined
         elif rest != "attn.to_v.weight":
-            own, name = next(pair for pair in _PUBLIC if rest.startswith(pair[0] + "."))
-            public[f"layers.{layer}.{name}{rest[len(own):]}"] = value
+            own, name = next(pair for pair in _PUBLIC.items() if rest.startswith(pair[0] + "."))
+            public[f"layers.{layer}.{name}{rest[len(own) :]}"] = value
     return public

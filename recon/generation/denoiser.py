@@ -64,7 +64,9 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         if not name:
             predicted = unet(noisy, t, encoder_hidden_states=text).sample
         else:
-            predicted = adapters[name].conditioner.denoise(unet, noisy, t, text, condition(adapters[name], rows, generator))
+            predicted = adapters[name].conditioner.denoise(
+                unet, noisy, t, text, condition(adapters[name], rows, generator)
+            )
         value = F.mse_loss(predicted.float(), wanted)
         return value, {f"loss_{name or 'text'}": float(value.detach())}
 

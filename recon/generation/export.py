@@ -15,6 +15,8 @@ from recon.generation.conditioner import save_conditioner
 from recon.generation.pictures import Pool
 from recon.generation.reader import AttributeReader, save_reader
 
+EXAMPLE = {"num_inference_steps": 12, "guidance_scale": 2.0}
+
 
 def export_towers(config: PretrainConfig, pool: Pool) -> None:
     """``image_encoder/`` (the `mini` backbone), ``text_tower/`` (its pair), ``tokenizer/``."""
@@ -76,6 +78,38 @@ def export_generator(config: PretrainConfig, pool: Pool) -> None:
     save_half(encoder, assets / "text_encoder")
     miniature.build_scheduler().save_pretrained(assets / "scheduler")
     write_json(assets / "model_index.json", _index())
+    export_example(assets, assets / "conditioners" / f"mini_{config.mini_layer}.safetensors", pool)
+
+
+def export_example(assets: Path, conditioner: Path, pool: Pool) -> None:
+    """``example.safetensors`` and ``example.png``: input and output of the stock pipeline, for a rendered picture."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from align.config import BackboneConfig
+    from align.files import atomic_path, save_tensors
+    from align.vision.backbones import load_backbone
+    from recon.generation.conditioner import null_embeds, read_info, with_positions
+
+    info = read_info(conditioner)
+    backbone = load_backbone(BackboneConfig("mini", str(assets / "image_encoder")))
+    image = torch.from_numpy(pool.images[0].copy()).permute(2, 0, 1)[None].float() / 255
+    tokens = backbone.tokens(image, [info.layer], info.pooling)[info.layer]
+    embeds = torch.stack([null_embeds(conditioner), with_positions(tokens)])  # (2, 1, N, D + 16): negative, positive
+    save_tensors(assets / "example.safetensors", {"ip_adapter_image_embeds": embeds})
+    pipe = StableDiffusionPipeline.from_pretrained(assets, local_files_only=True)
+    pipe.load_ip_adapter(
+        str(assets),
+        subfolder="conditioners",
+        weight_name=conditioner.name,
+        image_encoder_folder=None,
+        local_files_only=True,
+    )
+    picture = pipe("", ip_adapter_image_embeds=[embeds], **EXAMPLE, generator=torch.Generator().manual_seed(0)).images[
+        0
+    ]
+    with atomic_path(assets / "example.png") as temporary:
+        picture.save(temporary)
 
 
 def assets_folder(config: PretrainConfig) -> Path:

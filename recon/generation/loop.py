@@ -54,7 +54,9 @@ def run_stage(stage: Stage) -> dict[str, nn.Module]:
     averages = {name: _copy(module) for name, module in stage.modules.items()} if stage.ema_decay else {}
     stored = stage.modules | {f"ema.{name}": module for name, module in averages.items()}
     start = load_state(stage.folder, stored, optimizer)
-    bar = tqdm(range(start, stage.config.steps), initial=start, total=stage.config.steps, desc=stage.name, mininterval=5)
+    bar = tqdm(
+        range(start, stage.config.steps), initial=start, total=stage.config.steps, desc=stage.name, mininterval=5
+    )
     for step in bar:
         generator = seed_step(stage.seed, step, stage.name)
         for group in optimizer.param_groups:

@@ -67,7 +67,9 @@ def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
             np.save(temporary, rendered)
     captions = [scene_of(i).caption for i in ids]
     photographs = _photographs(config)
-    images = np.concatenate([rendered, *(_resize(image)[None] for _, image in photographs)]) if photographs else rendered
+    images = (
+        np.concatenate([rendered, *(_resize(image)[None] for _, image in photographs)]) if photographs else rendered
+    )
     names = [name for name, _ in photographs]
     captions += [_caption(name) for name in names]
     return Pool(images, tuple(ids + names), tuple(captions), len(ids), tuple(image for _, image in photographs))

@@ -41,7 +41,9 @@ class Generator:
 
         folder = mini_folder() if name == "mini" else Path(name).expanduser()
         if not (folder / "model_index.json").is_file():
-            raise UserError(f"generator {name!r} is no diffusers folder (no model_index.json); use mini or a local folder")
+            raise UserError(
+                f"generator {name!r} is no diffusers folder (no model_index.json); use mini or a local folder"
+            )
         if conditioner is None:
             raise UserError("a generator needs a conditioner; train one with: accelerate launch recon/train.py")
         logging.disable_progress_bar()
@@ -85,7 +87,7 @@ class Generator:
         return torch.cat(pictures) if pictures else torch.zeros(0, 3, 8, 8)
 
     def _sample(self, embeds: torch.Tensor, seeds: Sequence[int], steps: int, guidance_scale: float) -> torch.Tensor:
-        scheduler, unet = self._pipe.scheduler, self._unet  # type: ignore[attr-defined]
+        scheduler, unet = self._pipe.scheduler, self._pipe.unet  # type: ignore[attr-defined]
         scheduler.set_timesteps(steps)
         shape = (1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -112,7 +114,9 @@ def find_conditioner(backbone: str, layer: str, pooling: str, home: Path | None 
     """
     wanted = (backbone, layer, pooling)
     trained = sorted(
-        ((home or Path.cwd()) / "runs" / "recon").glob(f"*/{WEIGHTS}"), key=lambda path: path.stat().st_mtime, reverse=True
+        ((home or Path.cwd()) / "runs" / "recon").glob(f"*/{WEIGHTS}"),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
     )
     for path in [*sorted((mini_folder() / "conditioners").glob("*.safetensors")), *trained]:
         info: ConditionerInfo = read_info(path)

@@ -135,7 +135,7 @@ def train_clip(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     finish(folder, run_stage(stage_of(config, "clip", modules=modules, loss=loss, folder=folder, weight_decay=0.1)))
 
 
-def tokenizer_for(pool: Pool, folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201 - CLIPTokenizer, imported lazily
+def tokenizer_for(pool: Pool, folder: Path):  # type: ignore[no-untyped-def]
     """The tokenizer of the pool's captions, learned once and stored as JSON beside the clip stage."""
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -191,13 +191,13 @@ def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     finish(folder, parts, {"scaling_factor": 1 / latents.std()})
 
 
-def perceptual_distance(weights: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a closure over tensors
+def perceptual_distance(weights: str | None):  # type: ignore[no-untyped-def]
     """Mean squared difference of channel-normalised SqueezeNet 1.1 features at three depths; None without weights."""
     if weights is None:
         return None
     from align.vision.backbones import load_backbone
 
-    net = load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.features
+    net = list(load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.get_submodule("features").children())
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 

@@ -6,6 +6,7 @@ takes no part in alignment or generation.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ class AttributeReader(nn.Module):
         widths = (3, width, 2 * width, 4 * width, 4 * width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1), nn.GroupNorm(8, b), nn.GELU())
-            for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+            for i, (a, b) in enumerate(pairwise(widths))
         )
         self.hidden = nn.Sequential(nn.Linear(4 * width * 64, 256), nn.LayerNorm(256), nn.GELU())
         self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in ATTRIBUTES.items()})

@@ -114,7 +114,7 @@ def test_study_is_stored_plainly_and_read_back(small_study):
 
 
 def test_bad_code_subject_and_file(small_study):
-    with pytest.raises(UserError, match="simulated.code='late' is not one of mixed"):
+    with pytest.raises(UserError, match=r"simulated\.code='late' is not one of mixed"):
         small_study("late")
     study = small_study("no_signal")
     with pytest.raises(UserError, match="no subject '1'; did you mean '01'"):

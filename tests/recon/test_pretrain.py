@@ -109,7 +109,9 @@ def test_unreadable_photographs_are_refused(tmp_path):
 def test_distinct_captions_have_distinct_ids():
     captions = [scene_of(f"{shape}-plain-fur-{i}").caption for i, shape in enumerate(SHAPES)]
     tokenizer = build_tokenizer(captions)
-    again = make_tokenizer(*[f(x) for f, x in zip((dict, lambda m: [tuple(p) for p in m]), tables_of(tokenizer), strict=True)])
+    again = make_tokenizer(
+        *[f(x) for f, x in zip((dict, lambda m: [tuple(p) for p in m]), tables_of(tokenizer), strict=True)]
+    )
     for instance in (tokenizer, again):
         ids = instance([*captions, "zebra quagga"], padding="max_length", truncation=True).input_ids
         assert len({tuple(row) for row in ids}) == len(captions) + 1
@@ -130,7 +132,10 @@ def test_contrastive_loss_is_open_clips_when_captions_differ():
 def test_reader_learns_labels_and_survives_saving(tmp_path):
     torch.manual_seed(0)
     reader = AttributeReader()
-    images, labels = torch.rand(4, 3, 64, 64), torch.tensor([labels_of(scene_of(f"disk-plain-fur-{i}")) for i in range(4)])
+    images, labels = (
+        torch.rand(4, 3, 64, 64),
+        torch.tensor([labels_of(scene_of(f"disk-plain-fur-{i}")) for i in range(4)]),
+    )
     probabilities = reader.attributes(images)
     expected = -torch.stack(
         [probabilities[name][range(4), labels[:, i]].log().mean() for i, name in enumerate(ATTRIBUTES)]

@@ -82,7 +82,9 @@ class Simulated(Study):
             x = load_array(folder / f"{name}.npy")
             shape = (n * repetitions, len(simulated_brain.CHANNELS), simulated_brain.N_TIMES)
             if x.shape != shape:
-                raise UserError(f"{folder / name}.npy has shape {x.shape}, not {shape}; delete {folder} to make it anew")
+                raise UserError(
+                    f"{folder / name}.npy has shape {x.shape}, not {shape}; delete {folder} to make it anew"
+                )
             require_finite(x, f"{folder / name}.npy")
             stimulus = np.tile(np.arange(first, first + n), repetitions)
             repetition = np.repeat(np.arange(repetitions), n)
@@ -104,7 +106,11 @@ class Simulated(Study):
             recording = self.recording(subject)
             shape = (len(simulated_brain.CHANNELS), simulated_brain.N_TIMES)
             facts += [
-                Fact(f"{subject} training trials", str(len(self.train_ids) * TRAIN_REPETITIONS), str(len(recording.train))),
+                Fact(
+                    f"{subject} training trials",
+                    str(len(self.train_ids) * TRAIN_REPETITIONS),
+                    str(len(recording.train)),
+                ),
                 Fact(f"{subject} test trials", str(len(self.test_ids) * TEST_REPETITIONS), str(len(recording.test))),
                 Fact(f"{subject} channels x samples", f"{shape}", f"{recording.train.x.shape[1:]}"),
             ]

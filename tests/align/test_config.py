@@ -1,0 +1,145 @@
+"""The configuration tree: coercion by declared type, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from align.config import Config, dump_yaml, keys, load_config, set_key, to_dict
+from align.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "align"
+
+
+def load(text: str | bytes, tmp_path: Path, *overrides: str) -> Config:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load_config(Config, path, list(overrides))
+
+
+def test_subjects_stay_text_where_yaml_would_read_numbers(tmp_path: Path) -> None:
+    text = "subjects: [01, 08, 010, 1_0, yes, 1e3]"
+    assert yaml.safe_load(text)["subjects"] != ["01", "08", "010", "1_0", "yes", "1e3"]  # the trap is real
+    assert load(text, tmp_path).subjects == ["01", "08", "010", "1_0", "yes", "1e3"]
+    for pair in ("subjects=[01,08,010]", "subjects=01,08,010", 'subjects=[ "01" , 08, 010 ]'):
+        assert load_config(Config, None, [pair]).subjects == ["01", "08", "010"]
+    assert load_config(Config, None, ["subjects=[]"]).subjects == []
+
+
+@pytest.mark.parametrize(
+    ("pair", "key", "value"),
+    [
+        ("train.lr=1e-4", "train.lr", 1e-4),  # YAML alone reads text
+        ("seed=7", "seed", 7),
+        ("target.layer=6", "target.layer", "6"),
+        ("run_dir=a=b", "run_dir", "a=b"),
+        ("loss.normalize_image=false", "loss.normalize_image", False),
+        ("loss.normalize_brain=ON", "loss.normalize_brain", True),
+        ("backbone.image_size=224", "backbone.image_size", 224),
+        ("backbone.image_size=null", "backbone.image_size", None),
+        ("study.root=", "study.root", None),  # an unset shell variable is not the working folder
+        ("encoder.alphas=[1,1e3]", "encoder.alphas", [1.0, 1000.0]),
+    ],
+)
+def test_override_is_coerced_by_the_declared_type(pair: str, key: str, value: object) -> None:
+    found: object = load_config(Config, None, [pair])
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_file_lies_over_defaults_and_overrides_over_the_file(tmp_path: Path) -> None:
+    config = load("seed: 3\ntrain:\n  epochs: 7\n", tmp_path, "train.epochs=9")
+    assert (config.seed, config.train.epochs) == (3, 9)
+    assert config.train.lr == Config().train.lr
+
+
+@pytest.mark.parametrize("text", ["", "train:\n", "train:\n  # epochs: 3\n", "train: {}", "study: {root: ~}"])
+def test_empty_parts_leave_the_defaults(text: str, tmp_path: Path) -> None:
+    assert load(text, tmp_path) == Config()
+
+
+def test_dump_reads_back_equal(tmp_path: Path) -> None:
+    pairs = ["subjects=[01,010]", "train.lr=1e-7", "run_dir=/a b/ü", "loss.normalize_brain=yes", "encoder.alphas=[1]"]
+    config = load_config(Config, None, pairs)
+    assert load(dump_yaml(config), tmp_path) == config
+    assert load_config(Config) != config
+    assert yaml.safe_load(dump_yaml(config)) == to_dict(config)
+
+
+@pytest.mark.parametrize("key", keys(Config()))
+def test_every_key_can_be_set_to_its_default(key: str) -> None:
+    value: object = Config()
+    for name in key.split("."):
+        value = getattr(value, name)
+    config = Config()
+    set_key(
+        config,
+        key,
+        "null" if value is None else f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value),
+    )
+    assert config == Config()
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("train.epohcs=3", ["'train.epohcs'", "did you mean 'train.epochs'"]),
+        ("lr=1", ["did you mean 'train.lr'"]),
+        ("zzzzzzzz=1", ["unknown key", "known keys", "seed"]),
+        ("study=x", ["section", "study.root"]),
+        ("__class__.seed=1", ["unknown key"]),
+        ("seed", ["not key=value"]),
+        ("seed=one", ["seed='one'", "whole number"]),
+        ("seed=1.5", ["whole number"]),
+        ("seed=true", ["whole number"]),
+        ("train.lr=fast", ["train.lr='fast'", "not a number"]),
+        ("train.lr=nan", ["not a number"]),
+        ("train.lr=1e999", ["not a number"]),
+        ("train.average_repetitions=maybe", ["true or false"]),
+        ("subjects=[01", ["not valid YAML"]),
+        ("subjects=[[01]]", ["not text"]),
+        ("encoder.alphas=[1,a]", ["not a number"]),
+    ],
+)
+def test_bad_override_is_one_clear_line(pair: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(Config, None, [pair])
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: [1", ["not valid YAML at line 1"]),
+        ("a: 1\n b: 2\n", ["not valid YAML at line 2"]),
+        ("seed: \x00", ["not valid YAML"]),
+        (b"\xff\xfe\x00", ["not text"]),
+        ("- a", ["no keys"]),
+        ("train: 5", ["section", "train.epochs"]),
+        ("train:\n  lr: !!float abc", ["train.lr='abc'", "not a number"]),
+        ("seed: !!int ''", ["whole number"]),
+        ('seed: !!python/object/apply:os.system ["true"]', ["not valid YAML"]),
+    ],
+)
+def test_bad_file_is_one_clear_line(text: str | bytes, words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(text, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_missing_file_names_itself() -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml.*does not exist"):
+        load_config(Config, "nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_load(path: Path) -> None:
+    config = load_config(Config, path)
+    assert config.study.root is None
+    assert all(isinstance(subject, str) for subject in config.subjects)
