@@ -130,7 +130,7 @@ def _project(
     """Sources (n, S) to (n, 63, 50): one waveform and topography per source; unit variance inside the region's peak."""
     n_sources = sources.shape[1]
     times = np.arange(N_TIMES) / SFREQ
-    centres = latency[0] + latency[1] * rng.normal(size=n_sources)
+    centres: np.ndarray = latency[0] + latency[1] * rng.normal(size=n_sources)
     waves = np.exp(-np.square(times - centres[:, None]) / (2 * width**2))
     waves -= 0.5 * np.exp(-np.square(times - centres[:, None] - 3 * width) / (2 * (1.5 * width) ** 2))
     gain = np.array([1.0 if name in region else 0.15 for name in CHANNELS])
