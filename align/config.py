@@ -66,7 +66,7 @@ class EncoderConfig:
     width: int = 512  # E, also the embedding width
     dropout: float = 0.3
     blocks: int = 1  # residual blocks of the mlp
-    components: int | None = None  # mlp: principal components of the signals it reads; None = all that training spans
+    components: int | None = None  # mlp, ridge: signals' principal components they read; None = all that rows span
     filters: int = 40  # tsconv, in the order of the data flow; the sample counts are those of NICE at 250 Hz
     kernel: int = 25  # tsconv, samples
     pool: int = 51  # tsconv, samples

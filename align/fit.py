@@ -56,8 +56,9 @@ def fit(
         if not values.isfinite().all():
             raise UserError(f"the {what} hold values that are not finite; clean them before training")
     targets = TargetSpace.fit(pictures, config.target.components, config.target.whiten)
-    signals = SignalSpace.fit(raw, config.encoder.components, project=config.encoder.name == "mlp")
-    pairs = Pairs(signals(raw), targets.encode(pictures)[inverse], torch.as_tensor(inverse, device=device))
+    signals = SignalSpace.fit(raw, config.encoder.components, project=config.encoder.name in ("mlp", "ridge"))
+    labels = torch.as_tensor(inverse, device=device)
+    pairs = Pairs(signals(raw), targets.encode(pictures)[inverse], labels, distinct=len(stimulus) == len(x))
     torch.manual_seed(derive(config.seed, "init"))
     aligner = Aligner(config, signals, targets).to(device)
     state = StateFolder(config, pairs, state_dir, metrics)

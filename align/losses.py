@@ -28,8 +28,10 @@ def info_nce(
     brain = F.normalize(brain, dim=-1) if normalize_brain else brain
     image = F.normalize(image, dim=-1) if normalize_image else image
     logits = logit_scale.exp() * brain @ image.T
-    target = torch.eye(len(logits), device=logits.device) if same is None else same.float()
-    target = target / target.sum(1, keepdim=True)
+    if same is None:
+        target = torch.arange(len(logits), device=logits.device)
+    else:
+        target = same / same.sum(1, keepdim=True)
     to_image = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
     to_brain = F.cross_entropy(logits.T, target, label_smoothing=label_smoothing)
     return (to_image + to_brain) / 2

@@ -29,16 +29,20 @@ STAGES = ("spread", "train")
 
 @dataclass
 class Pairs:
-    """What the loop sees: signals (n, ...), components (n, k), stimulus (n,), all on one device."""
+    """What the loop sees: signals (n, ...), components (n, k), stimulus (n,), all on one device.
+
+    ``distinct``: no picture comes twice.
+    """
 
     signals: torch.Tensor
     components: torch.Tensor
     stimulus: torch.Tensor
+    distinct: bool = False
 
     def take(self, rows: np.ndarray) -> Pairs:
         """The given rows."""
         index = torch.as_tensor(rows, device=self.signals.device)
-        return Pairs(self.signals[index], self.components[index], self.stimulus[index])
+        return Pairs(self.signals[index], self.components[index], self.stimulus[index], self.distinct)
 
 
 class StateFolder:
@@ -156,13 +160,13 @@ def optimise(
 def loss_parts(network: Network, config: Config, batch: Pairs, gain: torch.Tensor) -> dict[str, torch.Tensor]:
     """The parts of the loss with a weight above 0, by name; augments the batch with noise and mixup."""
     signals, components = batch.signals, batch.components
-    same = batch.stimulus[:, None] == batch.stimulus
+    same = None if batch.distinct else batch.stimulus[:, None] == batch.stimulus
     if config.train.mixup > 0:
         share = float(np.random.beta(config.train.mixup, config.train.mixup))
         other = torch.randperm(len(signals), device=signals.device)
         signals = share * signals + (1 - share) * signals[other]
         components = share * components + (1 - share) * components[other]
-        same = same & same[other][:, other]
+        same = None if same is None else same & same[other][:, other]
     if config.train.noise > 0:
         signals = signals + config.train.noise * torch.randn_like(signals)
     hidden = network.encoder(signals)
