@@ -42,8 +42,12 @@ class SweepResult:
             lines.append(f"{curve['backbone']}  {curve['encoder']}  (validation on training rows; test read once)")
             lines.append(f"  {'layer':<16} {'validation top-1 %':>24} {'chance':>7} {'test top-1 %':>22} {'p':>8}")
             lines += [_table_row(point, curve) for point in _walked(curve)]
-        chosen = self.summary["chosen"]
+        chosen, final, last = (self.summary[name] for name in ("chosen", "final", "last_layer"))
         lines.append(f"chosen: {chosen['backbone']} layer {chosen['layer']}, encoder {chosen['encoder']}")
+        lines.append(
+            f"test brain_to_image top-1 {100 * final['top1']:.1f} % (chance {100 * final['chance_top1']:.2f} %, "
+            f"n {final['n']}, {final['runs']} runs), last layer {last['layer']} {100 * last['top1']:.1f} %"
+        )
         if self.summary["earlier_choices"]:
             lines.append(
                 f"note: test rows were scored here for {self.summary['earlier_choices']} earlier choice(s) too"
@@ -54,8 +58,8 @@ class SweepResult:
 def curves(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One curve per backbone and encoder: for every layer the mean validation top1 over subjects, seeds and folds.
 
-    ``ci95``: bootstrap over subjects x seeds (each the mean of its folds). ``best`` = the highest point, the shallower
-    of two equal ones.
+    ``ci95``: bootstrap over subjects x seeds (each the mean of its folds), None for a single one. ``best`` = the
+    highest point, the shallower of two equal ones.
     """
     found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     for cell in cells:
@@ -78,7 +82,7 @@ def _point(layer: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "layer": layer,
         "top1": float(means.mean()),
-        "ci95": retrieval.bootstrap_interval([means]),
+        "ci95": retrieval.bootstrap_interval([means]) if len(means) > 1 else None,
         "runs": len(means),
         "n": int(sum(score["n"] for score in scores) / len({cell["seed"] for cell in cells})),
         "candidates": float(np.mean([score["candidates"] for score in scores])),
@@ -187,7 +191,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     backbones = list(dict.fromkeys(curve["backbone"] for curve in summary["curves"]))
-    figure = Figure(figsize=(7.2 * len(backbones), 4.4), layout="constrained")
+    figure = Figure(figsize=(7.6 * len(backbones), 5.4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(backbones), sharey=True, squeeze=False)[0]
     for axes, backbone in zip(panels, backbones, strict=True):
@@ -200,11 +204,11 @@ def plot(summary: dict[str, Any], path: Path) -> None:
         axes.set(xlabel=f"layer of {backbone} (depth →)", ylim=(0, None))
         axes.grid(axis="y", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     panels[0].set_ylabel("brain → image top-1, %")
     code = f", code {summary['code']}" if "code" in summary else ""
-    runs = f"{len(summary['subjects'])} subjects × {len(summary['seeds'])} seeds"
-    figure.suptitle(f"{summary['study']}{code}: {runs}, layer {summary['layer_chosen_on'].replace('grouped', 'by')}")
+    runs = f"subjects: {len(summary['subjects'])}, seeds: {len(summary['seeds'])}"
+    figure.suptitle(f"{summary['study']}{code}  ({runs}; test read once, after the choice)", fontsize=11)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=140)
 
@@ -213,13 +217,15 @@ def _draw_curve(axes: Any, curve: dict[str, Any], names: list[str], colour: str,
     """The validation line with its interval, a ring on the choice, test points beside their layers."""
     x = [names.index(point["layer"]) for point in curve["points"]]
     y = [100 * point["top1"] for point in curve["points"]]
-    low, high = ([100 * point["ci95"][end] for point in curve["points"]] for end in (0, 1))
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    label = f"{curve['encoder']}: validation (95 % over subjects × seeds)"
+    label = f"{curve['encoder']}: validation"
+    if all(point["ci95"] is not None for point in curve["points"]):
+        low, high = ([100 * point["ci95"][end] for point in curve["points"]] for end in (0, 1))
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        label += " (band: 95 % over runs)"
     axes.plot(x, y, color=colour, marker="o", markersize=4, label=label)
     place = [point["layer"] for point in curve["points"]].index(curve["chosen"])
     ring = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.8}
-    axes.plot(x[place], y[place], "o", label=f"{curve['encoder']}: chosen, layer {curve['chosen']}", **ring)
+    axes.plot(x[place], y[place], "o", label=f"{curve['encoder']}: chosen on validation, {curve['chosen']}", **ring)
     for layer, score in curve["test"].items():
         found = score["brain_to_image"]
         top, interval = 100 * found["top1"], [100 * end for end in found["ci95_top1"]]
@@ -234,7 +240,7 @@ def _draw_curve(axes: Any, curve: dict[str, Any], names: list[str], colour: str,
             markersize=8,
             capsize=3,
             linewidth=1.2,
-            label=f"{curve['encoder']}: TEST, {role}, {top:.1f} % (p {_p(found)})",
+            label=f"{curve['encoder']}: TEST, {role} {top:.1f} % (p {_p(found)})",
         )
 
 
@@ -254,7 +260,9 @@ def _walked(curve: dict[str, Any]) -> list[dict[str, Any]]:
 def _table_row(point: dict[str, Any], curve: dict[str, Any]) -> str:
     layer, left, chance, right, p = point["layer"], "", "", "", ""
     if "top1" in point:
-        left = f"{100 * point['top1']:.1f} [{100 * point['ci95'][0]:.1f}, {100 * point['ci95'][1]:.1f}]"
+        left = f"{100 * point['top1']:.1f}"
+        if point["ci95"] is not None:
+            left += f" [{100 * point['ci95'][0]:.1f}, {100 * point['ci95'][1]:.1f}]"
         chance = f"{100 * point['chance']:.2f}"
     if layer in curve["test"]:
         score = curve["test"][layer]["brain_to_image"]

@@ -105,7 +105,8 @@ def clip_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, same
 
 
 def train_clip(config: PretrainConfig, pool: Pool, folder: Path) -> None:
-    """Both towers; the mean of the patch tokens is trained like CLS, so that deep patch tokens are semantic too."""
+    """Both towers. The mean of the patch tokens and one patch token drawn at random are trained like CLS, so that
+    every token of the last layer is semantic; flips and swapped colour channels teach it to ignore the rest."""
     tokenizer = tokenizer_for(pool, folder)
     torch.manual_seed(config.seed)
     vision, text = miniature.build_image_encoder(), miniature.build_text_encoder(tokenizer)
@@ -114,25 +115,39 @@ def train_clip(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        n_photographs = config.clip.batch_size // 8 if len(captioned) else 0
-        rows = rng.integers(0, pool.n_rendered, config.clip.batch_size - n_photographs)
-        rows = np.concatenate([rows, rng.choice(captioned, n_photographs)]) if n_photographs else rows
-        texts = captions_for_clip(pool, rows, rng)
-        images = images_at(pool, rows)
-        flip = torch.from_numpy(rng.random(len(rows)) < 0.5)
-        images[flip] = images[flip].flip(-1)
+        images, texts = clip_batch(config, pool, captioned, rng)
         batch = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
         embeds = text(**batch).text_embeds
         same = torch.tensor([[a == b for b in texts] for a in texts])
         hidden = vision.vision_model(pixel_values=(images - MEAN) / STD).last_hidden_state
-        norm, project = vision.vision_model.post_layernorm, vision.visual_projection
+        drawn = torch.from_numpy(rng.integers(1, hidden.shape[1], len(images)))
+        views = {"cls": hidden[:, 0], "mean": hidden[:, 1:].mean(1), "patch": hidden[torch.arange(len(images)), drawn]}
         s = scale["logit_scale"].clamp(max=4.6)
-        by_cls = clip_loss(project(norm(hidden[:, 0])), embeds, s, same)
-        by_patches = clip_loss(project(norm(hidden[:, 1:].mean(1))), embeds, s, same)
-        return (by_cls + by_patches) / 2, {"cls": float(by_cls.detach()), "patches": float(by_patches.detach())}
+        parts = {
+            name: clip_loss(vision.visual_projection(vision.vision_model.post_layernorm(view)), embeds, s, same)
+            for name, view in views.items()
+        }
+        return torch.stack(list(parts.values())).mean(), {name: float(part.detach()) for name, part in parts.items()}
 
     modules = {"image_encoder": vision, "text_encoder": text, "scale": scale}
     finish(folder, run_stage(stage_of(config, "clip", modules=modules, loss=loss, folder=folder, weight_decay=0.1)))
+
+
+def clip_batch(
+    config: PretrainConfig, pool: Pool, captioned: np.ndarray, rng: np.random.Generator
+) -> tuple[torch.Tensor, list[str]]:
+    """Augmented pictures (B, 3, 64, 64) and a caption for each; an eighth are photographs, where there are any."""
+    n_photographs = config.clip.batch_size // 8 if len(captioned) else 0
+    rows = rng.integers(0, pool.n_rendered, config.clip.batch_size - n_photographs)
+    rows = np.concatenate([rows, rng.choice(captioned, n_photographs)]) if n_photographs else rows
+    texts = captions_for_clip(pool, rows, rng)
+    images = images_at(pool, rows)
+    flip = torch.from_numpy(rng.random(len(rows)) < 0.5)
+    images[flip] = images[flip].flip(-1)
+    for i, (row, words) in enumerate(zip(rows, texts, strict=True)):
+        if row < pool.n_rendered and len(words.split()) == 5 and rng.random() < 0.5:  # the caption names no colour
+            images[i] = images[i][torch.from_numpy(rng.permutation(3))]
+    return images, texts
 
 
 def tokenizer_for(pool: Pool, folder: Path):  # type: ignore[no-untyped-def]

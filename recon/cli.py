@@ -1,0 +1,320 @@
+"""The `recon` command: a thin shell over functions of other modules. Heavy imports happen inside the commands.
+
+Every command function takes the parsed arguments and returns a plain object; `--json` prints that object, otherwise a
+few lines are printed from it. Mistakes of the user end in one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+    from align.config import Config
+    from recon.evaluation.settings import EvaluateConfig
+
+PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
+_PAIR = re.compile(r"[A-Za-z_][\w.]*=")
+_WITHOUT_VALUE = ("--json", "--debug")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for a mistake of the user, 130 when interrupted."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        if args.command != "info":
+            _log_to_stderr()
+        show(args.function(args), args.json)
+    except (UserError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"recon {args.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print(f"recon {args.command}: interrupted; the same command continues from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Arguments of one command; ``key=value`` pairs may stand anywhere and end up in ``overrides``."""
+    before = ["", *argv[:-1]]
+    is_pair = [
+        bool(_PAIR.match(word)) and (not last.startswith("--") or last in _WITHOUT_VALUE)
+        for last, word in zip(before, argv, strict=True)
+    ]
+    parser = build_parser()
+    args = parser.parse_args([word for word, pair in zip(argv, is_pair, strict=True) if not pair])
+    pairs = [word for word, pair in zip(argv, is_pair, strict=True) if pair]
+    if pairs and not args.takes_pairs:
+        parser.error(f"{args.command} takes no key=value pairs, got {pairs[0]!r}")
+    args.overrides = pairs
+    return args
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar, without importing what the commands need."""
+    common = _Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    common.add_argument("--debug", action="store_true", help="show the trace of an error")
+    parser = _Parser(prog="recon", description="From brain recordings to pictures.", epilog="Each command has --help.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, function: Any, text: str, pairs: str | None = None) -> argparse.ArgumentParser:
+        epilog = f"key=value pairs may follow: {pairs}" if pairs else None
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=epilog, parents=[common], allow_abbrev=False
+        )
+        command.set_defaults(function=function, takes_pairs=pairs is not None)
+        return command
+
+    demo = add("demo", _demo, "the whole path on the embedded simulation, for one subject")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=0)
+
+    data = add("data", _data, "compare the files of a study with what it declares", "laid over the defaults")
+    data.add_argument("action", choices=["check"])
+    data.add_argument("study", help="simulated, cowley2023_v4, folder")
+    data.add_argument("--root", help="folder of the study's files (study.root)")
+
+    for name, function, text in (
+        ("targets", _targets, "extract and cache the backbone tokens of a study's pictures"),
+        ("sweep", _sweep, "compare layers by cross-validation on training rows; table, plot, best.yaml"),
+        ("pretrain", _pretrain, "build the embedded miniature Stable Diffusion"),
+    ):
+        command = add(name, function, text, "laid over the configuration file")
+        command.add_argument("--config", type=Path, help="YAML file; without it the defaults")
+        if name == "sweep":
+            command.add_argument("--layers", nargs="+", metavar="LAYER", help="default: every layer of the backbone")
+            command.add_argument("--encoders", nargs="+", metavar="ENCODER", help="default: encoder.name")
+            command.add_argument("--backbones", nargs="+", metavar="BACKBONE", help="default: backbone.name")
+
+    _add_run_commands(add)
+    info = add("info", _info, "say what a run folder or a file is")
+    info.add_argument("path", type=Path, metavar="RUN_OR_FILE")
+    return parser
+
+
+def _add_run_commands(add: Any) -> None:
+    """The commands that start from a trained run."""
+    places = f"where files lie, i.e. {', '.join(PLACES)}"
+    pairs = (places, f"{places}; evaluate.weights_dir, evaluate.judge, evaluate.judge_weights and the like")
+    added = {}
+    for name, function, text in (
+        ("predict", _predict, "predicted embeds and tokens of a split, stored in the run"),
+        ("retrieve", _retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
+        ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
+        ("evaluate", _evaluate, "every score beside its controls; writes report.json"),
+        ("gallery", _gallery, "contact sheet and page: seen, reconstructed, controls, retrieved"),
+    ):
+        command = added[name] = add(name, function, text, pairs[name in ("retrieve", "evaluate")])
+        command.add_argument("--subject", required=True, help="label, e.g. 01")
+        command.add_argument("--run", type=Path, help="run folder (default: the newest of the subject under runs/)")
+    added["predict"].add_argument("--split", choices=["test", "train"], default="test")
+    added["retrieve"].add_argument("--against", choices=["image"], default="image", help="what the candidates are")
+    evaluate, generate = added["evaluate"], added["generate"]
+    generate.add_argument("--generator", default="mini", help="mini, or a folder in diffusers layout")
+    generate.add_argument("--out", type=Path, help="folder for the pictures (default: the run folder)")
+    generate.add_argument("--seed", type=int, default=0, help="of the starting noise")
+    generate.add_argument("--steps", type=int, help="sampling steps (default: the generator's own)")
+    generate.add_argument("--guidance-scale", type=float, help="(default: the generator's own)")
+    generate.add_argument("--limit", type=int, help="only the first pictures of the test split")
+    evaluate.add_argument("--generator", help="whose pictures, where the run holds those of several")
+    evaluate.add_argument("--images", type=Path, help="what recon generate --out was told (default: the run folder)")
+    evaluate.add_argument("--seed", type=int, help="which sample of each stimulus (default: the lowest)")
+
+
+def _log_to_stderr() -> None:
+    """The sentences of both packages go to stderr, stdout stays free for results."""
+    import logging
+
+    from align.tracking import setup_logging
+
+    setup_logging()
+    ours, theirs = logging.getLogger("recon"), logging.getLogger("align")
+    ours.handlers, ours.level, ours.propagate = theirs.handlers, theirs.level, theirs.propagate
+
+
+def show(result: Any, as_json: bool) -> None:
+    """Print a command's result: the whole object, or its plain entries line by line."""
+    import json
+
+    if as_json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+        return
+    print("\n".join(_lines(result)))
+
+
+def _lines(result: Any, indent: str = "") -> list[str]:
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list) and len(value) > 8:
+            lines.append(f"{indent}{key}: {len(value)} entries")
+        else:
+            lines.append(f"{indent}{key}: {f'{value:.4g}' if isinstance(value, float) else value}")
+    return lines
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, UserError) and error.filename:
+        return f"{error.filename!r}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def open_run(args: argparse.Namespace) -> Run:
+    """The run given by --run, or the newest of the subject; says on stderr which one it is.
+
+    Raises `UserError` when there is none, when it is another subject's, or when an override is not a place.
+    """
+    from align.checkpoint import find_run, home, load_run
+    from align.config import set_key
+
+    path = args.run
+    if path is None:
+        path = find_run(args.subject, home())
+    elif not (path / "model.safetensors").is_file() and (path / f"sub-{args.subject}").is_dir():
+        path = path / f"sub-{args.subject}"
+    run = load_run(path)
+    if run.subject != args.subject:
+        raise UserError(f"run {str(path)!r} is of subject {run.subject!r}, not {args.subject!r}; pass another --run")
+    for pair in args.overrides:
+        key, _, value = pair.partition("=")
+        if key not in PLACES:
+            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can")
+        set_key(run.config, key, value)
+    print(
+        f"study {run.study}, subject {run.subject}, layer {run.config.target.layer} of {run.config.backbone.name}, "
+        f"run {run.path}",
+        file=sys.stderr,
+    )
+    return run
+
+
+def _config(args: argparse.Namespace) -> Config:
+    from align.config import Config, load_config
+
+    return load_config(Config, args.config, args.overrides)
+
+
+def _demo(args: argparse.Namespace) -> dict[str, Any]:
+    from recon.demo import demo
+
+    return demo(args.out, seed=args.seed)
+
+
+def _data(args: argparse.Namespace) -> dict[str, Any]:
+    from align.config import Config, load_config
+    from align.data.studies import open_study
+
+    overrides = [f"study.name={args.study}", *([f"study.root={args.root}"] if args.root else []), *args.overrides]
+    study = open_study(load_config(Config, None, overrides))
+    facts = study.check()
+    wrong = [fact for fact in facts if not fact.holds]
+    if wrong:
+        listed = "; ".join(f"{fact.what}: declared {fact.declared}, found {fact.found}" for fact in wrong)
+        raise UserError(f"{args.study} differs from what it declares: {listed}")
+    return {
+        "study": study.info.name,
+        "title": study.info.title,
+        "source": study.info.source,
+        "licence": study.info.licence,
+        "subjects": list(study.subjects),
+        "facts": {fact.what: fact.found for fact in facts},
+    }
+
+
+def _targets(args: argparse.Namespace) -> dict[str, Any]:
+    from align.vision.targets import run
+
+    return run(_config(args))
+
+
+def _sweep(args: argparse.Namespace) -> dict[str, Any]:
+    from align.sweep import run
+
+    result = run(_config(args), _items(args.layers), _items(args.encoders), _items(args.backbones))
+    print(result.table(), file=sys.stderr)
+    return {**result.summary, "folder": str(result.folder)}
+
+
+def _items(words: list[str] | None) -> list[str] | None:
+    """``--layers 2 4`` and ``--layers 2,4`` mean the same."""
+    return [item for word in words for item in word.split(",") if item] if words else None
+
+
+def _predict(args: argparse.Namespace) -> dict[str, Any]:
+    from recon.predict import predict
+
+    return {"predictions": str(predict(open_run(args), args.split))}
+
+
+def _retrieve(args: argparse.Namespace) -> dict[str, Any]:
+    from recon.evaluation.report import retrieval_report
+
+    settings = _evaluate_settings(args)
+    return retrieval_report(open_run(args), settings)
+
+
+def _generate(args: argparse.Namespace) -> dict[str, Any]:
+    from recon.generate import Sampling, generate
+
+    sampling = Sampling(seed=args.seed, steps=args.steps, guidance_scale=args.guidance_scale)
+    return generate(open_run(args), args.generator, out=args.out, sampling=sampling, limit=args.limit)
+
+
+def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    from recon.evaluation.report import evaluate_run
+
+    settings = _evaluate_settings(args)
+    return evaluate_run(open_run(args), args.images, generator=args.generator, seed=args.seed, settings=settings)
+
+
+def _evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
+    """Takes the evaluate.* pairs out of ``args.overrides``."""
+    from align.config import load_config
+    from recon.evaluation.settings import EvaluateConfig
+
+    own = [pair for pair in args.overrides if pair.startswith("evaluate.")]
+    args.overrides = [pair for pair in args.overrides if pair not in own]
+    return load_config(EvaluateConfig, None, [pair.removeprefix("evaluate.") for pair in own])
+
+
+def _gallery(args: argparse.Namespace) -> dict[str, Any]:
+    from recon.gallery import gallery
+
+    return gallery(open_run(args))
+
+
+def _pretrain(args: argparse.Namespace) -> dict[str, Any]:
+    from align.config import load_config
+    from recon.config import PretrainConfig
+    from recon.generation.pretrain import run
+
+    return {"folder": str(run(load_config(PretrainConfig, args.config, args.overrides)))}
+
+
+def _info(args: argparse.Namespace) -> dict[str, Any]:
+    from recon.info import describe
+
+    return describe(args.path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

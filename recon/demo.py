@@ -1,0 +1,65 @@
+"""`recon demo`: the whole path on the embedded simulation for one subject, every stage done for real."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SUBJECT = "01"
+_log = logging.getLogger(__name__)
+
+
+def demo(out: Path, seed: int = 0) -> dict[str, Any]:
+    """Targets, training, prediction, retrieval, pictures, scores, gallery into ``out``; interrupted, it continues.
+
+    Returns scores, seconds per stage and paths; the last entry is the path of the gallery page.
+    """
+    from align.checkpoint import load_run
+    from align.config import Config, load_config
+    from align.train import train
+    from align.vision.targets import run as extract
+    from recon.evaluation.report import evaluate_run
+    from recon.gallery import gallery
+    from recon.generate import generate
+    from recon.predict import predict
+
+    seconds: dict[str, float] = {}
+    places = [f"run_dir={out}", f"cache_dir={out / 'cache'}"]
+    config = load_config(Config, None, ["study.name=simulated", f"subjects=[{SUBJECT}]", f"seed={seed}", *places])
+    with _stage("targets", "tokens of every picture from the frozen backbone", seconds):
+        extract(config)
+    with _stage("train", "the brain encoder", seconds):
+        train(config)
+    run = load_run(out)
+    with _stage("predict", "tokens of the test pictures from brain signals", seconds):
+        predict(run)
+    with _stage("generate", "pictures from predicted and control tokens", seconds):
+        generate(run)
+    with _stage("evaluate", "scores beside their controls", seconds):
+        report = evaluate_run(run)
+    with _stage("gallery", "the page", seconds):
+        pages = gallery(run)
+    return {
+        "study": run.study,
+        "subject": run.subject,
+        "layer": run.config.target.layer,
+        "n_stimuli": report["n_stimuli"],
+        "retrieval": report["retrieval"]["brain_to_image"],
+        "reconstruction": {name: score["value"] for name, score in report["reconstruction"].items()},
+        "seconds": seconds,
+        "report": str(out / f"report_sub-{run.subject}.json"),
+        "gallery": pages["page"],
+    }
+
+
+@contextmanager
+def _stage(name: str, what: str, seconds: dict[str, float]) -> Iterator[None]:
+    _log.info("%s: %s", name, what)
+    start = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - start, 1)
+    _log.info("%s: %.1f s", name, seconds[name])

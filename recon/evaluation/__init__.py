@@ -1,0 +1,1 @@
+"""Scores of retrieval and reconstruction, always beside their chance, controls and ceiling."""

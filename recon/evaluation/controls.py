@@ -1,0 +1,129 @@
+"""Control pictures that need no generator: what grey, averages, neighbours and plain regression reach.
+
+Those that need one (shuffled, zero_brain, oracle) come from `recon generate`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from align.seeding import derive
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.data.signals import Stimuli
+
+GENERATOR_CONTROLS = ("shuffled", "zero_brain", "oracle")
+PICTURE_CONTROLS = (
+    "grey",
+    "mean_image",
+    "random_training_image",
+    "nearest_training_image",
+    "pixel_ridge",
+    "blurred_target",
+)
+CONTROLS = (*GENERATOR_CONTROLS, *PICTURE_CONTROLS)
+RIDGE_SIZE = 16  # px
+RIDGE_PENALTY = 100.0
+BLUR = 8 / 256  # sigma, of the picture's width
+_GREY = 0.5
+
+
+def load_image(stimuli: Stimuli, index: int, size: int | None = None) -> torch.Tensor:
+    """Stimulus as float (3, H, W) in [0, 1]; squeezed to (3, size, size), antialiased, when ``size`` is given."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    image = torch.from_numpy(np.ascontiguousarray(stimuli.load(index))).permute(2, 0, 1).float() / 255
+    if size is None or image.shape[1:] == (size, size):
+        return image
+    return interpolate(image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+@dataclass(frozen=True)
+class TrainingPictures:
+    """One pass over the training pictures ``rows``: their mean (3, S, S) and thumbnails (K, 3, 16, 16)."""
+
+    rows: np.ndarray
+    mean: torch.Tensor
+    thumbnails: torch.Tensor
+
+
+def training_pictures(stimuli: Stimuli, rows: np.ndarray, size: int) -> TrainingPictures:
+    """Read every training picture once; ``rows`` index ``stimuli``."""
+    import torch
+
+    total = torch.zeros(3, size, size, dtype=torch.float64)
+    thumbnails = torch.empty(len(rows), 3, RIDGE_SIZE, RIDGE_SIZE)
+    for k, row in enumerate(rows):
+        total += load_image(stimuli, int(row), size)
+        thumbnails[k] = load_image(stimuli, int(row), RIDGE_SIZE)
+    return TrainingPictures(rows, (total / len(rows)).float(), thumbnails)
+
+
+def grey(n: int, size: int) -> torch.Tensor:
+    """Flat grey .5, (n, 3, size, size)."""
+    import torch
+
+    return torch.full((n, 3, size, size), _GREY)
+
+
+def nearest(embeds: np.ndarray, train_embeds: np.ndarray) -> np.ndarray:
+    """Per predicted embedding (n, E), the row of the training embeddings (K, E) of highest cosine: (n,)."""
+    unit = train_embeds / np.maximum(np.linalg.norm(train_embeds, axis=1, keepdims=True), 1e-12)
+    row: np.ndarray = (embeds @ unit.T).argmax(axis=1)
+    return row
+
+
+def random_rows(n: int, n_train: int, seed: int) -> np.ndarray:
+    """Training rows drawn with replacement, (n,), a pure function of ``seed``."""
+    return np.random.default_rng(derive(seed, "random_training_image")).integers(0, n_train, size=n)
+
+
+def pixel_ridge(
+    train_x: np.ndarray, thumbnails: np.ndarray, test_x: np.ndarray, penalty: float = RIDGE_PENALTY
+) -> np.ndarray:
+    """Ridge regression from averaged signals (K, ...) to thumbnails (K, P) in [0, 1], told for ``test_x``: (n, P).
+
+    Signals are z-scored and pixels centred with training statistics; ``penalty`` is on the sum of squares. Not clipped.
+    """
+    x, t = (a.reshape(len(a), -1).astype(np.float64) for a in (train_x, test_x))
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    std[std < 1e-12] = 1.0
+    x, t = (x - mean) / std, (t - mean) / std
+    centre = thumbnails.mean(axis=0)
+    y = thumbnails.astype(np.float64) - centre
+    if x.shape[1] <= x.shape[0]:
+        weights = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
+    else:
+        weights = x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y)
+    told: np.ndarray = t @ weights + centre
+    return told
+
+
+def enlarge(thumbnails: np.ndarray, size: int) -> torch.Tensor:
+    """Flat thumbnails (n, 3 * 16 * 16), clipped and enlarged bilinearly to (n, 3, size, size)."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    small = torch.from_numpy(thumbnails.reshape(-1, 3, RIDGE_SIZE, RIDGE_SIZE)).float().clamp(0, 1)
+    return interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def blurred(images: torch.Tensor) -> torch.Tensor:
+    """The pictures themselves, (n, 3, S, S), after a Gaussian blur of sigma `BLUR` of their width."""
+    import torch
+    from torch.nn.functional import conv2d, pad
+
+    sigma = BLUR * images.shape[-1]
+    radius = min(int(3.5 * sigma + 0.5), images.shape[-1] - 1)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    x = pad(images.flatten(0, 1)[:, None], (radius,) * 4, mode="reflect")
+    x = conv2d(conv2d(x, kernel.reshape(1, 1, -1, 1)), kernel.reshape(1, 1, 1, -1))
+    return x[:, 0].reshape(images.shape)

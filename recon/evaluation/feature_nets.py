@@ -1,0 +1,326 @@
+"""The frozen networks behind the feature metrics and the judge: where their weights are, which node is read.
+
+Nothing is downloaded unless asked. Weights are looked for in the folder given, then in torch's and the hub's caches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from align.errors import UserError
+from recon.evaluation.metrics import enter, resize
+
+if TYPE_CHECKING:
+    import torch
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP_STATS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+class WeightsMissing(Exception):
+    """The weights of a network are not on this machine; the message says what to put where."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network as a metric reads it. ``file``: the official weights file, also the name looked for.
+
+    ``stem``: another file whose name starts so is taken where the official one is absent. ``pool``: average the
+    node's map over space. ``taps``: the nodes LPIPS compares. ``drop``: parts of the file or the model behind the node.
+    """
+
+    build: Callable[[], Any]
+    node: str
+    size: int
+    file: str
+    stem: str
+    url: str
+    stats: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
+    pool: bool = False
+    taps: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+def _torchvision(name: str, **kwargs: Any) -> Callable[[], Any]:
+    def build() -> Any:
+        import torchvision
+
+        return getattr(torchvision.models, name)(weights=None, **kwargs)
+
+    return build
+
+
+class _Weights(TypedDict):
+    file: str
+    stem: str
+    url: str
+    drop: tuple[str, ...]
+
+
+_PYTORCH = "https://download.pytorch.org/models/"
+_ALEX: _Weights = {"file": "alexnet-owt-7be5be79.pth", "stem": "alexnet", "url": _PYTORCH, "drop": ("classifier",)}
+_SQUEEZE0: _Weights = {"file": "squeezenet1_0-b66bff10.pth", "stem": "squeezenet1_0", "url": _PYTORCH, "drop": ("classifier",)}
+_SQUEEZE1: _Weights = {"file": "squeezenet1_1-b8a52dc0.pth", "stem": "squeezenet1_1", "url": _PYTORCH, "drop": ("classifier",)}
+_ALEX_TAPS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 11))
+_SQUEEZE_TAPS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 10, 11, 12))
+# LPIPS shifts and scales pictures in [-1, 1]; said for [0, 1] its constants are the ImageNet statistics.
+# With weights torchvision switches transform_input on; without it the official weights see wrongly scaled pictures.
+_inception = _torchvision("inception_v3", transform_input=True, aux_logits=True, init_weights=False)
+
+NETWORKS: dict[str, Network] = {
+    "alexnet_2": Network(_torchvision("alexnet"), "features.4", 256, **_ALEX),
+    "alexnet_5": Network(_torchvision("alexnet"), "features.11", 256, **_ALEX),
+    "inception": Network(_inception, "avgpool", 342, "inception_v3_google-0cc3c7bd.pth", "inception_v3", _PYTORCH),
+    "effnet": Network(
+        _torchvision("efficientnet_b1"), "avgpool", 255, "efficientnet_b1-c27df63c.pth", "efficientnet_b1", _PYTORCH
+    ),
+    "swav": Network(
+        _torchvision("resnet50"),
+        "avgpool",
+        224,
+        "swav_800ep_pretrain.pth.tar",
+        "swav",
+        "https://dl.fbaipublicfiles.com/deepcluster/",
+        drop=("fc", "projection_head", "prototypes"),  # published with its training heads, without a classifier
+    ),
+    "lpips_alex": Network(_torchvision("alexnet"), "", 256, **_ALEX, taps=_ALEX_TAPS),
+    "lpips_squeeze": Network(_torchvision("squeezenet1_1"), "", 256, **_SQUEEZE1, taps=_SQUEEZE_TAPS),
+    "squeezenet1_0": Network(_torchvision("squeezenet1_0"), "features.12", 224, **_SQUEEZE0, pool=True),
+    "squeezenet1_1": Network(_torchvision("squeezenet1_1"), "features.12", 224, **_SQUEEZE1, pool=True),
+}
+CLIP_REPOSITORY = "openai/clip-vit-large-patch14"
+_BATCH = 16
+
+
+class FeatureNets:
+    """Features of pictures by named networks, loaded when first asked for.
+
+    ``files``: network name to weights file, tried first. Weights not found raise `WeightsMissing`.
+    """
+
+    def __init__(
+        self,
+        weights_dir: str | Path | None = None,
+        *,
+        files: dict[str, str | Path] | None = None,
+        download: bool = False,
+    ) -> None:
+        self.weights_dir = Path(weights_dir).expanduser() if weights_dir else None
+        if self.weights_dir and not self.weights_dir.is_dir():
+            raise UserError(f"weights_dir={str(weights_dir)!r} is not a folder; pass the folder that holds the weights")
+        self.files = {name: Path(path).expanduser() for name, path in (files or {}).items()}
+        self.download = download
+        self._loaded: dict[str, _Reader] = {}
+        self._known: dict[tuple[str, str], np.ndarray] = {}
+
+    def source(self, name: str) -> str:
+        """File name of the weights and the first 8 digits of their SHA-256; raises `WeightsMissing`."""
+        path = self._find_clip() if name == "clip" else self._find(NETWORKS[name], name)
+        if path.is_dir():
+            return path.name
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return f"{path.name}@{digest[:8]}"
+
+    def features(self, name: str, images: torch.Tensor) -> np.ndarray:
+        """Float32 (n, F) of pictures (n, 3, H, W) in [0, 1]; kept until `clear`, so targets are read once."""
+        import torch
+
+        key = (name, hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest())
+        if key not in self._known:
+            reader = self._reader(name)
+            rows = [reader(images[i : i + _BATCH]).flatten(1) for i in range(0, len(images), _BATCH)]
+            self._known[key] = torch.cat(rows).numpy()
+        return self._known[key]
+
+    def lpips(self, name: str, recons: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+        """LPIPS v0.1 of each pair at 256 x 256, (n,); Zhang et al. 2018, linear weights of the lpips package."""
+        import torch
+
+        reader, lins = self._reader(name), _lpips_lins(name.removeprefix("lpips_"))
+        values = []
+        for start in range(0, len(recons), _BATCH):
+            rows = slice(start, start + _BATCH)
+            total = torch.zeros(len(recons[rows]))
+            for a, b, lin in zip(reader.taps(recons[rows]), reader.taps(targets[rows]), lins, strict=True):
+                difference = (_channel_unit(a) - _channel_unit(b)) ** 2
+                total += (difference * lin).sum(1).mean(dim=(1, 2))
+            values.append(total)
+        return torch.cat(values).double().numpy()
+
+    def clear(self) -> None:
+        """Forget networks and features."""
+        self._loaded.clear()
+        self._known.clear()
+
+    def _reader(self, name: str) -> _Reader:
+        if name not in self._loaded:
+            if name == "clip":
+                self._loaded[name] = _Reader(_clip_tower(self._find_clip()), "", 224, CLIP_STATS)
+            else:
+                spec = NETWORKS[name]
+                model = _load(spec, self._find(spec, name))
+                self._loaded[name] = _Reader(model, spec.node, spec.size, spec.stats, spec.pool, spec.taps)
+        return self._loaded[name]
+
+    def _find(self, spec: Network, name: str) -> Path:
+        if name in self.files:
+            if not self.files[name].is_file():
+                raise UserError(f"weights of {name} {str(self.files[name])!r} do not exist")
+            return self.files[name]
+        if self.weights_dir:
+            exact = self.weights_dir / spec.file
+            similar = sorted(path for path in self.weights_dir.glob(f"{spec.stem}*") if path.is_file())
+            if exact.is_file() or len(similar) == 1:
+                return exact if exact.is_file() else similar[0]
+            if similar:
+                raise WeightsMissing(f"{[path.name for path in similar]} could all be {spec.stem}; keep {spec.file}")
+        return self._in_torch_cache(spec)
+
+    def _in_torch_cache(self, spec: Network) -> Path:
+        import torch
+
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / spec.file
+        if self.download and not cached.is_file():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(spec.url + spec.file, str(cached))
+        if not cached.is_file():
+            raise WeightsMissing(
+                f"weights not available offline: put {spec.file} into evaluate.weights_dir, or evaluate.download=true"
+            )
+        return cached
+
+    def _find_clip(self) -> Path:
+        from transformers.utils import cached_file
+
+        folder = self.weights_dir / CLIP_REPOSITORY.split("/")[1] if self.weights_dir else None
+        if folder and folder.is_dir():
+            return folder
+        try:
+            for file in ("config.json", "model.safetensors"):
+                found = cached_file(CLIP_REPOSITORY, file, local_files_only=not self.download)
+        except OSError as error:
+            raise WeightsMissing(
+                f"weights not available offline: put {CLIP_REPOSITORY} (config.json, model.safetensors) as folder "
+                f"{CLIP_REPOSITORY.split('/')[1]} into evaluate.weights_dir, or evaluate.download=true"
+            ) from error
+        return Path(found).parent
+
+
+class _Reader:
+    """One network with its hooks, registered once."""
+
+    def __init__(
+        self,
+        model: Any,
+        node: str,
+        size: int,
+        stats: tuple[tuple[float, float, float], tuple[float, float, float]],
+        pool: bool = False,
+        taps: tuple[str, ...] = (),
+    ) -> None:
+        self.model, self.node, self.size, self.stats, self.pool, self.names = model, node, size, stats, pool, taps
+        self._seen: dict[str, Any] = {}
+        for name in {node, *taps} - {""}:
+            model.get_submodule(name).register_forward_hook(self._keep(name))
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Output of the node (of the whole model where it is "") for pictures (B, 3, H, W) in [0, 1]."""
+        output = self._run(images)
+        value = self._seen[self.node] if self.node else output
+        return value.mean(dim=(2, 3)) if self.pool else value
+
+    def taps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Feature maps of all taps, in order."""
+        self._run(images)
+        return [self._seen[name] for name in self.names]
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in self.stats)
+        with torch.inference_mode():
+            output: torch.Tensor = self.model((resize(enter(images), self.size) - mean) / std)
+        return output
+
+    def _keep(self, name: str) -> Callable[[Any, Any, Any], None]:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            self._seen[name] = output.clone()  # the next layer may work in place
+
+        return hook
+
+
+def _load(spec: Network, path: Path) -> Any:
+    """The network with the weights of ``path``, every one of them used; raises `UserError` where they do not fit."""
+    import torch
+
+    state = {name.removeprefix("module."): value for name, value in _state_dict(path).items()}
+    state = {name: v.float() if v.is_floating_point() else v for name, v in state.items() if not _part(name, spec.drop)}
+    with torch.device("meta"):
+        model = spec.build()
+    for name in spec.drop:
+        if hasattr(model, name):
+            setattr(model, name, torch.nn.Identity())
+    try:
+        model.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"{str(path)!r} holds no weights of {spec.stem}: {str(error).splitlines()[1].strip()}"
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def _part(name: str, parts: tuple[str, ...]) -> bool:
+    return name.split(".")[0] in parts
+
+
+def _state_dict(path: Path) -> dict[str, torch.Tensor]:
+    import pickle
+
+    import torch
+
+    if path.suffix == ".safetensors":
+        from align.files import read_tensors
+
+        return read_tensors(path)[0]
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{str(path)!r} is not a whole file of plain weights") from error
+
+
+def _clip_tower(folder: Path) -> Any:
+    import torch
+    from transformers import CLIPVisionModelWithProjection
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the folder also holds the text tower, which is rightly not used
+    try:
+        tower = CLIPVisionModelWithProjection.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+    finally:
+        logger.setLevel(level)
+    tower.eval().requires_grad_(False)
+    return lambda pixels: tower(pixel_values=pixels).image_embeds
+
+
+def _lpips_lins(trunk: str) -> list[torch.Tensor]:
+    """The linear weights, which the package carries; its constructor would download a trunk."""
+    import lpips
+    import torch
+
+    path = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{trunk}.pth"
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return [state[f"lin{k}.model.1.weight"] for k in range(len(state))]
+
+
+def _channel_unit(x: torch.Tensor) -> torch.Tensor:
+    return x / (x.norm(dim=1, keepdim=True) + 1e-10)

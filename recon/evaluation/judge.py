@@ -1,0 +1,89 @@
+"""The judge of ``two_way``: a network that took no part in the run, neither as target nor in any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from align.errors import UserError
+from recon.evaluation.feature_nets import FeatureNets
+from recon.evaluation.metrics import enter, resize
+
+if TYPE_CHECKING:
+    import torch
+
+    from recon.evaluation.settings import EvaluateConfig
+
+READER = "reader"
+# Node read: the last feature map, averaged over space (AlexNet: conv5, flattened).
+_NETWORKS = {
+    "torchvision/squeezenet1_0": "squeezenet1_0",
+    "torchvision/squeezenet1_1": "squeezenet1_1",
+    "torchvision/alexnet": "alexnet_5",
+}
+JUDGES = (READER, *_NETWORKS)
+_READER_SIZE = 64  # px
+# Networks whose weights shaped the embedded generator: its CLIP pair, and the perceptual loss of its VAE.
+USED_BY_GENERATOR = {"mini": ("mini", "torchvision/squeezenet1_1")}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """``features``: pictures (n, 3, H, W) in [0, 1] to (n, F). ``attributes``: only the reader's, name to (n, classes)."""
+
+    name: str
+    source: str
+    features: Callable[[torch.Tensor], np.ndarray]
+    attributes: Callable[[torch.Tensor], dict[str, np.ndarray]] | None = None
+
+
+def judge_name(settings: EvaluateConfig, study: str, used: Iterable[str]) -> str:
+    """The judge's name; raises `UserError` when it is unknown or among ``used``, the networks the run is made of."""
+    name = settings.judge or (READER if study == "simulated" else "torchvision/squeezenet1_0")
+    if name not in JUDGES:
+        raise UserError(f"judge {name!r} is not known; known: {', '.join(JUDGES)}")
+    if name == READER and study != "simulated":
+        raise UserError(f"the judge 'reader' only knows the simulated study, not {study}; pass evaluate.judge=NAME")
+    used = set(used)
+    if name in used:
+        free = [judge for judge in JUDGES if judge not in used and (judge != READER or study == "simulated")]
+        raise UserError(f"judge {name!r} took part in this run; pass evaluate.judge= one of {', '.join(free)}")
+    return name
+
+
+def load_judge(name: str, settings: EvaluateConfig) -> Judge:
+    """Load a judge; raises `feature_nets.WeightsMissing` when its weights are not on this machine."""
+    if name == READER:
+        return _reader(settings.judge_weights)
+    network = _NETWORKS[name]
+    files: dict[str, str | Path] = {network: settings.judge_weights} if settings.judge_weights else {}
+    nets = FeatureNets(settings.weights_dir, files=files, download=settings.download)
+    return Judge(name, nets.source(network), lambda images: nets.features(network, images))
+
+
+def _reader(weights: str | None) -> Judge:
+    import torch
+
+    from recon.generation.reader import load_reader
+
+    model = load_reader(weights)
+
+    def small(images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-2:] == (_READER_SIZE, _READER_SIZE):
+            return images.float()
+        return resize(enter(images), _READER_SIZE)
+
+    def features(images: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            value: np.ndarray = model.features(small(images)).flatten(1).numpy()
+        return value
+
+    def attributes(images: torch.Tensor) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            return {name: value.numpy() for name, value in model.attributes(small(images)).items()}
+
+    return Judge(READER, Path(weights).name if weights else "embedded", features, attributes)

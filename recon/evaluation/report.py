@@ -1,0 +1,197 @@
+"""``report_sub-XX.json``, schema 1: retrieval and reconstruction scores of one run, never without their context.
+
+`retrieval_report` writes the retrieval part, `evaluate_run` all of it; either keeps what the other wrote for the same
+training of the run. Per-stimulus values for the gallery go to ``stimuli_sub-XX.json`` beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.errors import UserError
+from align.files import read_json, write_json
+from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge
+from recon.evaluation.pictures import (
+    PictureFolders,
+    find_folders,
+    lowest_seed,
+    read_pictures,
+    read_seed,
+    write_pictures,
+)
+from recon.evaluation.provenance import commit, versions
+from recon.evaluation.recordings import Behind
+from recon.evaluation.settings import EvaluateConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.checkpoint import Run
+
+SCHEMA = 1
+SPLIT = "test"
+TOP = 5
+log = logging.getLogger(__name__)
+
+
+def report_path(run: Run) -> Path:
+    """``<run>/report_sub-<subject>.json``."""
+    return run.path / f"report_sub-{run.subject}.json"
+
+
+def stimuli_path(run: Run) -> Path:
+    """``<run>/stimuli_sub-<subject>.json``: ids, per-stimulus scores, ranks and the retrieved pictures."""
+    return run.path / f"stimuli_sub-{run.subject}.json"
+
+
+def retrieval_report(run: Run, settings: EvaluateConfig | None = None) -> dict[str, Any]:
+    """Score retrieval among the test pictures, write the ``retrieval`` part of the report and return the report."""
+    settings = settings or EvaluateConfig()
+    report, stimuli = _retrieval(Behind(run), settings)
+    return _write(run, {**_head(run), **report}, stimuli)
+
+
+def evaluate_run(
+    run: Run,
+    images_dir: str | Path | None = None,
+    *,
+    generator: str | None = None,
+    seed: int | None = None,
+    settings: EvaluateConfig | None = None,
+) -> dict[str, Any]:
+    """Score retrieval and the pictures on disk beside every control, write the whole report and return it.
+
+    ``images_dir``: folder that holds ``reconstructions/`` and ``controls/`` (default: the run's own); ``generator``
+    picks one where there are several; ``seed``: which sample of each stimulus (default: the lowest, never the best).
+    Controls that need no generator are made and stored; those that need one are read, or listed under ``skipped``.
+
+    Raises
+    ------
+    UserError
+        No reconstructions, pictures of another training of the run, a judge that took part in the run.
+    """
+    settings = settings or EvaluateConfig()
+    from recon.evaluation.attributes import read_back
+    from recon.evaluation.feature_nets import FeatureNets, WeightsMissing
+    from recon.evaluation.scoring import OWN, score
+
+    folders = find_folders(run, images_dir, generator)
+    used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator, ())}
+    name = judge_name(settings, run.study, used)
+    behind = Behind(run)
+    seed = lowest_seed(folders.reconstructions) if seed is None else seed
+    ids, rows, missing = _pictures(behind, folders, seed)
+    nets = FeatureNets(settings.weights_dir, download=settings.download)
+    judge: Judge | None = None
+    try:
+        judge = load_judge(name, settings)
+    except WeightsMissing as error:
+        missing["two_way"] = f"judge {name}: {error}"
+    targets = behind.targets(ids)
+    scores = score(rows, targets, nets, judge, settings, lambda stage: log.info("evaluate: %s", stage))
+    retrieval, retrieved = _retrieval(behind, settings)
+    report = {**_head(run), "judge": name, "generator": folders.generator, "n_stimuli": len(ids), **retrieval}
+    report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
+    report["skipped"] = {**scores.skipped, **missing}
+    if judge is not None and judge.attributes is not None:
+        report["attributes"] = read_back(judge.attributes, {"seen": targets, **rows}, ids, settings)
+    where = {
+        "ids": ids,
+        "scores": scores.per_stimulus,
+        "images": str(folders.base),
+        "controls": [key for key in rows if key != OWN],
+    }
+    return _write(run, report, {**retrieved, **where, "generator": folders.generator, "image_seed": seed})
+
+
+def _head(run: Run) -> dict[str, Any]:
+    from recon.predict import run_id
+
+    return {
+        "schema": SCHEMA,
+        "study": run.study,
+        "subject": run.subject,
+        "split": SPLIT,
+        "run": run_id(run),
+        "backbone": run.config.backbone.name,
+        "layer": run.config.target.layer,
+        "layer_chosen_on": run.meta.get("chosen_on", "not stated"),
+        "epoch_chosen_on": "last",
+        "encoder": run.config.encoder.name,
+        "seed": run.config.seed,
+        "commit": commit(),
+        "versions": versions(),
+    }
+
+
+def _retrieval(behind: Behind, settings: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ``retrieval`` part, and per stimulus the rank of the own picture and the five nearest pictures."""
+    from align import retrieval
+
+    ids = list(behind.predictions.ids)
+    candidates = behind.picture_embeds([behind.row[stimulus_id] for stimulus_id in ids])
+    similarity = retrieval.scores(behind.predictions.embeds, candidates)
+    part = retrieval.report(similarity, n_boot=settings.n_boot, seed=settings.seed)
+    own = np.diagonal(similarity)[:, None]
+    ranks = 1 + (similarity > own).sum(axis=1) + ((similarity == own).sum(axis=1) - 1) / 2
+    best = np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
+    retrieved = {ids[i]: [ids[k] for k in best[i]] for i in range(len(ids))}
+    rank = {stimulus_id: float(value) for stimulus_id, value in zip(ids, ranks, strict=True)}
+    return {"n_stimuli": len(ids), "retrieval": part}, {"retrieved": retrieved, "rank": rank}
+
+
+def _pictures(
+    behind: Behind, folders: PictureFolders, seed: int
+) -> tuple[list[str], dict[str, torch.Tensor], dict[str, str]]:
+    """Stimulus ids in the order of the predictions, rows of pictures, and the controls that are not there."""
+    from recon.evaluation.controls import GENERATOR_CONTROLS
+    from recon.evaluation.scoring import OWN
+    from recon.predict import run_id
+
+    index = read_seed(folders.reconstructions, seed)
+    _refuse_stale(index, run_id(behind.run), folders.reconstructions)
+    behind.require_known(list(index), str(folders.reconstructions))
+    ids = [stimulus_id for stimulus_id in behind.predictions.ids if stimulus_id in index]
+    if len(ids) < 2:
+        raise UserError(f"{str(folders.reconstructions)!r} holds {len(ids)} pictures of seed {seed}; 2 are needed")
+    rows, missing = {OWN: read_pictures(folders.reconstructions, index, ids)}, {}
+    for name in GENERATOR_CONTROLS:
+        found = read_seed(folders.control(name), seed)
+        absent = [stimulus_id for stimulus_id in ids if stimulus_id not in found]
+        if absent:
+            missing[f"controls.{name}"] = f"{len(absent)} of {len(ids)} pictures are missing; run recon generate"
+            continue
+        _refuse_stale(found, run_id(behind.run), folders.control(name))
+        rows[name] = read_pictures(folders.control(name), found, ids)
+    size = rows[OWN].shape[-1]
+    for name, images in behind.control_pictures(ids, size).items():
+        write_pictures(folders.control(name), ids, images, seed=seed, run_id=run_id(behind.run))
+        rows[name] = read_pictures(folders.control(name), read_seed(folders.control(name), seed), ids)
+    return ids, rows, missing
+
+
+def _refuse_stale(index: dict[str, dict[str, str]], run_id: str, folder: Path) -> None:
+    others = {row["run"] for row in index.values()} - {run_id}
+    if others:
+        raise UserError(
+            f"{str(folder)!r} holds pictures of {sorted(others)[0]}, but this run is {run_id}; run recon generate again"
+        )
+
+
+def _write(run: Run, report: dict[str, Any], stimuli: dict[str, Any]) -> dict[str, Any]:
+    """Lay new parts over what the same training of the run has on disk, and write both files."""
+    stimuli = {"run": report["run"], **stimuli}
+    for path, new in ((report_path(run), report), (stimuli_path(run), stimuli)):
+        if path.is_file():
+            old = read_json(path)
+            if isinstance(old, dict) and old.get("run") == new["run"] and old.get("schema") == new.get("schema"):
+                kept = {key: value for key, value in old.items() if key not in new}
+                if "reconstruction" in kept:  # n_stimuli counts the pictures where there are any
+                    new["n_stimuli"] = old["n_stimuli"]
+                new |= kept
+        write_json(path, new)
+    return report

@@ -1,0 +1,131 @@
+"""What both galleries show: pictures, captions and scores of one run, and which stimuli are best, median and worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.errors import UserError
+from align.files import read_json
+from recon.evaluation.pictures import PictureFolders, read_seed
+from recon.evaluation.report import report_path, stimuli_path
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+
+RULE = ("two_way", "PixCorr")  # the first scores the choice of best, median and worst goes by; the next breaks ties
+CONTROLS = {  # in the order shown, with the words that explain them
+    "oracle": "the generator given the true tokens of the seen picture: its ceiling",
+    "shuffled": "the generator given the tokens predicted for another stimulus",
+    "zero_brain": "the generator given what the decoder says without a brain",
+    "pixel_ridge": "ridge regression from the signals straight to 16 x 16 pixels",
+    "nearest_training_image": "the training picture nearest to the predicted embedding",
+    "random_training_image": "a training picture drawn at random",
+    "mean_image": "the mean of all training pictures",
+    "grey": "flat grey",
+    "blurred_target": "the seen picture itself, blurred: what a perfect low-resolution decoder would score",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One stimulus. Pictures are uint8 (H, W, 3); ``retrieved`` are ids of candidate pictures, nearest first."""
+
+    stimulus_id: str
+    caption: str
+    concept: str
+    reconstructed: np.ndarray
+    controls: dict[str, np.ndarray]
+    retrieved: tuple[str, ...]
+    rank: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Content:
+    """``items`` in the order of the test split; ``seen`` and ``captions`` cover every candidate picture by id."""
+
+    report: dict[str, Any]
+    items: tuple[Item, ...]
+    seen: dict[str, np.ndarray]
+    captions: dict[str, str]
+    controls: tuple[str, ...]
+
+    @property
+    def better(self) -> dict[str, str]:
+        """Score to "higher" or "lower"."""
+        return {name: entry["better"] for name, entry in self.report["reconstruction"].items()}
+
+    @property
+    def rule(self) -> tuple[str, ...]:
+        """The scores of `RULE` that were computed."""
+        return tuple(name for name in RULE if name in self.better) or tuple(self.better)[:1]
+
+
+def read_content(run: Run) -> Content:
+    """Read what `recon evaluate` left; raises `UserError` naming that command when it has not run for this training."""
+    from recon.predict import open_recording, run_id
+
+    command = f"run: recon evaluate --subject {run.subject} --run {run.path}"
+    if not report_path(run).is_file() or not stimuli_path(run).is_file():
+        raise UserError(f"run {str(run.path)!r} has no scores to show; {command}")
+    report, stored = read_json(report_path(run)), read_json(stimuli_path(run))
+    if "reconstruction" not in report or "scores" not in stored or report["run"] != run_id(run):
+        raise UserError(f"the scores of run {str(run.path)!r} are incomplete or of another training; {command}")
+    stimuli = open_recording(run).stimuli
+    row = {stimulus_id: i for i, stimulus_id in enumerate(stimuli.ids)}
+    folders = PictureFolders(Path(stored["images"]), stored["generator"], run.subject)
+    controls = tuple(name for name in CONTROLS if name in stored["controls"])
+    ids, seed = stored["ids"], stored["image_seed"]
+    reconstructed = _pictures(folders.reconstructions, ids, seed)
+    columns = {name: _pictures(folders.control(name), ids, seed) for name in controls}
+    items = tuple(
+        Item(
+            stimulus_id=stimulus_id,
+            caption=stimuli.captions[row[stimulus_id]],
+            concept=stimuli.concepts[row[stimulus_id]],
+            reconstructed=reconstructed[k],
+            controls={name: pictures[k] for name, pictures in columns.items()},
+            retrieved=tuple(stored["retrieved"][stimulus_id]),
+            rank=stored["rank"][stimulus_id],
+            scores={name: values[k] for name, values in stored["scores"].items()},
+        )
+        for k, stimulus_id in enumerate(ids)
+    )
+    shown = dict.fromkeys([*ids, *(other for item in items for other in item.retrieved)])
+    seen = {stimulus_id: stimuli.load(row[stimulus_id]) for stimulus_id in shown}
+    captions = {stimulus_id: stimuli.captions[row[stimulus_id]] for stimulus_id in shown}
+    return Content(report, items, seen, captions, controls)
+
+
+def choose(content: Content, count: int) -> dict[str, list[Item]]:
+    """``count`` best, median and worst items by `Content.rule`, fewer when there are not three times as many."""
+    ranked = ordered(content)
+    count = max(1, min(count, len(ranked) // 3))
+    middle = (len(ranked) - count) // 2
+    return {"best": ranked[:count], "median": ranked[middle : middle + count], "worst": ranked[-count:]}
+
+
+def ordered(content: Content) -> list[Item]:
+    """All items, best first by `Content.rule`; remaining ties keep the order of the split."""
+    sign = {name: -1 if content.better[name] == "higher" else 1 for name in content.rule}
+    return sorted(content.items, key=lambda item: tuple(sign[name] * item.scores[name] for name in content.rule))
+
+
+def _pictures(folder: Path, ids: Sequence[str], seed: int) -> list[np.ndarray]:
+    from PIL import Image, UnidentifiedImageError
+
+    index = read_seed(folder, seed)
+    pictures = []
+    for stimulus_id in ids:
+        path = folder / index[stimulus_id]["file"] if stimulus_id in index else folder / "index.csv"
+        try:
+            with Image.open(path) as image:
+                pictures.append(np.array(image.convert("RGB")))
+        except (UnidentifiedImageError, OSError) as error:
+            raise UserError(f"picture of {stimulus_id!r} in {str(folder)!r} cannot be read; generate it again") from error
+    return pictures

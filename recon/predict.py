@@ -1,0 +1,138 @@
+"""What a trained encoder predicts for one split, on disk: the only file that picture making needs from a recording."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from align.errors import UserError
+from align.files import read_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+    from align.data.signals import Recording, Trials
+
+SPLITS = ("test", "train")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Rows are stimuli, in the order of ``ids``.
+
+    ``embeds`` (n, E); ``tokens`` (n, N, D) in the units of the backbone; ``zero_tokens`` (N, D) = what the token head
+    gives for all-zero standardised signals, i.e. what it says without a brain. Both are None for a run whose token
+    head was not trained (``loss.regression`` 0).
+    """
+
+    ids: tuple[str, ...]
+    embeds: np.ndarray
+    tokens: np.ndarray | None
+    zero_tokens: np.ndarray | None
+    split: str
+    run_id: str
+    path: Path
+
+
+def predict(run: Run, split: str = "test") -> Path:
+    """Predict embeds and tokens of every stimulus of ``split`` (repetitions averaged) and store them.
+
+    Writes ``<run>/predictions/sub-<subject>_<split>.safetensors``. Raises `UserError` when the split is unknown, when
+    the recording cannot be read, or when its pictures are no longer those the run was trained with.
+    """
+    import torch
+
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} is not known; pass one of {', '.join(SPLITS)}")
+    recording = open_recording(run)
+    trials = split_trials(recording, split)
+    estimate = run.aligner.predict(trials.x)
+    ids = [recording.stimuli.ids[i] for i in trials.stimulus]
+    tensors = dict(estimate)
+    if "tokens" in estimate:
+        tensors["zero_tokens"] = run.aligner.predict(signals_at_rest(run))["tokens"][0]
+    path = predictions_path(run, split)
+    save_tensors(
+        path,
+        {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in tensors.items()},
+        {
+            "ids": json.dumps(ids),
+            "split": split,
+            "run": run_id(run),
+            "study": run.study,
+            "subject": run.subject,
+            "backbone": run.config.backbone.name,
+            "layer": run.config.target.layer,
+            "pooling": run.config.target.pooling,
+        },
+    )
+    return path
+
+
+def open_recording(run: Run) -> Recording:
+    """The recording the run was trained on; refused when its test pictures differ from the run's manifest."""
+    from align.data.splits import manifest
+    from align.data.studies import open_study
+    from align.files import read_json
+
+    recording = open_study(run.config).recording(run.subject)
+    stored = run.path / "split.json"
+    if stored.is_file() and read_json(stored)["test"] != json.loads(json.dumps(manifest(recording)))["test"]:
+        raise UserError(
+            f"the test pictures of {run.study} subject {run.subject} differ from those in {stored}; "
+            "pass study.root=FOLDER of the files the run was trained with, or train again"
+        )
+    return recording
+
+
+def split_trials(recording: Recording, split: str) -> Trials:
+    """Trials of one split, one averaged row per stimulus."""
+    return (recording.test if split == "test" else recording.train).averaged()
+
+
+def signals_at_rest(run: Run) -> np.ndarray:
+    """One row (1, ...) of raw signals that standardises to zero: the training mean of every channel and sample."""
+    mean: np.ndarray = run.aligner.signals.mean.cpu().numpy()
+    return mean[None]
+
+
+def load_predictions(run: Run, split: str = "test", refresh: bool = False) -> Predictions:
+    """Stored predictions of this very run, predicted first when absent or left by another training of the run."""
+    path = predictions_path(run, split)
+    if refresh or not path.is_file() or read_predictions(path).run_id != run_id(run):
+        predict(run, split)
+    return read_predictions(path)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what `predict` wrote; raises `UserError` for another kind of file."""
+    tensors, metadata = read_tensors(path)
+    missing = {"embeds"} - set(tensors) | {"ids", "split", "run"} - set(metadata)
+    if missing:
+        raise UserError(f"{str(path)!r} holds no predictions ({sorted(missing)[0]!r} is missing); run recon predict")
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    return Predictions(
+        ids=tuple(json.loads(metadata["ids"])),
+        embeds=arrays["embeds"],
+        tokens=arrays.get("tokens"),
+        zero_tokens=arrays.get("zero_tokens"),
+        split=metadata["split"],
+        run_id=metadata["run"],
+        path=path,
+    )
+
+
+def predictions_path(run: Run, split: str) -> Path:
+    """Where the predictions of one split lie."""
+    return run.path / "predictions" / f"sub-{run.subject}_{split}.safetensors"
+
+
+def run_id(run: Run) -> str:
+    """Study, subject and the first 12 digits of the weights' hash: the same training of a run, wherever it lies."""
+    from align.checkpoint import weights_hash
+
+    digest = run.meta.get("weights_hash") or weights_hash(run.path)
+    return f"{run.study}_sub-{run.subject}@{digest[:12]}"

@@ -1,0 +1,35 @@
+"""What every test shares: no network, no colour, no settings of the user; where optional real data lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import tests.no_network.sitecustomize  # noqa: F401 - blocks sockets in this process from here on
+
+PROJECT = Path(__file__).resolve().parent.parent
+NO_NETWORK = str(PROJECT / "tests" / "no_network")
+
+
+@pytest.fixture(autouse=True)
+def offline_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test starts find the project, have no network either, and no RECON_HOME of the user."""
+    paths = [NO_NETWORK, str(PROJECT), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.delenv("RECON_HOME", raising=False)
+
+
+def shared_path(relative: str) -> Path:
+    """Real data for optional tests: below the folder in RECON_SHARED, else ../shared beside the project.
+
+    Skips the test, with the reason, when the file or folder is absent.
+    """
+    root = Path(os.environ.get("RECON_SHARED") or PROJECT.parent / "shared")
+    path = root / relative
+    if not path.exists():
+        pytest.skip(f"needs real data: {path} is absent (set RECON_SHARED to the folder that holds {relative})")
+    return path

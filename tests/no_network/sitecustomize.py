@@ -1,0 +1,36 @@
+"""Blocks network sockets in the interpreter that imports it; local (AF_UNIX) sockets stay open.
+
+The suite's conftest imports it for the test process and puts this folder on PYTHONPATH, where Python imports
+`sitecustomize` by itself, for every process that a test starts.
+"""
+
+import socket
+from typing import Any
+
+_FREE = {getattr(socket, "AF_UNIX", None)}
+
+
+class NetworkBlockedError(OSError):
+    """A test tried to reach the network."""
+
+
+def _guard(name: str) -> None:
+    original = getattr(socket.socket, name)
+
+    def guarded(self: socket.socket, address: Any, *args: Any) -> Any:
+        if self.family in _FREE:
+            return original(self, address, *args)
+        raise NetworkBlockedError(f"the suite runs offline: {name} to {address!r} refused")
+
+    setattr(socket.socket, name, guarded)
+
+
+def _no_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
+    raise NetworkBlockedError(f"the suite runs offline: look-up of {host!r} refused")
+
+
+if not getattr(socket, "blocked_by_the_suite", False):
+    _guard("connect")
+    _guard("connect_ex")
+    socket.getaddrinfo = _no_lookup
+    socket.blocked_by_the_suite = True  # type: ignore[attr-defined]

@@ -1,0 +1,207 @@
+"""The shell around the functions: grammar, exit codes, one-line errors, JSON, speed, every command of the README."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from align.config import Config, load_config
+from align.errors import UserError
+from recon import cli
+from tests.conftest import PROJECT
+
+README = PROJECT / "README.md"
+COMMANDS = (
+    "demo",
+    "data",
+    "targets",
+    "sweep",
+    "predict",
+    "retrieve",
+    "generate",
+    "evaluate",
+    "gallery",
+    "pretrain",
+    "info",
+)
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "recon.cli", *words], capture_output=True, text=True)
+
+
+def fenced(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def readme_commands() -> Iterator[list[str]]:
+    for block in fenced("sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = command("--help")
+        times.append(time.perf_counter() - start)
+    assert done.returncode == 0
+    assert all(f"    {name} " in done.stdout for name in COMMANDS)
+    assert min(times) < 1.5
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.parse([name, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: recon {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["generate"], "--subject"),
+        (["generat", "--subject", "01"], "generat"),
+        (["generate", "--subject", "01", "--sed", "1"], "--sed"),
+        (["generate", "--subject", "01", "--steps", "many"], "many"),
+        (["info", "x", "seed=1"], "seed=1"),
+        (["info", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["data", "check", "simulate"], "did you mean 'simulated'"),
+        (["data", "check", "folder"], "study.root"),
+        (["data", "check", "folder", "--root", "nowhere"], "nowhere"),
+        (["targets", "target.lyer=3"], "target.layer"),
+        (["targets", "train.epochs=many"], "many"),
+        (["targets", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["predict", "--subject", "01"], "align/train.py"),
+        (["predict", "--subject", "01", "--run", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(words)
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1 and err.endswith("\n") and told in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_broken_yaml_names_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.yaml").write_text("seed: 0\ntrain: [1, 2\n")
+    assert cli.main(["targets", "--config", str(tmp_path / "bad.yaml")]) == 2
+    assert "bad.yaml is not valid YAML at line" in capsys.readouterr().err
+
+
+def test_debug_shows_the_trace() -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        cli.main(["info", "nowhere.json", "--debug"])
+
+
+def test_pairs_may_stand_anywhere_and_values_of_options_are_no_pairs() -> None:
+    args = cli.parse(
+        ["sweep", "seed=1", "--layers", "2", "4", "subjects=[01,010]", "--config", "a=b.yaml", "--json", "x.y=2"]
+    )
+    assert args.overrides == ["seed=1", "subjects=[01,010]", "x.y=2"]
+    assert (args.layers, str(args.config), args.json) == (["2", "4"], "a=b.yaml", True)
+
+
+def test_json_prints_the_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("seed: 7\nsubjects: [010]\n")
+    assert cli.main(["info", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["config"]["seed"], told["config"]["subjects"]) == ("alignment configuration", 7, ["010"])
+
+
+def test_info_tells_files_apart(tmp_path: Path) -> None:
+    import torch
+
+    from align.files import save_tensors, write_json
+    from recon.info import describe
+
+    save_tensors(tmp_path / "a.safetensors", {"image_proj.x": torch.ones(2, 3), "ip_adapter.1.y": torch.ones(4)})
+    told = describe(tmp_path / "a.safetensors")
+    assert (told["kind"], told["tensors"], told["parameters"]) == ("conditioner (IP-Adapter layout)", 2, 10)
+    save_tensors(tmp_path / "p.safetensors", {"embeds": torch.ones(2, 3)}, {"ids": '["a", "b"]'})
+    assert describe(tmp_path / "p.safetensors")["kind"] == "predictions"
+    report = {"schema": 1, "study": "s", "subject": "010", "retrieval": {"brain_to_image": {"top1": 0.5}}}
+    write_json(tmp_path / "report.json", report)
+    assert describe(tmp_path / "report.json")["top1"] == {"brain_to_image": 0.5}
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-5])
+    with pytest.raises(UserError, match="not a whole"):
+        describe(tmp_path / "cut.safetensors")
+
+
+def test_readme_names_its_commands() -> None:
+    words = [" ".join(line) for line in readme_commands()]
+    for expected in ("make demo", "make test", "recon generate --subject", "accelerate launch align/train.py"):
+        assert any(expected in line for line in words), expected
+
+
+@pytest.mark.parametrize("words", list(readme_commands()), ids=" ".join)
+def test_every_command_of_the_readme_is_valid(words: list[str]) -> None:
+    if words[0] == "recon":
+        args = cli.parse(words[1:])
+        if args.command in ("targets", "sweep"):
+            check_config(args.config, args.overrides, Config)
+        elif args.command == "pretrain":
+            from recon.config import PretrainConfig
+
+            check_config(args.config, args.overrides, PretrainConfig)
+    elif words[:2] == ["accelerate", "launch"]:
+        check_launch(words[2:])
+    elif words[0] == "make":
+        targets = [word for word in words[1:] if "=" not in word]
+        makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+        assert targets and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+        assert all(
+            re.search(rf"^{word.split('=')[0]} \?=", makefile, re.MULTILINE) for word in words[1:] if "=" in word
+        )
+    else:
+        assert words[0] in ("git", "cd", "source", "python"), f"the README holds a command no test knows: {words}"
+
+
+def check_config(path: Path | None, overrides: list[str], tree: type) -> None:
+    assert load_config(tree, PROJECT / path if path else None, overrides) is not None
+
+
+def check_launch(words: list[str]) -> None:
+    from recon.config import ConditionerConfig
+
+    trees = {"align/train.py": Config, "recon/train.py": ConditionerConfig}
+    assert words[0] in trees and (PROJECT / words[0]).is_file()
+    path = Path(words[words.index("--config") + 1]) if "--config" in words else None
+    if path and path.name == "best.yaml":  # written by the sweep that the README runs before
+        path = None
+    check_config(path, [word for word in words[1:] if "=" in word], trees[words[0]])
+
+
+def test_stock_diffusers_reproduces_the_stored_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's code, as it stands there, from the project's folder."""
+    import numpy as np
+    from PIL import Image
+
+    monkeypatch.chdir(PROJECT)
+    (code,) = fenced("python")
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - our own README
+    drawn = np.asarray(names["picture"], dtype=int)
+    stored = np.asarray(Image.open("recon/assets/mini/example.png"), dtype=int)
+    assert np.abs(drawn - stored).max() <= 2

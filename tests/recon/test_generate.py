@@ -1,0 +1,203 @@
+"""Predictions and picture files of a real small run, drawn by a real tiny Stable Diffusion."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from align.checkpoint import Run, load_run, save_run
+from align.config import Config, load_config
+from align.data.splits import manifest
+from align.data.studies import open_study
+from align.errors import UserError
+from align.fit import fit
+from recon.generate import PictureSet, Sampling, derangement, draw, generate, read_index, safe_names
+from recon.generation.pipeline import Generator
+from recon.predict import load_predictions, open_recording, predict, read_predictions
+from tests.align.fixture_studies import write_folder
+from tests.recon.tiny import N_TOKENS, WIDTH, tiny_generator
+
+IDS = ("a/b c", "A/b c", "ü")
+QUICK = Sampling(steps=2, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Generator]:
+    folder, conditioner, _, _ = tiny_generator(tmp_path_factory.mktemp("tiny"))
+    return folder, conditioner, Generator.load(str(folder), conditioner)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Ridge on a folder study: subject 08, 16 training pictures, 3 test pictures shown twice, random tokens."""
+    lines = [("train", i) for i in range(16)] + [("test", i) for i in (16, 17, 18) for _ in range(2)]
+    rows = [
+        {"row": n, "image": f"pic{i:03d}.png", "split": split, "subject": "08"} for n, (split, i) in enumerate(lines)
+    ]
+    rng = np.random.default_rng(0)
+    write_folder(tmp_path / "study", rng.normal(2, 3, (len(rows), 4, 5)).astype(np.float32), rows)
+    overrides = ["study.name=folder", f"study.root={tmp_path / 'study'}", "encoder.name=ridge", "target.layer=2"]
+    config = load_config(Config, None, [*overrides, "target.pooling=grid:2", "target.components=5"])
+    recording = open_study(config).recording("08")
+    tokens = rng.normal(size=(len(recording.stimuli), N_TOKENS, WIDTH)).astype(np.float32)
+    aligner = fit(config, recording.train.x, tokens, recording.train.stimulus)
+    save_run(tmp_path / "run", aligner, config, manifest(recording), {})
+    return load_run(tmp_path / "run")
+
+
+def pictures(folder: Path, tokens: np.ndarray, run_id: str = "r") -> PictureSet:
+    return PictureSet("reconstructions", folder, IDS, tokens, IDS, run_id)
+
+
+@pytest.fixture
+def tokens() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(3, N_TOKENS, WIDTH)).astype(np.float32)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 200])
+def test_derangement_has_no_fixed_point(n: int) -> None:
+    order = derangement(n, seed=4)
+    assert sorted(order) == list(range(n))
+    assert not (order == np.arange(n)).any()
+    assert (order == derangement(n, seed=4)).all()
+    if n > 3:
+        assert (order != derangement(n, seed=5)).any()
+
+
+def test_a_single_stimulus_cannot_be_shuffled() -> None:
+    with pytest.raises(UserError, match="at least 2"):
+        derangement(1, 0)
+
+
+def test_safe_names_are_distinct_on_every_file_system_and_reversible() -> None:
+    ids = ["a/b", "A/b", "../x", ".hidden", "ü", "a b", "C:\\x", "", "x" * 400]
+    names = safe_names(ids)
+    assert len({name.casefold() for name in names}) == len(ids)
+    assert not any(set(name) & set('/\\:*?"<>| ') or name.startswith(".") or len(name) > 150 for name in names)
+    assert [unquote(name) for name in names if "~" not in name] == ["a/b", "../x", ".hidden", "ü", "a b", "C:\\x"]
+
+
+def test_drawn_files_are_what_the_generator_gives(tmp_path: Path, tiny: tuple, tokens: np.ndarray) -> None:
+    folder = tmp_path / "out"
+    assert draw(tiny[2], pictures(folder, tokens), QUICK, "w") == 3
+    index = read_index(folder)
+    assert [row["stimulus_id"] for row in index] == list(IDS)
+    seeds = [int(row["noise_seed"]) for row in index]
+    assert len(set(seeds)) == 3
+    direct = tiny[2].generate(torch.from_numpy(tokens), seeds, steps=2).numpy()
+    for row, expected in zip(index, direct, strict=True):
+        stored = np.asarray(Image.open(folder / row["file"]), dtype=np.float32).transpose(2, 0, 1) / 255
+        assert np.abs(stored - expected).max() < 1.01 / 255
+
+
+def test_only_what_changed_is_drawn_again(tmp_path: Path, tiny: tuple, tokens: np.ndarray) -> None:
+    folder = tmp_path / "out"
+    draw(tiny[2], pictures(folder, tokens), QUICK, "w")
+    before = files(folder)
+    assert draw(tiny[2], pictures(folder, tokens), QUICK, "w") == 0
+    (folder / read_index(folder)[1]["file"]).unlink()
+    assert draw(tiny[2], pictures(folder, tokens), QUICK, "w") == 1
+    assert files(folder) == before
+    changed = tokens.copy()
+    changed[2] += 5
+    assert draw(tiny[2], pictures(folder, changed), QUICK, "w") == 1
+    assert draw(tiny[2], pictures(folder, changed), QUICK, "other weights") == 3
+    assert draw(tiny[2], pictures(folder, changed), dataclasses.replace(QUICK, steps=3), "other weights") == 3
+
+
+def test_seeds_live_side_by_side_and_a_new_training_forgets_them(
+    tmp_path: Path, tiny: tuple, tokens: np.ndarray
+) -> None:
+    folder = tmp_path / "out"
+    draw(tiny[2], pictures(folder, tokens), QUICK, "w")
+    draw(tiny[2], pictures(folder, tokens), dataclasses.replace(QUICK, seed=1), "w")
+    assert sorted(row["seed"] for row in read_index(folder)) == ["0"] * 3 + ["1"] * 3
+    assert draw(tiny[2], pictures(folder, tokens), QUICK, "w") == 0
+    draw(tiny[2], pictures(folder, tokens + 1, "another run"), QUICK, "w")
+    assert [row["seed"] for row in read_index(folder)] == ["0"] * 3
+
+
+def test_a_killed_drawing_continues_to_the_same_files(
+    tmp_path: Path, tiny: tuple, tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tiny[2], pictures(tmp_path / "whole", tokens), QUICK, "w")
+    original, calls = Image.Image.save, []
+
+    def dying(self: Image.Image, *args: object, **kwargs: object) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        draw(tiny[2], pictures(tmp_path / "cut", tokens), QUICK, "w")
+    monkeypatch.setattr(Image.Image, "save", original)
+    assert len(read_index(tmp_path / "cut")) == 2
+    assert draw(tiny[2], pictures(tmp_path / "cut", tokens), QUICK, "w") == 1
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_predictions_are_those_of_averaged_test_trials(run: Run) -> None:
+    stored = read_predictions(predict(run))
+    recording = open_study(run.config).recording("08")
+    assert stored.ids == tuple(recording.stimuli.ids[i] for i in np.unique(recording.test.stimulus))
+    x = np.stack([recording.test.x[recording.test.stimulus == i].mean(0) for i in np.unique(recording.test.stimulus)])
+    direct = run.aligner.predict(x)
+    assert np.allclose(stored.tokens, direct["tokens"], atol=1e-5)
+    assert np.allclose(stored.embeds, direct["embeds"], atol=1e-5)
+    resting = run.aligner.predict(recording.train.x.mean(0)[None])["tokens"][0]
+    assert np.allclose(stored.zero_tokens, resting, atol=1e-4)
+    assert not np.allclose(stored.zero_tokens, stored.tokens[0], atol=1e-2)
+
+
+def test_predictions_of_another_training_are_not_used(run: Run) -> None:
+    first = load_predictions(run)
+    stamp = first.path.stat().st_mtime_ns
+    assert load_predictions(run).path.stat().st_mtime_ns == stamp
+    retrained = dataclasses.replace(run, meta={**run.meta, "weights_hash": "f" * 64})
+    assert load_predictions(retrained).run_id != first.run_id
+
+
+def test_changed_test_pictures_are_refused(run: Run) -> None:
+    study = Path(run.config.study.root)
+    Image.new("RGB", (20, 20), (9, 90, 200)).save(study / "images" / "pic017.png")
+    with pytest.raises(UserError, match="differ from those"):
+        open_recording(run)
+
+
+def test_generate_writes_reconstructions_and_controls(
+    run: Run, tiny: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "home" / "runs" / "recon" / "tiny"
+    place.mkdir(parents=True)
+    (place / "ip_adapter.safetensors").write_bytes(tiny[1].read_bytes())
+    monkeypatch.setenv("RECON_HOME", str(tmp_path / "home"))
+    told = generate(run, str(tiny[0]), sampling=QUICK, controls=("shuffled", "zero_brain"))
+    assert (told["n_stimuli"], told["sampled"]) == (3, 9)
+    index = {name: read_index(Path(folder)) for name, folder in told["folders"].items()}
+    noise = [[row["noise_seed"] for row in rows] for rows in index.values()]
+    assert len(noise) == 3 and noise[0] == noise[1] == noise[2]
+    ids = [row["stimulus_id"] for row in index["reconstructions"]]
+    assert [row["tokens_of"] for row in index["reconstructions"]] == ids
+    owners = [row["tokens_of"] for row in index["shuffled"]]
+    assert sorted(owners) == sorted(ids) and all(a != b for a, b in zip(owners, ids, strict=True))
+    assert [row["tokens_of"] for row in index["zero_brain"]] == ["", "", ""]
+    assert generate(run, str(tiny[0]), sampling=QUICK, controls=("shuffled", "zero_brain"))["sampled"] == 0
+
+
+def test_a_missing_conditioner_names_the_command(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECON_HOME", str(tmp_path))
+    run.config.target.pooling = "grid:7"
+    with pytest.raises(UserError, match=r"accelerate launch recon/train\.py"):
+        generate(run)

@@ -1,0 +1,217 @@
+"""The report of a real tiny run: schema, meaning of its numbers, refusals, nothing half-written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from align.checkpoint import Run, load_run
+from align.data.rendering import TEST_CONCEPTS, picture
+from align.errors import UserError
+from recon.evaluation import attributes, judge, report
+from recon.evaluation.schema import faults, validate_report
+from recon.evaluation.settings import EvaluateConfig
+from recon.evaluation.table import format_report
+from tests.recon import tiny_run
+
+FAST = EvaluateConfig(n_boot=200, n_perm=999)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_run.add_pictures(tiny_run.make_run(folder))
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
+    shutil.copytree(trained / "run", tmp_path / "run")
+    return load_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
+    copied = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(trained / "run", copied / "run")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TORCH_HOME", str(copied / "no weights"))
+    patch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
+    result = report.evaluate_run(load_run(copied / "run"), settings=FAST)
+    patch.undo()
+    return result, json.loads((copied / "run" / "stimuli_sub-01.json").read_text())
+
+
+def test_report_keeps_the_schema(evaluated: tuple[dict, dict]) -> None:
+    validate_report(evaluated[0])
+    assert json.loads(json.dumps(evaluated[0], allow_nan=False)) == evaluated[0]
+
+
+def test_better_pictures_score_better_than_every_control(evaluated: tuple[dict, dict]) -> None:
+    found = evaluated[0]
+    for name in ("PixCorr", "two_way"):
+        entry, controls = found["reconstruction"][name], found["controls"]
+        assert entry["n"] == found["n_stimuli"] == tiny_run.N_TEST
+        assert entry["ci95"][0] < entry["value"] < entry["ci95"][1]
+        assert controls["oracle"][name]["value"] > entry["value"] > controls["shuffled"][name]["value"]
+        assert entry["p_vs_control"]["shuffled"] < 0.01
+        assert 0 < entry["share_of_ceiling"] < 1
+    assert found["controls"]["grey"]["PixCorr"]["value"] == 0
+    assert set(found["controls"]) == set(report_controls())
+    assert {"LPIPS", "LPIPS(squeeze)", "CLIP", "EffNet", "SwAV"} <= set(found["skipped"])
+    assert "not available offline" in found["skipped"]["CLIP"]
+
+
+def report_controls() -> tuple[str, ...]:
+    from recon.evaluation.controls import CONTROLS
+
+    return CONTROLS
+
+
+def test_the_brain_finds_its_pictures(evaluated: tuple[dict, dict]) -> None:
+    found, stimuli = evaluated
+    part = found["retrieval"]["brain_to_image"]
+    assert part["candidates"] == tiny_run.N_TEST
+    assert part["top1"] > 3 * part["chance_top1"]
+    own_first = [ids[0] == name for name, ids in stimuli["retrieved"].items()]
+    assert np.mean(own_first) == pytest.approx(part["top1"])
+    assert np.median(list(stimuli["rank"].values())) == part["median_rank"]
+    assert np.mean(stimuli["scores"]["PixCorr"]) == pytest.approx(found["reconstruction"]["PixCorr"]["value"])
+
+
+def test_table_shows_every_row_and_what_was_skipped(evaluated: tuple[dict, dict]) -> None:
+    text = format_report(evaluated[0])
+    for words in ("brain_to_image", "chance 4.17%", "oracle", "p against shuffled", "skipped CLIP", "set by hand"):
+        assert words in text
+
+
+def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = report.retrieval_report(run, FAST)
+    assert faults(first) == []
+    assert "reconstruction" not in first
+    monkeypatch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
+    index = run.path / "reconstructions" / tiny_run.GENERATOR / "sub-01" / "index.csv"
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[:13]))  # the first 12 pictures only
+    whole = report.evaluate_run(run, settings=FAST)
+    assert whole["n_stimuli"] == 12
+    assert whole["retrieval"] == first["retrieval"]
+    again = report.retrieval_report(run, FAST)
+    assert again["reconstruction"] == whole["reconstruction"]
+    assert again["n_stimuli"] == 12
+    assert json.loads(report.report_path(run).read_text()) == again
+    model = run.path / "model.safetensors"
+    from align.files import read_tensors, save_tensors
+
+    tensors, metadata = read_tensors(model)
+    save_tensors(model, tensors, {**metadata, "trained": "again"})
+    assert "reconstruction" not in report.retrieval_report(load_run(run.path), FAST)
+
+
+def test_missing_judge_and_missing_controls_are_listed(run: Run) -> None:
+    shutil.rmtree(run.path / "controls")
+    found = report.evaluate_run(run, settings=FAST)
+    assert faults(found) == []
+    assert "squeezenet1_0" in found["skipped"]["two_way"]
+    assert {"controls.shuffled", "controls.zero_brain", "controls.oracle"} <= set(found["skipped"])
+    assert "shuffled" not in found["controls"]
+
+
+def test_evaluation_refuses_what_it_cannot_trust(run: Run) -> None:
+    with pytest.raises(UserError, match="took part in this run"):
+        report.evaluate_run(run, settings=EvaluateConfig(judge="torchvision/squeezenet1_1"))
+    with pytest.raises(UserError, match="only knows the simulated study"):
+        report.evaluate_run(run, settings=EvaluateConfig(judge="reader"))
+    with pytest.raises(UserError, match="judge 'squeezenet' is not known"):
+        report.evaluate_run(run, settings=EvaluateConfig(judge="squeezenet"))
+    with pytest.raises(UserError, match="recon generate --subject 01"):
+        report.evaluate_run(run, generator="other")
+    folder = run.path / "reconstructions" / tiny_run.GENERATOR / "sub-01"
+    index = folder / "index.csv"
+    text = index.read_text()
+    index.write_text(text.replace("run@", "older@"))
+    with pytest.raises(UserError, match="run recon generate again"):
+        report.evaluate_run(run, settings=FAST)
+    index.write_text(text.replace("100%.png,", "100%.gif,"))
+    with pytest.raises(UserError, match="no test stimulus"):
+        report.evaluate_run(run, settings=FAST)
+    index.write_text(text)
+    next(folder.glob("*.png")).write_bytes(b"\x89PNG cut")
+    with pytest.raises(UserError, match="not a readable image"):
+        report.evaluate_run(run, settings=FAST)
+    assert not report.report_path(run).exists()
+
+
+def test_the_generators_own_networks_may_not_judge() -> None:
+    used = {"transformers/x", *judge.USED_BY_GENERATOR["mini"]}
+    assert judge.judge_name(EvaluateConfig(), "cowley2023_v4", used) == "torchvision/squeezenet1_0"
+    assert judge.judge_name(EvaluateConfig(), "simulated", used) == "reader"
+    with pytest.raises(UserError, match="took part"):
+        judge.judge_name(EvaluateConfig(judge="torchvision/squeezenet1_1"), "cowley2023_v4", used)
+
+
+def test_schema_finds_planted_faults(evaluated: tuple[dict, dict]) -> None:
+    def planted(change: str, value: object) -> list[str]:
+        broken = copy.deepcopy(evaluated[0])
+        *path, last = change.split("/")
+        part = broken
+        for key in path:
+            part = part[key]
+        if value is None:
+            del part[last]
+        else:
+            part[last] = value
+        return faults(broken)
+
+    assert planted("layer", None) == ["layer: missing"]
+    assert planted("seed", "0") == ["seed: '0' is no int"]
+    assert planted("retrieval/brain_to_image/p_permutation", 1.5)
+    assert planted("retrieval/brain_to_image/candidates", 7)
+    assert planted("retrieval/image_to_brain", None)
+    assert planted("retrieval/transductive", None)
+    assert planted("reconstruction/PixCorr/ci95", [1.0, 0.0])
+    assert planted("reconstruction/PixCorr/p_vs_control", {"grey": -1})
+    assert planted("reconstruction/two_way", None)
+    assert planted("controls/oracle/SSIM", None)
+    assert planted("skipped/CLIP", None)
+    assert planted("judge", evaluated[0]["backbone"])
+    with pytest.raises(ValueError, match="schema: 2 is not 1"):
+        validate_report({**evaluated[0], "schema": 2})
+
+
+def test_attributes_are_read_back_above_chance_only_where_they_are() -> None:
+    from recon.generation.reader import ATTRIBUTES
+
+    ids = [f"{concept}-0" for concept in TEST_CONCEPTS[:80]]
+    seen = torch.from_numpy(np.stack([picture(name) for name in ids])).permute(0, 3, 1, 2) / 255
+    truth = attributes.true_labels(ids)
+    rows = {"seen": seen, "reconstruction": seen + 1, "shuffled": seen + 2, "oracle": seen + 3}
+    rng = np.random.default_rng(0)
+
+    def read(images: torch.Tensor) -> dict[str, np.ndarray]:
+        """Right about the shape of reconstructions in every second picture, about nothing when shuffled."""
+        kind, told = round(float(images.mean() - seen.mean())), {}
+        for name, classes in ATTRIBUTES.items():
+            labels = truth[name].copy()
+            wrong = np.zeros(80, bool) if kind in (0, 3) else np.arange(80) % 2 == 1
+            if kind == 2 or (kind == 1 and name != "shape"):
+                wrong[:] = True
+            labels[wrong] = rng.integers(0, len(classes), size=wrong.sum())
+            told[name] = np.eye(len(classes))[labels]
+        return told
+
+    found = attributes.read_back(read, rows, ids, FAST)
+    assert set(found) == {"shape", "pattern", "texture", "colour", "position"}
+    shape, pattern = found["shape"], found["pattern"]
+    assert shape["accuracy"] > 0.5 > shape["controls"]["shuffled"]
+    assert shape["p_permutation"] == shape["p_vs_control"]["shuffled"] == 0.001
+    assert pattern["p_permutation"] > 0.01
+    assert shape["controls"]["oracle"] == shape["controls"]["seen"] == 1
+    assert 1 / shape["classes"] <= shape["chance"] < 0.25
+    assert set(shape["p_vs_control"]) == {"shuffled"}
