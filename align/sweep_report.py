@@ -193,8 +193,8 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     backbones = list(dict.fromkeys(curve["backbone"] for curve in summary["curves"]))
     figure = Figure(figsize=(7.6 * len(backbones), 5.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(backbones), sharey=True, squeeze=False)[0]
-    for axes, backbone in zip(panels, backbones, strict=True):
+    panels, legends = figure.subplots(2, len(backbones), sharey="row", squeeze=False, height_ratios=[4, 1])
+    for axes, below, backbone in zip(panels, legends, backbones, strict=True):
         members = [curve for curve in summary["curves"] if curve["backbone"] == backbone]
         names = list(dict.fromkeys(point["layer"] for curve in members for point in _walked(curve)))
         for place, (curve, colour) in enumerate(zip(members, _COLOURS * len(members), strict=False)):
@@ -204,7 +204,8 @@ def plot(summary: dict[str, Any], path: Path) -> None:
         axes.set(xlabel=f"layer of {backbone} (depth →)", ylim=(0, None))
         axes.grid(axis="y", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        below.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=2, loc="center")
+        below.axis("off")
     panels[0].set_ylabel("brain → image top-1, %")
     code = f", code {summary['code']}" if "code" in summary else ""
     runs = f"subjects: {len(summary['subjects'])}, seeds: {len(summary['seeds'])}"
@@ -225,7 +226,7 @@ def _draw_curve(axes: Any, curve: dict[str, Any], names: list[str], colour: str,
     axes.plot(x, y, color=colour, marker="o", markersize=4, label=label)
     place = [point["layer"] for point in curve["points"]].index(curve["chosen"])
     ring = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.8}
-    axes.plot(x[place], y[place], "o", label=f"{curve['encoder']}: chosen on validation, {curve['chosen']}", **ring)
+    axes.plot(x[place], y[place], "o", label=f"{curve['encoder']}: chosen on validation: {curve['chosen']}", **ring)
     for layer, score in curve["test"].items():
         found = score["brain_to_image"]
         top, interval = 100 * found["top1"], [100 * end for end in found["ci95_top1"]]

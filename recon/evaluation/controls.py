@@ -38,7 +38,7 @@ def load_image(stimuli: Stimuli, index: int, size: int | None = None) -> torch.T
     import torch
     from torch.nn.functional import interpolate
 
-    image = torch.from_numpy(np.ascontiguousarray(stimuli.load(index))).permute(2, 0, 1).float() / 255
+    image = torch.from_numpy(np.array(stimuli.load(index))).permute(2, 0, 1).float() / 255
     if size is None or image.shape[1:] == (size, size):
         return image
     return interpolate(image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]

@@ -94,7 +94,7 @@ def evaluate_run(
     targets = behind.targets(ids)
     scores = score(rows, targets, nets, judge, settings, lambda stage: log.info("evaluate: %s", stage))
     retrieval, retrieved = _retrieval(behind, settings)
-    report = {**_head(run), "judge": name, "generator": folders.generator, "n_stimuli": len(ids), **retrieval}
+    report = {**_head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **missing}
     if judge is not None and judge.attributes is not None:
