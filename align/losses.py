@@ -28,10 +28,8 @@ def info_nce(
     brain = F.normalize(brain, dim=-1) if normalize_brain else brain
     image = F.normalize(image, dim=-1) if normalize_image else image
     logits = logit_scale.exp() * brain @ image.T
-    if same is None:
-        target = torch.arange(len(logits), device=logits.device)
-    else:
-        target = same / same.sum(1, keepdim=True)
+    rows = torch.arange(len(logits), device=logits.device)
+    target = rows if same is None else same / same.sum(1, keepdim=True)
     to_image = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
     to_brain = F.cross_entropy(logits.T, target, label_smoothing=label_smoothing)
     return (to_image + to_brain) / 2

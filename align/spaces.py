@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import numpy as np
 import torch
@@ -169,4 +168,4 @@ def gather_rows(array: np.ndarray, rows: np.ndarray) -> torch.Tensor:
     The copy is aligned by torch: results of matrix products can depend on alignment, and a resumed run must agree to
     the last bit.
     """
-    return cast(torch.Tensor, torch.tensor(np.asarray(array[rows]), dtype=torch.float32))
+    return torch.tensor(np.asarray(array[rows]), dtype=torch.float32)

@@ -36,7 +36,7 @@ class PretrainConfig:
     vae: StageConfig = field(default_factory=lambda: StageConfig(3000, 32, 1e-3))
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)
-    mini_layer: str = "3"
+    mini_layer: str = "2"
     squeezenet_layer: str = "features.9"
     squeezenet_weights: str | None = None  # torchvision state dict; also the perceptual loss of the VAE
     pooling: str = "grid:4"

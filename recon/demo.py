@@ -10,6 +10,15 @@ from pathlib import Path
 from typing import Any
 
 SUBJECT = "01"
+# What configs/align/simulated.yaml says (an installed wheel has no configs/); a test compares the two.
+RECIPE = (
+    "study.name=simulated",
+    "target.layer=2",
+    "target.components=60",
+    "loss.normalize_brain=true",
+    "train.epochs=40",
+    "train.batch_size=230",
+)
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +38,7 @@ def demo(out: Path, seed: int = 0) -> dict[str, Any]:
 
     seconds: dict[str, float] = {}
     places = [f"run_dir={out}", f"cache_dir={out / 'cache'}"]
-    config = load_config(Config, None, ["study.name=simulated", f"subjects=[{SUBJECT}]", f"seed={seed}", *places])
+    config = load_config(Config, None, [*RECIPE, f"subjects=[{SUBJECT}]", f"seed={seed}", *places])
     with _stage("targets", "tokens of every picture from the frozen backbone", seconds):
         extract(config)
     with _stage("train", "the brain encoder", seconds):

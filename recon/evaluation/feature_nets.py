@@ -66,8 +66,18 @@ class _Weights(TypedDict):
 
 _PYTORCH = "https://download.pytorch.org/models/"
 _ALEX: _Weights = {"file": "alexnet-owt-7be5be79.pth", "stem": "alexnet", "url": _PYTORCH, "drop": ("classifier",)}
-_SQUEEZE0: _Weights = {"file": "squeezenet1_0-b66bff10.pth", "stem": "squeezenet1_0", "url": _PYTORCH, "drop": ("classifier",)}
-_SQUEEZE1: _Weights = {"file": "squeezenet1_1-b8a52dc0.pth", "stem": "squeezenet1_1", "url": _PYTORCH, "drop": ("classifier",)}
+_SQUEEZE0: _Weights = {
+    "file": "squeezenet1_0-b66bff10.pth",
+    "stem": "squeezenet1_0",
+    "url": _PYTORCH,
+    "drop": ("classifier",),
+}
+_SQUEEZE1: _Weights = {
+    "file": "squeezenet1_1-b8a52dc0.pth",
+    "stem": "squeezenet1_1",
+    "url": _PYTORCH,
+    "drop": ("classifier",),
+}
 _ALEX_TAPS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 11))
 _SQUEEZE_TAPS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 10, 11, 12))
 # LPIPS shifts and scales pictures in [-1, 1]; said for [0, 1] its constants are the ImageNet statistics.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln
 
-
 _BLOCK = 16384  # features held in double precision at once
 _TIE = 1e-10
 

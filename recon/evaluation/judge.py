@@ -33,7 +33,7 @@ USED_BY_GENERATOR = {"mini": ("mini", "torchvision/squeezenet1_1")}
 
 @dataclass(frozen=True)
 class Judge:
-    """``features``: pictures (n, 3, H, W) in [0, 1] to (n, F). ``attributes``: only the reader's, name to (n, classes)."""
+    """``features``: pictures (n, 3, H, W) in [0, 1] to (n, F). ``attributes``, the reader's: name to (n, classes)."""
 
     name: str
     source: str

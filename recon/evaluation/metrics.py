@@ -24,7 +24,7 @@ ENTRY_SIZE = 256  # px, of every picture before every metric
 PIXEL_SIZE = 425  # px, PixCorr and SSIM
 ANTIALIAS = False
 _GRAY = (0.2125, 0.7154, 0.0721)  # skimage.color.rgb2gray
-_CHUNK = 8  # pictures at 425 px held at once
+_CHUNK = 2  # pictures at 425 px held at once; larger temporaries cost more page faults than they save
 
 
 @dataclass(frozen=True)

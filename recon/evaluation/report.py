@@ -102,7 +102,7 @@ def evaluate_run(
     where = {
         "ids": ids,
         "scores": scores.per_stimulus,
-        "images": str(folders.base),
+        "images": None if images_dir is None else str(folders.base.resolve()),
         "controls": [key for key in rows if key != OWN],
     }
     return _write(run, report, {**retrieved, **where, "generator": folders.generator, "image_seed": seed})

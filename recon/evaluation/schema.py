@@ -113,7 +113,9 @@ def _keys(where: str, part: Any, wanted: dict[str, type]) -> list[str]:
 def _fractions(where: str, part: dict[str, Any]) -> list[str]:
     """p values and chances lie in [0, 1], intervals rise."""
     found = []
-    shares: dict[str, Any] = {key: part[key] for key in ("p_permutation", "chance", "chance_top1", "top1", "accuracy") if key in part}
+    shares: dict[str, Any] = {
+        key: part[key] for key in ("p_permutation", "chance", "chance_top1", "top1", "accuracy") if key in part
+    }
     shares |= {f"p_vs_control.{row}": p for row, p in part.get("p_vs_control", {}).items()}
     found += [f"{where}.{key}: {value} is outside [0, 1]" for key, value in shares.items() if not 0 <= value <= 1]
     for key in ("ci95", "ci95_top1"):

@@ -78,7 +78,7 @@ def read_content(run: Run) -> Content:
         raise UserError(f"the scores of run {str(run.path)!r} are incomplete or of another training; {command}")
     stimuli = open_recording(run).stimuli
     row = {stimulus_id: i for i, stimulus_id in enumerate(stimuli.ids)}
-    folders = PictureFolders(Path(stored["images"]), stored["generator"], run.subject)
+    folders = PictureFolders(Path(stored["images"] or run.path), stored["generator"], run.subject)
     controls = tuple(name for name in CONTROLS if name in stored["controls"])
     ids, seed = stored["ids"], stored["image_seed"]
     reconstructed = _pictures(folders.reconstructions, ids, seed)
@@ -127,5 +127,7 @@ def _pictures(folder: Path, ids: Sequence[str], seed: int) -> list[np.ndarray]:
             with Image.open(path) as image:
                 pictures.append(np.array(image.convert("RGB")))
         except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"picture of {stimulus_id!r} in {str(folder)!r} cannot be read; generate it again") from error
+            raise UserError(
+                f"picture of {stimulus_id!r} in {str(folder)!r} cannot be read; generate it again"
+            ) from error
     return pictures

@@ -143,7 +143,9 @@ def _section(pen: _Pen, layout: _Layout, name: str, items: list[Item], top: int)
     pen.text(MARGIN, top + 42, f"{len(items)} of {len(content.items)} by {', then '.join(content.rule)}", 13, MUTED)
     left = MARGIN + TEXT_WIDTH
     labels = [("seen", left), ("reconstructed", left + LARGE + SMALL_GAP)]
-    labels += [(LABELS.get(c, c), layout.controls_left + k * (SMALL + SMALL_GAP)) for k, c in enumerate(content.controls)]
+    labels += [
+        (LABELS.get(c, c), layout.controls_left + k * (SMALL + SMALL_GAP)) for k, c in enumerate(content.controls)
+    ]
     labels += [(f"top {k + 1}", layout.retrieved_left + k * (SMALL + SMALL_GAP)) for k in range(layout.top_count)]
     for label, x in labels:
         pen.text(x, top + (44 if "\n" not in label else 28), label, 13, INK if x < layout.controls_left else MUTED)

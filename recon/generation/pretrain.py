@@ -212,7 +212,9 @@ def perceptual_distance(weights: str | None):  # type: ignore[no-untyped-def]
         return None
     from align.vision.backbones import load_backbone
 
-    net = list(load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.get_submodule("features").children())
+    net = list(
+        load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.get_submodule("features").children()
+    )
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 

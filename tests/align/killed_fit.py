@@ -85,17 +85,17 @@ def in_child(arm: Callable[[], None] | None, folder: Path) -> int:
 
 def main(root: Path) -> None:
     torch.set_num_threads(1)
-    plans: dict[str, Callable[[], None] | None] = {"whole": None, "during a write": die_writing}
+    (root / "whole").mkdir()
+    hashes = {"whole": train(root / "whole")}  # in this process, so that the children find every module imported
+    plans: dict[str, Callable[[], None]] = {"during a write": die_writing}
     rng = np.random.default_rng(int(os.environ.get("KILL_SEED", "0")))
     steps = [("spread", int(rng.integers(18))), ("train", int(rng.integers(24))), ("train", int(rng.integers(24)))]
     plans |= {f"{stage} step {step}": die_at(stage, step) for stage, step in steps}
-    hashes = {}
     for name, arm in plans.items():
         folder = root / name
         folder.mkdir()
-        if arm is not None:
-            assert in_child(arm, folder) == signal.SIGKILL, name
-            assert not (folder / "hash").exists()
+        assert in_child(arm, folder) == signal.SIGKILL, name
+        assert not (folder / "hash").exists()
         assert in_child(None, folder) == 0, name
         leftovers = [str(path) for path in folder.rglob(".*tmp*")]
         assert not leftovers, leftovers

@@ -18,7 +18,7 @@ from PIL import Image
 from align.checkpoint import Run
 from align.errors import UserError
 from recon import gallery
-from recon.evaluation import report
+from recon.evaluation import metrics, report
 from recon.evaluation.settings import EvaluateConfig
 from recon.gallery.content import Content, choose, ordered, read_content
 from recon.gallery.page import draw_page, page_data
@@ -31,6 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = tiny_run.make_run(folder)
     tiny_run.add_pictures(made)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "PIXEL_SIZE", 64)  # quicker; the true size is tested with the metrics
         patch.setenv("TORCH_HOME", str(folder / "no weights"))
         patch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
         report.evaluate_run(made, settings=EvaluateConfig(n_boot=100, n_perm=99))
@@ -73,7 +74,9 @@ def test_sheet_shows_the_chosen_and_every_pair(content: Content, tmp_path: Path,
 
     best, left = ordered(content)[0], MARGIN + TEXT_WIDTH
     shown = sheet[150 + 70 : 150 + 70 + LARGE, left : left + LARGE]
-    expected = np.asarray(Image.fromarray(content.seen[best.stimulus_id]).resize((LARGE, LARGE), Image.Resampling.BICUBIC))
+    expected = np.asarray(
+        Image.fromarray(content.seen[best.stimulus_id]).resize((LARGE, LARGE), Image.Resampling.BICUBIC)
+    )
     assert np.array_equal(shown, expected)
     assert list(tmp_path.iterdir()) == [tmp_path / "sheet.png"]
 

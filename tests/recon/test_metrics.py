@@ -41,7 +41,9 @@ def at(images: torch.Tensor, size: int) -> torch.Tensor:
 
 def test_pix_corr_is_pearson_r_at_425_px() -> None:
     recons, targets = pictures(2)
-    expected = [pearsonr(at(a[None], 425).ravel(), at(b[None], 425).ravel())[0] for a, b in zip(recons, targets)]
+    expected = [
+        pearsonr(at(a[None], 425).ravel(), at(b[None], 425).ravel())[0] for a, b in zip(recons, targets, strict=True)
+    ]
     assert np.allclose(METRICS["PixCorr"](recons, targets), expected, atol=1e-6)
 
 
@@ -55,7 +57,7 @@ def test_ssim_is_that_of_scikit_image(legacy: bool) -> None:
     recons, targets = pictures(2, seed=1)
     channel_axis = -1 if legacy else None
     expected = []
-    for a, b in zip(at(recons, 425), at(targets, 425)):
+    for a, b in zip(at(recons, 425), at(targets, 425), strict=True):
         gray_a, gray_b = (rgb2gray(x.permute(1, 2, 0).numpy().astype(np.float64)) for x in (a, b))
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
         expected.append(structural_similarity(gray_b, gray_a, channel_axis=channel_axis, **options))
@@ -142,12 +144,16 @@ def test_feature_metric_reads_the_node_torchvision_extracts(name: str, tmp_path:
     recons, targets = pictures(3)
     extractor = create_feature_extractor(model, [node], suppress_diff_warning=True)
     with torch.no_grad():
-        ours, theirs = (extractor(normalize(at(x, size), *IMAGENET))[node].flatten(1).numpy() for x in (recons, targets))
+        ours, theirs = (
+            extractor(normalize(at(x, size), *IMAGENET))[node].flatten(1).numpy() for x in (recons, targets)
+        )
     nets = FeatureNets(tmp_path)
     assert np.allclose(nets.features(network, targets), theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
     value = METRICS[name](recons, targets, nets)
     if kind == "distance":
-        assert np.allclose(value, [scipy_correlation(a, b) for a, b in zip(ours, theirs)], rtol=1e-2, atol=1e-5)
+        assert np.allclose(
+            value, [scipy_correlation(a, b) for a, b in zip(ours, theirs, strict=True)], rtol=1e-2, atol=1e-5
+        )
     else:
         assert np.allclose(value, brute_two_way(ours, theirs))
 
@@ -156,7 +162,12 @@ def test_clip_reads_the_projected_embedding(tmp_path: Path) -> None:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, patch_size=32, projection_dim=16
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        patch_size=32,
+        projection_dim=16,
     )
     torch.manual_seed(0)
     tower = CLIPVisionModelWithProjection(config).eval()
@@ -234,7 +245,11 @@ def test_correlations_hold_for_features_wider_than_one_block() -> None:
     rng = np.random.default_rng(5)
     a, b = rng.normal(size=(3, 40000)).astype(np.float32), rng.normal(size=(3, 40000)).astype(np.float32) + 50
     assert np.allclose(identification.correlations(a, b), np.corrcoef(b, a)[:3, 3:], atol=1e-6)
-    assert np.allclose(identification.correlation_distance(a, b), [scipy_correlation(x, y) for x, y in zip(a, b)], atol=1e-6)
+    assert np.allclose(
+        identification.correlation_distance(a, b),
+        [scipy_correlation(x, y) for x, y in zip(a, b, strict=True)],
+        atol=1e-6,
+    )
 
 
 def test_every_metric_has_a_network_or_none() -> None:

@@ -14,10 +14,11 @@ import torch
 from align.checkpoint import Run, load_run
 from align.data.rendering import TEST_CONCEPTS, picture
 from align.errors import UserError
-from recon.evaluation import attributes, judge, report
+from recon.evaluation import attributes, judge, metrics, report
 from recon.evaluation.schema import faults, validate_report
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import format_report
+from recon.predict import run_id
 from tests.recon import tiny_run
 
 FAST = EvaluateConfig(n_boot=200, n_perm=999)
@@ -32,6 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(metrics, "PIXEL_SIZE", 64)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
     shutil.copytree(trained / "run", tmp_path / "run")
     return load_run(tmp_path / "run")
@@ -42,6 +44,7 @@ def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     copied = tmp_path_factory.mktemp("evaluated")
     shutil.copytree(trained / "run", copied / "run")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "PIXEL_SIZE", 64)  # quicker; the true size is tested with the metrics
         patch.setenv("TORCH_HOME", str(copied / "no weights"))
         patch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
         result = report.evaluate_run(load_run(copied / "run"), settings=FAST)
@@ -109,7 +112,8 @@ def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch)
     from align.files import read_tensors, save_tensors
 
     tensors, metadata = read_tensors(model)
-    save_tensors(model, tensors, {**metadata, "trained": "again"})
+    meta = {**json.loads(metadata["meta"]), "weights_hash": "0" * 64}  # as if trained again
+    save_tensors(model, tensors, {**metadata, "meta": json.dumps(meta)})
     assert "reconstruction" not in report.retrieval_report(load_run(run.path), FAST)
 
 
@@ -134,7 +138,7 @@ def test_evaluation_refuses_what_it_cannot_trust(run: Run) -> None:
     folder = run.path / "reconstructions" / tiny_run.GENERATOR / "sub-01"
     index = folder / "index.csv"
     text = index.read_text()
-    index.write_text(text.replace("run@", "older@"))
+    index.write_text(text.replace(run_id(run), "older@0"))
     with pytest.raises(UserError, match="run recon generate again"):
         report.evaluate_run(run, settings=FAST)
     index.write_text(text.replace("100%.png,", "100%.gif,"))

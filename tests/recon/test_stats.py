@@ -22,7 +22,9 @@ def test_interval_is_the_normal_one_for_many_values() -> None:
 def test_sign_flip_is_the_enumeration_of_all_signs() -> None:
     differences = np.random.default_rng(1).normal(0.5, 1, size=10)
     flips = np.array([np.dot(signs, differences) for signs in product((-1, 1), repeat=10)])
-    assert stats.sign_flip_p(differences, n_perm=20000) == pytest.approx((flips >= differences.sum() - 1e-9).mean(), abs=0.01)
+    assert stats.sign_flip_p(differences, n_perm=20000) == pytest.approx(
+        (flips >= differences.sum() - 1e-9).mean(), abs=0.01
+    )
     scipy_p = permutation_test(
         (differences, np.zeros(10)), lambda a, b: np.mean(a - b), permutation_type="samples", alternative="greater"
     ).pvalue
@@ -39,7 +41,8 @@ def test_p_values_are_uniform_under_the_null() -> None:
     rng = np.random.default_rng(2)
     sign = [stats.sign_flip_p(rng.normal(size=30), n_perm=199, seed=i) for i in range(300)]
     pairing = [
-        stats.correlation_permutation_p(rng.normal(size=30), rng.normal(size=30), n_perm=199, seed=i) for i in range(300)
+        stats.correlation_permutation_p(rng.normal(size=30), rng.normal(size=30), n_perm=199, seed=i)
+        for i in range(300)
     ]
     assert kstest(sign, "uniform").pvalue > 0.01
     assert kstest(pairing, "uniform").pvalue > 0.01

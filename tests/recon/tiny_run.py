@@ -93,6 +93,7 @@ def add_pictures(run: Run, quality: float = 0.5, controls: bool = True, seed: in
 
 def pixel_judge() -> Judge:
     """A judge whose features are 8 x 8 pixels."""
+
     def features(images: torch.Tensor) -> np.ndarray:
         return torch.nn.functional.adaptive_avg_pool2d(images, 8).flatten(1).numpy()
 
