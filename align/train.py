@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--print-config", action="store_true", help="print the merged configuration and stop")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.epochs=5 'subjects=[01]'")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         config = load_config(Config, options.config, options.overrides)
         if options.print_config:

@@ -55,7 +55,7 @@ class ConditionerConfig:
 
     generator: str = "mini"  # mini, hub id, or local directory in diffusers layout
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    layer: str = "3"
+    layer: str = "2"
     pooling: str = "grid:4"
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     num_tokens: int = 16

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from recon.generation.pipeline import Generator
 
 CONTROLS = ("shuffled", "zero_brain", "oracle")
-_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
+INDEX_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
 _LARGE = 10**8  # bytes
 _LONGEST = 150  # characters of a file name; ids beyond it keep their start and gain a hash
 
@@ -203,9 +203,9 @@ def read_index(folder: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    if rows and not set(_COLUMNS) <= set(rows[0]):
+    if rows and not set(INDEX_COLUMNS) <= set(rows[0]):
         raise UserError(
-            f"{str(path)!r} lacks a column among {', '.join(_COLUMNS)}; delete the folder and generate again"
+            f"{str(path)!r} lacks a column among {', '.join(INDEX_COLUMNS)}; delete the folder and generate again"
         )
     return rows
 
@@ -259,7 +259,7 @@ def _plan(weights: str, pictures: PictureSet, sampling: Sampling) -> tuple[list[
             pictures.run_id,
             digest.hexdigest()[:16],
         )
-        rows.append(dict(zip(_COLUMNS, values, strict=True)))
+        rows.append(dict(zip(INDEX_COLUMNS, values, strict=True)))
     return rows, noise
 
 
@@ -274,7 +274,7 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 def _write_index(folder: Path, rows: list[dict[str, str]]) -> None:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, INDEX_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "index.csv", buffer.getvalue())

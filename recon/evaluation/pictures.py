@@ -13,14 +13,12 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import atomic_path, write_atomic
-from recon.generate import control_folder, read_index, reconstruction_folder, safe_names
+from recon.generate import INDEX_COLUMNS, control_folder, read_index, reconstruction_folder, safe_names
 
 if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
-
-_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def write_pictures(folder: Path, ids: Sequence[str], images: torch.Tensor, *, se
             Image.fromarray(pixels).save(temporary)
         rows.append({"stimulus_id": stimulus_id, "file": file, "seed": seed, "run": run_id})
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(buffer, INDEX_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "index.csv", buffer.getvalue())

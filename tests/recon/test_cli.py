@@ -178,6 +178,13 @@ def test_every_command_of_the_readme_is_valid(words: list[str]) -> None:
         assert words[0] in ("git", "cd", "source", "python"), f"the README holds a command no test knows: {words}"
 
 
+def test_demo_runs_the_recipe_of_the_simulated_study() -> None:
+    from recon.demo import RECIPE
+
+    path = PROJECT / "configs" / "align" / "simulated.yaml"
+    assert load_config(Config, None, RECIPE) == load_config(Config, path)
+
+
 def check_config(path: Path | None, overrides: list[str], tree: type) -> None:
     assert load_config(tree, PROJECT / path if path else None, overrides) is not None
 
