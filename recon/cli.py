@@ -165,7 +165,7 @@ def _lines(result: Any, indent: str = "") -> list[str]:
     for key, value in result.items():
         if isinstance(value, dict):
             lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
-        elif isinstance(value, list) and len(value) > 8:
+        elif isinstance(value, list) and (len(value) > 8 or any(isinstance(item, dict) for item in value)):
             lines.append(f"{indent}{key}: {len(value)} entries")
         else:
             lines.append(f"{indent}{key}: {f'{value:.4g}' if isinstance(value, float) else value}")
@@ -250,8 +250,10 @@ def _sweep(args: argparse.Namespace) -> dict[str, Any]:
     from align.sweep import run
 
     result = run(_config(args), _items(args.layers), _items(args.encoders), _items(args.backbones))
-    print(result.table(), file=sys.stderr)
-    return {**result.summary, "folder": str(result.folder)}
+    if args.json:
+        return {**result.summary, "folder": str(result.folder)}
+    print(result.table())
+    return {"folder": str(result.folder), "best": str(result.folder / "best.yaml")}
 
 
 def _items(words: list[str] | None) -> list[str] | None:
