@@ -43,6 +43,7 @@ class PretrainConfig:
     num_tokens: int = 16
     checkpoint_every: int = 200
     precision: str = "bf16"  # bf16 | fp32, of the forward pass
+    device: str = "cpu"  # cpu | cuda; random numbers are drawn on the CPU, so both see the same
     stages: list[str] = field(default_factory=lambda: ["clip", "reader", "vae", "unet"])
     out: str = "runs/pretrain"  # checkpoints, logs and finished parts
     assets: str | None = None  # where the finished model is written; None = <out>/assets

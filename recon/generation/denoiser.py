@@ -47,6 +47,9 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     torch.manual_seed(config.seed + 3)
     unet = miniature.build_unet()
     adapters = {name: tokens_of(name, config, pool, unet) for name in SHARES if name}
+    unet.to(config.device)
+    for tokens in adapters.values():
+        tokens.conditioner.to(config.device)
     scheduler = miniature.build_scheduler()
     names, shares = list(SHARES), list(SHARES.values())
 
@@ -61,6 +64,7 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         wanted = goal(scheduler, clean, noise, t)
         silent = torch.rand(len(rows), generator=generator) < (0.85 if name else 0.1)
         text = torch.where(silent[:, None, None], prompts["empty"], prompts["rows"][rows]).float()
+        noisy, t, wanted, text = (x.to(config.device) for x in (noisy, t, wanted, text))
         if not name:
             predicted = unet(noisy, t, encoder_hidden_states=text).sample
         else:
@@ -84,11 +88,11 @@ def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray
 def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
     """Standardised tokens of the rows, a little noise added, some replaced by the mean token."""
     raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
-    x = tokens.conditioner.standardised(raw)
-    spread = TOKEN_NOISE * torch.rand(len(x), 1, 1, generator=generator)
-    x = x + spread * torch.randn(x.shape, generator=generator)
-    kept = torch.rand(len(x), 1, 1, generator=generator) >= DROP
-    return x * kept
+    spread = TOKEN_NOISE * torch.rand(len(raw), 1, 1, generator=generator)
+    noise = spread * torch.randn(raw.shape, generator=generator)
+    kept = torch.rand(len(raw), 1, 1, generator=generator) >= DROP
+    device = tokens.conditioner.mean.device
+    return (tokens.conditioner.standardised(raw.to(device)) + noise.to(device)) * kept.to(device)
 
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:

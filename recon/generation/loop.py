@@ -61,7 +61,7 @@ def run_stage(stage: Stage) -> dict[str, nn.Module]:
         generator = seed_step(stage.seed, step, stage.name)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, stage.config.steps, stage.config.lr)
-        with torch.autocast("cpu", torch.bfloat16, enabled=stage.precision == "bf16"):
+        with torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=stage.precision == "bf16"):
             loss, parts = stage.loss(step, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

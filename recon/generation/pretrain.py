@@ -39,11 +39,13 @@ MEAN = STD = 0.5  # of the image encoder's input, all channels
 def run(config: PretrainConfig) -> Path:
     """Run the stages of ``config.stages`` that are not finished; returns the folder of the finished model.
 
-    Raises `UserError` for an unknown stage or an unreadable source of pictures.
+    Raises `UserError` for an unknown stage, a device that is not there, or an unreadable source of pictures.
     """
     unknown = [name for name in config.stages if name not in STAGES]
     if unknown:
         raise UserError(f"stages={unknown[0]!r} is not known; the stages are {', '.join(STAGES)}")
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"device={config.device!r} is not available here; use device=cpu (configs/recon/mini.yaml)")
     out = Path(config.out)
     pool = load_pool(config.pictures, out)
     for name in config.stages:
@@ -109,17 +111,18 @@ def train_clip(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     every token of the last layer is semantic; flips and swapped colour channels teach it to ignore the rest."""
     tokenizer = tokenizer_for(pool, folder)
     torch.manual_seed(config.seed)
-    vision, text = miniature.build_image_encoder(), miniature.build_text_encoder(tokenizer)
-    scale = nn.ParameterDict({"logit_scale": nn.Parameter(torch.tensor(2.66))})
+    vision = miniature.build_image_encoder().to(config.device)
+    text = miniature.build_text_encoder(tokenizer).to(config.device)
+    scale = nn.ParameterDict({"logit_scale": nn.Parameter(torch.tensor(2.66))}).to(config.device)
     captioned = np.array([i for i in range(pool.n_rendered, len(pool.ids)) if pool.captions[i]], dtype=np.int64)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         images, texts = clip_batch(config, pool, captioned, rng)
-        batch = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+        batch = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").to(config.device)
         embeds = text(**batch).text_embeds
-        same = torch.tensor([[a == b for b in texts] for a in texts])
-        hidden = vision.vision_model(pixel_values=(images - MEAN) / STD).last_hidden_state
+        same = torch.tensor([[a == b for b in texts] for a in texts], device=config.device)
+        hidden = vision.vision_model(pixel_values=((images - MEAN) / STD).to(config.device)).last_hidden_state
         drawn = torch.from_numpy(rng.integers(1, hidden.shape[1], len(images)))
         views = {"cls": hidden[:, 0], "mean": hidden[:, 1:].mean(1), "patch": hidden[torch.arange(len(images)), drawn]}
         s = scale["logit_scale"].clamp(max=4.6)
@@ -167,12 +170,13 @@ def tokenizer_for(pool: Pool, folder: Path):  # type: ignore[no-untyped-def]
 def train_reader(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     """The attribute reader, on rendered pictures and degraded copies of them."""
     torch.manual_seed(config.seed + 1)
-    reader = AttributeReader()
+    reader = AttributeReader().to(config.device)
     labels = torch.tensor([labels_of(scene_of(i)) for i in pool.ids[: pool.n_rendered]])
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rows = torch.randint(pool.n_rendered, (config.reader.batch_size,), generator=generator).numpy()
-        return reader_loss(reader, degrade(images_at(pool, rows), generator), labels[rows]), {}
+        images = degrade(images_at(pool, rows), generator).to(config.device)
+        return reader_loss(reader, images, labels[rows].to(config.device)), {}
 
     stage = stage_of(config, "reader", modules={"reader": reader}, loss=loss, folder=folder, weight_decay=0.05)
     finish(folder, run_stage(stage))
@@ -184,43 +188,43 @@ def train_reader(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     """Absolute error + perceptual distance (SqueezeNet 1.1, if its weights are given) + a little KL."""
     torch.manual_seed(config.seed + 2)
-    vae = miniature.build_vae()
-    perceptual = perceptual_distance(config.squeezenet_weights)
+    vae = miniature.build_vae().to(config.device)
+    perceptual = perceptual_distance(config.squeezenet_weights, config.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        images = images_at(pool, pool.sample(rng, config.vae.batch_size, config.pictures.share_photographs)) * 2 - 1
+        rows = pool.sample(rng, config.vae.batch_size, config.pictures.share_photographs)
+        images = images_at(pool, rows).to(config.device) * 2 - 1
         posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample()).sample.float()
         pixels = F.l1_loss(decoded, images) + F.mse_loss(decoded, images)
         kl = posterior.kl().mean() / images[0].numel()
-        seen = perceptual(decoded, images) if perceptual else torch.zeros(())
+        seen = perceptual(decoded, images) if perceptual else torch.zeros_like(kl)
         total = pixels + 0.1 * seen + 1e-4 * kl
         return total, {"pixels": float(pixels.detach()), "perceptual": float(seen.detach()), "kl": float(kl.detach())}
 
     parts = run_stage(stage_of(config, "vae", modules={"vae": vae}, loss=loss, folder=folder, ema_decay=0.995))
-    averaged = parts["vae"]
+    averaged = parts["vae"].cpu()
     with torch.no_grad():
         rows = pool.sample(np.random.default_rng(0), 512, config.pictures.share_photographs)
         latents = torch.cat([averaged.encode(b * 2 - 1).latent_dist.mean for b in images_at(pool, rows).split(64)])  # type: ignore[operator]
     finish(folder, parts, {"scaling_factor": 1 / latents.std()})
 
 
-def perceptual_distance(weights: str | None):  # type: ignore[no-untyped-def]
+def perceptual_distance(weights: str | None, device: str):  # type: ignore[no-untyped-def]
     """Mean squared difference of channel-normalised SqueezeNet 1.1 features at three depths; None without weights."""
     if weights is None:
         return None
     from align.vision.backbones import load_backbone
 
-    net = list(
-        load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.get_submodule("features").children()
-    )
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    model = load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.to(device)
+    net = list(model.get_submodule("features").children())
+    mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], device=device).view(3, 1, 1)
 
     def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         x = (torch.cat([a, b]) / 2 + 0.5 - mean) / std
-        total = torch.zeros(())
+        total = torch.zeros((), device=device)
         for index, layer in enumerate(net):
             x = layer(x)
             if index in (1, 4, 7):

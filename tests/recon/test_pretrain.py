@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from align.config import load_config
 from align.data.rendering import SHAPES, TEST_CONCEPTS, scene_of
 from align.errors import UserError
 from align.state import load_finished_step
-from recon.config import PicturesConfig, StageConfig
-from recon.generation import pictures
+from recon.config import PicturesConfig, PretrainConfig, StageConfig
+from recon.generation import pictures, pretrain
 from recon.generation.loop import Stage, learning_rate, run_stage
 from recon.generation.miniature import build_tokenizer, make_tokenizer, tables_of
 from recon.generation.pretrain import clip_loss
@@ -69,6 +71,17 @@ def test_state_of_another_model_is_refused(tmp_path):
     stage.modules = {"net": nn.Sequential(nn.Linear(4, 1))}
     with pytest.raises(UserError, match="of another model"):
         run_stage(stage)
+
+
+@pytest.mark.parametrize("name", ["mini", "mini_gpu"])
+def test_recipes_load_and_bad_ones_are_refused(name, tmp_path):
+    path = Path(__file__).parents[2] / "configs" / "recon" / f"{name}.yaml"
+    config = load_config(PretrainConfig, path, [f"out={tmp_path}", "device=cuda:9", "stages=[clip]"])
+    assert config.mini_layer == "2"
+    with pytest.raises(UserError, match="device='cuda:9' is not available"):
+        pretrain.run(config)
+    with pytest.raises(UserError, match="stages='clips' is not known"):
+        pretrain.run(load_config(PretrainConfig, path, ["stages=[clips]"]))
 
 
 def test_learning_rate_warms_up_and_decays():
