@@ -92,6 +92,18 @@ def _check(config: Config, x: np.ndarray, tokens: np.ndarray, stimulus_index: np
     ):
         raise UserError("loss.contrastive and loss.regression should be 0 or more, and not both 0")
     learning_rate(config.train.schedule, 0, 1)
+    for key in ("train.epochs", "train.batch_size", "train.checkpoint_every", "target.components", "encoder.width"):
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if value < 1:
+            raise UserError(f"{key}={value} should be 1 or more")
+    for key in ("encoder.dropout", "train.image_dropout"):
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if not 0 <= value < 1:
+            raise UserError(f"{key}={value} should be 0 or more and below 1")
+    if config.loss.temperature <= 0:
+        raise UserError(f"loss.temperature={config.loss.temperature} should be above 0")
 
 
 def _fit_ridge(aligner: Aligner, pairs: Pairs, groups: np.ndarray, state: StateFolder) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from align.config import Config, to_dict
+from align.errors import UserError
 from align.files import read_json, write_json
 from align.losses import info_nce, token_regression, weighted_sum
 from align.model import Network
@@ -147,7 +148,10 @@ def optimise(
         sums.add({**parts, "loss": loss})
         done = step + 1
         if done % per_epoch == 0:
-            state.record({"stage": stage, "step": done, "epoch": done // per_epoch, **sums.pop(per_epoch)})
+            means = sums.pop(per_epoch)
+            if not np.isfinite(list(means.values())).all():
+                raise UserError(f"the loss is not finite in epoch {done // per_epoch} ({stage}); lower train.lr")
+            state.record({"stage": stage, "step": done, "epoch": done // per_epoch, **means})
         if done % train.checkpoint_every == 0 or done == total:
             state.save(stage, modules, optimizer, done)
         bar.update()

@@ -50,10 +50,13 @@ def load_state(folder: str | Path, modules: dict[str, nn.Module], optimizer: tor
 
 def load_finished_step(folder: str | Path) -> int:
     """The stored step, without loading any tensor; 0 when nothing was stored yet."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     path = Path(folder) / _FILE
     if not path.is_file():
         return 0
-    with safe_open(str(path), framework="pt") as file:
-        return int(file.metadata()["step"])
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return int(file.metadata()["step"])
+    except SafetensorError as error:
+        raise UserError(f"{str(path)!r} is damaged; delete it to restart ({error})") from error

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     from accelerate import PartialState
 
     from align.data.studies import open_study
-    from align.vision.backbones import load_backbone
+    from align.vision.backbones import load_backbone, resolve_layer
 
     study = open_study(config)
     subjects = list(config.subjects or study.subjects)
@@ -68,6 +68,7 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
         study.require_subject(subject)
     process = PartialState()
     backbone = load_backbone(config.backbone).to(process.device)
+    config = replace(config, target=replace(config.target, layer=resolve_layer(backbone, config.target.layer)))
     folders = {subject: run_folder(config, subject, subjects) for subject in subjects}
     finished = []
     with process.split_between_processes(subjects) as share:
@@ -148,10 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(dump_yaml(config), end="")
             return 0
         return _run(config)
-    except UserError as error:
+    except (UserError, OSError) as error:
         if options.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 

@@ -270,8 +270,8 @@ def _predict(args: argparse.Namespace) -> dict[str, Any]:
 def _retrieve(args: argparse.Namespace) -> dict[str, Any]:
     from recon.evaluation.report import retrieval_report
 
-    settings = _evaluate_settings(args)
-    return retrieval_report(open_run(args), settings)
+    settings, run = _evaluate_settings(args), open_run(args)
+    return _table(args, run, retrieval_report(run, settings))
 
 
 def _generate(args: argparse.Namespace) -> dict[str, Any]:
@@ -284,8 +284,20 @@ def _generate(args: argparse.Namespace) -> dict[str, Any]:
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from recon.evaluation.report import evaluate_run
 
-    settings = _evaluate_settings(args)
-    return evaluate_run(open_run(args), args.images, generator=args.generator, seed=args.seed, settings=settings)
+    settings, run = _evaluate_settings(args), open_run(args)
+    report = evaluate_run(run, args.images, generator=args.generator, seed=args.seed, settings=settings)
+    return _table(args, run, report)
+
+
+def _table(args: argparse.Namespace, run: Run, report: dict[str, Any]) -> dict[str, Any]:
+    """The whole report for --json; else its table is printed and its place returned."""
+    from recon.evaluation.report import report_path
+    from recon.evaluation.table import format_report
+
+    if args.json:
+        return report
+    print(format_report(report))
+    return {"report": str(report_path(run))}
 
 
 def _evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
@@ -295,7 +307,10 @@ def _evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
 
     own = [pair for pair in args.overrides if pair.startswith("evaluate.")]
     args.overrides = [pair for pair in args.overrides if pair not in own]
-    return load_config(EvaluateConfig, None, [pair.removeprefix("evaluate.") for pair in own])
+    settings = load_config(EvaluateConfig, None, [pair.removeprefix("evaluate.") for pair in own])
+    if min(settings.n_boot, settings.n_perm) < 1:
+        raise UserError("evaluate.n_boot and evaluate.n_perm should be 1 or more")
+    return settings
 
 
 def _gallery(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,7 @@ RECIPE = (
     "study.name=simulated",
     "target.layer=2",
     "target.components=60",
+    "target.chosen_on=grouped 3-fold cross-validation on training rows",
     "loss.normalize_brain=true",
     "train.epochs=40",
     "train.batch_size=230",
@@ -32,6 +33,7 @@ def demo(out: Path, seed: int = 0) -> dict[str, Any]:
     from align.train import train
     from align.vision.targets import run as extract
     from recon.evaluation.report import evaluate_run
+    from recon.evaluation.settings import EvaluateConfig
     from recon.gallery import gallery
     from recon.generate import generate
     from recon.predict import predict
@@ -49,7 +51,8 @@ def demo(out: Path, seed: int = 0) -> dict[str, Any]:
     with _stage("generate", "pictures from predicted and control tokens", seconds):
         generate(run)
     with _stage("evaluate", "scores beside their controls", seconds):
-        report = evaluate_run(run)
+        # a cached CLIP or Inception would take many minutes on two cores
+        report = evaluate_run(run, settings=EvaluateConfig(networks=False))
     with _stage("gallery", "the page", seconds):
         pages = gallery(run)
     return {

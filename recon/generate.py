@@ -76,11 +76,15 @@ def generate(
     from recon.generation.pipeline import Generator, find_conditioner
     from recon.predict import load_predictions
 
+    if limit is not None and limit < 2:
+        raise UserError(f"--limit {limit} should be 2 or more: the shuffled control needs another stimulus")
+    if sampling.steps is not None and sampling.steps < 1:
+        raise UserError(f"--steps {sampling.steps} should be 1 or more")
     predictions = load_predictions(run)
     if predictions.tokens is None or predictions.zero_tokens is None:
         raise UserError(f"run {run.path} predicts no tokens (loss.regression 0); train one with loss.regression=1")
     target = run.config.target
-    conditioner = find_conditioner(run.config.backbone.name, target.layer, target.pooling, home())
+    conditioner = find_conditioner(run.config.backbone.name, target.layer, target.pooling, home(), generator)
     model = Generator.load(generator, conditioner=conditioner)
     weights = fingerprint(generator, conditioner)
     n = len(predictions.ids) if limit is None else min(limit, len(predictions.ids))
@@ -226,20 +230,11 @@ def _control(
 
 def true_tokens(run: Run, ids: Sequence[str]) -> np.ndarray:
     """Tokens (n, N, D) float32 that the backbone gives for the pictures themselves, from the targets cache."""
-    from align.vision.backbones import load_backbone
-    from align.vision.targets import cached_targets
-    from recon.predict import open_recording
+    from recon.predict import open_recording, picture_tokens
 
-    target = run.config.target
-    cached = cached_targets(
-        load_backbone(run.config.backbone),
-        open_recording(run).stimuli,
-        [target.layer],
-        target.pooling,
-        run.config.cache_dir,
-    )[target.layer]
-    row = {stimulus_id: i for i, stimulus_id in enumerate(cached.ids)}
-    return np.asarray(cached.tokens[[row[stimulus_id] for stimulus_id in ids]], dtype=np.float32)
+    recording = open_recording(run)
+    row = {stimulus_id: i for i, stimulus_id in enumerate(recording.stimuli.ids)}
+    return np.asarray(picture_tokens(run, recording)[[row[stimulus_id] for stimulus_id in ids]], dtype=np.float32)
 
 
 def _plan(weights: str, pictures: PictureSet, sampling: Sampling) -> tuple[list[dict[str, str]], list[int]]:

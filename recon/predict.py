@@ -88,6 +88,26 @@ def open_recording(run: Run) -> Recording:
     return recording
 
 
+def picture_tokens(run: Run, recording: Recording) -> np.ndarray:
+    """Tokens (n, N, D) that the run's backbone gives for every stimulus of the recording, from the targets cache.
+
+    Raises `UserError` when backbone weights or pictures are not those the run was trained with.
+    """
+    from align.vision.backbones import load_backbone
+    from align.vision.targets import cached_targets
+
+    target = run.config.target
+    backbone = load_backbone(run.config.backbone)
+    cached = cached_targets(backbone, recording.stimuli, [target.layer], target.pooling, run.config.cache_dir)
+    found = cached[target.layer]
+    if run.meta.get("targets", found.key) != found.key:
+        raise UserError(
+            f"the tokens of {backbone.name} layer {target.layer} differ from those run {run.path} was trained with; "
+            "give backbone.weights=FILE of the same weights, or train again"
+        )
+    return found.tokens
+
+
 def split_trials(recording: Recording, split: str) -> Trials:
     """Trials of one split, one averaged row per stimulus."""
     return (recording.test if split == "test" else recording.train).averaged()

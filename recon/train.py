@@ -77,9 +77,11 @@ def train(config) -> Path:  # type: ignore[no-untyped-def]
 
 
 def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]
-    """``runs/recon/<generator>_<backbone>_<layer>`` with slashes made safe."""
+    """``runs/recon/<generator>_<backbone>_<layer>`` with slashes made safe, where `find_conditioner` looks."""
+    from align.checkpoint import home
+
     name = "_".join([Path(config.generator).name, config.backbone.name.replace("/", "-"), layer])
-    return Path("runs") / "recon" / name
+    return home() / "runs" / "recon" / name
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,10 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         use_all_cores()
         path = train(load_config(ConditionerConfig, options.config, options.overrides))
-    except UserError as error:
+    except (UserError, OSError) as error:
         if options.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(path)
     return 0

@@ -36,10 +36,15 @@ _GREY = 0.5
 def load_image(stimuli: Stimuli, index: int, size: int | None = None) -> torch.Tensor:
     """Stimulus as float (3, H, W) in [0, 1]; squeezed to (3, size, size), antialiased, when ``size`` is given."""
     import torch
-    from torch.nn.functional import interpolate
 
     image = torch.from_numpy(np.array(stimuli.load(index))).permute(2, 0, 1).float() / 255
-    if size is None or image.shape[1:] == (size, size):
+    return image if size is None else _squeezed(image, size)
+
+
+def _squeezed(image: torch.Tensor, size: int) -> torch.Tensor:
+    from torch.nn.functional import interpolate
+
+    if image.shape[1:] == (size, size):
         return image
     return interpolate(image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
@@ -60,8 +65,9 @@ def training_pictures(stimuli: Stimuli, rows: np.ndarray, size: int) -> Training
     total = torch.zeros(3, size, size, dtype=torch.float64)
     thumbnails = torch.empty(len(rows), 3, RIDGE_SIZE, RIDGE_SIZE)
     for k, row in enumerate(rows):
-        total += load_image(stimuli, int(row), size)
-        thumbnails[k] = load_image(stimuli, int(row), RIDGE_SIZE)
+        image = load_image(stimuli, int(row))
+        total += _squeezed(image, size)
+        thumbnails[k] = _squeezed(image, RIDGE_SIZE)
     return TrainingPictures(rows, (total / len(rows)).float(), thumbnails)
 
 

@@ -13,7 +13,14 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import atomic_path, write_atomic
-from recon.generate import INDEX_COLUMNS, control_folder, read_index, reconstruction_folder, safe_names
+from recon.generate import (
+    INDEX_COLUMNS,
+    control_folder,
+    generator_label,
+    read_index,
+    reconstruction_folder,
+    safe_names,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +54,7 @@ def find_folders(run: Run, images_dir: str | Path | None = None, generator: str 
     base = Path(images_dir).expanduser() if images_dir else run.path
     found = sorted(path.parent.parent.name for path in base.glob(f"reconstructions/*/sub-{run.subject}/index.csv"))
     if generator is not None:
-        found = [name for name in found if name == generator]
+        found = [name for name in found if name == generator_label(generator)]
     if not found:
         asked = f" by {generator!r}" if generator else ""
         raise UserError(

@@ -44,15 +44,9 @@ class Behind:
 
     @cached_property
     def _tokens(self) -> np.ndarray:
-        from align.vision.backbones import load_backbone
-        from align.vision.targets import cached_targets
+        from recon.predict import picture_tokens
 
-        config = self.run.config
-        layer = config.target.layer
-        backbone = load_backbone(config.backbone)
-        cached = cached_targets(backbone, self.recording.stimuli, [layer], config.target.pooling, config.cache_dir)
-        tokens: np.ndarray = next(iter(cached.values())).tokens
-        return tokens
+        return picture_tokens(self.run, self.recording)
 
     def picture_embeds(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Embeds (K, E) of the pictures at ``rows`` of the stimuli."""

@@ -1,7 +1,7 @@
 """``report_sub-XX.json``, schema 1: retrieval and reconstruction scores of one run, never without their context.
 
-`retrieval_report` writes the retrieval part, `evaluate_run` all of it; either keeps what the other wrote for the same
-training of the run. Per-stimulus values for the gallery go to ``stimuli_sub-XX.json`` beside it.
+`retrieval_report` writes the retrieval part and keeps the others that the same training of the run has; `evaluate_run`
+writes all of it. Per-stimulus values for the gallery go to ``stimuli_sub-XX.json`` beside it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def retrieval_report(run: Run, settings: EvaluateConfig | None = None) -> dict[s
     """Score retrieval among the test pictures, write the ``retrieval`` part of the report and return the report."""
     settings = settings or EvaluateConfig()
     report, stimuli = _retrieval(Behind(run), settings)
-    return _write(run, {**_head(run), **report}, stimuli)
+    return _write(run, {**_head(run), **report}, stimuli, keep=True)
 
 
 def evaluate_run(
@@ -105,7 +105,8 @@ def evaluate_run(
         "images": None if images_dir is None else str(folders.base.resolve()),
         "controls": [key for key in rows if key != OWN],
     }
-    return _write(run, report, {**retrieved, **where, "generator": folders.generator, "image_seed": seed})
+    where |= {"generator": folders.generator, "image_seed": seed}
+    return _write(run, report, {**retrieved, **where}, keep=False)
 
 
 def _head(run: Run) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def _retrieval(behind: Behind, settings: EvaluateConfig) -> tuple[dict[str, Any]
     ids = list(behind.predictions.ids)
     candidates = behind.picture_embeds([behind.row[stimulus_id] for stimulus_id in ids])
     similarity = retrieval.scores(behind.predictions.embeds, candidates)
-    part = retrieval.report(similarity, n_boot=settings.n_boot, seed=settings.seed)
+    part = retrieval.report(similarity, n_boot=settings.n_boot, n_perm=settings.n_perm, seed=settings.seed)
     own = np.diagonal(similarity)[:, None]
     ranks = 1 + (similarity > own).sum(axis=1) + ((similarity == own).sum(axis=1) - 1) / 2
     best = np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
@@ -182,11 +183,11 @@ def _refuse_stale(index: dict[str, dict[str, str]], run_id: str, folder: Path) -
         )
 
 
-def _write(run: Run, report: dict[str, Any], stimuli: dict[str, Any]) -> dict[str, Any]:
-    """Lay new parts over what the same training of the run has on disk, and write both files."""
+def _write(run: Run, report: dict[str, Any], stimuli: dict[str, Any], *, keep: bool) -> dict[str, Any]:
+    """Write both files; with ``keep`` the new parts are laid over what the same training of the run has on disk."""
     stimuli = {"run": report["run"], **stimuli}
     for path, new in ((report_path(run), report), (stimuli_path(run), stimuli)):
-        if path.is_file():
+        if keep and path.is_file():
             old = read_json(path)
             if isinstance(old, dict) and old.get("run") == new["run"] and old.get("schema") == new.get("schema"):
                 kept = {key: value for key, value in old.items() if key not in new}

@@ -44,10 +44,13 @@ def score(
 ) -> Scores:
     """Every metric of every row of pictures (n, 3, H, W) in [0, 1]; ``rows`` holds "reconstruction" and controls.
 
-    Metrics whose weights are missing go to ``skipped`` with the reason.
+    Metrics whose weights are missing, or that the settings leave out, go to ``skipped`` with the reason.
     """
     scores = Scores(controls={name: {} for name in rows if name != OWN})
     for name, metric in METRICS.items():
+        if metric.network and not settings.networks:
+            scores.skipped[name] = "left out to save time (evaluate.networks=false); run recon evaluate"
+            continue
         progress(name)
         try:
             weights = nets.source(metric.network) if metric.network else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from align.files import read_json, write_atomic, write_json
+from align.files import read_json, save_tensors, write_atomic, write_json
 from recon.config import PretrainConfig
 from recon.generation import miniature
 from recon.generation.conditioner import save_conditioner
@@ -19,7 +19,7 @@ EXAMPLE = {"num_inference_steps": 12, "guidance_scale": 2.0}
 
 
 def export_towers(config: PretrainConfig, pool: Pool) -> None:
-    """``image_encoder/`` (the `mini` backbone), ``text_tower/`` (its pair), ``tokenizer/``."""
+    """``image_encoder/`` (the `mini` backbone), ``tokenizer/``, the projection that makes ``text_encoder/`` its pair."""
     from recon.generation.pretrain import MEAN, STD, load_text, restore
 
     assets = assets_folder(config)
@@ -40,7 +40,8 @@ def export_towers(config: PretrainConfig, pool: Pool) -> None:
         },
     )
     text, tokenizer = load_text(Path(config.out), pool)
-    save_half(text, assets / "text_tower")
+    projection = text.get_submodule("text_projection").weight
+    save_tensors(assets / "text_projection.safetensors", {"weight": projection.half()})
     tokenizer.save_pretrained(assets / "tokenizer")  # type: ignore[attr-defined]
 
 
@@ -87,7 +88,7 @@ def export_example(assets: Path, conditioner: Path, pool: Pool) -> None:
     from diffusers import StableDiffusionPipeline
 
     from align.config import BackboneConfig
-    from align.files import atomic_path, save_tensors
+    from align.files import atomic_path
     from align.vision.backbones import load_backbone
     from recon.generation.conditioner import null_embeds, read_info, with_positions
 

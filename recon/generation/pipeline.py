@@ -14,7 +14,7 @@ from torch import nn
 
 from align.errors import UserError
 from recon.generation.assets import mini_folder
-from recon.generation.conditioner import WEIGHTS, ConditionerInfo, null_embeds, read_adapter, read_info, with_positions
+from recon.generation.conditioner import WEIGHTS, null_embeds, read_adapter, read_info, with_positions
 
 
 class Generator:
@@ -107,22 +107,21 @@ class Generator:
         return (decoded / 2 + 0.5).clamp(0, 1)
 
 
-def find_conditioner(backbone: str, layer: str, pooling: str, home: Path | None = None) -> Path:
-    """The embedded conditioner for these tokens, else the newest trained one under ``<home>/runs/recon``.
+def find_conditioner(
+    backbone: str, layer: str, pooling: str, home: Path | None = None, generator: str = "mini"
+) -> Path:
+    """The newest conditioner under ``<home>/runs/recon`` for these tokens and this generator, else the embedded one.
 
     Raises `UserError` naming the command that trains one.
     """
-    wanted = (backbone, layer, pooling)
-    trained = sorted(
-        ((home or Path.cwd()) / "runs" / "recon").glob(f"*/{WEIGHTS}"),
-        key=lambda path: path.stat().st_mtime,
-        reverse=True,
-    )
-    for path in [*sorted((mini_folder() / "conditioners").glob("*.safetensors")), *trained]:
-        info: ConditionerInfo = read_info(path)
-        if (info.backbone, info.layer, info.pooling) == wanted:
+    folder = (home or Path.cwd()) / "runs" / "recon"
+    trained = sorted(folder.glob(f"*/{WEIGHTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in [*trained, *sorted((mini_folder() / "conditioners").glob("*.safetensors"))]:
+        info = read_info(path)
+        if (info.backbone, info.layer, info.pooling, info.generator) == (backbone, layer, pooling, generator):
             return path
     raise UserError(
-        f"no conditioner takes {pooling} tokens of {backbone} layer {layer}; train one: accelerate launch "
-        f"recon/train.py backbone.name={backbone} layer={layer} pooling={pooling}"
+        f"no conditioner of {generator} takes {pooling} tokens of {backbone} layer {layer}; train one: "
+        f"accelerate launch recon/train.py generator={generator} backbone.name={backbone} layer={layer} pooling={pooling} "
+        "'pictures.photographs=[FOLDER]'"
     )

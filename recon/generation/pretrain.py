@@ -46,6 +46,8 @@ def run(config: PretrainConfig) -> Path:
         raise UserError(f"stages={unknown[0]!r} is not known; the stages are {', '.join(STAGES)}")
     if config.device != "cpu" and not torch.cuda.is_available():
         raise UserError(f"device={config.device!r} is not available here; use device=cpu (configs/recon/mini.yaml)")
+    if "unet" in config.stages and not (config.pictures.photographs or config.pictures.v4_root):
+        raise UserError("stage unet needs photographs: give 'pictures.photographs=[ZIP_OR_FOLDER]' or pictures.v4_root")
     out = Path(config.out)
     pool = load_pool(config.pictures, out)
     for name in config.stages:
@@ -186,7 +188,7 @@ def train_reader(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
 
 def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
-    """Absolute error + perceptual distance (SqueezeNet 1.1, if its weights are given) + a little KL."""
+    """Absolute and squared error + perceptual distance (SqueezeNet 1.1) + a little KL."""
     torch.manual_seed(config.seed + 2)
     vae = miniature.build_vae().to(config.device)
     perceptual = perceptual_distance(config.squeezenet_weights, config.device)
@@ -199,7 +201,7 @@ def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         decoded = vae.decode(posterior.sample()).sample.float()
         pixels = F.l1_loss(decoded, images) + F.mse_loss(decoded, images)
         kl = posterior.kl().mean() / images[0].numel()
-        seen = perceptual(decoded, images) if perceptual else torch.zeros_like(kl)
+        seen = perceptual(decoded, images)
         total = pixels + 0.1 * seen + 1e-4 * kl
         return total, {"pixels": float(pixels.detach()), "perceptual": float(seen.detach()), "kl": float(kl.detach())}
 
@@ -212,9 +214,7 @@ def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
 
 def perceptual_distance(weights: str | None, device: str):  # type: ignore[no-untyped-def]
-    """Mean squared difference of channel-normalised SqueezeNet 1.1 features at three depths; None without weights."""
-    if weights is None:
-        return None
+    """Mean squared difference of channel-normalised SqueezeNet 1.1 features at three depths."""
     from align.vision.backbones import load_backbone
 
     model = load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.to(device)

@@ -36,7 +36,8 @@ class AttributeReader(nn.Module):
             nn.Sequential(nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1), nn.GroupNorm(8, b), nn.GELU())
             for i, (a, b) in enumerate(pairwise(widths))
         )
-        self.hidden = nn.Sequential(nn.Linear(4 * width * 64, 256), nn.LayerNorm(256), nn.GELU())
+        self.squeeze = nn.Conv2d(4 * width, width, 1)
+        self.hidden = nn.Sequential(nn.Linear(width * 64, 256), nn.LayerNorm(256), nn.GELU())
         self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in ATTRIBUTES.items()})
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -44,7 +45,7 @@ class AttributeReader(nn.Module):
         x = images * 2 - 1
         for block in self.blocks:
             x = block(x)
-        return self.hidden(x.flatten(1))
+        return self.hidden(self.squeeze(x).flatten(1))
 
     def attributes(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Probabilities (B, number of values) per attribute, in the order of `ATTRIBUTES`."""
