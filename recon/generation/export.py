@@ -19,7 +19,7 @@ EXAMPLE = {"num_inference_steps": 12, "guidance_scale": 2.0}
 
 
 def export_towers(config: PretrainConfig, pool: Pool) -> None:
-    """``image_encoder/`` (the `mini` backbone), ``tokenizer/``, the projection that makes ``text_encoder/`` its pair."""
+    """``image_encoder/`` (the `mini` backbone), ``tokenizer/``, the projection that pairs ``text_encoder/`` with it."""
     from recon.generation.pretrain import MEAN, STD, load_text, restore
 
     assets = assets_folder(config)

@@ -122,6 +122,6 @@ def find_conditioner(
             return path
     raise UserError(
         f"no conditioner of {generator} takes {pooling} tokens of {backbone} layer {layer}; train one: "
-        f"accelerate launch recon/train.py generator={generator} backbone.name={backbone} layer={layer} pooling={pooling} "
-        "'pictures.photographs=[FOLDER]'"
+        f"accelerate launch recon/train.py generator={generator} backbone.name={backbone} layer={layer} "
+        f"pooling={pooling} 'pictures.photographs=[FOLDER]'"
     )
