@@ -99,7 +99,7 @@ def evaluate_run(
     report["skipped"] = {**scores.skipped, **missing}
     if judge is not None and judge.attributes is not None:
         report["attributes"] = read_back(judge.attributes, {"seen": targets, **rows}, ids, settings)
-    where = {
+    where: dict[str, Any] = {
         "ids": ids,
         "scores": scores.per_stimulus,
         "images": None if images_dir is None else str(folders.base.resolve()),

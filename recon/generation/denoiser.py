@@ -91,7 +91,7 @@ def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> t
     spread = TOKEN_NOISE * torch.rand(len(raw), 1, 1, generator=generator)
     noise = spread * torch.randn(raw.shape, generator=generator)
     kept = torch.rand(len(raw), 1, 1, generator=generator) >= DROP
-    device = tokens.conditioner.mean.device
+    device = next(tokens.conditioner.parameters()).device
     return (tokens.conditioner.standardised(raw.to(device)) + noise.to(device)) * kept.to(device)
 
 
