@@ -134,7 +134,7 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, batch: int = 64) -> np.n
     if not path.is_file():
         rows = []
         for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
-            x = torch.from_numpy(np.ascontiguousarray(pool.images[start : start + batch])).permute(0, 3, 1, 2).float()
+            x = torch.from_numpy(np.array(pool.images[start : start + batch])).permute(0, 3, 1, 2).float()
             posterior = vae.encode(x / 127.5 - 1).latent_dist
             rows.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy())
         with atomic_path(path) as temporary:

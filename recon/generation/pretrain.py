@@ -62,7 +62,7 @@ def run(config: PretrainConfig) -> Path:
 
 def images_at(pool: Pool, rows: np.ndarray) -> torch.Tensor:
     """(B, 3, 64, 64) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pool.images[rows])).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.array(pool.images[rows])).permute(0, 3, 1, 2).float() / 255
 
 
 def stage_of(config: PretrainConfig, name: str, **kwargs: object) -> Stage:

@@ -95,8 +95,8 @@ def test_find_conditioner_prefers_what_fits(tiny, tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "recon" / "mine"
     folder.mkdir(parents=True)
     (folder / "ip_adapter.safetensors").write_bytes(tiny[1].read_bytes())
-    assert pipeline.find_conditioner("mini", "2", "grid:2", tmp_path).parent == folder
-    with pytest.raises(UserError, match=r"no conditioner of sd15"):
-        pipeline.find_conditioner("mini", "2", "grid:2", tmp_path, "sd15")
-    with pytest.raises(UserError, match=r"recon/train.py generator=mini backbone.name=mini layer=3"):
-        pipeline.find_conditioner("mini", "3", "grid:2", tmp_path)
+    assert pipeline.find_conditioner("mini", "2", "grid:2", tmp_path, str(tiny[0])).parent == folder
+    with pytest.raises(UserError, match=r"no conditioner of mini"):
+        pipeline.find_conditioner("mini", "2", "grid:2", tmp_path)
+    with pytest.raises(UserError, match=r"recon/train.py generator=.* backbone.name=mini layer=3"):
+        pipeline.find_conditioner("mini", "3", "grid:2", tmp_path, str(tiny[0]))

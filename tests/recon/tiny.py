@@ -29,8 +29,8 @@ def tiny_unet() -> UNet2DConditionModel:
     )
 
 
-def tiny_conditioner(unet: UNet2DConditionModel, layer: str = "2") -> Conditioner:
-    info = ConditionerInfo("mini", layer, "grid:2", N_TOKENS, WIDTH)
+def tiny_conditioner(unet: UNet2DConditionModel, generator: str) -> Conditioner:
+    info = ConditionerInfo("mini", "2", "grid:2", N_TOKENS, WIDTH, generator)
     mean, std = torch.linspace(-3, 3, WIDTH), torch.linspace(0.5, 2, WIDTH)
     conditioner = Conditioner(unet, info, mean, std, num_tokens=3, hidden=64)
     for processor in conditioner.ip_adapter:  # a trained adapter differs from its start
@@ -75,7 +75,7 @@ def tiny_generator(folder: Path) -> tuple[Path, Path, UNet2DConditionModel, Cond
         requires_safety_checker=False,
     )
     pipe.save_pretrained(folder)
-    conditioner = tiny_conditioner(unet)
+    conditioner = tiny_conditioner(unet, str(folder))
     path = folder / "conditioner.safetensors"
     save_conditioner(conditioner, path)
     return folder, path, unet, conditioner
