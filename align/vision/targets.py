@@ -90,7 +90,13 @@ def cached_targets(
 
 def target_key(backbone: Backbone, images: Stimuli, layer: str, pooling: str) -> str:
     """SHA-256 over everything that changes the tokens: backbone, weights, layer, pooling, preprocessing, pictures."""
-    parts = {
+    facts = _facts(backbone, images, layer, pooling)
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _facts(backbone: Backbone, images: Stimuli, layer: str, pooling: str) -> dict[str, Any]:
+    """What the key is made of and the cache's JSON file says."""
+    return {
         "backbone": backbone.name,
         "weights_hash": backbone.weights_hash,
         "layer": layer,
@@ -99,7 +105,6 @@ def target_key(backbone: Backbone, images: Stimuli, layer: str, pooling: str) ->
         "ids": images.ids,
         "hashes": images.hashes,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def open_targets(path: str | Path) -> Targets:
@@ -214,16 +219,7 @@ def _extract(
             bar.update(len(rows))
     reports = {}
     for layer, part in parts.items():
-        info = {
-            "backbone": backbone.name,
-            "weights_hash": backbone.weights_hash,
-            "layer": layer,
-            "pooling": pooling,
-            "preprocessing": backbone.preprocessing,
-            "ids": images.ids,
-            "hashes": images.hashes,
-        }
-        reports[layer] = part.finish(info)
+        reports[layer] = part.finish(_facts(backbone, images, layer, pooling))
     _warn(backbone.name, reports)
 
 
