@@ -50,7 +50,7 @@ class BackboneConfig:
 class TargetConfig:
     """Which tokens are predicted: layer (index or module name), pooling, principal components kept."""
 
-    layer: str = "2"
+    layer: str = "1"
     pooling: str = "grid:4"  # tokens | mean | cls | grid:n
     components: int = 400  # of the flattened standardised tokens, fitted on training pictures; same for every layer
     whiten: float = 0.0  # exponent for the image side: 0 = components keep their variance, 1 = all equal

@@ -85,7 +85,7 @@ class Aligner(nn.Module):
             components = self.network.token_head(hidden)
             embeds.append((components if self.plain else hidden).cpu().numpy())
             if self.has_tokens:
-                tokens.append(self.targets.decode(components).cpu().numpy())
+                tokens.append(self.targets.decode(components, bounded=True).cpu().numpy())
         out = {"embeds": np.concatenate(embeds)}
         return {**out, "tokens": np.concatenate(tokens)} if self.has_tokens else out
 

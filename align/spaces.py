@@ -144,10 +144,18 @@ class TargetSpace(nn.Module):
         """Components (n, k) of tokens (n, N, D)."""
         return ((tokens.flatten(1) - self.mean) / self.scale) @ self.basis.T / self.unit
 
-    def decode(self, components: torch.Tensor) -> torch.Tensor:
-        """Tokens (n, N, D) of components (n, k), with ``spread`` applied."""
-        flat = self.mean + self.scale * self.spread * self._standardised(components)
-        return flat.unflatten(1, self.token_shape)
+    def decode(self, components: torch.Tensor, bounded: bool = False) -> torch.Tensor:
+        """Tokens (n, N, D) of components (n, k), with ``spread`` applied.
+
+        ``bounded`` is for predictions: none ends farther from the training mean than training pictures are (root mean
+        square, standardised). A trial averaged over more repetitions than the training ones is predicted with more
+        confidence, and its tokens would leave the range that a generator knows.
+        """
+        standardised = self.spread * self._standardised(components)
+        if bounded:
+            excess = standardised.norm(dim=1, keepdim=True) / self.deviation.norm().clamp_min(_CONSTANT)
+            standardised = standardised / excess.clamp_min(1)
+        return (self.mean + self.scale * standardised).unflatten(1, self.token_shape)
 
     def _standardised(self, components: torch.Tensor) -> torch.Tensor:
         return components * self.unit @ self.basis

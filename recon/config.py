@@ -36,7 +36,7 @@ class PretrainConfig:
     vae: StageConfig = field(default_factory=lambda: StageConfig(3000, 32, 1e-3))
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)
-    mini_layer: str = "2"
+    mini_layer: str = "1"
     squeezenet_layer: str = "features.9"
     squeezenet_weights: str | None = None  # torchvision state dict; also the perceptual loss of the VAE
     pooling: str = "grid:4"
@@ -46,6 +46,7 @@ class PretrainConfig:
     device: str = "cpu"  # cpu | cuda; random numbers are drawn on the CPU, so both see the same
     stages: list[str] = field(default_factory=lambda: ["clip", "reader", "vae", "unet"])
     out: str = "runs/pretrain"  # checkpoints, logs and finished parts
+    start_from: str | None = None  # folder of an earlier pretraining: its finished parts are the starting weights
     assets: str | None = None  # where the finished model is written; None = <out>/assets
     seed: int = 0
 
@@ -56,7 +57,7 @@ class ConditionerConfig:
 
     generator: str = "mini"  # mini, hub id, or local directory in diffusers layout
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    layer: str = "2"
+    layer: str = "1"
     pooling: str = "grid:4"
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     num_tokens: int = 16

@@ -13,7 +13,7 @@ SUBJECT = "01"
 # What configs/align/simulated.yaml says (an installed wheel has no configs/); a test compares the two.
 RECIPE = (
     "study.name=simulated",
-    "target.layer=2",
+    "target.layer=1",
     "target.components=60",
     "target.chosen_on=grouped 3-fold cross-validation on training rows",
     "loss.normalize_brain=true",

@@ -23,7 +23,9 @@ from recon.generation.pictures import Pool
 # shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
 SHARES = {"mini": 0.42, "squeezenet": 0.43, "": 0.15}
 DROP = 0.1  # of the conditions, replaced by the mean token: the negative of guidance
-TOKEN_NOISE = 0.4  # largest standard deviation added to standardised tokens: predicted tokens are not exact either
+# Tokens predicted from a brain resemble the true ones and, where they are wrong, those of other pictures (their errors
+# lie along the principal axes): half of the training tokens are a mixture with another picture's, of the same spread.
+MIXED, LARGEST_MIX = 0.5, 0.8
 
 
 @dataclass
@@ -86,13 +88,16 @@ def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray
 
 
 def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """Standardised tokens of the rows, a little noise added, some replaced by the mean token."""
-    raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
-    spread = TOKEN_NOISE * torch.rand(len(raw), 1, 1, generator=generator)
-    noise = spread * torch.randn(raw.shape, generator=generator)
-    kept = torch.rand(len(raw), 1, 1, generator=generator) >= DROP
+    """Standardised tokens of the rows, some mixed with another row's, some replaced by the mean token."""
+    n = len(rows)
     device = next(tokens.conditioner.parameters()).device
-    return (tokens.conditioner.standardised(raw.to(device)) + noise.to(device)) * kept.to(device)
+    raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
+    own = tokens.conditioner.standardised(raw.to(device))
+    share = LARGEST_MIX * torch.rand(n, 1, 1, generator=generator)
+    share = (share * (torch.rand(n, 1, 1, generator=generator) < MIXED)).to(device)
+    mixed = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
+    kept = torch.rand(n, 1, 1, generator=generator) >= DROP
+    return mixed * kept.to(device)
 
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:

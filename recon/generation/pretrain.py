@@ -65,10 +65,30 @@ def images_at(pool: Pool, rows: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(pool.images[rows])).permute(0, 3, 1, 2).float() / 255
 
 
-def stage_of(config: PretrainConfig, name: str, **kwargs: object) -> Stage:
-    """A `Stage` with the settings every stage shares."""
+def stage_of(config: PretrainConfig, name: str, modules: dict[str, nn.Module], **kwargs: object) -> Stage:
+    """A `Stage` with the settings every stage shares; its modules start from ``config.start_from``, if given."""
+    if config.start_from is not None:
+        start_from(Path(config.start_from) / name, modules)
     shared = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "precision": config.precision}
-    return Stage(name=name, config=getattr(config, name), **(shared | kwargs))  # type: ignore[arg-type]
+    return Stage(name=name, modules=modules, config=getattr(config, name), **(shared | kwargs))  # type: ignore[arg-type]
+
+
+def start_from(folder: Path, modules: dict[str, nn.Module]) -> None:
+    """Copy what an earlier `finish` wrote wherever name and shape agree; the rest keeps its random start.
+
+    Raises `UserError` when that stage was not finished or nothing fits.
+    """
+    if not (folder / DONE).is_file():
+        raise UserError(f"start_from: {folder / DONE} is missing; finish that stage first or leave start_from out")
+    tensors, _ = read_tensors(folder / DONE)
+    own = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    fits = [key for key in own if key in tensors and tensors[key].shape == own[key].shape]
+    if not fits:
+        raise UserError(f"start_from: nothing in {folder / DONE} has the names and shapes of this stage")
+    with torch.no_grad():
+        for key in fits:
+            own[key].copy_(tensors[key])
+    log.info("%d of %d tensors start from %s", len(fits), len(own), folder)
 
 
 def finish(folder: Path, parts: dict[str, nn.Module], extra: dict[str, torch.Tensor] | None = None) -> None:
@@ -89,15 +109,23 @@ def restore(folder: Path, name: str, module: nn.Module) -> nn.Module:
 
 
 def captions_for_clip(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -> list[str]:
-    """Mostly the concept alone, sometimes its colour: the last layer becomes semantic, blind to place and size."""
+    """One way of naming per batch: the shape, shape and pattern, or the whole concept (now and then with its colour).
+
+    A batch that names shapes alone can only be solved by shape: with whole concepts, pattern and texture tell almost
+    every pair of a batch apart and shape is never learned. Place and size are never named.
+    """
+    naming = rng.choice(("shape", "pattern", "concept"), p=(0.4, 0.2, 0.4))
     texts = []
     for row in rows:
         if row >= pool.n_rendered:
             texts.append(pool.captions[row])
             continue
         scene = scene_of(pool.ids[row])
-        colour = f"{scene.colour} " if rng.random() < 0.2 else ""
-        texts.append(f"a {colour}{scene.pattern} {scene.shape} on {scene.texture}")
+        words = scene.shape if naming == "shape" else f"{scene.pattern} {scene.shape}"
+        if naming == "concept":
+            colour = f"{scene.colour} " if rng.random() < 0.2 else ""
+            words = f"{colour}{words} on {scene.texture}"
+        texts.append(f"a {words}")
     return texts
 
 
@@ -150,7 +178,8 @@ def clip_batch(
     flip = torch.from_numpy(rng.random(len(rows)) < 0.5)
     images[flip] = images[flip].flip(-1)
     for i, (row, words) in enumerate(zip(rows, texts, strict=True)):
-        if row < pool.n_rendered and len(words.split()) == 5 and rng.random() < 0.5:  # the caption names no colour
+        names_colour = len(words.split()) == 6
+        if row < pool.n_rendered and not names_colour and rng.random() < 0.5:
             images[i] = images[i][torch.from_numpy(rng.permutation(3))]
     return images, texts
 

@@ -36,8 +36,8 @@ class AttributeReader(nn.Module):
             nn.Sequential(nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1), nn.GroupNorm(8, b), nn.GELU())
             for i, (a, b) in enumerate(pairwise(widths))
         )
-        self.squeeze = nn.Conv2d(4 * width, width, 1)
-        self.hidden = nn.Sequential(nn.Linear(width * 64, 256), nn.LayerNorm(256), nn.GELU())
+        self.squeeze = nn.Conv2d(4 * width, width // 2, 1)
+        self.hidden = nn.Sequential(nn.Linear(width // 2 * 64, 256), nn.LayerNorm(256), nn.GELU())
         self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in ATTRIBUTES.items()})
 
     def features(self, images: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,8 @@ def test_without_regression_there_are_no_tokens_and_without_contrast_embeds_are_
     out = regression.predict(x)
     candidates = torch.tensor(regression.embed_images(tokens))
     assert out["embeds"].shape == candidates.shape == (len(x), 10)
-    np.testing.assert_allclose(out["tokens"], regression.targets.decode(torch.tensor(out["embeds"])), atol=1e-4)
+    decoded = regression.targets.decode(torch.tensor(out["embeds"]), bounded=True)
+    np.testing.assert_allclose(out["tokens"], decoded, atol=1e-4)
     torch.testing.assert_close(candidates, regression.targets.encode(torch.tensor(tokens).float()))
     assert _top1(regression, x, tokens) > 0.3
 
@@ -226,6 +227,15 @@ def test_targets_are_standardised_components_and_come_back() -> None:
         rtol=1e-3,
     )
     np.testing.assert_allclose(space.decode(components), tokens, atol=1e-2)
+    lengths = [
+        np.linalg.norm(
+            (space.decode(c, bounded=True).flatten(1).numpy() - flat.mean(0))[:, 1:] / flat.std(0)[1:], axis=1
+        )
+        for c in (0.5 * components, 5 * components)
+    ]
+    typical = np.sqrt(flat.shape[1] - 1)  # root mean square length of standardised tokens, the constant one apart
+    np.testing.assert_allclose(lengths[1], typical, rtol=1e-2)
+    assert lengths[0].max() < typical and lengths[0].std() > 0.01
     assert torch.equal(space.gain, torch.ones(23)) or torch.allclose(space.gain, torch.ones(23), atol=1e-5)
     white = TargetSpace.fit(tokens, 23, whiten=1.0)
     np.testing.assert_allclose((white.encode(tokens) * white.gain).std(0, correction=0), np.ones(23), rtol=1e-4)

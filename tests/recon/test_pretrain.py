@@ -17,7 +17,7 @@ from align.data.rendering import SHAPES, TEST_CONCEPTS, scene_of
 from align.errors import UserError
 from align.state import load_finished_step
 from recon.config import PicturesConfig, PretrainConfig, StageConfig
-from recon.generation import pictures, pretrain
+from recon.generation import denoiser, pictures, pretrain
 from recon.generation.loop import Stage, learning_rate, run_stage
 from recon.generation.miniature import build_tokenizer, make_tokenizer, tables_of
 from recon.generation.pretrain import clip_loss
@@ -77,7 +77,7 @@ def test_state_of_another_model_is_refused(tmp_path):
 def test_recipes_load_and_bad_ones_are_refused(name, tmp_path):
     path = Path(__file__).parents[2] / "configs" / "recon" / f"{name}.yaml"
     config = load_config(PretrainConfig, path, [f"out={tmp_path}", "device=cuda:9", "stages=[clip]"])
-    assert config.mini_layer == "2"
+    assert config.mini_layer == "1"
     with pytest.raises(UserError, match="device='cuda:9' is not available"):
         pretrain.run(config)
     with pytest.raises(UserError, match="stages='clips' is not known"):
@@ -156,3 +156,47 @@ def test_reader_learns_labels_and_survives_saving(tmp_path):
     assert float(reader_loss(reader, images, labels).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     save_reader(reader, tmp_path)
     assert torch.allclose(load_reader(tmp_path).features(images), reader.features(images), atol=0.02)
+
+
+def test_start_from_copies_what_fits_and_refuses_the_rest(tmp_path):
+    first, second = nn.Linear(3, 2), nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(2, 5)})
+    pretrain.finish(tmp_path / "old", {"net": nn.ModuleDict({"a": first, "b": nn.Linear(2, 4)})})
+    before = second["b"].weight.clone()
+    pretrain.start_from(tmp_path / "old", {"net": second})
+    assert torch.equal(second["a"].weight, first.weight) and torch.equal(second["b"].weight, before)
+    with pytest.raises(UserError, match="nothing in"):
+        pretrain.start_from(tmp_path / "old", {"other": nn.Linear(7, 7)})
+    with pytest.raises(UserError, match="is missing"):
+        pretrain.start_from(tmp_path / "nowhere", {"net": second})
+
+
+def test_a_batch_of_captions_names_one_thing():
+    ids = tuple(f"{concept}-0" for concept in ("disk-plain-brick", "star-dotted-grass", "ring-striped-fur"))
+    pool = pictures.Pool(np.zeros((3, 1, 1, 3), np.uint8), ids, ("", "", ""), 3)
+    lengths = [
+        {len(text.split()) for text in pretrain.captions_for_clip(pool, np.arange(3), np.random.default_rng(seed))}
+        for seed in range(60)
+    ]
+    assert {2} in lengths and {3} in lengths  # "a disk", "a plain disk"
+    assert all(found in ({2}, {3}) or found <= {5, 6} for found in lengths)
+
+
+def test_tokens_are_mixed_with_other_pictures_at_the_same_spread():
+    values = np.random.default_rng(0).normal(size=(2000, 4, 8)).astype(np.float32)
+
+    class Plain(nn.Linear):
+        def standardised(self, tokens):
+            return tokens
+
+    given = denoiser.condition(
+        denoiser.Tokens(values, 0, Plain(1, 1)), np.arange(2000), torch.Generator().manual_seed(0)
+    )
+    flat, truth = given.flatten(1), torch.tensor(values).flatten(1)
+    dropped = flat.abs().sum(1) == 0
+    assert 0.07 < dropped.float().mean() < 0.13
+    same = (flat == truth).all(1)
+    assert 0.38 < same.float().mean() < 0.52  # half, less the dropped ones
+    mixed = flat[~dropped & ~same]
+    assert 0.95 < mixed.std() < 1.05
+    alike = torch.nn.functional.cosine_similarity(mixed, truth[~dropped & ~same])
+    assert alike.min() > 0.2 and alike.mean() > 0.85 and alike.mean() < 0.95
