@@ -28,8 +28,8 @@ def test_distinct_captions_give_distinct_ids_and_pictures():
     assert np.abs(pictures[0] - pictures[1]).mean() > 5  # of 255
 
 
-def test_assets_stay_within_40_mib():
-    assert sum(path.stat().st_size for path in mini_folder().parent.rglob("*") if path.is_file()) <= 40 * 2**20
+def test_assets_stay_within_40_mb():
+    assert sum(path.stat().st_size for path in mini_folder().parent.rglob("*") if path.is_file()) <= 40e6
 
 
 def test_both_conditioners_ship(tmp_path):
