@@ -33,5 +33,5 @@ def test_assets_stay_within_40_mb():
 
 
 def test_both_conditioners_ship(tmp_path):
-    for backbone, layer in (("mini", "2"), ("torchvision/squeezenet1_1", "features.9")):
+    for backbone, layer in (("mini", "1"), ("torchvision/squeezenet1_1", "features.9")):
         assert find_conditioner(backbone, layer, "grid:4", tmp_path).parent == mini_folder() / "conditioners"
