@@ -16,29 +16,33 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer(captions: list[str], vocab_size: int = 1600) -> CLIPTokenizer:
-    """A byte-pair tokenizer in CLIP's format, learned from the captions (deterministic)."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    """A byte-pair tokenizer in CLIP's format, learned from the captions; the same captions give the same tokenizer.
 
-    learner = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
-    learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
+    CLIP's last letter of a word carries ``</w>``. The trainer numbers such letters in another order every time it is
+    run, so they are learned as single private characters and renamed afterwards.
+    """
+    import json
+    import re
+
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
     alphabet = list("abcdefghijklmnopqrstuvwxyz0123456789'-.,")
+    last = {letter: chr(0xE000 + ord(letter)) for letter in alphabet}
+    words = [re.findall(r"\w+|[^\w\s]+", caption.lower()) for caption in sorted(set(captions))]
+    marked = [" ".join(word[:-1] + last.get(word[-1], word[-1]) for word in line) for line in words]
+    learner = Tokenizer(models.BPE(unk_token=END))
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        initial_alphabet=alphabet,
+        initial_alphabet=alphabet + list(last.values()),
         special_tokens=[START, END],
-        end_of_word_suffix="</w>",
         show_progress=False,
     )
-    learner.train_from_iterator(sorted(set(captions)), trainer)
-    import json
-
+    learner.train_from_iterator(marked, trainer)
+    back = str.maketrans({private: f"{letter}</w>" for letter, private in last.items()})
     model = json.loads(learner.to_str())["model"]
-    vocab = dict(model["vocab"])
-    for letter in alphabet:  # both forms of every letter, so that any word has ids
-        for form in (letter, f"{letter}</w>"):
-            vocab.setdefault(form, len(vocab))
-    return make_tokenizer(vocab, [tuple(pair) for pair in model["merges"]])
+    vocab = {token.translate(back): number for token, number in model["vocab"].items()}
+    return make_tokenizer(vocab, [(first.translate(back), second.translate(back)) for first, second in model["merges"]])
 
 
 def make_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> CLIPTokenizer:

@@ -119,6 +119,15 @@ def test_unreadable_photographs_are_refused(tmp_path):
         pictures.load_pool(PicturesConfig(rendered=1, photographs=[str(tmp_path / "a.jpg")]), tmp_path / "cache")
 
 
+def test_the_same_captions_give_the_same_tokenizer():
+    captions = [scene_of(name).caption for name in pictures.rendered_ids(460)]
+    tables = [tables_of(build_tokenizer(captions)) for _ in range(4)]
+    assert all(other == tables[0] for other in tables[1:])
+    assert len(set(tables[0][0].values())) == len(tables[0][0])
+    words = make_tokenizer(*[f(x) for f, x in zip((dict, lambda m: [tuple(p) for p in m]), tables[0], strict=True)])
+    assert words.tokenize("a large disk") == ["a</w>", "large</w>", "disk</w>"]
+
+
 def test_distinct_captions_have_distinct_ids():
     captions = [scene_of(f"{shape}-plain-fur-{i}").caption for i, shape in enumerate(SHAPES)]
     tokenizer = build_tokenizer(captions)
