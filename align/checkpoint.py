@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from align.config import Config, dump_yaml, load_config, set_key, to_dict
 from align.errors import UserError
 from align.files import read_tensors, save_tensors, write_atomic, write_json
@@ -32,6 +34,17 @@ class Run:
     study: str
     meta: dict[str, Any]
     path: Path
+
+    def predict(self, signals: np.ndarray) -> dict[str, np.ndarray]:
+        """``embeds`` (n, E) and, where the run has a token head, ``tokens`` (n, N, D) of trials (n, C, T) or (n, V).
+
+        Raises `UserError` for trials of another shape than the training ones, NaN and infinity.
+        """
+        from align.data.safe_load import require_finite
+
+        signals = np.asarray(signals, dtype=np.float32)
+        require_finite(signals, "signals")
+        return self.aligner.predict(signals)
 
 
 def save_run(

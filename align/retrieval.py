@@ -1,4 +1,4 @@
-"""Retrieval scores: ranks, top-k, both directions, chance, bootstrap interval, permutation p; CSLS apart.
+"""Retrieval scores: ranks, top-k, both directions, chance, bootstrap interval, permutation p.
 
 Conventions, the same everywhere in the project:
 
@@ -9,6 +9,9 @@ Conventions, the same everywhere in the project:
   says the same to everything scores chance.
 * A smaller pool is scored by formula, not by drawing: ``pool=P`` gives the expectation over all pools that hold the
   right candidate and P - 1 of the others (hypergeometric), so it adds no Monte-Carlo noise.
+
+Corrections that look at the whole test set live in `align.transductive`; ranks among more candidates than a matrix can
+hold in `align.ranks`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
+from align.transductive import csls
 
 _CHUNK = 2**21  # resampled indices held at once
 
@@ -56,11 +60,12 @@ def retrieve(
     """
     similarity, target_index, size = _checked(similarity, target_index, pool)
     better, equal = _beaten_by(similarity, target_index)
+    total = similarity.shape[1]
     matrix = top1_matrix(similarity, target_index, pool=pool)
-    thinning = (size - 1) / max(similarity.shape[1] - 1, 1)
+    thinning = (size - 1) / max(total - 1, 1)
     return {
-        "top1": float(_HitTable(similarity.shape[1], size, 1).expect(better, equal).mean()),
-        "top5": float(_HitTable(similarity.shape[1], size, 5).expect(better, equal).mean()),
+        "top1": float(expected_hits(better, equal, 1, candidates=total, pool=size).mean()),
+        "top5": float(expected_hits(better, equal, 5, candidates=total, pool=size).mean()),
         "median_rank": float(np.median(1 + (better + equal / 2) * thinning)),
         "n": len(target_index),
         "candidates": size,
@@ -99,17 +104,38 @@ def report(similarity: np.ndarray, target_index: np.ndarray | None = None, **opt
     return {**plain, "transductive": {"csls": together}}
 
 
-def csls(similarity: np.ndarray, k: int = 10) -> np.ndarray:
-    """Cross-domain similarity local scaling (Conneau et al. 2018, section 2.3, k = 10), (n, K) to (n, K).
+def expected_hits(
+    better: np.ndarray, equal: np.ndarray, k: int, *, candidates: int | None = None, pool: int | None = None
+) -> np.ndarray:
+    """(n,) chance that the right candidate is among the first ``k``, in [0, 1].
 
-    2 s(i, j) minus the mean similarity of row i to its k nearest columns and of column j to its k nearest rows: hubs
-    are held down. It looks at the whole test set, so its scores stand under ``transductive``, beside the plain ones.
+    ``better`` (n,) counts candidates above the right one, ``equal`` (n,) others tied with it: every order of the tied
+    ones is equally likely. With ``pool`` the mean over all pools of that size out of ``candidates``.
     """
-    similarity = np.asarray(similarity, dtype=np.float64)
-    rows = -np.sort(-similarity, axis=1)[:, :k].mean(axis=1, keepdims=True)
-    columns = -np.sort(-similarity, axis=0)[:k].mean(axis=0, keepdims=True)
-    corrected: np.ndarray = 2 * similarity - rows - columns
-    return corrected
+    better, equal = np.asarray(better), np.asarray(equal)
+    if pool is None or pool == candidates:
+        hits: np.ndarray = np.clip(k - better, 0, equal + 1) / (equal + 1)
+        return hits
+    if candidates is None or not 1 <= pool <= candidates:
+        raise UserError(f"pool={pool} must lie between 1 and the number of candidates, {candidates}")
+    return _HitTable(candidates, pool, k).expect(better, equal)
+
+
+def per_stimulus(similarity: np.ndarray) -> dict[str, dict[str, list[float]]]:
+    """Expected top-1 and top-5 hit and the rank of every stimulus, both ways; similarity (n, n), right on the diagonal.
+
+    It is what paired comparisons and intervals over stimuli of several runs are made of.
+    """
+    index = np.arange(len(similarity))
+    found = {}
+    for direction, values in (("brain_to_image", similarity), ("image_to_brain", similarity.T)):
+        better, equal = _beaten_by(values, index)
+        found[direction] = {
+            "top1": expected_hits(better, equal, 1).tolist(),
+            "top5": expected_hits(better, equal, 5).tolist(),
+            "rank": (1 + better + equal / 2).tolist(),
+        }
+    return found
 
 
 def top1_matrix(similarity: np.ndarray, target_index: np.ndarray, *, pool: int | None = None) -> np.ndarray:
@@ -162,10 +188,20 @@ def permutation_p(
     for matrix, weight in zip(matrices, _weights(matrices, weights), strict=True):
         n = len(matrix)
         observed += weight * np.diag(matrix).mean()
-        for rows in _chunks(n_perm, n):
-            pairing = rng.permuted(np.tile(np.arange(n), (rows.stop - rows.start, 1)), axis=1)
+        for rows, pairing in pairings(n, n_perm, rng):
             null[rows] += weight * matrix[np.arange(n), pairing].mean(axis=1)
-    return float((1 + np.sum(null >= observed - 1e-9)) / (1 + n_perm))
+    return p_value(observed, null)
+
+
+def pairings(n: int, n_perm: int, rng: np.random.Generator) -> Iterator[tuple[slice, np.ndarray]]:
+    """``n_perm`` random orders of n items in pieces of bounded size: which rows of the whole, and (rows, n) indices."""
+    for rows in _chunks(n_perm, n):
+        yield rows, rng.permuted(np.tile(np.arange(n), (rows.stop - rows.start, 1)), axis=1)
+
+
+def p_value(observed: float, null: np.ndarray) -> float:
+    """(1 + #>=) / (1 + B) of ``observed`` among the B values of ``null``; rounding errors do not break ties."""
+    return float((1 + np.sum(null >= observed - 1e-9)) / (1 + len(null)))
 
 
 class _HitTable:

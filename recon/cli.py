@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from align.errors import UserError
+from recon.commands import audit, evaluate_images, score, table
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -32,12 +33,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for a mistake of the user, 130 when interrupted."""
+    """Run one command; returns the exit code: 0 or the result's ``exit_code``, 2 for a mistake of the user, 130 when
+    interrupted."""
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
         if args.command != "info":
             _log_to_stderr()
-        show(args.function(args), args.json)
+        result = args.function(args)
+        show(result, args.json)
     except (UserError, OSError) as error:
         if args.debug:
             raise
@@ -48,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"recon {args.command}: interrupted; the same command continues from here", file=sys.stderr)
         return 130
-    return 0
+    return int(result.get("exit_code", 0))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -105,6 +108,14 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--backbones", nargs="+", metavar="BACKBONE", help="default: backbone.name")
 
     _add_run_commands(add)
+    for name, module, text in (
+        ("evaluate-images", evaluate_images, "picture metrics of anybody's reconstructions: folders or stacks"),
+        ("score", score, "retrieval scores of anybody's embeddings or score matrix, both directions"),
+        ("table", table, "the row for a paper: mean over subjects and seeds, interval, paired comparison"),
+        ("audit", audit, "look for leaks, memorisation and collapse; verdict in words with the evidence"),
+    ):
+        places = f"where the files of a run lie, i.e. {', '.join(PLACES)}" if module is audit else None
+        module.add_arguments(add(name, module.run, text, places))
     info = add("info", _info, "say what a run folder or a file is")
     info.add_argument("path", type=Path, metavar="RUN_OR_FILE")
     return parser
@@ -151,13 +162,13 @@ def _log_to_stderr() -> None:
 
 
 def show(result: Any, as_json: bool) -> None:
-    """Print a command's result: the whole object, or its plain entries line by line."""
+    """Print a command's result: the whole object, else its own ``text``, else its plain entries line by line."""
     import json
 
     if as_json:
-        print(json.dumps(result, indent=2, allow_nan=False))
+        print(json.dumps({key: value for key, value in result.items() if key != "text"}, indent=2, allow_nan=False))
         return
-    print("\n".join(_lines(result)))
+    print(result["text"] if "text" in result else "\n".join(_lines(result)))
 
 
 def _lines(result: Any, indent: str = "") -> list[str]:

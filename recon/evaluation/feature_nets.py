@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -78,8 +78,10 @@ _SQUEEZE1: _Weights = {
     "url": _PYTORCH,
     "drop": ("classifier",),
 }
+_VGG: _Weights = {"file": "vgg16-397923af.pth", "stem": "vgg16", "url": _PYTORCH, "drop": ("classifier", "avgpool")}
 _ALEX_TAPS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 11))
 _SQUEEZE_TAPS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 10, 11, 12))
+_VGG_TAPS = tuple(f"features.{i}" for i in (3, 8, 15, 22, 29))
 # LPIPS shifts and scales pictures in [-1, 1]; said for [0, 1] its constants are the ImageNet statistics.
 # With weights torchvision switches transform_input on; without it the official weights see wrongly scaled pictures.
 _inception = _torchvision("inception_v3", transform_input=True, aux_logits=True, init_weights=False)
@@ -89,7 +91,16 @@ NETWORKS: dict[str, Network] = {
     "alexnet_5": Network(_torchvision("alexnet"), "features.11", 256, **_ALEX),
     "inception": Network(_inception, "avgpool", 342, "inception_v3_google-0cc3c7bd.pth", "inception_v3", _PYTORCH),
     "effnet": Network(
-        _torchvision("efficientnet_b1"), "avgpool", 255, "efficientnet_b1-c27df63c.pth", "efficientnet_b1", _PYTORCH
+        _torchvision("efficientnet_b1"), "avgpool", 255, "efficientnet_b1-c27df63c.pth", "efficientnet_b1-", _PYTORCH
+    ),
+    # IMAGENET1K_V1, what `efficientnet_b1(weights=True)` of torchvision 0.13 loads
+    "effnet_v1": Network(
+        _torchvision("efficientnet_b1"),
+        "avgpool",
+        255,
+        "efficientnet_b1_rwightman-bac287d4.pth",
+        "efficientnet_b1_rwightman",
+        _PYTORCH,
     ),
     "swav": Network(
         _torchvision("resnet50"),
@@ -102,10 +113,12 @@ NETWORKS: dict[str, Network] = {
     ),
     "lpips_alex": Network(_torchvision("alexnet"), "", 256, **_ALEX, taps=_ALEX_TAPS),
     "lpips_squeeze": Network(_torchvision("squeezenet1_1"), "", 256, **_SQUEEZE1, taps=_SQUEEZE_TAPS),
+    "lpips_vgg": Network(_torchvision("vgg16"), "", 256, **_VGG, taps=_VGG_TAPS),
     "squeezenet1_0": Network(_torchvision("squeezenet1_0"), "features.12", 224, **_SQUEEZE0, pool=True),
     "squeezenet1_1": Network(_torchvision("squeezenet1_1"), "features.12", 224, **_SQUEEZE1, pool=True),
 }
-CLIP_REPOSITORY = "openai/clip-vit-large-patch14"
+CLIP_REPOSITORY, CLIP_SIZE = "openai/clip-vit-large-patch14", 224
+_WAY_OUT = "evaluate.weights_dir (--weights-dir), or set evaluate.download=true (--download)"
 _BATCH = 16
 
 
@@ -140,29 +153,41 @@ class FeatureNets:
 
     def features(self, name: str, images: torch.Tensor) -> np.ndarray:
         """Float32 (n, F) of pictures (n, 3, H, W) in [0, 1]; kept until `clear`, so targets are read once."""
-        import torch
-
         key = (name, hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest())
         if key not in self._known:
-            reader = self._reader(name)
-            rows = [reader(images[i : i + _BATCH]).flatten(1) for i in range(0, len(images), _BATCH)]
-            self._known[key] = torch.cat(rows).numpy()
+            size = self.size(name)
+            batches = (resize(enter(images[i : i + _BATCH]), size) for i in range(0, len(images), _BATCH))
+            self._known[key] = self.extract(name, batches)
         return self._known[key]
 
     def lpips(self, name: str, recons: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
         """LPIPS v0.1 of each pair at 256 x 256, (n,); Zhang et al. 2018, linear weights of the lpips package."""
+        size = self.size(name)
+        values = [
+            self.lpips_pairs(name, *(resize(enter(images[i : i + _BATCH]), size) for images in (recons, targets)))
+            for i in range(0, len(recons), _BATCH)
+        ]
+        return np.concatenate(values)
+
+    def lpips_pairs(self, name: str, recons: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+        """LPIPS of one batch (B, 3, S, S) at the size in which the pictures come, (B,)."""
         import torch
 
         reader, lins = self._reader(name), _lpips_lins(name.removeprefix("lpips_"))
-        values = []
-        for start in range(0, len(recons), _BATCH):
-            rows = slice(start, start + _BATCH)
-            total = torch.zeros(len(recons[rows]))
-            for a, b, lin in zip(reader.taps(recons[rows]), reader.taps(targets[rows]), lins, strict=True):
-                difference = (_channel_unit(a) - _channel_unit(b)) ** 2
-                total += (difference * lin).sum(1).mean(dim=(1, 2))
-            values.append(total)
-        return torch.cat(values).double().numpy()
+        total = torch.zeros(len(recons), dtype=torch.float64)
+        for a, b, lin in zip(reader.taps(recons), reader.taps(targets), lins, strict=True):
+            difference = (_channel_unit(a) - _channel_unit(b)) ** 2
+            total += (difference * lin).sum(1).mean(dim=(1, 2))
+        return total.numpy()
+
+    def size(self, name: str) -> int:
+        """Side in pixels of what the network reads in the standard protocol."""
+        return CLIP_SIZE if name == "clip" else NETWORKS[name].size
+
+    def extract(self, name: str, batches: Iterable[torch.Tensor]) -> np.ndarray:
+        """Float32 (n, F) of batches (B, 3, S, S) that already have the network's size; nothing is kept."""
+        reader = self._reader(name)
+        return np.concatenate([reader(batch).flatten(1).numpy() for batch in batches])
 
     def clear(self) -> None:
         """Forget networks and features."""
@@ -172,11 +197,11 @@ class FeatureNets:
     def _reader(self, name: str) -> _Reader:
         if name not in self._loaded:
             if name == "clip":
-                self._loaded[name] = _Reader(_clip_tower(self._find_clip()), "", 224, CLIP_STATS)
+                self._loaded[name] = _Reader(_clip_tower(self._find_clip()), "", CLIP_STATS)
             else:
                 spec = NETWORKS[name]
                 model = _load(spec, self._find(spec, name))
-                self._loaded[name] = _Reader(model, spec.node, spec.size, spec.stats, spec.pool, spec.taps)
+                self._loaded[name] = _Reader(model, spec.node, spec.stats, spec.pool, spec.taps)
         return self._loaded[name]
 
     def _find(self, spec: Network, name: str) -> Path:
@@ -201,9 +226,7 @@ class FeatureNets:
             cached.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(spec.url + spec.file, str(cached))
         if not cached.is_file():
-            raise WeightsMissing(
-                f"weights not available offline: put {spec.file} into evaluate.weights_dir, or evaluate.download=true"
-            )
+            raise WeightsMissing(f"weights not available offline: put {spec.file} into {_WAY_OUT}")
         return cached
 
     def _find_clip(self) -> Path:
@@ -218,7 +241,7 @@ class FeatureNets:
         except OSError as error:
             raise WeightsMissing(
                 f"weights not available offline: put {CLIP_REPOSITORY} (config.json, model.safetensors) as folder "
-                f"{CLIP_REPOSITORY.split('/')[1]} into evaluate.weights_dir, or evaluate.download=true"
+                f"{CLIP_REPOSITORY.split('/')[1]} into {_WAY_OUT}"
             ) from error
         return Path(found).parent
 
@@ -230,18 +253,18 @@ class _Reader:
         self,
         model: Any,
         node: str,
-        size: int,
         stats: tuple[tuple[float, float, float], tuple[float, float, float]],
         pool: bool = False,
         taps: tuple[str, ...] = (),
     ) -> None:
-        self.model, self.node, self.size, self.stats, self.pool, self.names = model, node, size, stats, pool, taps
+        self.model, self.node, self.pool, self.names = model, node, pool, taps
+        self.mean, self.std = (np.asarray(values, np.float32).reshape(1, 3, 1, 1) for values in stats)
         self._seen: dict[str, Any] = {}
         for name in {node, *taps} - {""}:
             model.get_submodule(name).register_forward_hook(self._keep(name))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Output of the node (of the whole model where it is "") for pictures (B, 3, H, W) in [0, 1]."""
+        """Output of the node (of the whole model where it is "") for pictures (B, 3, S, S) in [0, 1]."""
         output = self._run(images)
         value = self._seen[self.node] if self.node else output
         return value.mean(dim=(2, 3)) if self.pool else value
@@ -254,9 +277,8 @@ class _Reader:
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         import torch
 
-        mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in self.stats)
         with torch.inference_mode():
-            output: torch.Tensor = self.model((resize(enter(images), self.size) - mean) / std)
+            output: torch.Tensor = self.model((images - torch.from_numpy(self.mean)) / torch.from_numpy(self.std))
         return output
 
     def _keep(self, name: str) -> Callable[[Any, Any, Any], None]:

@@ -35,17 +35,40 @@ def two_way(recon_features: np.ndarray, target_features: np.ndarray) -> np.ndarr
     all pairs, features flattened, a tie is a failure. The score is the mean. A decoder that only knows which of k
     equally frequent categories was shown already reaches `category_ceiling(k)`.
     """
-    n = len(recon_features)
-    return (n - 1 - _not_worse(correlations(recon_features, target_features))) / (n - 1)
+    return two_way_of(correlations(recon_features, target_features))
 
 
 def n_way(recon_features: np.ndarray, target_features: np.ndarray, n_candidates: int) -> np.ndarray:
-    """Chance that the own target wins among ``n_candidates`` true pictures drawn at random, in closed form: (n,).
+    """Chance that the own target wins among ``n_candidates`` true pictures drawn at random, in closed form: (n,)."""
+    return n_way_of(correlations(recon_features, target_features), n_candidates)
 
-    With m better or equal distractors among n - 1: C(n - 1 - m, k - 1) / C(n - 1, k - 1).
+
+def two_way_of(r: np.ndarray, within: np.ndarray | None = None) -> np.ndarray:
+    """`two_way` from correlations r (n, n) of targets (rows) with reconstructions (columns): (n,).
+
+    ``r.T`` gives the other convention, reconstructions as distractors. ``within``: category of each stimulus (n,);
+    only distractors of the own category count then, NaN where there are none.
     """
-    n = len(recon_features)
-    m = _not_worse(correlations(recon_features, target_features))
+    n = len(r)
+    if within is None:
+        return (n - 1 - _not_worse(r)) / (n - 1)
+    same = np.asarray(within)[:, None] == np.asarray(within)[None]
+    others = same.sum(axis=0) - 1
+    lost = ((r >= np.diagonal(r)[None] - _TIE) & same).sum(axis=0) - 1
+    share: np.ndarray = np.where(others > 0, 1 - lost / np.maximum(others, 1), np.nan)
+    return share
+
+
+def n_way_of(r: np.ndarray, n_candidates: int) -> np.ndarray:
+    """`n_way` from correlations r (n, n), targets in rows: expected top-1 among ``n_candidates``, (n,).
+
+    The expectation over all sets of k - 1 distractors drawn without replacement: with m better or equal distractors
+    among n - 1 it is C(n - 1 - m, k - 1) / C(n - 1, k - 1). Chance 1 / k; ``n_candidates`` = 2 is `two_way_of`.
+    """
+    n = len(r)
+    if not 2 <= n_candidates <= n:
+        raise ValueError(f"{n_candidates} candidates of {n} pictures; give 2 to {n}")
+    m = _not_worse(r)
     k = n_candidates - 1
     possible = n - 1 - m >= k
     safe = np.where(possible, m, 0)
@@ -56,6 +79,17 @@ def n_way(recon_features: np.ndarray, target_features: np.ndarray, n_candidates:
 def category_ceiling(k: int) -> float:
     """Two-way score of knowing nothing but which of k equally frequent categories was shown: 1 - 1 / (2 k)."""
     return 1 - 1 / (2 * k)
+
+
+def category_knowledge(labels: np.ndarray) -> float:
+    """What knowing the category, and guessing inside it, is worth in two-way for these labels (n,).
+
+    Distractors of another category are beaten, those of the own one half of the time. For k equally frequent
+    categories and many stimuli this is `category_ceiling(k)`.
+    """
+    _, own, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    n = len(own)
+    return float(1 - (counts[own] - 1).mean() / (2 * (n - 1)))
 
 
 def _not_worse(r: np.ndarray) -> np.ndarray:

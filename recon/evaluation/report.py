@@ -142,7 +142,8 @@ def _retrieval(behind: Behind, settings: EvaluateConfig) -> tuple[dict[str, Any]
     best = np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
     retrieved = {ids[i]: [ids[k] for k in best[i]] for i in range(len(ids))}
     rank = {stimulus_id: float(value) for stimulus_id, value in zip(ids, ranks, strict=True)}
-    return {"n_stimuli": len(ids), "retrieval": part}, {"retrieved": retrieved, "rank": rank}
+    each = {"ids": ids, **retrieval.per_stimulus(similarity)}
+    return {"n_stimuli": len(ids), "retrieval": part}, {"retrieved": retrieved, "rank": rank, "per_stimulus": each}
 
 
 def _pictures(

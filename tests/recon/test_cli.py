@@ -30,6 +30,10 @@ COMMANDS = (
     "evaluate",
     "gallery",
     "pretrain",
+    "evaluate-images",
+    "score",
+    "table",
+    "audit",
     "info",
 )
 

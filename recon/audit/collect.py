@@ -1,0 +1,176 @@
+"""What can be audited from a run folder of this project, or from the folder of a sweep.
+
+Nothing is trained, predicted or written in the run; the embeds of its pictures come from the targets cache, which is
+filled where it is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.errors import UserError
+from align.files import read_json
+from recon.audit.checks import Material, PictureSet, Samples
+from recon.audit.selection import Choice
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+    from recon.evaluation.recordings import Behind
+
+_ENTRIES = 512  # entries of a trial that are kept, as in recon.audit.signals
+
+
+def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Material, str]:
+    """Material of a run or sweep folder, and one line that says what it is.
+
+    ``overrides``: ``study.root=...``, ``cache_dir=...``, ``backbone.weights=...`` of a run whose files have moved.
+    What cannot be read is noted under ``missing``. Raises `UserError` when the folder is neither.
+    """
+    path = Path(path)
+    if (path / "choice.json").is_file():
+        return from_sweep(path), f"sweep {path}"
+    from align.checkpoint import load_run
+    from align.config import set_key
+    from recon.cli import PLACES
+
+    run = load_run(path)
+    for pair in overrides:
+        key, _, value = pair.partition("=")
+        if key not in PLACES:
+            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can")
+        set_key(run.config, key, value)
+    return from_run(run), f"run {path}: study {run.study}, subject {run.subject}, layer {run.config.target.layer}"
+
+
+def from_run(run: Run) -> Material:
+    """Split and categories from split.json; pictures, recordings and embeds through the study; declarations."""
+    from recon.evaluation.recordings import Behind
+
+    material, behind = Material(), Behind(run)
+    _add_split(material, read_json(run.path / "split.json"))
+    material.declared = _declared(run)
+    _try(material, "pictures", lambda: _add_pictures(material, behind))
+    _try(material, "signals", lambda: _add_signals(material, behind))
+    _try(material, "embeds", lambda: _add_embeds(material, behind))
+    _try(material, "reconstructions", lambda: _add_reconstructions(material, behind))
+    return material
+
+
+def from_sweep(folder: Path) -> Material:
+    """The choice of a sweep: mean validation score of every layer, test scores of those that were refitted."""
+    stored = read_json(folder / "choice.json")
+    rows = []
+    if (folder / "sweep.csv").is_file():
+        with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
+            rows = [
+                row for row in csv.DictReader(file) if row["direction"] == "brain_to_image" and row["split"] == "test"
+            ]
+    material = Material(declared={"layer": stored["criterion"]})
+    for curve in stored["curves"]:
+        layers = list(curve["validation_top1"])
+        mine = [row for row in rows if (row["backbone"], row["encoder"]) == (curve["backbone"], curve["encoder"])]
+        scores = [[float(row["top1"]) for row in mine if row["layer"] == layer] for layer in layers]
+        test = np.array([np.mean(found) if found else np.nan for found in scores])
+        validation = np.array([curve["validation_top1"][layer] for layer in layers])
+        name = f"layer of {curve['backbone']} for {curve['encoder']}"
+        material.choices.append(Choice(name, test, validation, layers.index(curve["chosen"])))
+    return material
+
+
+def _try(material: Material, name: str, read: Callable[[], None]) -> None:
+    try:
+        read()
+    except (UserError, OSError) as error:
+        material.missing[name] = " ".join(str(error).split())
+
+
+def _add_split(material: Material, split: dict[str, Any]) -> None:
+    train, test = split["train"], split["test"]
+    material.train_ids, material.test_ids = train["ids"], test["ids"]
+    material.train_pictures = PictureSet(tuple(train["ids"]), tuple(train["hashes"]), None)
+    material.test_pictures = PictureSet(tuple(test["ids"]), tuple(test["hashes"]), None)
+    if any(train["concepts"]) and any(test["concepts"]):
+        material.train_labels, material.test_labels = train["concepts"], test["concepts"]
+
+
+def _declared(run: Run) -> dict[str, str]:
+    path = run.path / f"report_sub-{run.subject}.json"
+    report = read_json(path) if path.is_file() else {}
+    declared = {
+        "layer": report.get("layer_chosen_on") or run.config.target.chosen_on,
+        "epoch": report.get("epoch_chosen_on") or "",
+    }
+    metrics = run.path / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    names = {name for line in lines if line.startswith("{") and line.endswith("}") for name in json.loads(line)}
+    if read := sorted(name for name in names if name.startswith("test")):
+        declared["training log"] = f"test scores were read while training ({', '.join(read)} in metrics.jsonl)"
+    return declared
+
+
+def _add_pictures(material: Material, behind: Behind) -> None:
+    from align.data.splits import thumbnails
+
+    stimuli, row = behind.recording.stimuli, behind.row
+    for name in ("train_pictures", "test_pictures"):
+        part = getattr(material, name)
+        thumbs = thumbnails(np.asarray(stimuli.load(row[stimulus_id])) for stimulus_id in part.ids)
+        hashes = tuple(stimuli.hashes[row[stimulus_id]] for stimulus_id in part.ids)
+        setattr(material, name, PictureSet(part.ids, hashes, thumbs))
+
+
+def _add_signals(material: Material, behind: Behind) -> None:
+    for name, trials in (("train_signals", behind.recording.train), ("test_signals", behind.recording.test)):
+        flat = trials.x.reshape(len(trials), -1)
+        width = flat.shape[1]
+        setattr(material, name, flat[:, np.unique(np.linspace(0, width - 1, min(width, _ENTRIES)).astype(int))])
+
+
+def _add_embeds(material: Material, behind: Behind) -> None:
+    """Stored predictions only: an audit trains and predicts nothing."""
+    from recon.predict import predictions_path, read_predictions
+
+    path = predictions_path(behind.run, "test")
+    if not path.is_file():
+        raise UserError(f"no predictions at {str(path)!r}; run recon predict --subject {behind.run.subject}")
+    predictions = read_predictions(path)
+    material.brain, material.brain_ids = predictions.embeds.astype(np.float64), predictions.ids
+    concepts = dict(zip(material.test_ids or (), material.test_labels or (), strict=False))
+    if all(concepts.get(name) for name in predictions.ids):
+        material.labels = [concepts[name] for name in predictions.ids]
+    rows = [behind.row[name] for name in predictions.ids]
+    material.images = behind.picture_embeds(rows).astype(np.float64)
+    material.image_ids = [behind.recording.stimuli.ids[i] for i in rows]
+    train = np.unique(behind.recording.train.stimulus)
+    material.train_embeds = behind.picture_embeds(train).astype(np.float64)
+
+
+def _add_reconstructions(material: Material, behind: Behind) -> None:
+    """The published sample is the one of the lowest seed (what `recon evaluate` scores); the others are its rivals."""
+    from align.data.safe_load import decode_image
+    from align.data.splits import thumbnails
+    from recon.audit.picture_files import rowwise
+    from recon.evaluation.pictures import find_folders, lowest_seed, read_seed
+    from recon.generate import read_index
+
+    folder = find_folders(behind.run).reconstructions
+    published = lowest_seed(folder)
+    seeds = sorted({int(row["seed"]) for row in read_index(folder)})
+    index = {seed: read_seed(folder, seed) for seed in seeds}
+    ids = [name for name in index[published] if name in behind.row]
+    targets = thumbnails(np.asarray(behind.recording.stimuli.load(behind.row[name])) for name in ids)
+
+    def shown(seed: int) -> np.ndarray:
+        return thumbnails(decode_image(folder / index[seed][name]["file"]) for name in ids)
+
+    material.shown = (shown(published), targets)
+    full = [seed for seed in seeds if set(ids) <= set(index[seed])]
+    if len(full) > 1:
+        stack = np.stack([shown(seed) for seed in full], axis=1)
+        material.samples = Samples(rowwise(stack, targets), np.full(len(ids), full.index(published)))

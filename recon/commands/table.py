@@ -1,0 +1,58 @@
+"""`recon table`: the row for a paper out of many runs or score files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Grammar of ``recon table``."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or file of recon score --out")
+    parser.add_argument("--by", default="", help="further rows per subject, seed, or subject,seed under each mean")
+    parser.add_argument(
+        "--paired", nargs="+", type=Path, metavar="RUN", help="base to compare with, stimulus by stimulus"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of resampling")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--latex", action="store_true", help="LaTeX (booktabs) instead of Markdown")
+    form.add_argument("--csv", action="store_true", help="CSV in full precision")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """``rows`` (see `recon.evaluation.aggregate.rows`), ``notes``, and the table as ``text``.
+
+    Raises `UserError` when a file is no result, or the base has other subjects or stimuli.
+    """
+    from recon.evaluation.aggregate import ENOUGH_SUBJECTS, MIN_SUBJECTS, grouped, load_results, rows
+    from recon.evaluation.paired import compare
+    from recon.evaluation.table_formats import comma_separated, latex, markdown
+
+    by = [axis.strip() for axis in args.by.split(",") if axis.strip()]
+    results = load_results(args.runs)
+    table = rows(results, by, seed=args.seed)
+    if args.paired:
+        base = load_results(args.paired)
+        for method, members in grouped(results, lambda result: result.method).items():
+            row = next(row for row in table if row["method"] == method)
+            row["paired"] = compare(members, base, seed=args.seed)
+        table += [{**row, "method": f"{row['method']} (base)"} for row in rows(base, seed=args.seed)]
+    notes = []
+    if any(row["subjects"] < MIN_SUBJECTS for row in table):
+        notes.append(
+            f"fewer than {MIN_SUBJECTS} subjects: intervals are over stimuli and say nothing of other subjects"
+        )
+    if any(MIN_SUBJECTS <= row["subjects"] < ENOUGH_SUBJECTS and row["interval_over"] == "subjects" for row in table):
+        notes.append(f"an interval over fewer than {ENOUGH_SUBJECTS} subjects is too narrow; show every subject (--by)")
+    if any(row["interval_over"] == "none" for row in table):
+        notes.append("no interval where values per stimulus are not stored; score again to have them")
+    if any(isinstance(row["candidates"], list) for row in table):
+        notes.append("scores among different numbers of candidates were averaged")
+    if args.csv:
+        text = comma_separated(table)
+    else:
+        text = (latex if args.latex else markdown)(table)
+        mark = "% " if args.latex else ""
+        text = "\n".join([text, *([""] if notes and not args.latex else []), *(mark + note for note in notes)])
+    return {"rows": table, "notes": notes, "text": text}

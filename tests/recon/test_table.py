@@ -1,0 +1,203 @@
+"""`recon table`: means, intervals over subjects and stimuli, paired comparison, formats; real THINGS-EEG2 seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from align import retrieval
+from align.errors import UserError
+from align.files import write_json
+from recon import cli
+from recon.evaluation.aggregate import load_results, rows, subject_interval
+from recon.evaluation.paired import compare
+from recon.score import score_matrix
+from tests.conftest import shared_path
+
+TOP1 = "brain_to_image.top1"
+
+
+def _store(path: Path, matrix: np.ndarray, **labels: Any) -> Path:
+    """What ``recon score --out`` writes."""
+    result = score_matrix(matrix, n_boot=50, n_perm=49, transductive=False)
+    write_json(path, {"schema": 1, "kind": "score", "name": None, "subject": None, "seed": None, **labels, **result})
+    return path
+
+
+def _matrix(n: int, signal: float, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, n)) + signal * np.eye(n)
+
+
+def _table(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    assert cli.main(["table", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def test_ten_real_seeds_in_one_row_and_clip_against_dinov2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    matrices = load_file(shared_path("data/things_eeg2_scores") / "scores_200x200.safetensors")
+    clip = [
+        _store(tmp_path / f"clip{s}.json", matrices[f"vitl_image_seed{s}"], name="CLIP", subject="08", seed=s)
+        for s in range(10)
+    ]
+    dino = [
+        _store(tmp_path / f"dino{s}.json", matrices[f"dinov2_da2_seed{s}"], name="DINOv2", subject="08", seed=s)
+        for s in range(3)
+    ]
+    found = json.loads(_table(capsys, *clip, "--json"))["rows"]
+    assert len(found) == 1
+    row = found[0]
+    hits = np.array(
+        [np.argmax(matrices[f"vitl_image_seed{s}"], axis=1) == np.arange(200) for s in range(10)], dtype=float
+    )
+    assert row["metrics"][TOP1]["value"] == pytest.approx(hits.mean()) == pytest.approx(0.2745, abs=1e-9)
+    low, high = row["metrics"][TOP1]["ci95"]
+    half = 1.96 * hits.mean(axis=0).std() / np.sqrt(200)  # seeds are no further stimuli
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+    assert (row["seeds"], row["n"], row["interval_over"]) == (10, 200, "stimuli")
+
+    paired = json.loads(_table(capsys, *clip, "--paired", *dino, "--json"))["rows"][0]["paired"][TOP1]
+    base = np.array([np.argmax(matrices[f"dinov2_da2_seed{s}"], axis=1) == np.arange(200) for s in range(3)])
+    gap = hits.mean(axis=0) - base.mean(axis=0)
+    assert paired["difference"] == pytest.approx(gap.mean())
+    half = 1.96 * gap.std() / np.sqrt(200)
+    assert paired["ci95"] == pytest.approx([gap.mean() - half, gap.mean() + half], abs=0.01)
+    assert paired["p"] < 0.05 and paired["n"] == 200
+    text = _table(capsys, *clip, "--paired", *dino)
+    assert "| CLIP | 1 | 10 | 200 | 200 |" in text and "(chance 0.005)" in text and "DINOv2 (base)" in text
+
+
+def test_mean_over_seeds_then_subjects_with_an_interval_over_subjects(tmp_path: Path) -> None:
+    values: dict[str, list[float]] = {}
+    for subject in range(4):
+        for seed in range(1 + subject % 2):  # uneven: a subject with more seeds weighs no more
+            matrix = _matrix(30, 1.0 + subject, 10 * subject + seed)
+            _store(tmp_path / f"{subject}{seed}.json", matrix, name="m", subject=f"0{subject}", seed=seed)
+            values.setdefault(f"0{subject}", []).append(retrieval.both_directions(matrix)["brain_to_image"]["top1"])
+    results = load_results(sorted(tmp_path.glob("*.json")))
+    total, *broken = rows(results, ["subject"])
+    means = [float(np.mean(part)) for part in values.values()]
+    assert total["metrics"][TOP1]["value"] == pytest.approx(np.mean(means))
+    assert total["interval_over"] == "subjects" and (total["subjects"], total["seeds"]) == (4, 2)
+    assert total["metrics"][TOP1]["ci95"] == subject_interval(np.array(means))
+    assert min(means) - 1e-9 <= total["metrics"][TOP1]["ci95"][0] < np.mean(means) < total["metrics"][TOP1]["ci95"][1]
+    assert [row["subject"] for row in broken] == ["00", "01", "02", "03"]
+    assert [row["metrics"][TOP1]["value"] for row in broken] == pytest.approx(means)
+    assert {row["interval_over"] for row in broken} == {"stimuli"}
+    assert len(rows(results, ["subject", "seed"])) == 1 + len(results)
+    with pytest.raises(UserError, match="not 'layer'"):
+        rows(results, ["layer"])
+
+
+def test_interval_over_subjects_covers_the_truth() -> None:
+    """2,000 experiments with 10 subjects, so that the share itself is known to .005; plain percentiles cover .90."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2000):
+        low, high = subject_interval(0.3 + 0.1 * rng.normal(size=10), n_boot=1000)
+        inside += low <= 0.3 <= high
+    assert 0.93 <= inside / 2000 <= 0.97
+
+
+def test_stimuli_of_subjects_who_saw_other_pictures_are_independent_groups(tmp_path: Path) -> None:
+    """Two subjects, same hits: with shared pictures they are one sample, with own pictures twice the sample."""
+    matrix = _matrix(60, 2.0, 0)
+    widths = []
+    for names in (("p", "p"), ("p", "q")):
+        paths = []
+        for subject, letter in enumerate(names):
+            path = _store(tmp_path / f"{letter}{subject}.json", matrix, name="m", subject=str(subject), seed=0)
+            content = json.loads(path.read_text())
+            content["per_stimulus"]["ids"] = [f"{letter}{i}" for i in range(60)]
+            write_json(path, content)
+            paths.append(path)
+        low, high = rows(load_results(paths))[0]["metrics"][TOP1]["ci95"]
+        widths.append(high - low)
+    assert widths[1] / widths[0] == pytest.approx(np.sqrt(0.5), rel=0.15)
+
+
+def test_paired_null_and_faults(tmp_path: Path) -> None:
+    base = load_results([_store(tmp_path / "a.json", _matrix(40, 1.5, 0), name="a", subject="1")])
+    same = compare(base, base)[TOP1]
+    assert (same["difference"], same["ci95"], same["p"]) == (0, [0, 0], 1)
+    other = load_results([_store(tmp_path / "b.json", _matrix(40, 1.5, 1), name="b", subject="2")])
+    with pytest.raises(UserError, match="the base has subjects 1, b has 2"):
+        compare(other, base)
+    smaller = load_results([_store(tmp_path / "c.json", _matrix(39, 1.5, 1), name="c", subject="1")])
+    with pytest.raises(UserError, match="39 and 40, 39 in common"):
+        compare(smaller, base)
+    smaller[0].stimuli.clear()
+    with pytest.raises(UserError, match=r"c\.json' has no values per stimulus"):
+        compare(smaller, base)
+
+
+def _run_folder(path: Path, matrix: np.ndarray, subject: str, seed: int, *, each: bool = True) -> Path:
+    """A run as `recon evaluate` leaves it, as far as the table reads it."""
+    ids = [f"s{i}" for i in range(len(matrix))]
+    part = retrieval.report(matrix, n_boot=50, n_perm=49)
+    head = {"schema": 1, "study": "study", "subject": subject, "seed": seed, "run": f"{subject}{seed}"}
+    metric = np.random.default_rng(seed).random(len(ids))
+    pictures = {"PixCorr": {"value": float(metric.mean()), "better": "higher", "n": len(ids)}}
+    report = {**head, "backbone": "net", "layer": "3", "encoder": "ridge", "n_stimuli": len(ids), "retrieval": part}
+    write_json(path / f"report_sub-{subject}.json", {**report, "reconstruction": pictures})
+    stimuli: dict[str, Any] = {"run": head["run"], "ids": ids, "scores": {"PixCorr": metric.tolist()}}
+    if each:
+        stimuli["per_stimulus"] = {"ids": ids, **retrieval.per_stimulus(matrix)}
+    write_json(path / f"stimuli_sub-{subject}.json", stimuli)
+    return path
+
+
+def test_run_folders_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for subject in ("01", "02"):
+        _run_folder(tmp_path / "runs" / f"sub-{subject}", _matrix(25, 2.0, int(subject)), subject, 0)
+    found = json.loads(_table(capsys, tmp_path / "runs", "--json"))
+    row = found["rows"][0]
+    assert row["method"] == "study ridge net 3" and row["subjects"] == 2 and row["n"] == 25
+    assert row["metrics"]["PixCorr"]["ci95"][0] < row["metrics"]["PixCorr"]["value"] < 0.9
+    assert "fewer than 3 subjects" in found["notes"][0]
+
+    words = [tmp_path / "runs", "--by", "subject,seed", "--paired", tmp_path / "runs"]
+    lines = _table(capsys, *words).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 + 1 + 2 + 1 and len({line.count("|") for line in table}) == 1
+    assert "subject 01, seed 0" in table[3] and "PixCorr" in table[0]
+    read = list(csv.DictReader(io.StringIO(_table(capsys, *words, "--csv"))))
+    assert [line["subject"] for line in read] == ["", "01", "02", ""]
+    assert float(read[0][TOP1]) == row["metrics"][TOP1]["value"]
+    assert float(read[0][f"{TOP1}_low"]) == row["metrics"][TOP1]["ci95"][0]
+    assert float(read[0][f"{TOP1}_difference"]) == 0 and float(read[0][f"{TOP1}_chance"]) == 1 / 25
+    tex = _table(capsys, *words, "--latex")
+    body = [line for line in tex.splitlines() if line.endswith(r"\\")]
+    assert len(body) == 5 and len({line.count(" & ") for line in body}) == 1
+    assert r"brain\_to\_image.top1 $\uparrow$" in tex and tex.startswith(r"\begin{tabular}")
+
+
+def test_old_runs_without_values_per_stimulus_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _run_folder(tmp_path / "run", _matrix(20, 2.0, 0), "01", 0, each=False)
+    found = json.loads(_table(capsys, folder, "--json"))["rows"][0]
+    assert found["metrics"][TOP1]["ci95"] is None
+    assert found["metrics"]["PixCorr"]["ci95"] is not None
+
+
+def test_unlabelled_files_are_repeats_and_labelled_twins_are_refused(tmp_path: Path) -> None:
+    plain = [_store(tmp_path / f"{i}.json", _matrix(10, 2.0, i)) for i in range(3)]
+    row = rows(load_results(plain))[0]
+    assert (row["method"], row["subjects"], row["seeds"]) == ("scores", 1, 3)
+    twins = [_store(tmp_path / f"t{i}.json", _matrix(10, 2.0, i), name="m", subject="01", seed=0) for i in range(2)]
+    with pytest.raises(UserError, match="both m, subject 01, seed 0"):
+        load_results(twins)
+
+
+def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "other.json").write_text('{"schema": 1}')
+    (tmp_path / "empty").mkdir()
+    for word, told in (("absent", "does not exist"), ("empty", "no report_sub"), ("other.json", "neither a report")):
+        assert cli.main(["table", str(tmp_path / word)]) == 2
+        error = capsys.readouterr().err.strip()
+        assert told in error and "\n" not in error
