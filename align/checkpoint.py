@@ -35,16 +35,26 @@ class Run:
     meta: dict[str, Any]
     path: Path
 
-    def predict(self, signals: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(self, signals: Any) -> dict[str, np.ndarray]:
         """``embeds`` (n, E) and, where the run has a token head, ``tokens`` (n, N, D) of trials (n, C, T) or (n, V).
 
-        Raises `UserError` for trials of another shape than the training ones, NaN and infinity.
+        ``signals``: raw, as the study holds them; array, CPU tensor or nested lists. Repetitions are not averaged.
+        Raises `UserError` for trials of another shape than the training ones, text, NaN and infinity.
         """
         from align.data.safe_load import require_finite
 
-        signals = np.asarray(signals, dtype=np.float32)
-        require_finite(signals, "signals")
-        return self.aligner.predict(signals)
+        try:
+            array = np.asarray(signals, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"signals are no array of numbers ({error}); pass (n, ...) with one trial per row"
+            ) from error
+        shape = self.aligner.in_shape
+        if array.shape[1:] != shape or array.ndim == 0:
+            rows = ", ".join(map(str, shape))
+            raise UserError(f"signals have shape {array.shape}, this run takes trials of {shape}; pass (n, {rows})")
+        require_finite(array, "signals")
+        return self.aligner.predict(array)
 
 
 def save_run(

@@ -76,7 +76,7 @@ def unit_rows(x: np.ndarray, what: str, first: int = 0) -> np.ndarray:
 
     Raises `UserError` naming the row (counted from ``first``) that holds NaN or infinity.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = np.ascontiguousarray(x, dtype=np.float64)  # the order of additions follows the layout
     norm = np.sqrt((x * x).sum(axis=1, keepdims=True))
     bad = ~np.isfinite(x).all(axis=1)
     if bad.any():
@@ -110,7 +110,11 @@ def _contest(
 
 
 def _float32_error(width: int) -> float:
-    """What float32 may be off by in a cosine of ``width`` terms: 8 sqrt(E) u (Higham & Mary 2019, probabilistic)."""
+    """What float32 may be off by in a cosine of ``width`` terms; in trials with normal, positive and nearly equal
+    entries, width 8 to 65,536, errors were at most a tenth of it.
+
+    Rounding errors of a sum grow like sqrt(width) with high probability (Higham & Mary 2019).
+    """
     return float((8 * np.sqrt(width) + 8) * 2.0**-24)
 
 

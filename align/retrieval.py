@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
+from align.ranks import unit_rows
 from align.transductive import csls
 
 _CHUNK = 2**21  # resampled indices held at once
@@ -35,7 +36,7 @@ def scores(embeds: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """
     if embeds.ndim != 2 or candidates.ndim != 2 or embeds.shape[1] != candidates.shape[1]:
         raise UserError(f"embeds {embeds.shape} and candidates {candidates.shape} must be (n, E) and (K, E)")
-    return _unit(embeds, "embeds") @ _unit(candidates, "candidates").T
+    return unit_rows(embeds, "embeds") @ unit_rows(candidates, "candidates").T
 
 
 def retrieve(
@@ -253,14 +254,6 @@ def _checked(similarity: np.ndarray, target_index: np.ndarray, pool: int | None)
     if not 1 <= size <= candidates:
         raise UserError(f"pool={size} must lie between 1 and the number of candidates, {candidates}")
     return similarity, target_index, size
-
-
-def _unit(x: np.ndarray, what: str) -> np.ndarray:
-    x = np.asarray(x, dtype=np.float64)
-    if not np.isfinite(x).all():
-        raise UserError(f"{what} hold {int((~np.isfinite(x)).sum())} NaN or infinite values; cannot compare")
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norm > 0, norm, 1.0)
 
 
 def _weights(groups: Sequence[np.ndarray], weights: Sequence[float] | None) -> np.ndarray:

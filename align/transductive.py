@@ -24,16 +24,24 @@ def csls(similarity: np.ndarray, k: int = 10) -> np.ndarray:
     return corrected
 
 
-def sinkhorn(similarity: np.ndarray, *, sharpness: float = 10.0, n_iter: int = 50) -> np.ndarray:
+def sinkhorn(similarity: np.ndarray, *, sharpness: float | None = None, n_iter: int = 50) -> np.ndarray:
     """Log of the matrix with equal row sums and equal column sums nearest to exp(sharpness z), (n, K) to (n, K).
 
-    z = similarity over its standard deviation, so scores of any unit are treated alike. Alternating normalisation in
-    the log domain (Sinkhorn & Knopp 1967; as entropic transport Cuturi 2013, algorithm 1): every picture gets the same
-    mass, so hubs are held down. ``sharpness`` and ``n_iter`` are fixed constants, not tuned on any test set. A
-    constant matrix stays constant. The last step is a row step: rows sum to 1, columns to n / K nearly.
+    z = similarity without its row and column means, over the standard deviation of what is left: scores of any unit
+    are treated alike. Alternating normalisation in the log domain (Sinkhorn & Knopp 1967; as entropic transport
+    Cuturi 2013, algorithm 1): every picture gets the same mass, so hubs are held down. The last step is a row step:
+    rows sum to 1, columns to n / K nearly. A matrix of row and column effects alone becomes constant.
+
+    ``sharpness`` None takes `sharpness_of`, which knows the number of candidates and nothing else, so that it cannot
+    be picked on a test set.
     """
     similarity = np.asarray(similarity, dtype=np.float64)
-    log = sharpness * similarity / (similarity.std() or 1.0)
+    sharpness = sharpness_of(similarity.shape[1]) if sharpness is None else sharpness
+    centred = similarity - similarity.mean(axis=0) - similarity.mean(axis=1, keepdims=True) + similarity.mean()
+    spread = centred.std()
+    if spread <= 1e-9 * np.abs(similarity).max():  # rounding errors of the means: nothing is left
+        return np.full(similarity.shape, -np.log(similarity.shape[1]))
+    log = sharpness * centred / spread
     shift = np.log(log.shape[0] / log.shape[1])
     for _ in range(n_iter):
         log = log - _log_sum(log, axis=0) + shift
@@ -41,19 +49,34 @@ def sinkhorn(similarity: np.ndarray, *, sharpness: float = 10.0, n_iter: int = 5
     return log
 
 
-def hungarian(similarity: np.ndarray) -> np.ndarray:
+def sharpness_of(candidates: int) -> float:
+    """sqrt(2 ln K), in standard deviations of the scores.
+
+    For normal scores of equal spread, those of right pairs raised by d standard deviations, a row's posterior over
+    its candidates is softmax(d z); and sqrt(2 ln K) is where the highest of K wrong scores lies for large K. So it is
+    the right sharpness for a decoder at the edge of finding the right one among K.
+    """
+    return float(np.sqrt(2 * np.log(max(candidates, 2))))
+
+
+def hungarian(similarity: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """(n,) column given to each row by the one-to-one assignment of the greatest total similarity (n, K), n <= K.
 
     Kuhn 1955; solved by ``scipy.optimize.linear_sum_assignment``. It assumes that no picture is seen twice, the
-    strongest use of the test set there is. Raises `UserError` when there are more rows than columns.
+    strongest use of the test set there is. Rows and columns are put in a random order first: of equally good
+    assignments the solver would else take the one nearest to the diagonal, where the right answers usually are.
+    Raises `UserError` when there are more rows than columns.
     """
     from scipy.optimize import linear_sum_assignment
 
     similarity = np.asarray(similarity, dtype=np.float64)
     if similarity.shape[0] > similarity.shape[1]:
         raise UserError(f"{similarity.shape[0]} rows cannot each have their own of {similarity.shape[1]} candidates")
-    column: np.ndarray = linear_sum_assignment(similarity, maximize=True)[1]
-    return column
+    rng = np.random.default_rng([seed, 5])
+    rows, columns = (rng.permutation(size) for size in similarity.shape)
+    given = np.empty(len(rows), dtype=np.int64)
+    given[rows] = columns[linear_sum_assignment(similarity[np.ix_(rows, columns)], maximize=True)[1]]
+    return given
 
 
 def _log_sum(values: np.ndarray, axis: int) -> np.ndarray:

@@ -57,8 +57,10 @@ def evaluate_images(
     knowing the category alone is worth in two-way; ``shuffled``, ``grey`` = controls; ``p_shuffled`` = one-sided
     paired sign-flip against shuffled; ``protocol``; ``weights``.
 
-    ``.attrs``: ``skipped`` (metric to reason), ``preset``, ``source``, ``category`` (where labels were given), ``ids``,
-    ``per_stimulus`` (row to the means over samples, in the order of ``ids``).
+    ``.attrs``: ``skipped`` (metric to reason), ``preset``, ``source``, ``resizing``, ``blend`` (share of the
+    reconstruction, None where nothing was blended), ``versions`` (here, and of the published numbers), ``category``
+    (where labels were given), ``ids``, ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
+    where undefined).
 
     Raises
     ------
@@ -68,6 +70,7 @@ def evaluate_images(
     from recon.evaluation.feature_nets import FeatureNets
     from recon.evaluation.picture_sets import open_pair, open_pictures, paired
     from recon.evaluation.presets import PRESETS
+    from recon.evaluation.provenance import versions
     from recon.evaluation.set_scores import build_task, require_known, score_sets
     from recon.evaluation.views import require_fit
 
@@ -93,8 +96,10 @@ def evaluate_images(
     task.labels = None if labels is None else _labels(labels, ids, truth)
     rows, skipped = score_sets(task, names)
     frame = _frame(rows, task.labels, n_boot=n_boot, n_perm=n_perm, seed=seed)
-    frame.attrs |= {"skipped": skipped, "preset": preset, "source": chosen.source, "ids": list(ids)}
-    frame.attrs["per_stimulus"] = {name: _per_stimulus(row.values).tolist() for name, row in rows.items()}
+    frame.attrs |= {"skipped": skipped, "preset": preset, "source": chosen.source, "resizing": chosen.resizing}
+    frame.attrs |= {"blend": None if low is None else chosen.blend, "ids": list(ids)}
+    frame.attrs["versions"] = {"here": versions(), "published": chosen.versions}
+    frame.attrs["per_stimulus"] = {name: row.values.mean(axis=0).tolist() for name, row in rows.items()}
     if task.labels is not None:
         frame.attrs["category"] = _category(task.labels)
     return frame
@@ -104,8 +109,8 @@ def _require_networks(files: Mapping[str, str | Path]) -> None:
     from recon.evaluation.feature_nets import NETWORKS
 
     for name in files:
-        if name not in NETWORKS:
-            raise UserError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}")
+        if name not in (*NETWORKS, "clip"):
+            raise UserError(f"network {name!r} is not known; known: {', '.join((*NETWORKS, 'clip'))}")
 
 
 def _candidates(n_way: Sequence[int] | None, n: int) -> tuple[int, ...]:
@@ -122,10 +127,10 @@ def _labels(labels: Any, ids: Sequence[str], truth: PictureSet) -> np.ndarray:
     if isinstance(labels, str | Path):
         labels = _read_labels(Path(labels).expanduser())
     if not isinstance(labels, Mapping):
-        if len(labels) < len(ids) or len(labels) != truth.n:
+        if len(labels) != truth.n:
             raise UserError(f"{len(labels)} labels for {truth.n} targets; give one label per target")
         return np.array([str(label) for label in list(labels)[: len(ids)]])
-    missing = [stimulus for stimulus in ids if stimulus not in labels]
+    missing = [stimulus for stimulus in ids if labels.get(stimulus) in (None, "")]
     if missing:
         raise UserError(
             f"no label for {missing[0]!r} ({len(missing)} of {len(ids)} are missing); add the rows id,label"
@@ -138,14 +143,20 @@ def _read_labels(path: Path) -> dict[str, str]:
         raise UserError(f"labels {str(path)!r} do not exist; pass a CSV with the columns id,label")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, restval=""))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"labels {str(path)!r} are no CSV in UTF-8 ({error}); write the columns id,label") from error
     if not rows or not {"id", "label"} <= set(rows[0]):
         raise UserError(
             f"labels {str(path)!r} lack the columns id,label; found {', '.join(rows[0]) if rows else 'none'}"
         )
-    return {row["id"]: row["label"] for row in rows}
+    labels: dict[str, str] = {}
+    for row in rows:
+        if labels.setdefault(row["id"], row["label"]) != row["label"]:
+            raise UserError(
+                f"labels {str(path)!r} call {row['id']!r} {labels[row['id']]!r} and {row['label']!r}; keep one"
+            )
+    return labels
 
 
 def _category(labels: np.ndarray) -> dict[str, Any]:
@@ -153,12 +164,6 @@ def _category(labels: np.ndarray) -> dict[str, Any]:
 
     k = len(np.unique(labels))
     return {"k": k, "ceiling_equal": category_ceiling(k), "ceiling": category_knowledge(labels)}
-
-
-def _per_stimulus(values: np.ndarray) -> np.ndarray:
-    """Mean over samples of (k, n), without the stimuli for which the metric is undefined."""
-    mean: np.ndarray = values.mean(axis=0)
-    return mean[np.isfinite(mean)]
 
 
 def _frame(rows: dict[str, Scored], labels: np.ndarray | None, *, n_boot: int, n_perm: int, seed: int) -> pd.DataFrame:
@@ -176,19 +181,18 @@ def _frame(rows: dict[str, Scored], labels: np.ndarray | None, *, n_boot: int, n
 def _entry(row: Scored, ceiling: float | None, n_boot: int, n_perm: int, seed: int) -> list[Any]:
     from recon.evaluation.stats import bootstrap_ci, sign_flip_p
 
-    values = _per_stimulus(row.values)
-    k = len(row.values)
-    if not len(values):  # within category where every category has one stimulus
-        low, high, mean = np.nan, np.nan, np.nan
-    else:
+    k, mean, low, high, spread, p = len(row.values), np.nan, np.nan, np.nan, np.nan, np.nan
+    defined = np.isfinite(row.values.mean(axis=0))  # within category, a stimulus alone in its own has no distractor
+    values = row.values.mean(axis=0)[defined]
+    controls = {name: told[defined] for name, told in row.controls.items()} if len(values) else {}
+    if len(values):
         (low, high), mean = bootstrap_ci(values, n_boot=n_boot, seed=seed), float(values.mean())
-    spread = float(np.nanmean(row.values, axis=1).std(ddof=1)) if k > 1 and len(values) else np.nan
-    means = {control: float(np.nanmean(told)) if len(values) else np.nan for control, told in row.controls.items()}
-    p = np.nan
-    if "shuffled" in row.controls and len(values):
+    if len(values) and k > 1:
+        spread = float(row.values[:, defined].mean(axis=1).std(ddof=1))
+    if "shuffled" in controls:
         sign = 1 if row.better == "higher" else -1
-        shuffled = row.controls["shuffled"]
-        p = sign_flip_p(sign * (values - shuffled[np.isfinite(shuffled)]), n_perm=n_perm, seed=seed)
+        p = sign_flip_p(sign * (values - controls["shuffled"]), n_perm=n_perm, seed=seed)
+    means = {name: float(told.mean()) for name, told in controls.items()}
     saturated = ceiling if ceiling is not None and row.saturates else np.nan
     return [
         mean, low, high, len(values), k, spread, row.better, np.nan if row.chance is None else row.chance, saturated,
@@ -200,12 +204,13 @@ def as_report(frame: pd.DataFrame) -> dict[str, Any]:
     """The table as plain JSON: entries as in report.json, without the fields that are undefined."""
     entries: dict[str, dict[str, Any]] = {}
     for name, row in frame.iterrows():
-        facts = {key: _plain(row[key]) for key in COLUMNS if key not in ("ci95_low", "ci95_high")}
-        entry = {key: value for key, value in facts.items() if value is not None and value != ""}
+        cells = {key: _plain(row[key]) for key in COLUMNS if key not in ("ci95_low", "ci95_high")}
+        entry = {key: value for key, value in cells.items() if value is not None and value != ""}
         if _plain(row["ci95_low"]) is not None:
             entry["ci95"] = [float(row["ci95_low"]), float(row["ci95_high"])]
         entries[str(name)] = entry
-    kept = {key: frame.attrs[key] for key in ("preset", "source", "category", "skipped") if key in frame.attrs}
+    facts = ("preset", "source", "resizing", "blend", "versions", "category", "skipped")
+    kept = {key: frame.attrs[key] for key in facts if key in frame.attrs}
     return {"schema": 1, **kept, "n_stimuli": len(frame.attrs["ids"]), "metrics": entries}
 
 

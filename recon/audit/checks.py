@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from align import retrieval
-from recon.audit import embeddings, pictures, selection, signals, splits
+from recon.audit import outputs, selection, signals, splits
 from recon.audit.selection import Choice
 from recon.audit.verdict import Finding, not_checked
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class Pictures:
     """Pictures of one split: ids (n,), SHA-256 of their pixels (n,), thumbnails (n, 768) where they were readable."""
 
     ids: tuple[str, ...]
@@ -49,8 +49,8 @@ class Material:
     was asked for could not be read, by the name of the input.
     """
 
-    train_pictures: PictureSet | None = None
-    test_pictures: PictureSet | None = None
+    train_pictures: Pictures | None = None
+    test_pictures: Pictures | None = None
     train_ids: Sequence[str] | None = None
     test_ids: Sequence[str] | None = None
     train_labels: Sequence[str] | None = None
@@ -76,10 +76,13 @@ class Material:
 
 def audit(material: Material) -> list[Finding]:
     """Every check, in the order of the pipeline: splits, recordings, embeds, pictures, choices."""
+    kinds = None
+    if material.train_embeds is not None and material.images is not None:
+        kinds = splits.clusters(material.train_embeds, material.images)
     return [
-        *_split_checks(material),
+        *_split_checks(material, kinds),
         *_signal_checks(material),
-        *_embedding_checks(material),
+        *_embedding_checks(material, kinds),
         *_picture_checks(material),
         *_choice_checks(material),
     ]
@@ -91,32 +94,34 @@ def _needs(material: Material, check: str, what: str, *inputs: str) -> Finding:
     return not_checked(check, what + (f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""))
 
 
-def _split_checks(m: Material) -> list[Finding]:
+def _split_checks(m: Material, kinds: splits.Clusters | None) -> list[Finding]:
     train, test = m.train_pictures, m.test_pictures
     found = []
     both = "pictures of both splits (--train-images, --test-images, or a run)"
     if train is None or test is None:
-        found += [_needs(m, name, both, "pictures") for name in ("exact_duplicates", "near_duplicates")]
+        found += [_needs(m, name, both, "split", "pictures") for name in ("exact_duplicates", "near_duplicates")]
     else:
-        found.append(pictures.exact_duplicates(train.hashes, test.hashes, test.ids))
+        found.append(splits.exact_duplicates(train.hashes, test.hashes, test.ids))
         if train.thumbs is None or test.thumbs is None:
             found.append(_needs(m, "near_duplicates", both, "pictures"))
         else:
             exact = np.isin(np.asarray(test.hashes), np.asarray(train.hashes))
-            found.append(pictures.near_duplicates(train.thumbs, test.thumbs, test.ids, exact))
+            found.append(splits.near_duplicates(train.thumbs, test.thumbs, test.ids, exact))
     if m.train_ids is None or m.test_ids is None:
-        found.append(_needs(m, "repeated_stimuli", "stimulus ids of both splits (--order with stimulus_id and split)"))
+        needs = "stimulus ids of both splits (--order with stimulus_id and split)"
+        found.append(_needs(m, "repeated_stimuli", needs, "split"))
     else:
         found.append(splits.repeated_stimuli(m.train_ids, m.test_ids))
     if m.train_labels is None or m.test_labels is None:
-        found.append(_needs(m, "shared_categories", "a category of training and test stimuli (--labels)"))
+        named = _needs(m, "shared_categories", "a category of training and test stimuli (--labels)", "split")
     else:
-        found.append(splits.shared_categories(m.train_labels, m.test_labels))
-    if m.train_embeds is None or m.images is None:
-        needs = "embeds of training and test pictures (--train-embeds, --images)"
+        named = splits.shared_categories(m.train_labels, m.test_labels)
+    found.append(named)
+    if kinds is None:
+        needs = "embeds of 4 or more training and test pictures (--train-embeds, --images)"
         found.append(_needs(m, "feature_clusters", needs, "embeds"))
     else:
-        found.append(splits.feature_clusters(m.train_embeds, m.images))
+        found.append(splits.feature_clusters(kinds, apart=named.verdict == "clear"))
     return found
 
 
@@ -134,13 +139,13 @@ def _signal_checks(m: Material) -> list[Finding]:
         found.append(signals.shared_recordings(m.train_signals, m.test_signals))
         found.append(signals.pooled_normalisation(m.train_signals, m.test_signals, m.sessions))
     if m.order is None:
-        found.append(_needs(m, "block_design", "labels of all trials in order of time (--order)"))
+        found.append(_needs(m, "block_design", "labels of all trials in order of time (--order)", "order"))
     else:
         found.append(signals.block_design(m.order.labels, m.order.time, m.order.is_test))
     return found
 
 
-def _embedding_checks(m: Material) -> list[Finding]:
+def _embedding_checks(m: Material, kinds: splits.Clusters | None) -> list[Finding]:
     named = {"predictions": m.brain, "pictures": m.images, "training pictures": m.train_embeds}
     given = {name: x for name, x in named.items() if x is not None}
     if m.brain is None:
@@ -148,36 +153,39 @@ def _embedding_checks(m: Material) -> list[Finding]:
     else:
         found = [signals.test_standardised(m.brain, what="predictions", reference=m.train_embeds)]
     if given:
-        found.append(embeddings.anisotropy(given))
+        found.append(outputs.anisotropy(given))
     else:
         found.append(_needs(m, "anisotropy", "embeds (--brain, --images, --train-embeds)", "embeds"))
     if m.brain is None or m.images is None:
         needs = "predicted embeds and those of their pictures (--brain, --images)"
         return found + [_needs(m, name, needs, "embeds") for name in ("collapse", "row_order", "category_only")]
     similarity = retrieval.scores(m.brain, m.images)
-    found.append(embeddings.collapse(m.brain, m.images))
-    found.append(embeddings.row_order(similarity, m.brain_ids, m.image_ids))
-    if m.labels is None:
-        found.append(_needs(m, "category_only", "a category of every test stimulus (--labels)"))
+    found.append(outputs.collapse(m.brain, m.images))
+    found.append(outputs.row_order(similarity, m.brain_ids, m.image_ids))
+    if m.labels is not None and len(set(m.labels)) < len(m.labels):
+        found.append(outputs.category_only(similarity, m.labels))
+    elif kinds is not None and kinds.real:
+        of_clusters = similarity[np.ix_(kinds.rows, kinds.rows)]
+        found.append(outputs.category_only(of_clusters, kinds.test.tolist(), "cluster of features"))
     else:
-        found.append(embeddings.category_only(similarity, m.labels))
+        found.append(_needs(m, "category_only", "test stimuli that share a category (--labels)"))
     return found
 
 
 def _picture_checks(m: Material) -> list[Finding]:
     thumbs = m.train_pictures.thumbs if m.train_pictures is not None else None
     if m.shown is not None and thumbs is not None:
-        found = [pictures.memorisation(*m.shown, thumbs)]
+        found = [outputs.memorisation(*m.shown, thumbs)]
     elif m.brain is not None and m.images is not None and m.train_embeds is not None:
         centre = m.train_embeds.mean(axis=0)
         brain, images, known = m.brain - centre, m.images - centre, m.train_embeds - centre
-        copy_r = pictures.EMBED_COPY_R
-        found = [pictures.memorisation(brain, images, known, copy_r=copy_r, what="predicted embeds")]
+        copy_r = outputs.EMBED_COPY_R
+        found = [outputs.memorisation(brain, images, known, copy_r=copy_r, what="predicted embeds")]
     else:
         needs = "reconstructions, targets and training pictures (or --brain, --images and --train-embeds)"
         found = [_needs(m, "memorisation", needs, "pictures", "reconstructions")]
     if m.samples is None:
-        needs = "all samples of every stimulus and the published one (--samples, --chosen)"
+        needs = "all samples of every stimulus and the published one (--samples or --sample-embeds, --chosen)"
         return [*found, _needs(m, "sample_selection", needs, "samples")]
     return [*found, selection.best_of_k(m.samples.to_target, m.samples.published, m.samples.to_prediction)]
 

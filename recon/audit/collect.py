@@ -9,21 +9,20 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
-from recon.audit.checks import Material, PictureSet, Samples
+from recon.audit.checks import Material, Pictures, Samples
 from recon.audit.selection import Choice
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.evaluation.recordings import Behind
-
-_ENTRIES = 512  # entries of a trial that are kept, as in recon.audit.signals
 
 
 def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Material, str]:
@@ -53,18 +52,28 @@ def from_run(run: Run) -> Material:
     from recon.evaluation.recordings import Behind
 
     material, behind = Material(), Behind(run)
-    _add_split(material, read_json(run.path / "split.json"))
     material.declared = _declared(run)
-    _try(material, "pictures", lambda: _add_pictures(material, behind))
-    _try(material, "signals", lambda: _add_signals(material, behind))
-    _try(material, "embeds", lambda: _add_embeds(material, behind))
-    _try(material, "reconstructions", lambda: _add_reconstructions(material, behind))
+    material.missing["order"] = "a run keeps no times of its trials"
+    _try(material, "split", partial(_add_split, material, run.path / "split.json"))
+    rest = {
+        "pictures": _add_pictures,
+        "signals": _add_signals,
+        "embeds": _add_embeds,
+        "reconstructions": _add_reconstructions,
+    }
+    for name, add in rest.items():
+        if "split" in material.missing:  # without it nobody knows what the run was trained on
+            material.missing[name] = material.missing["split"]
+        else:
+            _try(material, name, partial(add, material, behind))
     return material
 
 
 def from_sweep(folder: Path) -> Material:
     """The choice of a sweep: mean validation score of every layer, test scores of those that were refitted."""
     stored = read_json(folder / "choice.json")
+    if not {"criterion", "curves"} <= set(stored):
+        raise UserError(f"{str(folder / 'choice.json')!r} has no criterion or no curves; run recon sweep again")
     rows = []
     if (folder / "sweep.csv").is_file():
         with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
@@ -90,11 +99,14 @@ def _try(material: Material, name: str, read: Callable[[], None]) -> None:
         material.missing[name] = " ".join(str(error).split())
 
 
-def _add_split(material: Material, split: dict[str, Any]) -> None:
-    train, test = split["train"], split["test"]
+def _add_split(material: Material, path: Path) -> None:
+    split = read_json(path)
+    train, test = (split.get(name, {}) for name in ("train", "test"))
+    if any(not {"ids", "hashes", "concepts"} <= set(part) for part in (train, test)):
+        raise UserError(f"{str(path)!r} names no ids, hashes or concepts; train again to have it written")
     material.train_ids, material.test_ids = train["ids"], test["ids"]
-    material.train_pictures = PictureSet(tuple(train["ids"]), tuple(train["hashes"]), None)
-    material.test_pictures = PictureSet(tuple(test["ids"]), tuple(test["hashes"]), None)
+    material.train_pictures = Pictures(tuple(train["ids"]), tuple(train["hashes"]), None)
+    material.test_pictures = Pictures(tuple(test["ids"]), tuple(test["hashes"]), None)
     if any(train["concepts"]) and any(test["concepts"]):
         material.train_labels, material.test_labels = train["concepts"], test["concepts"]
 
@@ -102,8 +114,9 @@ def _add_split(material: Material, split: dict[str, Any]) -> None:
 def _declared(run: Run) -> dict[str, str]:
     path = run.path / f"report_sub-{run.subject}.json"
     report = read_json(path) if path.is_file() else {}
+    layer = (report.get("layer_chosen_on"), run.config.target.chosen_on)  # one text, unless one was edited
     declared = {
-        "layer": report.get("layer_chosen_on") or run.config.target.chosen_on,
+        "layer": "; ".join(dict.fromkeys(text for text in layer if text)),
         "epoch": report.get("epoch_chosen_on") or "",
     }
     metrics = run.path / "metrics.jsonl"
@@ -115,21 +128,24 @@ def _declared(run: Run) -> dict[str, str]:
 
 
 def _add_pictures(material: Material, behind: Behind) -> None:
-    from align.data.splits import thumbnails
+    """Hashes of the pictures as they are now, which may differ from those of the day of training, and thumbnails."""
+    from recon.audit.files import picture_set
 
     stimuli, row = behind.recording.stimuli, behind.row
     for name in ("train_pictures", "test_pictures"):
         part = getattr(material, name)
-        thumbs = thumbnails(np.asarray(stimuli.load(row[stimulus_id])) for stimulus_id in part.ids)
-        hashes = tuple(stimuli.hashes[row[stimulus_id]] for stimulus_id in part.ids)
-        setattr(material, name, PictureSet(part.ids, hashes, thumbs))
+        strange = [stimulus_id for stimulus_id in part.ids if stimulus_id not in row]
+        if strange:
+            raise UserError(f"the study has no picture of {strange[0]!r}, which split.json lists")
+        images = (np.asarray(stimuli.load(row[stimulus_id])) for stimulus_id in part.ids)
+        setattr(material, name, picture_set(part.ids, images))
 
 
 def _add_signals(material: Material, behind: Behind) -> None:
-    for name, trials in (("train_signals", behind.recording.train), ("test_signals", behind.recording.test)):
-        flat = trials.x.reshape(len(trials), -1)
-        width = flat.shape[1]
-        setattr(material, name, flat[:, np.unique(np.linspace(0, width - 1, min(width, _ENTRIES)).astype(int))])
+    from recon.audit.signals import flattened
+
+    material.train_signals = flattened(behind.recording.train.x)
+    material.test_signals = flattened(behind.recording.test.x)
 
 
 def _add_embeds(material: Material, behind: Behind) -> None:
@@ -140,6 +156,7 @@ def _add_embeds(material: Material, behind: Behind) -> None:
     if not path.is_file():
         raise UserError(f"no predictions at {str(path)!r}; run recon predict --subject {behind.run.subject}")
     predictions = read_predictions(path)
+    behind.require_known(predictions.ids, f"the file {str(path)!r}")
     material.brain, material.brain_ids = predictions.embeds.astype(np.float64), predictions.ids
     concepts = dict(zip(material.test_ids or (), material.test_labels or (), strict=False))
     if all(concepts.get(name) for name in predictions.ids):
@@ -153,24 +170,18 @@ def _add_embeds(material: Material, behind: Behind) -> None:
 
 def _add_reconstructions(material: Material, behind: Behind) -> None:
     """The published sample is the one of the lowest seed (what `recon evaluate` scores); the others are its rivals."""
-    from align.data.safe_load import decode_image
     from align.data.splits import thumbnails
-    from recon.audit.picture_files import rowwise
-    from recon.evaluation.pictures import find_folders, lowest_seed, read_seed
-    from recon.generate import read_index
+    from recon.audit.files import all_samples, rowwise
+    from recon.evaluation.picture_sets import open_pictures
+    from recon.evaluation.pictures import find_folders
 
-    folder = find_folders(behind.run).reconstructions
-    published = lowest_seed(folder)
-    seeds = sorted({int(row["seed"]) for row in read_index(folder)})
-    index = {seed: read_seed(folder, seed) for seed in seeds}
-    ids = [name for name in index[published] if name in behind.row]
+    told = open_pictures(find_folders(behind.run).reconstructions)
+    ids = told.ids or ()
+    behind.require_known(ids, f"the folder {told.name!r}")
     targets = thumbnails(np.asarray(behind.recording.stimuli.load(behind.row[name])) for name in ids)
-
-    def shown(seed: int) -> np.ndarray:
-        return thumbnails(decode_image(folder / index[seed][name]["file"]) for name in ids)
-
-    material.shown = (shown(published), targets)
-    full = [seed for seed in seeds if set(ids) <= set(index[seed])]
-    if len(full) > 1:
-        stack = np.stack([shown(seed) for seed in full], axis=1)
-        material.samples = Samples(rowwise(stack, targets), np.full(len(ids), full.index(published)))
+    thumbs = all_samples(told)
+    material.shown = (thumbs[:, 0], targets)
+    if told.samples == 1:
+        material.missing["samples"] = "this run has one of each, so none was picked"
+    else:
+        material.samples = Samples(rowwise(thumbs, targets), np.zeros(told.n, dtype=np.int64))

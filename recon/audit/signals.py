@@ -10,21 +10,23 @@ import numpy as np
 from recon.audit.verdict import BY_P, Finding, graded, not_checked
 
 _TOLERANCE = 1e-3  # of a standard deviation: rounding of float16 stays below, sampling of 1/sqrt(n) far above
+_NEARER = 0.1  # mean of both sides together as a part of that of one side: pooled rows are at rounding, 1e-4 of it
 _DIMS, _ROWS, _ENTRIES = 8, 10, 512  # least dimensions and rows; entries of a row that are looked at
-_NEARLY_ALL = 0.99
-_TIME_GAIN = 0.25  # of the way from chance to certainty
+_DIRECTIONS = 1.5  # least participation ratio: along one direction a mean of 0 is an accident in 1 of 100 draws
+_NEARLY_ALL = 0.99  # of the dimensions: one dead channel may differ
+_TIME_GAIN = 0.25  # of the way from chance to certainty; drifts of an honest random order reach a few hundredths
 _PERMUTATIONS = 1999  # smallest p is .0005
 
 
 def shared_recordings(train: np.ndarray, test: np.ndarray) -> Finding:
     """Test recordings (n, ...) whose values are exactly those of a training recording (N, ...)."""
     known = {_digest(row) for row in flattened(train)}
-    shared = [i for i, row in enumerate(flattened(test)) if _digest(row) in known]
+    shared = [i for i, row in enumerate(flattened(test)) if np.ptp(row) > 0 and _digest(row) in known]
     return Finding(
         "shared_recordings",
         "leak" if shared else "clear",
         f"{len(shared)} of {len(test)} test recordings are number for number a training recording",
-        f"any; at most {_ENTRIES} evenly spaced values of a row, equal by accident only in constant rows",
+        f"one is enough; up to {_ENTRIES} evenly spaced values of a row are compared, rows of one value left out",
         {"shared": len(shared), "rows": shared[:20]},
     )
 
@@ -43,6 +45,8 @@ def test_standardised(
     x = flattened(test)
     if len(x) < _ROWS or x.shape[1] < _DIMS:
         return not_checked(check, f"{what} of {_ROWS} or more test rows and {_DIMS} or more dimensions")
+    if participation_ratio(x) < _DIRECTIONS:
+        return not_checked(check, f"{what} that vary along more than one direction")
     centred, unit = fitted_on(x)
     how = "mean 0 and deviation 1" if unit else "mean 0"
     if not centred and reference is not None and np.shape(reference)[1:] == np.shape(test)[1:]:
@@ -53,16 +57,19 @@ def test_standardised(
     beside = ""
     if train is not None and len(train):
         other = flattened(train)
-        beside = f"; training rows: {np.abs(other.mean(axis=0)).mean():.3g} and {other.std(axis=0).mean():.3g}"
-    evidence = f"{what}: mean over test rows {mean:.3g} in size, deviation {spread:.3g}, on average{beside}"
+        beside = f"; over training rows {np.abs(other.mean(axis=0)).mean():.3g} and {other.std(axis=0).mean():.3g}"
+    evidence = (
+        f"the mean of each dimension over the test rows is about {mean:.3g}, its deviation {spread:.3g}{beside}: not "
+        "exactly 0, as statistics of training rows leave it"
+    )
     if centred:
-        evidence = f"{what}: every dimension has {how} over the {len(x)} test rows{beside or ', to rounding'}"
+        evidence = f"every dimension has {how} over the {len(x)} test rows themselves (mean about {mean:.2g}{beside})"
     return Finding(
         check,
         "leak" if centred else "clear",
         evidence,
-        f"within {_TOLERANCE} deviations in {_NEARLY_ALL:.0%} of the dimensions; chance for one dimension of n rows is "
-        f"about {_TOLERANCE} sqrt(n), for all {x.shape[1]} of them nil; legitimate only when named transductive",
+        f"mean within {_TOLERANCE} deviations in {_NEARLY_ALL:.0%} of the dimensions, which statistics of other rows "
+        "never leave; fair only when the score is named transductive",
         {"mean": float(mean), "deviation": float(spread)},
     )
 
@@ -72,8 +79,8 @@ def pooled_normalisation(
 ) -> Finding:
     """Was normalisation fitted on training and test rows together (for each session where ``sessions`` are given)?
 
-    ``sessions``: labels (N,) and (n,). Seen when the rows together have mean 0 in every dimension and neither side
-    alone has.
+    ``sessions``: labels (N,) and (n,). Seen when the rows together have mean 0 in every dimension, far nearer than
+    either side alone: with many training and few test rows even the training mean lies close to 0.
     """
     a, b = flattened(train), flattened(test)
     labels = sessions or (np.zeros(len(a), int), np.zeros(len(b), int))
@@ -83,16 +90,18 @@ def pooled_normalisation(
         if min(len(left), len(right)) < _ROWS or a.shape[1] < _DIMS:
             continue
         tried += 1
-        fitted += fitted_on(np.concatenate([left, right]))[0] and not fitted_on(right)[0] and not fitted_on(left)[0]
+        both = np.concatenate([left, right])
+        fitted += fitted_on(both)[0] and _offset(both) < _NEARER * min(_offset(left), _offset(right))
     if not tried:
         return not_checked("pooled_normalisation", f"{_ROWS} training and test rows of one session (--train-signals)")
-    unit = "session" if sessions else "set"
+    where = f" in {fitted} of {tried} sessions" if sessions else ""
     return Finding(
         "pooled_normalisation",
         "leak" if fitted else "clear",
-        f"training and test rows together have mean 0 in every dimension in {fitted} of {tried} {unit}s, neither "
-        "side alone has",
-        f"within {_TOLERANCE} deviations in {_NEARLY_ALL:.0%} of the dimensions; not reached by accident",
+        f"training and test rows together {'have' if fitted else 'do not have'} mean 0 in every dimension"
+        f"{where}{' while neither side alone has' if fitted else ''}",
+        f"together within {_TOLERANCE} deviations in {_NEARLY_ALL:.0%} of the dimensions and {1 / _NEARER:.0f} times "
+        "nearer to 0 than either side, which statistics of training rows never leave",
         {"fitted": fitted, "tried": tried},
     )
 
@@ -107,7 +116,8 @@ def block_design(labels: Sequence[str], time: np.ndarray, is_test: np.ndarray | 
     _, code = np.unique(np.asarray(labels)[order], return_inverse=True)
     when = np.asarray(time, dtype=np.float64)[order]
     test = np.ones(len(code), bool) if is_test is None else np.asarray(is_test, bool)[order]
-    if len(np.unique(code)) < 2 or np.bincount(code).max() < 2 or not test.any():
+    one_sided = is_test is not None and (test.all() or not test.any())
+    if one_sided or len(np.unique(code)) < 2 or np.bincount(code).max() < 2:
         return not_checked("block_design", "two labels, one of them with several trials, in order of time (--order)")
     neighbour = _nearest_in_time(when, test, everyone=is_test is None)
     rng = np.random.default_rng(seed)
@@ -125,9 +135,10 @@ def block_design(labels: Sequence[str], time: np.ndarray, is_test: np.ndarray | 
     return Finding(
         "block_design",
         graded(p, strong),
-        f"the label of the trial nearest in time is right for {observed:.1%} of {len(queries)} trials (labels in "
-        f"random order: {chance:.1%}, p {p:.2g}); {together:.1%} of neighbouring trials share their label",
-        f"{BY_P}; leak also needs a quarter of the way from chance to certainty",
+        f"the time of recording alone names the label of {observed:.1%} of {len(queries)} trials, by the label of the "
+        f"trial nearest in time (labels in random order: {chance:.1%}, p {p:.2g}); {together:.1%} of neighbouring "
+        "trials share their label",
+        f"{BY_P}; leak also needs {_TIME_GAIN:.0%} of the way from chance to certainty",
         {"accuracy": observed, "chance": chance, "adjacent": together, "p": p},
     )
 
@@ -143,6 +154,21 @@ def fitted_on(x: np.ndarray) -> tuple[bool, bool]:
     unbiased = spread * np.sqrt(len(x) / (len(x) - 1))
     off = min(np.quantile(np.abs(value - 1), _NEARLY_ALL) for value in (spread, unbiased))
     return centred, centred and bool(off < _TOLERANCE)
+
+
+def participation_ratio(x: np.ndarray) -> float:
+    """(sum of variances)^2 / (sum of their squares) along the principal axes of x (n, E): 1 to min(n - 1, E); 0 if
+    all rows are alike."""
+    x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    x = x - x.mean(axis=0)
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    return float(np.trace(gram) ** 2 / (gram**2).sum()) if np.trace(gram) > 1e-20 else 0.0
+
+
+def _offset(x: np.ndarray) -> float:
+    """Size of the mean over rows (n, F) in standard deviations, median over the dimensions that vary."""
+    spread = x.std(axis=0)
+    return float(np.median(np.abs(x.mean(axis=0))[spread > 1e-12] / spread[spread > 1e-12]))
 
 
 def flattened(x: np.ndarray) -> np.ndarray:

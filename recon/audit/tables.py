@@ -65,7 +65,7 @@ def add_labels(material: Material, path: str | Path) -> None:
 
 def add_order(material: Material, path: str | Path) -> None:
     """Columns: label (or concept, category, else stimulus_id); time (or onset, order, trial; else the order of the
-    rows); split; stimulus_id. One row per trial."""
+    rows); split; stimulus_id; session. One row per trial. Sessions serve where the rows of a split are its signals."""
     rows = read_table(path)
     column = _column(rows, (*_LABEL, "stimulus_id"), path)
     timed = next((name for name in _TIME if name in rows[0]), None)
@@ -77,6 +77,16 @@ def add_order(material: Material, path: str | Path) -> None:
     if is_test is not None and "stimulus_id" in rows[0]:
         names = np.array([row["stimulus_id"] for row in rows])
         material.train_ids, material.test_ids = names[~is_test].tolist(), names[is_test].tolist()
+    signals = (material.train_signals, material.test_signals)
+    if is_test is not None and "session" in rows[0] and all(x is not None for x in signals):
+        session = np.array([row["session"] for row in rows])
+        sides = (session[~is_test], session[is_test])
+        if [len(side) for side in sides] != [len(x) for x in signals if x is not None]:
+            raise UserError(
+                f"table {str(path)!r} has {len(sides[0])} training and {len(sides[1])} test trials, not those of "
+                "--train-signals and --test-signals; list each trial, or leave out the column session"
+            )
+        material.sessions = sides
 
 
 def add_scores(material: Material, path: str | Path, reported: float | None) -> None:
@@ -91,8 +101,12 @@ def add_scores(material: Material, path: str | Path, reported: float | None) -> 
     test = _numbers(rows, "test", path)
     if "seed" in rows[0] and "validation" not in rows[0]:
         marked = _marked(rows)
-        material.seeds = test
+        material.seeds = test[np.isfinite(test)]
         material.reported = reported if reported is not None else float(test[marked[0]]) if marked else None
+        if material.reported is not None and material.reported <= 1 < material.seeds.min(initial=np.inf):
+            raise UserError(
+                f"--reported {material.reported:g} is a fraction, the scores in {str(path)!r} are percentages"
+            )
         return
     validation = _numbers(rows, "validation", path) if "validation" in rows[0] else None
     groups = [row.get("group", "") for row in rows]
@@ -100,7 +114,7 @@ def add_scores(material: Material, path: str | Path, reported: float | None) -> 
         members = np.array([i for i, group in enumerate(groups) if group == name])
         marked = _marked([rows[i] for i in members])
         chosen = marked[0] if marked else _by_score(test[members], reported, path)
-        own = None if validation is None else validation[members]
+        own = None if validation is None or np.isnan(validation[members]).all() else validation[members]
         material.choices.append(Choice(name or Path(path).stem, test[members], own, chosen))
 
 
@@ -109,7 +123,7 @@ def read_published(path: str | Path, ids: Sequence[str] | None, n: int) -> np.nd
     rows = read_table(path)
     if "sample" not in rows[0]:
         raise UserError(f"table {str(path)!r} has no column 'sample'; it has: {', '.join(rows[0])}")
-    values = _numbers(rows, "sample", path).astype(np.int64)
+    values = _numbers(rows, "sample", path)
     if ids is not None and "stimulus_id" in rows[0]:
         known = {row["stimulus_id"]: value for row, value in zip(rows, values, strict=True)}
         strange = [name for name in ids if name not in known]
@@ -154,6 +168,8 @@ def _marked(rows: list[dict[str, str]]) -> list[int]:
 def _by_score(test: np.ndarray, reported: float | None, path: str | Path) -> int:
     if reported is None:
         raise UserError(f"table {str(path)!r} marks no row as chosen; add a column chosen, or pass --reported SCORE")
+    if np.isnan(test).all():
+        raise UserError(f"table {str(path)!r} has no test score to compare with --reported {reported:g}")
     nearest = int(np.nanargmin(np.abs(test - reported)))
     if abs(test[nearest] - reported) > 0.01 * max(abs(reported), 1e-12):
         raise UserError(

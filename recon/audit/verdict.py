@@ -1,21 +1,22 @@
 """What a check says, and what all checks together say.
 
-Verdicts. ``leak``: the planted fault is there, false alarms below one in a thousand or the stated rate. ``suspect``:
-looks like it, or the evidence is weaker. ``clear``: looked for and not found. ``not checked``: an input is missing; it
-is listed, never counted as clear.
+Verdicts. ``leak``: the fault is there, false alarms below one in a thousand. ``suspect``: it looks like it, or could be
+an accident in 1 of 100 honest runs or as often as its rule says; 7 of 200 simulated honest audits held one. ``clear``:
+looked for and not found. ``not checked``: an input is missing; it is listed, never counted as clear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from textwrap import fill
 from typing import Any
 
 VERDICTS = ("leak", "suspect", "not checked", "clear")  # from worst to best
 LEAK_P = 0.001
 SUSPECT_P = 0.01
-N_PERM = 4999  # smallest p is 1 / 5000, below LEAK_P
-BY_P = f"leak below p {LEAK_P}, suspect below {SUSPECT_P}: so often a clean run is flagged"
+_WIDTH = 110  # of a line of text
+BY_P = f"leak: p < {LEAK_P}, suspect: p < {SUSPECT_P}, which is how often a clean run is flagged"
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,20 @@ def overall(findings: Sequence[Finding]) -> tuple[str, str]:
     """
     named = {verdict: [f.check for f in findings if f.verdict == verdict] for verdict in VERDICTS}
     made = len(findings) - len(named["not checked"])
-    open_checks = f"; {len(named['not checked'])} checks lacked their input" if named["not checked"] else ""
+    rest = f"; {_count(len(named['not checked']))} lacked their input" if named["not checked"] else ""
     if not made:
-        return "not checked", "Nothing could be checked: no input for any check was given."
+        return "not checked", "Nothing could be checked: no check had its input."
     if named["leak"]:
-        also = f", suspicion in {', '.join(named['suspect'])}" if named["suspect"] else ""
+        also = f", suspicion by {', '.join(named['suspect'])}" if named["suspect"] else ""
         return "leak", (
-            f"Leak found by {len(named['leak'])} of {made} checks ({', '.join(named['leak'])}){also}{open_checks}. "
+            f"Leak found by {len(named['leak'])} of {_count(made)} ({', '.join(named['leak'])}){also}{rest}. "
             "Do not compare this score with others before it is mended."
         )
     if named["suspect"]:
         return "suspect", (
-            f"No leak proven, but {len(named['suspect'])} of {made} checks ({', '.join(named['suspect'])}) look wrong"
-            f"{open_checks}. Explain them beside the score."
+            f"No leak proven in {_count(made)}, but explain beside the score: {', '.join(named['suspect'])}{rest}."
         )
-    return "clear", f"No sign of a leak in {made} checks{open_checks}."
+    return "clear", f"No sign of a leak in {_count(made)}{rest}."
 
 
 def as_dict(finding: Finding) -> dict[str, Any]:
@@ -76,17 +76,23 @@ def as_dict(finding: Finding) -> dict[str, Any]:
 
 def as_text(findings: Sequence[Finding]) -> str:
     """The findings for people, worst first, and the verdict as the last line."""
-    ordered = sorted(findings, key=lambda finding: VERDICTS.index(finding.verdict))
-    width = max((len(finding.check) for finding in findings), default=0)
     lines = []
-    for finding in ordered:
-        lines.append(f"{finding.verdict.upper():<11}  {finding.check:<{width}}  {finding.evidence}")
+    for finding in sorted(findings, key=lambda finding: VERDICTS.index(finding.verdict)):
+        lines.append(_wrapped(f"{finding.verdict.upper():<13}{finding.check}: {finding.evidence}"))
         if finding.verdict in ("leak", "suspect"):
-            lines.append(f"{'':<11}  {'':<{width}}  ({finding.threshold})")
-    return "\n".join([*lines, "", overall(findings)[1]])
+            lines.append(_wrapped(f"{'':<13}rule: {finding.threshold}"))
+    return "\n".join([*lines, "", fill(overall(findings)[1], _WIDTH, break_on_hyphens=False)])
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
     """The first names of a list, and how many more there are."""
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
+
+
+def _count(n: int) -> str:
+    return f"{n} check" if n == 1 else f"{n} checks"
+
+
+def _wrapped(line: str) -> str:
+    return fill(line, _WIDTH, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False)

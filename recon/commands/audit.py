@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 _FILES = {
-    "train_images": "pictures of the training split: a folder, or a stack (n, H, W, 3) or (n, 3, H, W)",
+    "train_images": "pictures of the training split: a folder, or a stack (.npy, .pt, .safetensors)",
     "test_images": "pictures of the test split, likewise",
     "reconstructions": "reconstructed pictures, paired with the targets by file stem or row",
     "targets": "the pictures that were seen (default: --test-images)",
@@ -16,15 +16,16 @@ _FILES = {
     "ids": "CSV with the stimulus ids of the rows of --brain",
     "image_ids": "CSV with the stimulus ids of the rows of --images",
     "labels": "CSV: label, split (train or test), stimulus_id",
-    "order": "CSV, one row per trial: label, time, split, stimulus_id",
-    "samples": "all samples: folder of <stem>_seed-<k> pictures, stack (n, k, H, W, 3), or embeds (n, k, E)",
+    "order": "CSV, one row per trial: label, time, split, stimulus_id, session",
+    "samples": "all samples of every stimulus: folder of <stem>_seed-<k> pictures, or stack (n, k, H, W, 3)",
     "chosen": "the published samples: pictures, CSV with a column sample, or array (n,) (default: --reconstructions)",
-    "scores": "CSV of test scores: column seed, or validation and chosen for epochs or layers; column group",
+    "scores": "CSV of test scores: column seed; or validation, chosen and group for epochs and layers",
 }
 _EMBEDS = {
     "brain": "predicted embeds of the test rows: FILE or FILE:KEY",
     "images": "embeds of the pictures that were seen, in the order of --brain",
     "train_embeds": "embeds of the training pictures",
+    "sample_embeds": "all samples of every stimulus as embeds (n, k, E); needs --images and --chosen",
 }
 
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from align.files import write_json
     from recon.audit.checks import Material, audit
     from recon.audit.collect import from_folder
-    from recon.audit.foreign import Given, add_files
+    from recon.audit.files import Given, add_files
     from recon.audit.verdict import as_dict, as_text, overall
 
     given = Given(**{name: getattr(args, name) for name in (*_FILES, *_EMBEDS, "reported")})

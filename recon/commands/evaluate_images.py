@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--low-level", type=Path, metavar="X", help="low-level pictures that the preset blends in")
     parser.add_argument("--weights-dir", type=Path, help="folder searched first for the weights of the networks")
     parser.add_argument(
-        "--weights-file", action="append", default=[], metavar="NETWORK=FILE", help="weights of one network, repeatable"
+        "--weights-file",
+        action="append",
+        default=[],
+        metavar="NETWORK=FILE",
+        help="weights of one network (a folder for clip), repeatable",
     )
     parser.add_argument("--download", action="store_true", help="fetch missing weights from their public homes")
     parser.add_argument("--labels", type=Path, metavar="CSV", help="columns id,label: the category of each stimulus")
@@ -61,13 +69,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         weights_files=_pairs(args.weights_file),
         download=args.download,
         seed=args.seed,
+        progress=lambda stage: print(f"scoring {stage}", file=sys.stderr),
     )
     report = as_report(frame)
     if args.out is not None and args.out.suffix == ".json":
         write_json(args.out, report)
     elif args.out is not None:
-        write_atomic(args.out, frame.to_csv())
+        write_atomic(args.out, _csv(frame))
     return {**report, "text": text(report)}
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    """The table with a row for each skipped metric, its reason under ``protocol``: nothing is left out silently."""
+    table = frame.astype({"n": "Int64", "samples": "Int64"})
+    for name, reason in frame.attrs["skipped"].items():
+        table.loc[name, "protocol"] = f"skipped: {reason}"
+    return table.to_csv()
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
@@ -93,7 +110,12 @@ def text(report: dict[str, Any]) -> str:
             f"knowing only which of {facts['k']} categories was shown is worth {facts['ceiling']:.3f} in two-way "
             f"(1 - 1/(2k) = {facts['ceiling_equal']:.3f} for equal ones)"
         )
-    lines.append(f"n {report['n_stimuli']}, preset {report['preset']}, + higher is better, - lower is better")
+    samples = max((entry["samples"] for entry in report["metrics"].values()), default=1)
+    blend = report["blend"]
+    lines.append(
+        f"n {report['n_stimuli']}, samples {samples} (mean over all), preset {report['preset']}, + higher is better, "
+        f"- lower is better, {f'blended {blend:g} : {1 - blend:g}' if blend else 'nothing blended'}"
+    )
     return "\n".join([*lines, *(f"skipped {name}: {reason}" for name, reason in report["skipped"].items())])
 
 

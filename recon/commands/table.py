@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises `UserError` when a file is no result, or the base has other subjects or stimuli.
     """
-    from recon.evaluation.aggregate import ENOUGH_SUBJECTS, MIN_SUBJECTS, grouped, load_results, rows
+    from recon.evaluation.aggregate import MIN_SUBJECTS, grouped, load_results, rows
     from recon.evaluation.paired import compare
     from recon.evaluation.table_formats import comma_separated, latex, markdown
 
@@ -43,8 +43,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         notes.append(
             f"fewer than {MIN_SUBJECTS} subjects: intervals are over stimuli and say nothing of other subjects"
         )
-    if any(MIN_SUBJECTS <= row["subjects"] < ENOUGH_SUBJECTS and row["interval_over"] == "subjects" for row in table):
-        notes.append(f"an interval over fewer than {ENOUGH_SUBJECTS} subjects is too narrow; show every subject (--by)")
+    if any(row["interval_over"] == "subjects" for row in table):
+        notes.append("intervals over subjects are Student's t, mean -+ t(n - 1) s / sqrt(n)")
+    if args.paired:
+        notes.append("differences from the base, their intervals and p are over stimuli, not over subjects")
     if any(row["interval_over"] == "none" for row in table):
         notes.append("no interval where values per stimulus are not stored; score again to have them")
     if any(isinstance(row["candidates"], list) for row in table):

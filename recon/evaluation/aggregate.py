@@ -1,8 +1,8 @@
 """From many results to the row of a paper: mean over seeds, then over subjects, with an interval that says over what.
 
 A result is a ``report_sub-XX.json`` of a run or a file that ``recon score --out`` wrote. Results of one method form one
-row. With 3 subjects or more the interval is over subjects; with fewer, over stimuli, where values per stimulus are
-stored (runs: ``stimuli_sub-XX.json``; score files hold their own).
+row. With 3 subjects or more the interval is over subjects (Student's t); with fewer, a bootstrap over stimuli, where
+values per stimulus are stored (runs: ``stimuli_sub-XX.json``; score files hold their own).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,11 @@ import numpy as np
 from align.errors import UserError
 from align.files import read_json
 from align.retrieval import bootstrap_interval
+from recon.evaluation.contest import DIRECTIONS
+from recon.evaluation.stats import t_interval
 
-DIRECTIONS = ("brain_to_image", "image_to_brain")
 AXES = ("subject", "seed")
-MIN_SUBJECTS = 3  # from here on intervals are over subjects ...
-ENOUGH_SUBJECTS = 5  # ... and from here on they cover what they say
-N_BOOT = 10_000
+MIN_SUBJECTS = 3  # from here on intervals are over subjects
 
 
 @dataclass
@@ -91,11 +91,11 @@ def summary(members: list[Result], *, seed: int = 0) -> dict[str, Any]:
     metrics = {}
     for name in shared:
         means = np.array([np.mean([r.metrics[name]["value"] for r in part]) for part in subjects.values()])
-        interval = subject_interval(means, seed=seed) if over_subjects else stimulus_interval(members, name, seed=seed)
+        interval = t_interval(means) if over_subjects else stimulus_interval(members, name, seed=seed)
         first = members[0].metrics[name]
         metrics[name] = {"value": float(means.mean()), "ci95": interval, "better": first["better"]}
         if "chance" in first:
-            metrics[name]["chance"] = float(np.mean([result.metrics[name]["chance"] for result in members]))
+            metrics[name]["chance"] = fmean(result.metrics[name]["chance"] for result in members)
     any_interval = any(entry["ci95"] for entry in metrics.values())
     pools = {result.candidates for result in members if result.candidates}
     return {
@@ -106,23 +106,6 @@ def summary(members: list[Result], *, seed: int = 0) -> dict[str, Any]:
         "interval_over": ("subjects" if over_subjects else "stimuli") if any_interval else "none",
         "metrics": metrics,
     }
-
-
-def subject_interval(means: np.ndarray, *, seed: int = 0, n_boot: int = N_BOOT) -> list[float]:
-    """95 % interval of the mean over subjects, bootstrap over subjects (n,), n >= 2.
-
-    Expanded percentile (Hesterberg 2015, The American Statistician 69, section on small samples): with few subjects
-    plain percentiles are too narrow by sqrt((n - 1) / n) and by the normal instead of the t quantile; the quantiles
-    taken are moved out by both. Normal values, 2,000 simulated experiments: covers .75 of the time with 3 subjects, .93
-    with 5, .95 with 10. Resampling 3 values cannot go beyond them, hence the first figure.
-    """
-    from scipy.stats import norm, t
-
-    n = len(means)
-    tail = 100 * norm.cdf(t.ppf(0.025, n - 1) * np.sqrt(n / (n - 1)))
-    drawn = np.random.default_rng([seed, 4]).integers(0, n, size=(n_boot, n))
-    low, high = np.percentile(means[drawn].mean(axis=1), [tail, 100 - tail])
-    return [float(low), float(high)]
 
 
 def stimulus_interval(members: list[Result], name: str, *, seed: int = 0) -> list[float] | None:

@@ -82,32 +82,29 @@ class Matrix:
 
     def standing(self, direction: str, queries: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Contest`."""
-        view, right = self._seen(direction, queries)
         better, equal = np.empty(len(queries), dtype=np.int64), np.empty(len(queries), dtype=np.int64)
-        whole = len(columns) == view.shape[1]
         for part in _pieces(len(queries), len(columns)):
-            block = view[queries[part]] if whole else view[np.ix_(queries[part], columns)]
-            own = view[queries[part], right[part]][:, None]
+            block = self._block(direction, queries[part], columns)
+            own = self.scores[queries[part], self.index[queries[part]]][:, None]
             better[part] = np.count_nonzero(block > own, axis=1)
             equal[part] = np.count_nonzero(block == own, axis=1) - 1
         return better, equal
 
     def rows(self, direction: str, members: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """See `Contest`."""
-        view, columns = self._seen(direction, members)
+        columns = self.index[members] if direction == "brain_to_image" else members
         for part in _pieces(len(members), len(members)):
-            yield part, view[np.ix_(members[part], columns)].astype(np.float64)
+            yield part, self._block(direction, members[part], columns).astype(np.float64)
 
     def matrix(self) -> np.ndarray:
         """See `Contest`."""
         return self.scores.astype(np.float64)
 
-    def _seen(self, direction: str, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Queries by candidates, and the column of the right answer of each of ``queries``."""
+    def _block(self, direction: str, queries: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(q, m) scores of some queries with some of their candidates."""
         if direction == "brain_to_image":
-            return self.scores, self.index[queries]
-        square = np.array_equal(self.index, np.arange(self.candidates))
-        return (self.scores if square else self.scores[:, self.index]).T, queries
+            return self.scores[np.ix_(queries, columns)]
+        return self.scores[np.ix_(columns, self.index[queries])].T
 
 
 def _pieces(rows: int, width: int) -> Iterator[slice]:

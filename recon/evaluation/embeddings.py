@@ -66,7 +66,7 @@ def read_listing(path: str | Path, label: str | None = None) -> Listing:
     """A CSV with a column ``id`` (or image_id, stimulus_id), ``row`` if not in order, and labels in column ``label``.
 
     ``label`` None takes the column called ``label`` where there is one. Raises `UserError` when a column is missing,
-    an id is empty, or ``row`` is not each of 0 .. n - 1 once.
+    an id or label is empty, or ``row`` is not each of 0 .. n - 1 once.
     """
     lines, names = _csv_lines(Path(path))
     id_column = next((name for name in ID_COLUMNS if name in names), None)
@@ -80,7 +80,12 @@ def read_listing(path: str | Path, label: str | None = None) -> Listing:
     if "" in ids:
         raise UserError(f"{str(path)!r}: row {ids.index('')} has no {id_column}")
     column = label or "label"
-    return Listing(ids, [line[column] or "" for line in lines] if column in names else None)
+    if column not in names:
+        return Listing(ids, None)
+    labels = [line[column] or "" for line in lines]
+    if "" in labels:
+        raise UserError(f"{str(path)!r}: row {labels.index('')} has no {column}; label every row or drop the column")
+    return Listing(ids, labels)
 
 
 def pair(n_rows: int, candidates: int, ids: list[str] | None, image_ids: list[str] | None) -> Pairing:
@@ -127,6 +132,19 @@ def average_rows(x: np.ndarray, pairing: Pairing) -> np.ndarray:
     return mean
 
 
+def as_numpy(tensor: Any) -> np.ndarray:
+    """A torch tensor as numpy; bfloat16 and float8, which numpy lacks, become float32. `UserError` if sparse."""
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise UserError(f"a tensor of layout {tensor.layout}, {tensor.dtype} is no plain array; save it dense")
+    if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+        tensor = tensor.float()
+    array: np.ndarray = tensor.resolve_conj().resolve_neg().numpy()
+    return array
+
+
 def _split(spec: str | Path) -> tuple[Path, str | None]:
     text = str(spec)
     if ":" not in text or Path(text).exists():
@@ -165,7 +183,7 @@ def _safetensors(path: Path, key: str | None) -> np.ndarray:
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            return _numbers(file.get_tensor(_choose(path, sorted(file.keys()), key)))
+            return as_numpy(file.get_tensor(_choose(path, sorted(file.keys()), key)))
     except SafetensorError as error:
         raise UserError(f"{str(path)!r} is not a whole safetensors file: {error}") from error
 
@@ -183,22 +201,11 @@ def _torch(path: Path, key: str | None) -> np.ndarray:
     if isinstance(content, torch.Tensor):
         if key is not None:
             raise UserError(f"{str(path)!r} holds one tensor without a name; leave out :{key}")
-        return _numbers(content)
+        return as_numpy(content)
     if not isinstance(content, dict):
         raise UserError(f"{str(path)!r} holds a {type(content).__name__}; a tensor or a dict of tensors is needed")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
-    return _numbers(tensors[_choose(path, list(tensors), key)])
-
-
-def _numbers(tensor: Any) -> np.ndarray:
-    """A tensor as numpy; bfloat16 and float8, which numpy lacks, become float32."""
-    import torch
-
-    tensor = tensor.detach()
-    if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
-        tensor = tensor.float()
-    array: np.ndarray = tensor.numpy()
-    return array
+    return as_numpy(tensors[_choose(path, list(tensors), key)])
 
 
 def _csv(path: Path, key: str | None) -> np.ndarray:

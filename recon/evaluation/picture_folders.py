@@ -4,9 +4,9 @@ k samples per stimulus are recognised in three ways, each stimulus having the sa
 
 * a subfolder per stimulus, its name the id, the pictures inside in natural order (ATM writes 10);
 * ``STEM_seed-3.png``, what `recon generate` writes, and its ``index.csv`` where there is one;
-* ``STEM_0.png``, only where STEM is an id of the other set, or a number when the other set is a stack.
+* ``STEM_0.png``, only where STEM is an id of the targets, or a number when the targets are a stack.
 
-A stem that is itself an id of the other set is never taken apart.
+A stem that is itself an id of the targets is never taken apart, and no stem of the targets is.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 def _files(folder: Path, known: Sequence[str] | None) -> dict[str, list[Path]]:
     """Id to the pictures of its samples, both in natural order."""
     pictures = [path for path in folder.iterdir() if _is_picture(path)]
-    nested = [path for path in folder.iterdir() if path.is_dir() and any(_is_picture(p) for p in path.iterdir())]
+    folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
+    nested = [path for path in folders if any(_is_picture(p) for p in path.iterdir())]
     if pictures and nested:
         raise UserError(f"{str(folder)!r} holds pictures and folders of pictures ({nested[0].name!r}); keep one kind")
     if nested:
@@ -90,7 +91,7 @@ def _files(folder: Path, known: Sequence[str] | None) -> dict[str, list[Path]]:
 
 
 def _stimuli(stems: list[str], known: Sequence[str] | None) -> list[str]:
-    """Id of each stem. ``known`` None: the other set is a stack, or this is the first of the two."""
+    """Id of each stem. ``known``: ids of the targets; None where they are a stack, empty where these are they."""
     seeded = [_SEED.fullmatch(stem) for stem in stems]
     numbered = [_NUMBER.fullmatch(stem) for stem in stems]
     if known is None:
@@ -98,10 +99,12 @@ def _stimuli(stems: list[str], known: Sequence[str] | None) -> list[str]:
             if all(match and (matches is seeded or match[1].isdecimal()) for match in matches):
                 return [match[1] for match in matches if match]
         return stems
-    ids, names = set(known), []
-    for stem, seed, number in zip(stems, seeded, numbered, strict=True):
-        tried = (stem, *(match[1] for match in (seed, number) if match))
-        names.append(next((name for name in tried if name in ids), stem))
+    ids = set(known)
+    told = [matches for matches in (seeded, numbered) if any(match and match[1] in ids for match in matches)]
+    names = []
+    for stem, *matches in zip(stems, *told, strict=True):
+        tried = [stem, *(match[1] for match in matches if match)]
+        names.append(next((name for name in tried if name in ids), tried[-1]))
     return names
 
 
@@ -110,8 +113,11 @@ def _index(folder: Path) -> dict[str, list[Path]]:
     path = folder / "index.csv"
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{str(path)!r} is no CSV in UTF-8; mend it, or remove it to pair by file names") from error
     if not rows or not {"stimulus_id", "file", "seed"} <= set(rows[0]):
         return {}
     found: dict[str, list[Path]] = {}

@@ -63,7 +63,8 @@ def open_pictures(source: Any, *, name: str = "pictures", known: Sequence[str] |
     """Open a folder, a ``.npy``, ``.pt`` or ``.safetensors`` file, an array or a tensor.
 
     Stacks: (n, H, W, 3) or (n, 3, H, W), with k samples (n, k, ...); uint8, or float in [0, 1]. ``known``: ids of the
-    other set, by which a folder tells ``STEM_0`` (a sample of STEM) from a picture whose name ends so.
+    targets, by which a folder tells ``STEM_0`` (a sample of STEM) from a picture whose name ends so; None where the
+    targets are a stack, empty where this folder holds the targets.
 
     Memory: folders hold decoded pictures as uint8 up to `picture_folders.HELD` (1 GiB) and decode again beyond it;
     ``.npy`` and ``.pt`` stacks are mapped, ``.safetensors`` are read by rows, so a stack costs one batch.
@@ -91,7 +92,7 @@ def open_pair(reconstructions: Any, targets: Any) -> tuple[PictureSet, PictureSe
 
     Raises `UserError` when a stimulus is on one side only (named), or when there are fewer than 2.
     """
-    truth = open_pictures(targets, name="targets")
+    truth = open_pictures(targets, name="targets", known=())
     if truth.samples != 1:
         raise UserError(f"targets {truth.name!r} hold {truth.samples} pictures per stimulus; there can be only one")
     told = open_pictures(reconstructions, name="reconstructions", known=truth.ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from align.errors import UserError
 from recon.evaluation.picture_sets import PictureSet, require_square
 
 SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
-_CHECKED = 2**26  # values looked at together when the range is checked
+_CHECKED = 2**24  # values looked at together when the range is checked
 _SLACK = 1e-3  # beyond 0 and 1: rounding of half precision and of resizes; clipped
 _KEYS = ("images", "reconstructions", "recons")  # taken first where a file holds several stacks
 _Rows = Callable[[Any], np.ndarray]  # an index along the first axis to an array
@@ -73,11 +74,12 @@ def _check_range(take: Any, shape: tuple[int, ...], kind: str, name: str) -> Non
     low, high = np.inf, -np.inf
     for start in range(0, shape[0], step):
         piece = take((np.arange(start, min(start + step, shape[0])), None))
-        low, high = min(low, float(np.min(piece))), max(high, float(np.max(piece)))
-        if not np.isfinite([low, high]).all():
+        lowest, highest = float(np.min(piece)), float(np.max(piece))
+        if not np.isfinite([lowest, highest]).all():
             raise UserError(
                 f"{name!r} holds NaN or infinity between rows {start} and {start + len(piece) - 1}; mend it"
             )
+        low, high = min(low, lowest), max(high, highest)
     found = f"{name!r} holds values from {low:.4g} to {high:.4g}"
     if kind == "uint8":
         if high <= 1:
@@ -127,8 +129,7 @@ def _open_file(path: Path) -> tuple[tuple[int, ...], str, _Rows, tuple[str, ...]
 
 def _map_npy(path: Path) -> np.ndarray:
     try:
-        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped
+        return np.lib.format.open_memmap(path, mode="r")  # refuses objects
     except Exception as error:
         from align.data.safe_load import load_array
 
@@ -150,17 +151,25 @@ def _from_pt(path: Path) -> Any:
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError:  # written by torch < 1.6, which cannot be mapped
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{str(path)!r} holds Python objects beside tensors, which can run code, and is refused; save one tensor"
-        ) from error
     except Exception as error:  # torch raises whatever it likes on broken bytes
+        if isinstance(error, pickle.UnpicklingError) and _is_pickle(path):
+            raise UserError(
+                f"{str(path)!r} holds Python objects beside tensors, which can run code, and is refused; save one "
+                "tensor"
+            ) from error
         raise UserError(f"{str(path)!r} is truncated or not a torch file; write or fetch it again") from error
     if isinstance(content, dict):
-        return content[_one_stack({key: value for key, value in content.items() if hasattr(value, "ndim")}, path)]
+        stacks = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        return stacks[_one_stack(stacks, path)]
     if isinstance(content, list | tuple):
         return _joined(list(content), str(path))
     return content
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file is a zip, as torch writes it, or starts like a pickle."""
+    with path.open("rb") as file:
+        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
 
 
 def _joined(parts: list[Any], name: str) -> Any:
@@ -180,7 +189,7 @@ def _joined(parts: list[Any], name: str) -> Any:
 
 
 def _one_stack(stacks: dict[str, Any], path: Path) -> str:
-    names = [str(name) for name, value in stacks.items() if value.ndim in (4, 5)]
+    names = [name for name, value in stacks.items() if value.ndim in (4, 5)]
     chosen = [name for name in _KEYS if name in names] or names
     if len(chosen) != 1 and len(names) != 1:
         raise UserError(
@@ -214,5 +223,16 @@ def _slices(path: Path) -> tuple[tuple[int, ...], str, _Rows, tuple[str, ...] | 
         value = np.concatenate(parts)
         return value if sample is None else value[:, sample]
 
-    ids = tuple(str(item) for item in json.loads(metadata["ids"])) if "ids" in metadata else None
-    return tuple(piece.get_shape()), kind or f"type {piece.get_dtype()}", take, ids
+    return tuple(piece.get_shape()), kind or f"type {piece.get_dtype()}", take, _stored_ids(metadata, path)
+
+
+def _stored_ids(metadata: dict[str, str], path: Path) -> tuple[str, ...] | None:
+    if "ids" not in metadata:
+        return None
+    try:
+        ids = json.loads(metadata["ids"])
+    except ValueError:
+        ids = None
+    if not isinstance(ids, list):
+        raise UserError(f"the metadata 'ids' of {str(path)!r} is no JSON list; write json.dumps([...]) there")
+    return tuple(str(item) for item in ids)

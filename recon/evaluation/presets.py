@@ -20,6 +20,7 @@ class Preset:
     input size for all networks; None: that of each network. ``blend``: share of the reconstruction where a low-level
     set is given. ``native_targets``: targets must come at ``pixel_size`` and are not resized for PixCorr and SSIM.
     ``first``: only so many stimuli, in order. ``networks``: metric to network where it is another than usual.
+    ``versions``: libraries of the published numbers, for the report.
     """
 
     source: str
@@ -35,6 +36,13 @@ class Preset:
     metrics: tuple[str, ...] = _TABLE
     networks: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def resizing(self) -> str:
+        """How pictures are brought to size, in words for the report."""
+        if self.resize == "pil":
+            return "Pillow on 8 bits, antialiased: bicubic for PixCorr and SSIM, bilinear for networks"
+        return f"bilinear on floats, {'with' if self.antialias else 'without'} antialiasing"
 
 
 PRESETS: dict[str, Preset] = {
@@ -59,4 +67,3 @@ PRESETS: dict[str, Preset] = {
         versions={"torch": "1.12.1", "torchvision": "0.13.1", "scikit-image": "0.17.2", "pillow": "9.2.0"},
     ),
 }
-DEFAULT = "ours"

@@ -6,7 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_LIBRARIES = ("torch", "torchvision", "diffusers", "transformers", "numpy", "scipy", "lpips")
+_LIBRARIES = ("torch", "torchvision", "diffusers", "transformers", "numpy", "scipy", "lpips", "pillow")
 
 
 def versions() -> dict[str, str]:

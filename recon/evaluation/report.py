@@ -137,12 +137,10 @@ def _retrieval(behind: Behind, settings: EvaluateConfig) -> tuple[dict[str, Any]
     candidates = behind.picture_embeds([behind.row[stimulus_id] for stimulus_id in ids])
     similarity = retrieval.scores(behind.predictions.embeds, candidates)
     part = retrieval.report(similarity, n_boot=settings.n_boot, n_perm=settings.n_perm, seed=settings.seed)
-    own = np.diagonal(similarity)[:, None]
-    ranks = 1 + (similarity > own).sum(axis=1) + ((similarity == own).sum(axis=1) - 1) / 2
     best = np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
     retrieved = {ids[i]: [ids[k] for k in best[i]] for i in range(len(ids))}
-    rank = {stimulus_id: float(value) for stimulus_id, value in zip(ids, ranks, strict=True)}
-    each = {"ids": ids, **retrieval.per_stimulus(similarity)}
+    each: dict[str, Any] = {"ids": ids, **retrieval.per_stimulus(similarity)}
+    rank = dict(zip(ids, each["brain_to_image"]["rank"], strict=True))
     return {"n_stimuli": len(ids), "retrieval": part}, {"retrieved": retrieved, "rank": rank, "per_stimulus": each}
 
 

@@ -43,12 +43,15 @@ def copies(x: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (row, earlier equal row) of ``x`` (n, width), each later copy once, in order."""
     key = np.concatenate([_fingerprint(block) for _, block in _blocks(x)])
     order = np.argsort(key, kind="stable")
-    pairs, first = [], order[:1]
-    for here in order[1:]:
-        if key[here] == key[first[0]] and np.array_equal(x[here], x[first[0]]):
-            pairs.append((int(here), int(first[0])))
+    pairs = []
+    firsts: list[int] = []  # different rows of one fingerprint
+    for here, before in zip(order, [-1, *order[:-1]], strict=True):
+        firsts = firsts if before >= 0 and key[here] == key[before] else []
+        same = next((first for first in firsts if np.array_equal(x[here], x[first])), None)
+        if same is None:
+            firsts.append(int(here))
         else:
-            first = np.array([here])
+            pairs.append((int(here), same))
     return sorted(pairs)
 
 
@@ -63,7 +66,8 @@ def _copies(x: np.ndarray, what: str) -> list[str]:
 def _fingerprint(block: np.ndarray) -> np.ndarray:
     """(b,) one number per row, the same for equal rows wherever they stand."""
     weight = np.random.default_rng(0).normal(size=block.shape[1])
-    number: np.ndarray = (block.astype(np.float64) * weight).sum(axis=1)
+    with np.errstate(invalid="ignore"):  # infinity is refused where the scores are made
+        number: np.ndarray = (np.ascontiguousarray(block, dtype=np.float64) * weight).sum(axis=1)
     return number
 
 

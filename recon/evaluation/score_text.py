@@ -38,6 +38,8 @@ def _direction(part: dict[str, Any]) -> str:
         shown.append(f"{key} {part[key]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
     if "median_rank" in part:
         shown.append(f"median rank {part['median_rank']:g}")
-    p = part["p_permutation"]
-    told = f"chance {part['chance_top1']:.2g}, n {part['n']}, candidates {part['candidates']:g}"
-    return "  ".join(shown) + f"  ({told}{'' if p is None else f', p {p:.2g}'})"
+    told = [f"chance {part['chance_top1']:.2g}, n {part['n']}, candidates {part['candidates']:g}"]
+    for key, what in (("p_permutation", "p of top1"), ("p_permutation_rank", "p of the ranks")):
+        if part.get(key) is not None:
+            told.append(f"{what} {part[key]:.2g}")
+    return "  ".join(shown) + f"  ({', '.join(told)})"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -190,7 +191,7 @@ def _feature_rows(task: Task, name: str, metric: Metric, network: str, weights: 
     truth = _features(task, task.target, network, size)
     grey = None
     if "grey" in task.controls:  # one grey picture stands for all of them
-        grey = task.nets.extract(network, [task.controls["grey"].network([0], size)])
+        grey = task.nets.extract(network, [task.controls["grey"].network([0], size)], 1)
     protocol = _at_size(metric.protocol, task.preset.network_size or size, task.preset)
     if network == "effnet_v1":
         protocol += ", IMAGENET1K_V1"
@@ -218,7 +219,7 @@ def _two_way_names(name: str) -> tuple[str, str]:
 
 
 def _features(task: Task, view: View, network: str, size: int) -> np.ndarray:
-    return task.nets.extract(network, (view.network(rows, size) for rows in task.chunks()))
+    return task.nets.extract(network, (view.network(rows, size) for rows in task.chunks()), task.n)
 
 
 def _distances(task: Task, told: np.ndarray, truth: np.ndarray, grey: np.ndarray | None) -> _Values:
@@ -249,11 +250,11 @@ def _identified(
         ),
     }
     for k in task.n_way:
-        text = f"{protocol.removesuffix(', two-way')}, expected top-1 of {k} true pictures, closed form"
-        kinds[f"{name}, {k}-way"] = (text, 1 / k, lambda x, k=k: n_way_of(x, k))
+        text = f"{protocol.replace(', two-way', '')}, expected top-1 of {k} true pictures, closed form"
+        kinds[f"{name}, {k}-way"] = (text, 1 / k, partial(n_way_of, n_candidates=k))
     if task.labels is not None:
         text = f"{protocol}, distractors are true pictures of the same category"
-        kinds[f"{name}, within category"] = (text, 0.5, lambda x: two_way_of(x, task.labels))
+        kinds[f"{name}, within category"] = (text, 0.5, partial(two_way_of, within=task.labels))
     values = {
         row: (function(r), {control: function(x) for control, x in others.items()})
         for row, (_, _, function) in kinds.items()

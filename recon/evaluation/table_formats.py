@@ -65,12 +65,12 @@ def _score(entry: dict[str, Any] | None) -> str:
 def _paired(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return "–"
-    low, high = entry["ci95"]
-    return f"{entry['difference']:+.3f} [{low:+.3f}, {high:+.3f}] ({entry['p']:.2g})".replace("-0.", "−0.")
+    gap, low, high = (_number(value, "+") for value in (entry["difference"], *entry["ci95"]))
+    return f"{gap} [{low}, {high}] ({entry['p']:.2g})"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+def _number(value: float, sign: str = "") -> str:
+    return format(value, f"{sign}.3f" if abs(value) < 10 else f"{sign}.1f").replace("-", "−")
 
 
 def _plain(value: Any) -> str:

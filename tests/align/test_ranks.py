@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from align.errors import UserError
-from align.ranks import similarity_rows, standing
+from align.ranks import similarity_rows, standing, unit_rows
 
 
 def _brute(
@@ -84,10 +84,16 @@ def test_a_contest_among_some_columns() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
 def test_any_number_type(dtype: type) -> None:
     rng = np.random.default_rng(3)
-    candidates = (20 * rng.normal(size=(40, 9))).astype(dtype)
-    queries = (20 * rng.normal(size=(6, 9))).astype(dtype)
+    candidates: np.ndarray = (20 * rng.normal(size=(40, 9))).astype(dtype)
+    queries: np.ndarray = (20 * rng.normal(size=(6, 9))).astype(dtype)
     found = standing(queries, candidates, np.arange(6))
     assert [part.tolist() for part in found] == list(_brute(queries, candidates, np.arange(6)))
+
+
+def test_a_row_has_one_length_alone_or_in_company() -> None:
+    """Whatever the layout of the array; else copies of a picture would not tie."""
+    x = np.asfortranarray(np.random.default_rng(6).normal(size=(60, 77)))
+    np.testing.assert_array_equal(unit_rows(x, "x"), np.concatenate([unit_rows(x[i : i + 1], "x") for i in range(60)]))
 
 
 def test_rows_are_cosines() -> None:

@@ -197,6 +197,15 @@ def test_bootstrap_interval_is_the_binomial_one() -> None:
     assert (low, high) == (pytest.approx(0.4 - half, abs=0.006), pytest.approx(0.4 + half, abs=0.006))
 
 
+def test_resampling_in_pieces_is_resampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, matrix = np.random.default_rng(0).random(16), np.random.default_rng(1).random((16, 16)) + 0.1 * np.eye(16)
+    whole = retrieval.bootstrap_interval([values], n_boot=301), retrieval.permutation_p([matrix], n_perm=301)
+    for cells in (1, 16 * 7, 16 * 300):
+        monkeypatch.setattr(retrieval, "_CHUNK", cells)
+        assert retrieval.bootstrap_interval([values], n_boot=301) == whole[0]
+        assert retrieval.permutation_p([matrix], n_perm=301) == whole[1]
+
+
 def test_values_per_stimulus_add_up_to_the_scores() -> None:
     similarity, target = _case(n=20, k=20, noise=2.0)
     similarity = np.round(similarity[:, target], 1)  # ties

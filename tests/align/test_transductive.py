@@ -9,7 +9,7 @@ import pytest
 
 from align import retrieval
 from align.errors import UserError
-from align.transductive import csls, hungarian, sinkhorn
+from align.transductive import csls, hungarian, sharpness_of, sinkhorn
 
 
 def _noise(n: int, k: int, seed: int = 0) -> np.ndarray:
@@ -34,12 +34,14 @@ def test_csls_equals_brute_force() -> None:
 
 def test_sinkhorn_equals_plain_alternating_normalisation() -> None:
     similarity = _noise(6, 9)
-    plain = np.exp(3.0 * similarity / similarity.std())
+    centred = similarity - similarity.mean(axis=1, keepdims=True)
+    centred -= centred.mean(axis=0)
+    plain = np.exp(3.0 * similarity / centred.std())  # the means go into the normalisation
     for _ in range(200):
         plain *= (6 / 9) / plain.sum(axis=0, keepdims=True)
         plain /= plain.sum(axis=1, keepdims=True)
     found = np.exp(sinkhorn(similarity, sharpness=3.0, n_iter=200))
-    np.testing.assert_allclose(found, plain, rtol=1e-9)
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
     np.testing.assert_allclose(found.sum(axis=1), 1.0)
     np.testing.assert_allclose(found.sum(axis=0), 6 / 9, rtol=1e-6)
 
@@ -47,7 +49,23 @@ def test_sinkhorn_equals_plain_alternating_normalisation() -> None:
 def test_sinkhorn_has_no_unit_and_keeps_a_constant_constant() -> None:
     similarity = _noise(8, 8)
     np.testing.assert_allclose(sinkhorn(similarity), sinkhorn(1000 * similarity + 7), atol=1e-8)
-    assert np.ptp(sinkhorn(np.full((4, 4), 3.0))) == pytest.approx(0)
+    effects = 0.3 * _noise(4, 1) + 0.7 * _noise(1, 5, 1)
+    for silent in (np.full((4, 5), 3.0), np.zeros((4, 5)), effects):
+        np.testing.assert_array_equal(sinkhorn(silent), np.full((4, 5), -np.log(5)))
+
+
+def test_sharpness_is_the_posterior_of_a_decoder_at_its_threshold() -> None:
+    """Right pairs raised by d: softmax(d z) is calibrated, and d = sqrt(2 ln K) is where a hit is a toss-up."""
+    k, rng = 2000, np.random.default_rng(0)
+    d = sharpness_of(k)
+    z = rng.normal(size=(1500, k))
+    z[:, 0] += d
+    below = z - z.max(axis=1, keepdims=True)
+    hit = (below[:, 0] == 0).mean()
+    assert 0.4 < hit < 0.8
+    belief = {factor: (1 / np.exp(factor * d * below).sum(axis=1)).mean() for factor in (0.5, 1, 2)}
+    assert belief[1] == pytest.approx(hit, abs=3 * np.sqrt(0.25 / 1500))
+    assert belief[0.5] < hit - 0.06 < hit + 0.06 < belief[2]
 
 
 @pytest.mark.parametrize("k", [6, 7])
@@ -57,6 +75,16 @@ def test_hungarian_is_the_best_of_all_assignments(k: int) -> None:
     assert hungarian(similarity).tolist() == list(best)
     with pytest.raises(UserError, match="7 rows cannot each"):
         hungarian(_noise(7, 6))
+
+
+def test_hungarian_does_not_break_ties_in_favour_of_the_diagonal() -> None:
+    """A decoder that says the same to everything would else get every answer right."""
+    hits = [(hungarian(np.zeros((20, 25)), seed=seed) == np.arange(20)).mean() for seed in range(100)]
+    assert np.mean(hits) == pytest.approx(1 / 25, abs=0.02)
+    twins = np.repeat(np.eye(30), 2, axis=1) + 0.1 * np.repeat(np.eye(30), 2, axis=1)[:, ::-1]
+    rows = np.repeat(np.eye(30), 2, axis=0) @ twins  # pictures and recordings in pairs that nobody can tell apart
+    hits = [(hungarian(rows, seed=seed) == np.arange(60)).mean() for seed in range(20)]
+    assert np.mean(hits) == pytest.approx(0.5, abs=0.06)
 
 
 def test_all_three_undo_a_hub() -> None:

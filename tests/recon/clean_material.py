@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from recon.audit import checks
-from recon.audit.checks import Material, Order, PictureSet, Samples
-from recon.audit.picture_files import picture_set, rowwise
+from recon.audit.checks import Material, Order, Pictures, Samples
+from recon.audit.files import picture_set, rowwise
 from recon.audit.selection import Choice
 from recon.audit.verdict import Finding
 
@@ -75,7 +75,7 @@ def clean_material(seed: int) -> Material:
     )
 
 
-def add_pictures(pictures: PictureSet, more: np.ndarray) -> PictureSet:
+def add_pictures(pictures: Pictures, more: np.ndarray) -> Pictures:
     """A picture set with further pictures."""
     extra = picture_set([f"extra {i}" for i in range(len(more))], more)
     assert pictures.thumbs is not None and extra.thumbs is not None

@@ -17,7 +17,7 @@ from align.errors import UserError
 from recon.audit import tables
 from recon.audit.checks import Material
 from recon.audit.collect import from_folder
-from recon.audit.picture_files import read_pictures
+from recon.audit.files import read_pictures
 from recon.commands import audit
 from tests.recon.clean_material import blend, random_pictures
 
@@ -87,7 +87,7 @@ def test_embeds_labels_and_samples_of_embeds(tmp_path: Path) -> None:
     rows = [{"stimulus_id": f"s{i}", "label": i % 3, "split": "test"} for i in reversed(range(N_TEST))]
     labels = write_table(tmp_path / "labels.csv", [*rows, {"stimulus_id": "t", "label": 1, "split": "train"}])
     options = ["--images", tmp_path / "z.npy", "--train-embeds", tmp_path / "k.npy", "--ids", ids, "--labels", labels]
-    options += ["--samples", tmp_path / "s.npy", "--chosen", tmp_path / "c.npy"]
+    options += ["--sample-embeds", tmp_path / "s.npy", "--chosen", tmp_path / "c.npy"]
     found = verdicts("--brain", tmp_path / "e.npy", *options)
     assert found["row_order"] == "leak"  # the rows lie in reverse
     assert found["sample_selection"] == "leak"
@@ -113,12 +113,57 @@ def test_tables_of_trials_and_scores(tmp_path: Path) -> None:
     assert verdicts("--scores", seeds, "--reported", "0.09")["seed_variance"] == "suspect"
 
 
+def test_marked_choices_of_several_groups(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((4, 2, 12))  # subject; validation, test; layer
+    for side, verdict in ((0, "clear"), (1, "leak")):
+        rows = [
+            {"group": i, "layer": k, "validation": v[0, k], "test": v[1, k], "chosen": int(k == v[side].argmax())}
+            for i, v in enumerate(scores)
+            for k in range(12)
+        ]
+        assert verdicts("--scores", write_table(tmp_path / "layers.csv", rows))["choice_on_test"] == verdict
+
+
+def test_sessions_of_the_trials(tmp_path: Path) -> None:
+    """Normalisation fitted on both splits of each session, of which the table of trials tells."""
+    rows = np.random.default_rng(1).normal(size=(120, 10))
+    session, test = np.arange(120) % 2, np.arange(120) >= 90
+    for name in (0, 1):
+        part = session == name
+        rows[part] = (rows[part] - rows[part].mean(0)) / rows[part].std(0)
+    np.save(tmp_path / "train.npy", rows[~test])
+    np.save(tmp_path / "test.npy", rows[test])
+    signals = ("--train-signals", tmp_path / "train.npy", "--test-signals", tmp_path / "test.npy")
+    trials = [
+        {"label": i % 5, "split": "test" if test[i] else "train", "session": session[i], "stimulus_id": i}
+        for i in range(120)
+    ]
+    found = audit.run(arguments(*signals, "--order", write_table(tmp_path / "order.csv", trials)))
+    pooled = next(finding for finding in found["findings"] if finding["check"] == "pooled_normalisation")
+    assert pooled["verdict"] == "leak" and "in 2 of 2 sessions" in pooled["evidence"]
+    with pytest.raises(UserError, match="89 training and 30 test trials"):
+        audit.run(arguments(*signals, "--order", write_table(tmp_path / "short.csv", trials[1:])))
+
+
 def test_sweep_folder(tmp_path: Path) -> None:
     curve = {"backbone": "b", "encoder": "ridge", "chosen": "2", "last": "3", "validation_top1": {"1": 0.1, "2": 0.3}}
     (tmp_path / "choice.json").write_text(json.dumps({"criterion": "cross-validation", "curves": [curve]}))
     material, source = from_folder(tmp_path)
     assert source.startswith("sweep") and material.choices[0].chosen == 1
     assert verdicts(tmp_path)["choice_on_test"] == "clear"
+
+    same = {"backbone": "b", "encoder": "ridge", "direction": "brain_to_image", "split": "test"}
+    tops = {"1": (0.2, 0.3), "2": (0.1, 0.1)}  # two seeds each
+    rows = [{**same, "layer": layer, "top1": top} for layer, found in tops.items() for top in found]
+    write_table(tmp_path / "sweep.csv", [*rows, {**rows[0], "direction": "image_to_brain", "top1": 0.9}])
+    assert from_folder(tmp_path)[0].choices[0].test.tolist() == pytest.approx([0.25, 0.1])
+    (tmp_path / "choice.json").write_text(json.dumps({"criterion": "test top1", "curves": [{**curve, "chosen": "1"}]}))
+    found = verdicts(tmp_path)
+    assert found["choice_on_test"] == "suspect" and found["declared_choice"] == "leak"
+    (tmp_path / "choice.json").write_text("{}")
+    with pytest.raises(UserError, match="no criterion"):
+        from_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +172,24 @@ def test_sweep_folder(tmp_path: Path) -> None:
         ([], "nothing to audit"),
         (["--reconstructions", "empty"], "--targets"),
         (["--train-images", "empty"], "holds no picture"),
-        (["--train-images", "wide.npy"], "0, 1"),
+        (["--train-images", "wide.npy"], r"\[0, 1\]"),
+        (["--train-images", "many.npy"], "2 pictures per stimulus"),
         (["--train-images", "flat.npy"], "shape"),
         (["--scores", "labels.csv"], "'test'"),
         (["--labels", "labels.csv", "--brain", "e.npy"], "2 test rows for 3 rows"),
         (["--brain", "e.npy", "--images", "flat.npy"], "differ in shape"),
-        (["--samples", "flat.npy"], "shape"),
+        (["--samples", "flat.npy"], "--targets"),
+        (["--samples", "many.npy", "--targets", "one.npy"], "--chosen"),
+        (["--samples", "many.npy", "--targets", "one.npy", "--chosen", "c.npy"], "2 is none of the 2 samples"),
+        (["--samples", "many.npy", "--targets", "one.npy", "--chosen", "c.csv"], "column 'sample'"),
+        (["--sample-embeds", "e.npy", "--images", "flat.npy"], "n, k, E"),
+        (["--sample-embeds", "e.npy", "--images", "e.npy"], "--chosen"),
+        (["--brain", "e.npy", "--ids", "ids.csv"], "2 ids for 3 rows"),
+        (["--brain", "e.npy", "--train-embeds", "flat.npy"], "width 5"),
+        (["--test-signals", "nan.npy"], "NaN"),
         (["--order", "nowhere.csv"], "does not exist"),
+        (["--scores", "percent.csv", "--reported", ".62"], "percentages"),
+        (["--scores", "unmarked.csv"], "column chosen"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -141,10 +197,18 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    np.save("wide.npy", np.full((2, 4, 4, 3), 255.0))
+    np.save("wide.npy", np.full((2, 16, 16, 3), 255.0))
+    np.save("one.npy", np.arange(2 * 768, dtype=np.uint8).reshape(2, 16, 16, 3))
+    np.save("many.npy", np.arange(4 * 768, dtype=np.uint8).reshape(2, 2, 16, 16, 3))
+    np.save("c.npy", np.array([0, 2]))
+    np.save("nan.npy", np.full((12, 9), np.nan))
     np.save("flat.npy", np.zeros((4, 5)))
     np.save("e.npy", np.eye(3))
     write_table(tmp_path / "labels.csv", [{"label": "a"}, {"label": "b"}])
+    write_table(tmp_path / "c.csv", [{"stimulus_id": "a"}, {"stimulus_id": "b"}])
+    write_table(tmp_path / "ids.csv", [{"id": "a"}, {"id": "b"}])
+    write_table(tmp_path / "percent.csv", [{"seed": i, "test": 60 + i} for i in range(6)])
+    write_table(tmp_path / "unmarked.csv", [{"epoch": i, "test": i} for i in range(6)])
     with pytest.raises(UserError, match=complaint) as caught:
         audit.run(arguments(*words))
     assert "\n" not in str(caught.value)
@@ -154,7 +218,7 @@ def test_malicious_stack_is_refused(tmp_path: Path) -> None:
     import pickle
 
     (tmp_path / "x.pt").write_bytes(pickle.dumps(print))
-    with pytest.raises(UserError, match="plain tensors"):
+    with pytest.raises(UserError, match="can run code"):
         read_pictures(tmp_path / "x.pt")
 
 

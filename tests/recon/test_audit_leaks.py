@@ -102,6 +102,14 @@ def normalised_per_session(m: Material) -> None:
         m.test_signals[rows[1]] = (m.test_signals[rows[1]] - together.mean(0)) / together.std(0)
 
 
+def few_test_rows_normalised_together(m: Material) -> None:
+    """With 20 test beside 20,000 training rows, the mean of training rows alone is within a thousandth too."""
+    rng = np.random.default_rng(4)
+    rows = rng.normal(1.0, 2.0, size=(20_020, 12)).astype(np.float32)
+    rows = (rows - rows.mean(0)) / rows.std(0)
+    m.train_signals, m.test_signals = rows[20:], rows[:20]
+
+
 def block_design(m: Material) -> None:
     labels = tuple(f"category {i // 40}" for i in range(400))
     m.order = Order(labels, np.arange(400), np.random.default_rng(0).random(400) < 0.3)
@@ -120,6 +128,16 @@ def category_only(m: Material) -> None:
     centres = 2 * rng.normal(size=(10, 32))
     m.images = centres[code] + rng.normal(size=(N_TEST, 32))
     m.brain = centres[code] + rng.normal(size=(N_TEST, 32))
+
+
+def cluster_only(m: Material) -> None:
+    """No two stimuli share a label, but the pictures are of ten kinds and the decoder knows nothing else."""
+    rng = np.random.default_rng(8)
+    centres = 3 * rng.normal(size=(20, 32))
+    kind = np.arange(N_TEST) % 10
+    m.images, m.brain = (centres[kind] + rng.normal(size=(N_TEST, 32)) for _ in range(2))
+    m.train_embeds = centres[10 + np.arange(240) % 10] + rng.normal(size=(240, 32))
+    m.labels = m.test_labels = [f"concept {i}" for i in range(N_TEST)]
 
 
 def collapse(m: Material) -> None:
@@ -155,6 +173,21 @@ def copied_training_pictures(m: Material) -> None:
     assert m.train_pictures is not None and m.train_pictures.thumbs is not None and m.shown is not None
     r = m.shown[1] @ m.train_pictures.thumbs.T
     m.shown = (m.train_pictures.thumbs[r.argmax(axis=1)], m.shown[1])
+
+
+def _some_copies(m: Material, count: int) -> None:
+    assert m.train_pictures is not None and m.train_pictures.thumbs is not None and m.shown is not None
+    shown = m.shown[0].copy()
+    shown[:count] = m.train_pictures.thumbs[:count]
+    m.shown = (shown, m.shown[1])
+
+
+def a_few_copies(m: Material) -> None:
+    _some_copies(m, 8)
+
+
+def one_copy(m: Material) -> None:
+    _some_copies(m, 1)
 
 
 def noisy_training_pictures(m: Material) -> None:
@@ -221,15 +254,19 @@ PLANTED: list[tuple[Callable[[Material], None], str, str, set[str]]] = [
     (predictions_given_training_moments, "test_standardised_predictions", "leak", set()),
     (normalised_together, "pooled_normalisation", "leak", set()),
     (normalised_per_session, "pooled_normalisation", "leak", set()),
+    (few_test_rows_normalised_together, "pooled_normalisation", "leak", set()),
     (block_design, "block_design", "leak", set()),
     (block_design_without_split, "block_design", "leak", set()),
     (category_only, "category_only", "leak", set()),
+    (cluster_only, "category_only", "leak", set()),
     (collapse, "collapse", "suspect", set()),
     (anisotropy, "anisotropy", "suspect", set()),
     (rows_shifted, "row_order", "leak", set()),
     (rows_listed_as_text, "row_order", "leak", set()),
     (rows_permuted_with_ids, "row_order", "leak", set()),
     (copied_training_pictures, "memorisation", "leak", set()),
+    (a_few_copies, "memorisation", "leak", set()),
+    (one_copy, "memorisation", "suspect", set()),
     (noisy_training_pictures, "memorisation", "leak", set()),
     (memorised_embeds, "memorisation", "leak", set()),
     (best_of_k, "sample_selection", "leak", set()),
@@ -252,9 +289,19 @@ def test_planted_fault_is_found(
     flagged = {name for name, finding in found.items() if finding.verdict in ("leak", "suspect")}
     assert flagged == {check} | also
     assert any(digit in found[check].evidence for digit in "0123456789") or check == "declared_choice"
+    assert len(found[check].evidence) < 500 and not found[check].evidence.endswith(".")
     assert found[check].threshold
 
 
 @pytest.fixture
 def material() -> Material:
     return clean_material(SEED)
+
+
+def test_shared_kinds_are_told_from_shared_categories(material: Material) -> None:
+    feature_clusters(material)
+    assert "named categories of the splits differ" in by_name(material)["feature_clusters"].evidence
+    shared_categories(material)
+    found = by_name(material)["feature_clusters"]
+    assert "named categories" not in found.evidence
+    assert found.numbers["two_way_of_cluster"] == pytest.approx(1 - 1 / 16, abs=0.01)  # eight kinds

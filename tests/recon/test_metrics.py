@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import correlation as scipy_correlation
 from scipy.stats import pearsonr
 from skimage.color import rgb2gray
@@ -17,11 +20,16 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms.functional import normalize
 from torchvision.transforms.functional import resize as torchvision_resize
 
+from align.data.safe_load import decode_image
 from align.errors import UserError
+from recon import evaluate_images
 from recon.evaluation import feature_nets, identification, metrics
 from recon.evaluation.feature_nets import CLIP_STATS, IMAGENET, NETWORKS, FeatureNets, WeightsMissing
 from recon.evaluation.metrics import METRICS
 from tests.conftest import shared_path
+from tests.recon.tiny_pictures import seed_weights
+
+SSIM_OPTIONS = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
 
 
 def pictures(n: int = 3, size: int = 64, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,62 +67,169 @@ def test_ssim_is_that_of_scikit_image(legacy: bool) -> None:
     expected = []
     for a, b in zip(at(recons, 425), at(targets, 425), strict=True):
         gray_a, gray_b = (rgb2gray(x.permute(1, 2, 0).numpy().astype(np.float64)) for x in (a, b))
-        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-        expected.append(structural_similarity(gray_b, gray_a, channel_axis=channel_axis, **options))
+        expected.append(structural_similarity(gray_b, gray_a, channel_axis=channel_axis, **SSIM_OPTIONS))
     assert np.allclose(metrics.ssim(recons, targets, legacy_columnwise=legacy), expected, atol=2e-5)
     if not legacy:
         assert np.allclose(METRICS["SSIM"](recons, targets), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("network", ["lpips_alex", "lpips_squeeze"])
-def test_lpips_is_that_of_the_lpips_package(network: str, tmp_path: Path) -> None:
+def lpips_reference(name: str, trunk: torch.nn.Module) -> torch.nn.Module:
+    """The model of the lpips package with this torchvision network as its trunk and its own linear weights."""
     import lpips
 
     with warnings.catch_warnings(), torch.device("meta"):  # its weights all come below
         warnings.simplefilter("ignore")
-        reference = lpips.LPIPS(net=network.removeprefix("lpips_"), pnet_rand=True, pretrained=False, verbose=False)
+        reference = lpips.LPIPS(net=name, pnet_rand=True, pretrained=False, verbose=False)
     reference.to_empty(device="cpu")
-    lins = torch.load(
-        Path(lpips.__file__).parent / f"weights/v0.1/{network[6:]}.pth", map_location="cpu", weights_only=True
-    )
-    reference.load_state_dict(lins, strict=False)
+    lins = Path(lpips.__file__).parent / f"weights/v0.1/{name}.pth"
+    reference.load_state_dict(torch.load(lins, map_location="cpu", weights_only=True), strict=False)
     reference.scaling_layer = lpips.ScalingLayer()
-    spec = NETWORKS[network]
+    for number in range(1, 8 if name == "squeeze" else 6):
+        for layer, part in getattr(reference.net, f"slice{number}").named_children():
+            part.load_state_dict(trunk.features[int(layer)].state_dict())
+    return reference.eval()
+
+
+@pytest.mark.parametrize("trunk", ["alex", "squeeze", "vgg"])
+def test_lpips_is_that_of_the_lpips_package(trunk: str, tmp_path: Path) -> None:
+    spec = NETWORKS[f"lpips_{trunk}"]
     with torch.device("meta"):
-        trunk = spec.build()
-    trunk.classifier = torch.nn.Identity()
-    trunk.to_empty(device="cpu")
-    seed_weights(trunk)
-    slices = [reference.net.slice1, reference.net.slice2, reference.net.slice3, reference.net.slice4]
-    slices += [reference.net.slice5, *([reference.net.slice6, reference.net.slice7] if "squeeze" in network else [])]
-    for part in slices:
-        for name, layer in part.named_children():
-            layer.load_state_dict(trunk.features[int(name)].state_dict())
-    torch.save(trunk.state_dict(), tmp_path / spec.file)
-    recons, targets = pictures(2)
+        model = spec.build()
+    model.classifier = torch.nn.Identity()
+    model.to_empty(device="cpu")
+    seed_weights(model)
+    torch.save(model.state_dict(), tmp_path / spec.file)
+    reference, nets, size = lpips_reference(trunk, model), FeatureNets(tmp_path), 48 if trunk == "vgg" else 256
+    recons, targets = (at(x, size) for x in pictures(2))
     with torch.no_grad():
-        expected = reference(at(recons, 256), at(targets, 256), normalize=True).flatten().numpy()
-    metric = METRICS["LPIPS" if "alex" in network else "LPIPS(squeeze)"]
-    assert metric.network == network
-    found = metric(recons, targets, FeatureNets(tmp_path))
+        expected = reference(recons, targets, normalize=True).flatten().numpy()
     assert expected.min() > 1e-3
-    assert np.allclose(found, expected, rtol=1e-3)
+    assert np.allclose(nets.lpips_pairs(f"lpips_{trunk}", recons, targets), expected, rtol=1e-3)
+    if trunk != "vgg":  # seconds at 256 px
+        metric = METRICS["LPIPS" if trunk == "alex" else f"LPIPS({trunk})"]
+        assert np.allclose(metric(*pictures(2), nets), expected, rtol=1e-3)
+    assert METRICS["LPIPS(vgg)"].network == "lpips_vgg" and METRICS["LPIPS"].network == "lpips_alex"
 
 
-def seed_weights(model: torch.nn.Module, seed: int = 0) -> None:
-    """Random weights, exact in half precision, that keep activations alive; batch norms are left as identities."""
-    draw = torch.Generator().manual_seed(seed)
-    for name, value in model.state_dict().items():
-        if value.ndim > 1:
-            value.copy_((torch.randn(value.shape, generator=draw) * (2 / value[0].numel()) ** 0.5).half())
-        else:
-            value.fill_(1 if name.endswith("running_var") or _is_scale(model, name) else 0)
+@pytest.fixture(scope="module")
+def natural() -> tuple[np.ndarray, np.ndarray]:
+    """50 photographs (uint8, 128 px): blurred, noisy or shifted, and as they are."""
+    path = shared_path("images/natural_128.zip")
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][::40][:50]
+        truth = np.stack([decode_image(archive.read(name), name) for name in names])
+    assert truth.shape == (50, 128, 128, 3)
+    told, rng = truth.copy(), np.random.default_rng(0)
+    told[0::3] = gaussian_filter(truth[0::3], (0, 4, 4, 0))
+    told[1::3] = np.clip(truth[1::3] + rng.normal(size=truth[1::3].shape) * 60, 0, 255)
+    told[2::3] = np.roll(truth[2::3], (9, 14), axis=(1, 2))
+    return told, truth
 
 
-def _is_scale(model: torch.nn.Module, name: str) -> bool:
-    """Whether a vector is the weight of a batch norm."""
-    owner, _, kind = name.rpartition(".")
-    return kind == "weight" and isinstance(model.get_submodule(owner), torch.nn.BatchNorm2d)
+def tensors(pair: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    told, truth = (torch.from_numpy(x).movedim(-1, 1).float() / 255 for x in pair)
+    return told, truth
+
+
+def scored(pair: tuple[np.ndarray, np.ndarray], *names: str, k: int = 2) -> dict[str, np.ndarray]:
+    """Values per picture from the public function."""
+    folder = None if "PixCorr" in names else shared_path("weights")
+    frame = evaluate_images(*pair, metrics=names, weights_dir=folder, controls=False, n_boot=2, n_way=(k,))
+    assert frame.attrs["skipped"] == {}
+    return {name: np.array(values) for name, values in frame.attrs["per_stimulus"].items()}
+
+
+def test_pixcorr_and_ssim_of_50_photographs(natural: tuple[np.ndarray, np.ndarray]) -> None:
+    found = scored(natural, "PixCorr", "SSIM")
+    expected: dict[str, list[float]] = {name: [] for name in found}
+    for a, b in zip(*(at(x, 425).movedim(1, -1).double().numpy() for x in tensors(natural)), strict=True):
+        expected["PixCorr"].append(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+        expected["SSIM"].append(structural_similarity(rgb2gray(a), rgb2gray(b), **SSIM_OPTIONS))
+    for name, values in expected.items():
+        assert np.abs(found[name] - values).max() <= 1e-4, name
+        assert np.std(values) > 0.1
+
+
+def test_legacy_ssim_of_50_photographs(natural: tuple[np.ndarray, np.ndarray]) -> None:
+    found = scored(natural, "PixCorr", "SSIM(columnwise)")["SSIM(columnwise)"]
+    expected = [
+        structural_similarity(rgb2gray(a), rgb2gray(b), channel_axis=-1, **SSIM_OPTIONS)
+        for a, b in zip(*(at(x, 425).movedim(1, -1).double().numpy() for x in tensors(natural)), strict=True)
+    ]
+    assert np.abs(found - expected).max() <= 1e-4
+
+
+def real_squeezenet(version: str) -> torch.nn.Module:
+    model = getattr(torchvision.models, f"squeezenet{version}")().eval()
+    model.load_state_dict(load_file(shared_path(f"weights/squeezenet{version}_imagenet.safetensors")), strict=False)
+    return model
+
+
+def test_lpips_squeeze_of_50_photographs(natural: tuple[np.ndarray, np.ndarray]) -> None:
+    reference = lpips_reference("squeeze", real_squeezenet("1_1"))
+    nets = FeatureNets(shared_path("weights"))
+    told, truth = tensors(natural)
+    for rows in np.split(np.arange(50), 5):
+        found = nets.lpips_pairs("lpips_squeeze", told[rows], truth[rows])  # at their own 128 px
+        with torch.no_grad():
+            expected = reference(told[rows], truth[rows], normalize=True).flatten().numpy()
+        assert np.abs(found - expected).max() <= 1e-4
+        assert expected.min() > 0.03
+    few = (natural[0][:4], natural[1][:4])
+    with torch.no_grad():
+        expected = reference(*(at(x, 256) for x in tensors(few)), normalize=True).flatten().numpy()
+    assert np.abs(scored(few, "LPIPS(squeeze)")["LPIPS(squeeze)"] - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("version", "n", "k"), [("1_0", 12, 5), ("1_1", 50, 20)])
+def test_squeezenet_identification_of_photographs(
+    version: str, n: int, k: int, natural: tuple[np.ndarray, np.ndarray]
+) -> None:
+    model, pair = real_squeezenet(version), (natural[0][:n], natural[1][:n])
+    seen = []
+    model.features[12].register_forward_hook(lambda module, inputs, output: seen.append(output.mean(dim=(2, 3))))
+    with torch.no_grad():
+        for images in tensors(pair):
+            model(normalize(at(images, 224), *IMAGENET))
+    told, truth = (features.numpy() for features in seen)
+    name = f"SqueezeNet({version.replace('_', '.')})"
+    found = scored(pair, name, k=k)
+    r = np.corrcoef(truth, told)[:n, n:]
+    assert np.abs(found[name] - brute_two_way(told, truth)).max() <= 1e-4
+    reverse = [np.delete(r[j] < r[j, j], j).mean() for j in range(n)]  # against other reconstructions
+    assert np.abs(found[f"{name}, reconstructions as distractors"] - reverse).max() <= 1e-4
+    assert np.abs(found[f"{name}, {k}-way"] - drawn_n_way(r, k)).max() <= 0.03
+    assert 0.6 < found[name].mean() < 1
+
+
+def drawn_n_way(r: np.ndarray, k: int, draws: int = 4000) -> np.ndarray:
+    """Top-1 among the own target and k - 1 others, drawn again and again."""
+    rng = np.random.default_rng(0)
+    shares = []
+    for j in range(len(r)):
+        others = np.delete(r[:, j], j)
+        sets = rng.permuted(np.tile(others, (draws, 1)), axis=1)[:, : k - 1]
+        shares.append((sets.max(axis=1) < r[j, j]).mean())
+    return np.array(shares)
+
+
+def test_weights_are_looked_for_under_the_names_torchvision_gives_them() -> None:
+    models = torchvision.models
+    official = {
+        "alexnet_2": models.AlexNet_Weights.IMAGENET1K_V1,
+        "inception": models.Inception_V3_Weights.DEFAULT,
+        "effnet": models.EfficientNet_B1_Weights.DEFAULT,
+        "effnet_v1": models.EfficientNet_B1_Weights.IMAGENET1K_V1,
+        "lpips_alex": models.AlexNet_Weights.IMAGENET1K_V1,
+        "lpips_vgg": models.VGG16_Weights.IMAGENET1K_V1,
+        "lpips_squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
+        "squeezenet1_0": models.SqueezeNet1_0_Weights.IMAGENET1K_V1,
+        "squeezenet1_1": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
+    }
+    for name, weights in official.items():
+        assert NETWORKS[name].url + NETWORKS[name].file == weights.url
+    assert NETWORKS["alexnet_5"].file == NETWORKS["alexnet_2"].file
+    assert set(NETWORKS) == {*official, "alexnet_5", "swav"}
 
 
 CASES = {

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from scipy.integrate import quad
-from scipy.stats import hypergeom, kstest, norm
+from scipy.stats import binom, hypergeom, kstest, norm
 
 from align import retrieval
 from align.errors import UserError
@@ -47,6 +47,7 @@ def test_real_things_eeg2_scores() -> None:
     assert low < 0.67 < high
     assert ensemble["brain_to_image"]["p_permutation"] == 1 / 100
     assert ensemble["notes"] == []
+    assert ensemble["transductive"]["sinkhorn"]["sharpness"] == pytest.approx(np.sqrt(2 * np.log(200)))
 
 
 def test_embeddings_and_their_matrix_give_the_scores_of_a_report() -> None:
@@ -56,13 +57,23 @@ def test_embeddings_and_their_matrix_give_the_scores_of_a_report() -> None:
     for found in (
         score(brain, images, **FAST),
         score_matrix(matrix, **FAST),
-        score(torch.tensor(brain), images, **FAST),
+        score(torch.tensor(brain, requires_grad=True), images, **FAST),
     ):
         for direction in BOTH:
             for key, value in report[direction].items():
                 assert found[direction][key] == pytest.approx(value), (direction, key)
         assert found["transductive"]["csls"] == report["transductive"]["csls"]
         assert json.loads(json.dumps(found)) == found
+
+
+def test_a_matrix_in_pieces_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = retrieval.scores(*_case(n=23, k=31, noise=6.0)).round(1)  # p far from its floor
+    names = [str(i) for i in range(31)]
+    options: dict[str, Any] = {"ids": names[:23], "image_ids": names, "labels": np.arange(31) % 3, **FAST}
+    whole = score_matrix(matrix, **options)
+    for cells in (1, 70, 31 * 22):
+        monkeypatch.setattr("recon.evaluation.contest._CELLS", cells)
+        assert score_matrix(matrix, **options) == whole
 
 
 def test_asymmetric_hub() -> None:
@@ -161,19 +172,35 @@ def test_within_and_between_categories_equal_brute_force() -> None:
             assert found[part][direction]["chance_top1"] == pytest.approx(np.mean(chances))
 
 
+def _categories(rng: np.random.Generator, share: float) -> dict[str, Any]:
+    """48 pictures in 8 categories; the decoder knows the category and a ``share`` of what is special of the picture."""
+    labels = np.repeat(np.arange(8), 6)
+    centres, special = 4 * rng.normal(size=(8, 16))[labels], rng.normal(size=(48, 16))
+    brain = centres + share * special + rng.normal(size=(48, 16))
+    return score(brain, centres + special, labels=labels, n_boot=0, n_perm=99, transductive=False)
+
+
 def test_a_decoder_of_categories_knows_nothing_within_them() -> None:
+    """200 experiments: within its category the right picture is found by chance only, and p says so."""
     rng = np.random.default_rng(1)
-    labels = np.repeat(np.arange(8), 10)
-    centres = 4 * rng.normal(size=(8, 16))
-    images = centres[labels] + rng.normal(size=(80, 16))
-    brain = centres[labels] + rng.normal(size=(80, 16))
-    found = score(brain, images, labels=labels, n_boot=500, n_perm=199)
-    between, within = (found[part]["brain_to_image"] for part in ("between_category", "within_category"))
-    assert between["top1"] > 0.95 and between["p_permutation"] == 1 / 200
-    assert within["chance_top1"] == pytest.approx(0.1)
-    assert within["top1"] < 0.2
-    assert within["p_permutation"] > 0.05 and within["p_permutation_rank"] > 0.05
-    assert found["brain_to_image"]["p_permutation_rank"] == 1 / 200
+    found = [_categories(rng, share=0.0) for _ in range(200)]
+    for direction in BOTH:
+        within = [experiment["within_category"][direction] for experiment in found]
+        between = [experiment["between_category"][direction] for experiment in found]
+        assert all(part["chance_top1"] == pytest.approx(1 / 6) for part in within)
+        hits = np.array([part["top1"] for part in within])
+        assert abs(hits.mean() - 1 / 6) < 3 * hits.std() / np.sqrt(200) < 0.015
+        assert kstest([part["p_permutation_rank"] for part in within], "uniform").pvalue > 0.05
+        never_too_small([part["p_permutation"] for part in within])
+        assert np.mean([part["top1"] for part in between]) > 0.95
+        assert {part["p_permutation"] for part in between} == {1 / 100}
+
+
+def test_knowledge_within_categories_is_found() -> None:
+    found = _categories(np.random.default_rng(2), share=1.0)["within_category"]
+    for direction in BOTH:
+        assert found[direction]["top1"] > 0.5
+        assert found[direction]["p_permutation"] == found[direction]["p_permutation_rank"] == 1 / 100
 
 
 def test_labels_without_company() -> None:
@@ -198,6 +225,9 @@ def test_ids_pair_rows_and_average_repetitions() -> None:
     repeated = score(twice, images, ids=names + names, image_ids=names, **FAST)
     assert repeated["brain_to_image"]["top1"] == plain["brain_to_image"]["top1"]
     assert "20 brain rows show 10 pictures" in repeated["notes"][0]
+    matrix = retrieval.scores(brain, images)  # uneven repetitions of rows of scores: a sum would weigh some more
+    uneven = score_matrix(np.concatenate([matrix, matrix[:5]]), ids=names + names[:5], image_ids=names, **FAST)
+    assert uneven["image_to_brain"] == plain["image_to_brain"]
     with pytest.raises(UserError, match="average the repetitions first"):
         score(twice, images, ids=names + names, image_ids=names, repeats="refuse")
 
@@ -217,6 +247,14 @@ def test_ids_that_do_not_fit(ids: list[str] | None, image_ids: list[str] | None,
         score(np.ones((10, 3)), np.ones((12, 3)), ids=ids, image_ids=image_ids)
 
 
+def test_one_row_and_half_precision() -> None:
+    found = score(np.ones((1, 3)), np.eye(3)[:1], **FAST)["brain_to_image"]
+    assert (found["top1"], found["chance_top1"], found["median_rank"]) == (1, 1, 1)
+    brain, images = _case(n=9, k=9)
+    half = torch.tensor(brain).bfloat16()
+    assert score(half, images, **FAST) == score(half.float(), images, **FAST)
+
+
 def test_settings_that_do_not_fit() -> None:
     brain, images = _case(n=4, k=4)
     for settings, told in (({"pool": 3}, "no setting 'pool'"), ({"pools": (0,)}, "1 or more"), ({"repeats": "x"}, "x")):
@@ -229,18 +267,38 @@ def test_settings_that_do_not_fit() -> None:
     assert score(brain, images, transductive=False, **FAST)["transductive"] == {}
 
 
+def never_too_small(p: list[float]) -> None:
+    """Hits are few and whole, so their p is coarse: it cannot be uniform, but P(p <= a) <= a must hold."""
+    for level in (0.05, 0.1, 0.25, 0.5):
+        assert np.sum(np.array(p) <= level) <= binom.ppf(0.999, len(p), level)
+
+
+def _null_ps(experiments: list[dict[str, Any]], parts: tuple[str, ...]) -> None:
+    """p of the ranks is nearly continuous and must be uniform; p of top1 must be valid."""
+    for direction in BOTH:
+        for part in parts:
+            found = [(experiment if part == "" else experiment[part])[direction] for experiment in experiments]
+            assert kstest([entry["p_permutation_rank"] for entry in found], "uniform").pvalue > 0.05
+            never_too_small([entry["p_permutation"] for entry in found])
+
+
 def test_p_of_shuffled_pairs_is_uniform() -> None:
-    """200 experiments without signal, hubs included; the rank's p is nearly continuous, so it can be uniform."""
+    """200 experiments without signal, hubs included, pictures of three categories."""
     rng = np.random.default_rng(0)
     found = []
     for repeat in range(200):
         images = rng.normal(size=(25, 4))
         brain = images[rng.permutation(25)] + 1.0 + 0.3 * rng.normal(size=(25, 4))
-        part = score(brain, images, n_boot=0, n_perm=199, transductive=False, seed=repeat)["brain_to_image"]
-        found.append((part["p_permutation_rank"], part["p_permutation"]))
-    rank, top1 = np.array(found).T
-    assert kstest(rank, "uniform").pvalue > 0.05
-    assert np.mean(top1 <= 0.05) <= 0.085  # top1 is coarse: its p may be too large, never too small
+        found.append(score(brain, images, labels=np.arange(25) % 3, n_boot=0, n_perm=99, seed=repeat))
+    _null_ps(found, ("", "within_category", "between_category"))
+    for name in ("csls", "sinkhorn", "hungarian"):
+        never_too_small([experiment["transductive"][name]["p_permutation"] for experiment in found])
+
+
+def test_p_of_shuffled_real_scores_is_uniform() -> None:
+    matrix, rng = _things_eeg2()["vitl_image_seed0"][:100, :100], np.random.default_rng(0)
+    options: dict[str, Any] = {"n_boot": 0, "n_perm": 99, "transductive": False, "pools": ()}
+    _null_ps([score_matrix(matrix[:, rng.permutation(100)], **options, seed=i) for i in range(200)], ("",))
 
 
 def test_intervals_cover_the_truth() -> None:
@@ -257,12 +315,29 @@ def test_intervals_cover_the_truth() -> None:
     assert 0.93 <= covered / 500 <= 0.97
 
 
-def test_no_hit_at_all_has_an_exact_limit_in_the_notes() -> None:
+def test_intervals_cover_the_truth_of_embeddings_that_share_their_candidates() -> None:
+    """500 experiments of 60 new pictures each; the truth is the mean of 4,000 further ones."""
+    rng = np.random.default_rng(0)
+    whole = [_hits(rng).mean() for _ in range(4000)]
+    covered = 0
+    for repeat in range(500):
+        low, high = retrieval.bootstrap_interval([_hits(rng)], seed=repeat, n_boot=400) or [0, 0]
+        covered += low <= np.mean(whole) <= high
+    assert 0.93 <= covered / 500 <= 0.97
+
+
+def _hits(rng: np.random.Generator) -> np.ndarray:
+    images = rng.normal(size=(60, 16))
+    cosine = retrieval.scores(images + 2.0 * rng.normal(size=(60, 16)), images)
+    return np.array(retrieval.per_stimulus(cosine)["brain_to_image"]["top1"])
+
+
+def test_few_hits_have_an_exact_interval_in_the_notes() -> None:
     matrix = np.roll(np.eye(30), 1, axis=1)
     matrix[np.arange(30), np.arange(30)] = -1
     found = score_matrix(matrix, **FAST)
     assert found["brain_to_image"]["ci95_top1"] == [0, 0]
-    assert "at most 0.116" in " ".join(found["notes"])  # 1 - .025 ** (1 / 30)
+    assert "0 hits in 30" in found["notes"][0] and "is 0 to 0.116" in found["notes"][0]  # 1 - .025 ** (1 / 30)
     assert "distances" in " ".join(found["notes"])
 
 
@@ -340,6 +415,8 @@ def _bad_files(folder: Path) -> None:
     (folder / "broken.safetensors").write_bytes(b"12345678")
     (folder / "noid.csv").write_text("name\nx\n")
     (folder / "three.csv").write_text("id\na\nb\nc\n")
+    (folder / "gap.csv").write_text("id,kind\na,1\nb,\nc,1\nd,1\n")
+    torch.save(torch.eye(4).to_sparse(), folder / "sparse.pt")
     (folder / "rows.csv").write_text("row,id\n0,a\n1,b\n1,c\n3,d\n")
 
 
@@ -357,6 +434,8 @@ def _bad_files(folder: Path) -> None:
         (["--scores", "evil.pt"], "refused"),
         (["--scores", "evil_zip.pt"], "refused"),
         (["--scores", "list.pt"], "holds a list"),
+        (["--scores", "sparse.pt"], "plain"),
+        (["--brain", "e.npy", "--images", "z.npy", "--ids", "gap.csv", "--labels", "kind"], "row 1 has no kind"),
         (["--scores", "words.csv"], "no table of numbers"),
         (["--scores", "broken.safetensors"], "not a whole safetensors file"),
         (["--scores", "notes.txt"], "known endings"),

@@ -6,7 +6,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from scipy.stats import kstest, norm, permutation_test
+from scipy.stats import binomtest, kstest, norm, permutation_test, ttest_1samp
 
 from recon.evaluation import stats
 
@@ -17,6 +17,14 @@ def test_interval_is_the_normal_one_for_many_values() -> None:
     half = norm.ppf(0.975) * values.std() / np.sqrt(500)
     assert low == pytest.approx(values.mean() - half, abs=0.03)
     assert high == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_t_and_exact_intervals_are_those_of_scipy() -> None:
+    values = np.random.default_rng(3).normal(2, 3, size=4)
+    assert stats.t_interval(values) == pytest.approx(ttest_1samp(values, 0).confidence_interval(0.95))
+    for hits, n in ((0, 30), (3, 200), (29, 30), (30, 30)):
+        limits = binomtest(hits, n).proportion_ci(0.95, method="exact")
+        assert stats.exact_interval(hits, n) == pytest.approx([limits.low, limits.high])
 
 
 def test_sign_flip_is_the_enumeration_of_all_signs() -> None:

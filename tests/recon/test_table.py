@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from scipy.stats import binom, kstest, ttest_1samp
 
 from align import retrieval
 from align.errors import UserError
 from align.files import write_json
 from recon import cli
-from recon.evaluation.aggregate import load_results, rows, subject_interval
+from recon.evaluation.aggregate import Result, load_results, rows, summary
 from recon.evaluation.paired import compare
+from recon.evaluation.stats import sign_flip_p
 from recon.score import score_matrix
 from tests.conftest import shared_path
 
@@ -85,8 +88,7 @@ def test_mean_over_seeds_then_subjects_with_an_interval_over_subjects(tmp_path: 
     means = [float(np.mean(part)) for part in values.values()]
     assert total["metrics"][TOP1]["value"] == pytest.approx(np.mean(means))
     assert total["interval_over"] == "subjects" and (total["subjects"], total["seeds"]) == (4, 2)
-    assert total["metrics"][TOP1]["ci95"] == subject_interval(np.array(means))
-    assert min(means) - 1e-9 <= total["metrics"][TOP1]["ci95"][0] < np.mean(means) < total["metrics"][TOP1]["ci95"][1]
+    assert total["metrics"][TOP1]["ci95"] == pytest.approx(ttest_1samp(means, 0).confidence_interval(0.95))
     assert [row["subject"] for row in broken] == ["00", "01", "02", "03"]
     assert [row["metrics"][TOP1]["value"] for row in broken] == pytest.approx(means)
     assert {row["interval_over"] for row in broken} == {"stimuli"}
@@ -95,14 +97,51 @@ def test_mean_over_seeds_then_subjects_with_an_interval_over_subjects(tmp_path: 
         rows(results, ["layer"])
 
 
-def test_interval_over_subjects_covers_the_truth() -> None:
-    """2,000 experiments with 10 subjects, so that the share itself is known to .005; plain percentiles cover .90."""
-    rng = np.random.default_rng(0)
+def _result(method: str, subject: str, seed: str, value: float, stimuli: dict[str, dict[str, float]]) -> Result:
+    metrics = {name: {"value": value, "better": "higher"} for name in (stimuli or {TOP1: {}})}
+    return Result(Path("made"), method, subject, seed, metrics, stimuli, 200, 200)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_interval_over_subjects_covers_the_truth(n: int) -> None:
+    """500 studies: subjects of normal ability around .3, each seen through 200 hits and misses, two seeds each."""
+    rng = np.random.default_rng(n)
     inside = 0
-    for _ in range(2000):
-        low, high = subject_interval(0.3 + 0.1 * rng.normal(size=10), n_boot=1000)
+    for _ in range(500):
+        shares = rng.binomial(200, rng.normal(0.3, 0.07, size=(n, 1)), size=(n, 2)) / 200
+        row = summary([_result("m", str(i), str(s), shares[i, s], {}) for i in range(n) for s in range(2)])
+        assert row["interval_over"] == "subjects"
+        low, high = row["metrics"][TOP1]["ci95"]
         inside += low <= 0.3 <= high
-    assert 0.93 <= inside / 2000 <= 0.97
+    assert 0.93 <= inside / 500 <= 0.97
+
+
+def _paired(ours: np.ndarray, theirs: np.ndarray, seed: int) -> dict[str, Any]:
+    made = [
+        [_result(name, "1", "0", 0.0, {TOP1: {str(i): float(x) for i, x in enumerate(values)}})]
+        for name, values in (("ours", ours), ("base", theirs))
+    ]
+    return compare(*made, seed=seed)[TOP1]
+
+
+def test_paired_interval_covers_and_paired_p_is_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 experiments of 60 stimuli whose difficulty both methods share; no difference on average."""
+    monkeypatch.setattr("recon.evaluation.paired.sign_flip_p", partial(sign_flip_p, n_perm=199))
+    rng = np.random.default_rng(4)
+    inside, p, coarse = 0, [], []
+    for repeat in range(500):
+        difficulty = 3 * rng.normal(size=60)
+        found = _paired(difficulty + rng.normal(size=60), difficulty + rng.normal(size=60), repeat)
+        low, high = found["ci95"]
+        inside += low <= 0 <= high
+        p.append(found["p"])
+        if repeat < 200:
+            hits = rng.random(size=(2, 60)) < rng.random(60)
+            coarse.append(_paired(hits[0], hits[1], repeat)["p"])
+    assert 0.93 <= inside / 500 <= 0.97
+    assert kstest(p[:200], "uniform").pvalue > 0.05
+    for level in (0.05, 0.2, 0.5):  # hits are coarse: their p may be too large, never too small
+        assert np.sum(np.array(coarse) <= level) <= binom.ppf(0.999, 200, level)
 
 
 def test_stimuli_of_subjects_who_saw_other_pictures_are_independent_groups(tmp_path: Path) -> None:
@@ -124,6 +163,10 @@ def test_stimuli_of_subjects_who_saw_other_pictures_are_independent_groups(tmp_p
 
 def test_paired_null_and_faults(tmp_path: Path) -> None:
     base = load_results([_store(tmp_path / "a.json", _matrix(40, 1.5, 0), name="a", subject="1")])
+    better = load_results([_store(tmp_path / "better.json", _matrix(40, 4.0, 0), name="better", subject="1")])
+    found = compare(better, base)[TOP1]
+    assert 0 < found["ci95"][0] < found["difference"] < found["ci95"][1] and found["p"] < 0.01
+    assert found["difference"] == pytest.approx(better[0].metrics[TOP1]["value"] - base[0].metrics[TOP1]["value"])
     same = compare(base, base)[TOP1]
     assert (same["difference"], same["ci95"], same["p"]) == (0, [0, 0], 1)
     other = load_results([_store(tmp_path / "b.json", _matrix(40, 1.5, 1), name="b", subject="2")])
@@ -160,10 +203,11 @@ def test_run_folders_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixt
     row = found["rows"][0]
     assert row["method"] == "study ridge net 3" and row["subjects"] == 2 and row["n"] == 25
     assert row["metrics"]["PixCorr"]["ci95"][0] < row["metrics"]["PixCorr"]["value"] < 0.9
-    assert "fewer than 3 subjects" in found["notes"][0]
+    assert ["fewer than 3 subjects" in note for note in found["notes"]] == [True]
 
-    words = [tmp_path / "runs", "--by", "subject,seed", "--paired", tmp_path / "runs"]
+    words: list[str | Path] = [tmp_path / "runs", "--by", "subject,seed", "--paired", tmp_path / "runs"]
     lines = _table(capsys, *words).splitlines()
+    assert "differences from the base, their intervals and p are over stimuli" in lines[-1]
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + 1 + 2 + 1 and len({line.count("|") for line in table}) == 1
     assert "subject 01, seed 0" in table[3] and "PixCorr" in table[0]

@@ -1,0 +1,215 @@
+"""Speed of `recon.evaluate_images` beside the loop over pictures that published evaluations run, on equal work.
+
+    python benchmarks/evaluate_images.py                              # 1,000 pairs of 256 px, two threads
+    python benchmarks/evaluate_images.py --pictures 100 --weights-dir FOLDER
+
+Both score PixCorr, SSIM, and two-way identification by AlexNet(5) and SqueezeNet 1.1, from the same bytes in memory.
+
+The loop follows Brain-Diffuser's ``evaluate_reconstruction.py`` (MindEye's and ATM's notebooks do the same with
+tensors): per picture a resize to 425 px, ``np.corrcoef``, ``rgb2gray`` and scikit-image's ``structural_similarity``;
+a network fed one picture at a time, cut behind the node that is read; one ``np.corrcoef`` over all features. Brain-
+Diffuser itself feeds its networks 64 pictures at a time: the loop is timed with that too (``networks_by_64``).
+
+Without ``--weights-dir`` the networks have random weights: that changes the scores, not the work. Prints JSON;
+``extra_gib`` is the highest resident memory above that with the pictures loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from recon import evaluate_images
+from recon.evaluation.feature_nets import IMAGENET, NETWORKS
+
+NODES = {"AlexNet(5)": "alexnet_5", "SqueezeNet(1.1)": "squeezenet1_1"}
+BARS = {"factor": 3.0, "difference": 1e-5}
+
+
+def main() -> None:
+    """Make pictures, score them both ways in turn, print times and differences."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=1, help="each way in turn; the quickest time counts")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--weights-dir", type=Path, help="folder with the official weights (default: random ones)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    recons, targets = pictures(args.pictures, args.size)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = args.weights_dir or random_weights(Path(folder))
+        models = {name: cut_network(network, weights) for name, network in NODES.items()}
+        published(recons[:4], targets[:4], models, 1)  # first calls compile and allocate
+        ours(recons[:4], targets[:4], weights)
+        ways: dict[str, Callable[[], Any]] = {
+            "loop": lambda: published(recons, targets, models, 1),
+            "evaluate_images": lambda: ours(recons, targets, weights),
+            "loop_networks_by_64": lambda: published(recons, targets, models, 64),
+            "with_controls": lambda: ours(recons, targets, weights, controls=True),
+        }
+        rounds = [{name: watched(way) for name, way in ways.items()} for _ in range(args.repeats)]
+    facts = {"pictures": len(recons), "size": args.size, "threads": torch.get_num_threads()}
+    facts["weights"] = "official" if args.weights_dir else "random"
+    print(json.dumps({**facts, **report(rounds)}, indent=2))
+
+
+def pictures(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth random targets and copies mostly of something else, uint8 (n, size, size, 3)."""
+    rng = np.random.default_rng(0)
+    targets = np.empty((n, size, size, 3), np.uint8)
+    recons = np.empty_like(targets)
+    for i in range(n):
+        coarse = torch.from_numpy(rng.random((2, 3, 16, 16), dtype=np.float32))
+        truth, other = interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1).numpy()
+        targets[i] = np.round(255 * truth)
+        recons[i] = np.round(255 * np.clip(0.2 * truth + 0.8 * other + 0.05 * rng.normal(size=truth.shape), 0, 1))
+    return recons, targets
+
+
+def random_weights(folder: Path) -> Path:
+    """Freshly initialised networks as weights files, under the names that are looked for."""
+    import torchvision
+
+    torch.manual_seed(0)
+    for network in NODES.values():
+        model = getattr(torchvision.models, NETWORKS[network].stem)(weights=None)
+        torch.save(model.state_dict(), folder / NETWORKS[network].file)
+    return folder
+
+
+def cut_network(network: str, folder: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The torchvision network up to its node, as `create_feature_extractor` gives it, for pictures in [0, 1]."""
+    import torchvision
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    spec = NETWORKS[network]
+    model = getattr(torchvision.models, spec.stem)(weights=None)
+    (path,) = folder.glob(f"{spec.stem}*.pth")
+    model.load_state_dict(torch.load(path, weights_only=True))
+    nodes = create_feature_extractor(model.eval(), {spec.node: "node"})
+    normalize = torchvision.transforms.Normalize(*IMAGENET)
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            found: torch.Tensor = nodes(normalize(resize(images, spec.size)))["node"]
+        return found.mean((2, 3)) if spec.pool else found.flatten(1)
+
+    return features
+
+
+def resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    """`torchvision.transforms.Resize` as torchvision 0.16 did it on tensors: bilinear, no antialiasing."""
+    from torchvision.transforms.functional import InterpolationMode
+    from torchvision.transforms.functional import resize as torchvision_resize
+
+    return torchvision_resize(images, [size, size], InterpolationMode.BILINEAR, antialias=False)
+
+
+def published(
+    recons: np.ndarray, targets: np.ndarray, models: dict[str, Callable[[torch.Tensor], torch.Tensor]], batch: int
+) -> dict[str, np.ndarray]:
+    """Values per picture of each metric, (n,), by the loop."""
+    from skimage.color import rgb2gray
+    from skimage.metrics import structural_similarity
+
+    found: dict[str, Any] = {"PixCorr": [], "SSIM": []}
+    for recon, target in zip(recons, targets, strict=True):
+        a, b = (resize(tensor(x[None]), 425)[0].permute(1, 2, 0).numpy() for x in (recon, target))
+        found["PixCorr"].append(np.corrcoef(a.reshape(1, -1), b.reshape(1, -1))[0, 1])
+        how: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        found["SSIM"].append(structural_similarity(rgb2gray(a), rgb2gray(b), data_range=1.0, **how))
+    for name, model in models.items():
+        told, truth = (
+            np.concatenate([model(tensor(x[i : i + batch])).numpy() for i in range(0, len(x), batch)])
+            for x in (recons, targets)
+        )
+        r = np.corrcoef(truth, told)[: len(truth), len(truth) :]
+        found[name] = (r < np.diag(r)).sum(0) / (len(r) - 1)
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (b, H, W, 3) as float (b, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+def ours(recons: np.ndarray, targets: np.ndarray, weights: Path, controls: bool = False) -> dict[str, np.ndarray]:
+    """Values per picture of each metric, (n,), by `evaluate_images`; intervals are computed too."""
+    names = ("PixCorr", "SSIM", *NODES)
+    table = evaluate_images(recons, targets, metrics=names, n_way=(), weights_dir=weights, controls=controls)
+    assert not table.attrs["skipped"], table.attrs["skipped"]
+    return {name: np.asarray(table.attrs["per_stimulus"][name]) for name in names}
+
+
+@dataclass
+class Watched:
+    """Wall and processor seconds, highest resident memory above the start in GiB, values per picture."""
+
+    seconds: float
+    cpu_seconds: float
+    extra_gib: float
+    values: dict[str, np.ndarray]
+
+
+def watched(work: Callable[[], dict[str, np.ndarray]]) -> Watched:
+    """Run ``work``; memory is looked at every 5 ms."""
+    start, peak, done = resident(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    before, cpu = time.perf_counter(), time.process_time()
+    try:
+        values = work()
+    finally:
+        seconds, cpu = time.perf_counter() - before, time.process_time() - cpu
+        done.set()
+        watcher.join()
+    return Watched(seconds, cpu, max(peak[0] - start, 0) / 2**30, values)
+
+
+def resident() -> int:
+    """Resident memory of this process in bytes (Linux)."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def report(rounds: list[dict[str, Watched]]) -> dict[str, Any]:
+    """Times, factors and differences, ready for JSON."""
+    best = {
+        name: {key: min(getattr(told[name], key) for told in rounds) for key in ("seconds", "cpu_seconds")}
+        | {"extra_gib": max(told[name].extra_gib for told in rounds)}
+        for name in rounds[0]
+    }
+    loop, own = rounds[0]["loop"].values, rounds[0]["evaluate_images"].values
+    means = {name: abs(float(own[name].mean() - loop[name].mean())) for name in own}
+    factor = best["loop"]["seconds"] / best["evaluate_images"]["seconds"]
+    return {
+        **best,
+        "factor": factor,
+        "factor_networks_by_64": best["loop_networks_by_64"]["seconds"] / best["evaluate_images"]["seconds"],
+        "difference_of_scores": means,
+        "largest_difference_of_a_picture": {name: float(np.abs(own[name] - loop[name]).max()) for name in own},
+        "scores": {name: float(values.mean()) for name, values in own.items()},
+        "passed": factor >= BARS["factor"] and max(means.values()) <= BARS["difference"],
+    }
+
+
+if __name__ == "__main__":
+    main()
