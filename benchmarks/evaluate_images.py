@@ -3,12 +3,14 @@
     python benchmarks/evaluate_images.py                              # 1,000 pairs of 256 px, two threads
     python benchmarks/evaluate_images.py --pictures 100 --repeats 3 --weights-dir FOLDER
 
-Both score PixCorr, SSIM, and two-way identification by AlexNet(5) and SqueezeNet 1.1, from the same folders of PNG.
+Both score PixCorr, SSIM, and two-way identification by AlexNet(2), AlexNet(5) and SqueezeNet 1.1, from the same
+folders of PNG.
 
 The loop follows Brain-Diffuser's ``evaluate_reconstruction.py`` and ``eval_extract_features.py``: every pass opens the
 files anew; per picture a resize to 425 px, ``np.corrcoef``, ``rgb2gray`` and scikit-image's ``structural_similarity``;
 one ``np.corrcoef`` over all features. Its networks are fed one picture at a time, and are cut behind the node that is
-read, as in MindEye's notebook. Brain-Diffuser feeds 64 at a time: timed as ``loop_networks_by_64``. Both loops load
+read, as in MindEye's notebook; like both it runs AlexNet once for each of its rows, where `evaluate_images` reads both
+nodes in one pass. Brain-Diffuser feeds 64 at a time: timed as ``loop_networks_by_64``. Both loops load
 their networks beforehand, `evaluate_images` reads and hashes the weights within its time and adds intervals.
 
 Without ``--weights-dir`` the networks have random weights: that changes the scores, not the work. Prints JSON;
@@ -35,10 +37,10 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from recon import evaluate_images
-from recon.evaluation.feature_nets import IMAGENET, NETWORKS
+from recon.evaluation.networks import IMAGENET, NETWORKS
 
 PIXELS = ("PixCorr", "SSIM")
-NODES = {"AlexNet(5)": "alexnet_5", "SqueezeNet(1.1)": "squeezenet1_1"}
+NODES = {"AlexNet(2)": "alexnet_2", "AlexNet(5)": "alexnet_5", "SqueezeNet(1.1)": "squeezenet1_1"}
 BARS = {"factor": 3.0, "difference": 1e-5}
 
 
@@ -93,7 +95,7 @@ def random_weights(folder: Path) -> Path:
     import torchvision
 
     torch.manual_seed(0)
-    for network in NODES.values():
+    for network in ("alexnet_2", "squeezenet1_1"):
         model = getattr(torchvision.models, NETWORKS[network].stem)(weights=None)
         torch.save(model.state_dict(), folder / NETWORKS[network].file)
     return folder

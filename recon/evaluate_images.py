@@ -106,7 +106,7 @@ def evaluate_images(
 
 
 def _require_networks(files: Mapping[str, str | Path]) -> None:
-    from recon.evaluation.feature_nets import NETWORKS
+    from recon.evaluation.networks import NETWORKS
 
     for name in files:
         if name not in (*NETWORKS, "clip"):

@@ -55,6 +55,7 @@ REFERENCE_TESTS = {
         "SSIM": "recon/test_metrics.py::test_ssim_is_that_of_scikit_image",
         "LPIPS": LPIPS,
         "LPIPS(squeeze)": LPIPS,
+        "LPIPS(vgg)": LPIPS,
         "AlexNet(2)": FEATURE,
         "AlexNet(5)": FEATURE,
         "Inception": FEATURE,

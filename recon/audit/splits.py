@@ -54,14 +54,15 @@ def near_duplicates(
     names = [name for name, found in zip(test_ids, near, strict=True) if found]
     share = float(near.mean())
     found = f" ({some(names)})" if names else ""
+    largest = float(best[~exact].max()) if not exact.all() else 1.0
     return Finding(
         "near_duplicates",
         "leak" if names and share >= _SEVERAL else "suspect" if names else "clear",
-        f"{len(names)} of {len(near)} test pictures look like a training picture{found}: their thumbnails correlate "
-        f"above {TWIN_R}; the nearest pair has r {best.max():.3f}, the median test picture {np.median(best):.3f}",
+        f"{len(names)} of {len(near)} test pictures look like a training picture{found}, exact copies aside: their "
+        f"thumbnails correlate above {TWIN_R}; the nearest pair has r {largest:.3f}, the median {np.median(best):.3f}",
         f"r > {TWIN_R} of 16 x 16 thumbnails, the rule by which this project joins pictures of one scene; leak from "
         f"{_SEVERAL:.0%} of the test pictures; crops and changes of colour are not found",
-        {"near": len(names), "share": share, "largest_r": float(best.max()), "ids": names},
+        {"near": len(names), "share": share, "largest_r": largest, "ids": names},
     )
 
 

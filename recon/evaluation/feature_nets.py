@@ -1,4 +1,4 @@
-"""The frozen networks behind the feature metrics and the judge: where their weights are, which node is read.
+"""Features of pictures by the frozen networks of `networks`: finding their weights, reading their nodes.
 
 Nothing is downloaded unless asked. Weights are looked for in the folder given, then in torch's and the hub's caches.
 """
@@ -8,118 +8,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from align.errors import UserError
 from recon.evaluation.metrics import enter, resize
+from recon.evaluation.networks import CLIP_FILES, CLIP_REPOSITORY, CLIP_SIZE, CLIP_STATS, NETWORKS, Network
 
 if TYPE_CHECKING:
     import torch
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CLIP_STATS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 class WeightsMissing(Exception):
     """The weights of a network are not on this machine; the message says what to put where."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """One network as a metric reads it. ``file``: the official weights file, also the name looked for.
-
-    ``stem``: another file whose name starts so is taken where the official one is absent. ``pool``: average the
-    node's map over space. ``taps``: the nodes LPIPS compares. ``drop``: parts of the file or the model behind the node.
-    """
-
-    build: Callable[[], Any]
-    node: str
-    size: int
-    file: str
-    stem: str
-    url: str
-    stats: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
-    pool: bool = False
-    taps: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
-
-
-def _torchvision(name: str, **kwargs: Any) -> Callable[[], Any]:
-    def build() -> Any:
-        import torchvision
-
-        return getattr(torchvision.models, name)(weights=None, **kwargs)
-
-    return build
-
-
-class _Weights(TypedDict):
-    file: str
-    stem: str
-    url: str
-    drop: tuple[str, ...]
-
-
-_PYTORCH = "https://download.pytorch.org/models/"
-_ALEX: _Weights = {"file": "alexnet-owt-7be5be79.pth", "stem": "alexnet", "url": _PYTORCH, "drop": ("classifier",)}
-_SQUEEZE0: _Weights = {
-    "file": "squeezenet1_0-b66bff10.pth",
-    "stem": "squeezenet1_0",
-    "url": _PYTORCH,
-    "drop": ("classifier",),
-}
-_SQUEEZE1: _Weights = {
-    "file": "squeezenet1_1-b8a52dc0.pth",
-    "stem": "squeezenet1_1",
-    "url": _PYTORCH,
-    "drop": ("classifier",),
-}
-_VGG: _Weights = {"file": "vgg16-397923af.pth", "stem": "vgg16", "url": _PYTORCH, "drop": ("classifier", "avgpool")}
-_ALEX_TAPS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 11))
-_SQUEEZE_TAPS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 10, 11, 12))
-_VGG_TAPS = tuple(f"features.{i}" for i in (3, 8, 15, 22, 29))
-# LPIPS shifts and scales pictures in [-1, 1]; said for [0, 1] its constants are the ImageNet statistics.
-# With weights torchvision switches transform_input on; without it the official weights see wrongly scaled pictures.
-_inception = _torchvision("inception_v3", transform_input=True, aux_logits=True, init_weights=False)
-
-NETWORKS: dict[str, Network] = {
-    "alexnet_2": Network(_torchvision("alexnet"), "features.4", 256, **_ALEX),
-    "alexnet_5": Network(_torchvision("alexnet"), "features.11", 256, **_ALEX),
-    "inception": Network(_inception, "avgpool", 342, "inception_v3_google-0cc3c7bd.pth", "inception_v3", _PYTORCH),
-    "effnet": Network(
-        _torchvision("efficientnet_b1"), "avgpool", 255, "efficientnet_b1-c27df63c.pth", "efficientnet_b1-", _PYTORCH
-    ),
-    # IMAGENET1K_V1, what `efficientnet_b1(weights=True)` of torchvision 0.13 loads
-    "effnet_v1": Network(
-        _torchvision("efficientnet_b1"),
-        "avgpool",
-        255,
-        "efficientnet_b1_rwightman-bac287d4.pth",
-        "efficientnet_b1_rwightman",
-        _PYTORCH,
-    ),
-    "swav": Network(
-        _torchvision("resnet50"),
-        "avgpool",
-        224,
-        "swav_800ep_pretrain.pth.tar",
-        "swav",
-        "https://dl.fbaipublicfiles.com/deepcluster/",
-        drop=("fc", "projection_head", "prototypes"),  # published with its training heads, without a classifier
-    ),
-    "lpips_alex": Network(_torchvision("alexnet"), "", 256, **_ALEX, taps=_ALEX_TAPS),
-    "lpips_squeeze": Network(_torchvision("squeezenet1_1"), "", 256, **_SQUEEZE1, taps=_SQUEEZE_TAPS),
-    "lpips_vgg": Network(_torchvision("vgg16"), "", 256, **_VGG, taps=_VGG_TAPS),
-    "squeezenet1_0": Network(_torchvision("squeezenet1_0"), "features.12", 224, **_SQUEEZE0, pool=True),
-    "squeezenet1_1": Network(_torchvision("squeezenet1_1"), "features.12", 224, **_SQUEEZE1, pool=True),
-}
-CLIP_REPOSITORY, CLIP_SIZE = "openai/clip-vit-large-patch14", 224
-_CLIP_FILES = ("config.json", "model.safetensors")
 _WAY_OUT = "evaluate.weights_dir (--weights-dir), or set evaluate.download=true (--download)"
 _BATCH = 16
 
@@ -148,7 +55,7 @@ class FeatureNets:
 
     def source(self, name: str) -> str:
         """File name of the weights and the first 8 digits of their SHA-256; raises `WeightsMissing`."""
-        path = self._find_clip() / _CLIP_FILES[1] if name == "clip" else self._find(NETWORKS[name], name)
+        path = self._find_clip() / CLIP_FILES[1] if name == "clip" else self._find(NETWORKS[name], name)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         label = f"{path.parent.name}/{path.name}" if name == "clip" else path.name
@@ -189,15 +96,27 @@ class FeatureNets:
 
     def extract(self, name: str, batches: Iterable[torch.Tensor], n: int) -> np.ndarray:
         """Float32 (n, F) of batches (B, 3, S, S) that already have the network's size; nothing is kept."""
-        reader, start = self._reader(name), 0
-        features = np.empty((n, 0), np.float32)
+        return self.extract_together([name], batches, n)[name]
+
+    def extract_together(self, names: Sequence[str], batches: Iterable[torch.Tensor], n: int) -> dict[str, np.ndarray]:
+        """`extract` of several nodes of one network (see `one_pass`) in one pass over the batches."""
+        reader, start = self._reader(names[0]), 0
+        nodes = {name: NETWORKS[name].node if name in NETWORKS else "" for name in names}
+        features: dict[str, np.ndarray] = {}
         for batch in batches:
-            value = reader(batch).flatten(1).numpy()
-            if not features.size:
-                features = np.empty((n, value.shape[1]), np.float32)  # at once: lists of batches need it twice
-            features[start : start + len(value)] = value
-            start += len(value)
+            for name, value in zip(nodes, reader(batch, list(nodes.values())), strict=True):
+                flat = value.flatten(1).numpy()
+                if name not in features:
+                    features[name] = np.empty((n, flat.shape[1]), np.float32)  # at once: lists of batches need it twice
+                features[name][start : start + len(flat)] = flat
+            start += len(batch)
         return features
+
+    def one_pass(self, first: str, second: str) -> bool:
+        """Whether two networks are one with the same weights, read at two nodes."""
+        if not {first, second} <= set(NETWORKS) or self.files.get(first) != self.files.get(second):
+            return False
+        return replace(NETWORKS[first], node="") == replace(NETWORKS[second], node="")
 
     def clear(self) -> None:
         """Forget networks and features."""
@@ -250,24 +169,24 @@ class FeatureNets:
         if folder is None and self.weights_dir:
             folder = self.weights_dir / CLIP_REPOSITORY.split("/")[1]
         if folder and (folder.is_dir() or "clip" in self.files):
-            for file in _CLIP_FILES:
+            for file in CLIP_FILES:
                 if not (folder / file).is_file():
                     raise UserError(
-                        f"weights of clip {str(folder)!r} should be a folder with {' and '.join(_CLIP_FILES)}"
+                        f"weights of clip {str(folder)!r} should be a folder with {' and '.join(CLIP_FILES)}"
                     )
             return folder
         try:
-            found = [cached_file(CLIP_REPOSITORY, file, local_files_only=not self.download) for file in _CLIP_FILES]
+            found = [cached_file(CLIP_REPOSITORY, file, local_files_only=not self.download) for file in CLIP_FILES]
         except OSError as error:
             raise WeightsMissing(
-                f"weights not available offline: put {CLIP_REPOSITORY} ({', '.join(_CLIP_FILES)}) as folder "
+                f"weights not available offline: put {CLIP_REPOSITORY} ({', '.join(CLIP_FILES)}) as folder "
                 f"{CLIP_REPOSITORY.split('/')[1]} into {_WAY_OUT}"
             ) from error
         return Path(found[0]).parent
 
 
 class _Reader:
-    """One network with its hooks, registered once."""
+    """One network with its hooks, each registered once."""
 
     def __init__(
         self,
@@ -277,17 +196,18 @@ class _Reader:
         pool: bool = False,
         taps: tuple[str, ...] = (),
     ) -> None:
-        self.model, self.node, self.pool, self.names = model, node, pool, taps
+        self.model, self.pool, self.names = model, pool, taps
         self.mean, self.std = (np.asarray(values, np.float32).reshape(1, 3, 1, 1) for values in stats)
         self._seen: dict[str, Any] = {}
-        for name in {node, *taps} - {""}:
-            model.get_submodule(name).register_forward_hook(self._keep(name))
+        self._hooked: set[str] = set()
+        self._hook({node, *taps} - {""})
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Output of the node (of the whole model where it is "") for pictures (B, 3, S, S) in [0, 1]."""
+    def __call__(self, images: torch.Tensor, nodes: Sequence[str]) -> list[torch.Tensor]:
+        """Outputs of the nodes (of the whole model for "") for pictures (B, 3, S, S) in [0, 1]."""
+        self._hook(set(nodes) - {""})
         output = self._run(images)
-        value = self._seen[self.node] if self.node else output
-        return value.mean(dim=(2, 3)) if self.pool else value
+        values = [self._seen[node] if node else output for node in nodes]
+        return [value.mean(dim=(2, 3)) for value in values] if self.pool else values
 
     def taps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Feature maps of all taps, in order."""
@@ -301,6 +221,11 @@ class _Reader:
             normal = (images - torch.from_numpy(self.mean)) / torch.from_numpy(self.std)
             output: torch.Tensor = self.model(normal.contiguous(memory_format=torch.channels_last))
         return output
+
+    def _hook(self, names: set[str]) -> None:
+        for name in names - self._hooked:
+            self.model.get_submodule(name).register_forward_hook(self._keep(name))
+            self._hooked.add(name)
 
     def _keep(self, name: str) -> Callable[[Any, Any, Any], None]:
         def hook(module: Any, inputs: Any, output: Any) -> None:

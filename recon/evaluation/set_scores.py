@@ -8,13 +8,14 @@ through all, sample 0), ``grey`` answers every stimulus with flat grey. There is
 of the *targets* contains what was to be told, and training pictures are not known here.
 
 Memory: a batch of `BATCH` pictures and, for one network at a time, its features of the targets and of one sample set
-(float32; the largest, AlexNet(2), 0.74 GB per 1,000 pictures and set), and n x n correlations in double precision.
+(float32; the largest, AlexNet(2) and (5) in one pass, 0.9 GB per 1,000 pictures and set), and n x n correlations in
+double precision.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -100,14 +101,15 @@ def score_sets(task: Task, names: Sequence[str]) -> tuple[dict[str, Scored], dic
     if pixels:
         task.progress(", ".join(pixels))
         rows |= _pixel_rows(task, pixels)
-    for name in names:
-        if name in pixels:
-            continue
-        task.progress(name)
+    left = [name for name in names if name not in pixels]
+    while left:
+        group = _one_pass(task, left)
+        left = [name for name in left if name not in group]
+        task.progress(", ".join(group))
         try:
-            rows |= _network_rows(task, name)
+            rows |= _network_rows(task, group)
         except WeightsMissing as error:
-            skipped[name] = str(error)
+            skipped |= dict.fromkeys(group, str(error))
         finally:
             task.nets.clear()
     ordered = {key: rows[key] for name in names for key in rows if key == name or key.startswith(f"{name}, ")}
@@ -156,19 +158,37 @@ def _pixel_values(task: Task, view: View, names: list[str]) -> dict[str, np.ndar
     return {name: np.concatenate(values) for name, values in found.items()}
 
 
-def _network_rows(task: Task, name: str) -> dict[str, Scored]:
-    if name == "DreamSim":
-        distance = load_dream_sim(task.nets.weights_dir, download=task.nets.download)
-        return {name: _paired_row(task, distance, DREAM_SIM_SIZE, DREAM_SIM_PROTOCOL, None)}
+def _metric(task: Task, name: str) -> tuple[Metric, str]:
+    """A metric and the network it reads under the preset."""
     metric = METRICS.get(name) or STAND_INS[name]
     network = task.preset.networks.get(name, metric.network)
     assert network is not None
+    return metric, network
+
+
+def _one_pass(task: Task, names: Sequence[str]) -> list[str]:
+    """The first metric and the others that read the same network at another node."""
+    first = names[0]
+    if first == "DreamSim" or _metric(task, first)[0].kind == "lpips":
+        return [first]
+    network = _metric(task, first)[1]
+    rest = [name for name in names[1:] if name != "DreamSim" and _metric(task, name)[0].kind != "lpips"]
+    return [first, *(name for name in rest if task.nets.one_pass(network, _metric(task, name)[1]))]
+
+
+def _network_rows(task: Task, names: list[str]) -> dict[str, Scored]:
+    """Rows of one metric, or of several that read one network."""
+    name = names[0]
+    if name == "DreamSim":
+        distance = load_dream_sim(task.nets.weights_dir, download=task.nets.download)
+        return {name: _paired_row(task, distance, DREAM_SIM_SIZE, DREAM_SIM_PROTOCOL, None)}
+    metric, network = _metric(task, name)
     weights, size = task.nets.source(network), task.nets.size(network)
     if metric.kind == "lpips":
         return {
             name: _paired_row(task, lambda a, b: task.nets.lpips_pairs(network, a, b), size, metric.protocol, weights)
         }
-    return _feature_rows(task, name, metric, network, weights)
+    return _feature_rows(task, names, weights)
 
 
 def _paired_row(
@@ -186,40 +206,55 @@ def _paired_row(
     return Scored(own, "lower", protocol, weights=weights, controls=controls)
 
 
-def _feature_rows(task: Task, name: str, metric: Metric, network: str, weights: str) -> dict[str, Scored]:
-    size = task.nets.size(network)
-    truth = _features(task, task.target, network, size)
-    grey = None
-    if "grey" in task.controls:  # one grey picture stands for all of them
-        grey = task.nets.extract(network, [task.controls["grey"].network([0], size)], 1)
-    protocol = _at_size(metric.protocol, task.preset.network_size or size, task.preset)
-    if network == "effnet_v1":
-        protocol += ", IMAGENET1K_V1"
+def _feature_rows(task: Task, names: list[str], weights: str) -> dict[str, Scored]:
+    """Rows of all metrics that read features of one network, in one pass over every set of pictures."""
+    networks = {name: _metric(task, name)[1] for name in names}
+    size = task.nets.size(networks[names[0]])
+
+    def features(view: View, chunks: Iterable[list[int]], n: int) -> dict[str, np.ndarray]:
+        return task.nets.extract_together(list(networks.values()), (view.network(rows, size) for rows in chunks), n)
+
+    truth = features(task.target, task.chunks(), task.n)
+    # one grey picture stands for all of them
+    grey = features(task.controls["grey"], [[0]], 1) if "grey" in task.controls else {}
     rows: dict[str, Scored] = {}
     for view in task.own:
-        told = _features(task, view, network, size)
-        if metric.kind == "distance":
-            values = {name: _distances(task, told, truth, grey)}
-            kinds: _Kinds = {name: (protocol, None)}
-        else:
-            values, kinds = _identified(task, name, protocol, told, truth, grey)
-        for row, (own, controls) in values.items():
-            if row not in rows:
-                text, chance = kinds[row]
-                saturates = metric.kind == "two_way" and row in _two_way_names(name)
-                rows[row] = Scored(own[None], metric.better, text, chance, weights, controls, saturates)
-            else:
-                rows[row].values = np.concatenate([rows[row].values, own[None]])
+        told = features(view, task.chunks(), task.n)
+        for name, network in networks.items():
+            found = _sample_rows(task, name, told[network], truth[network], grey.get(network))
+            for row, scored in found.items():
+                if row in rows:
+                    rows[row].values = np.concatenate([rows[row].values, scored.values])
+                else:
+                    rows[row] = scored
+                    rows[row].weights = weights
+    return rows
+
+
+def _sample_rows(
+    task: Task, name: str, told: np.ndarray, truth: np.ndarray, grey: np.ndarray | None
+) -> dict[str, Scored]:
+    """Rows of one metric for one sample of every stimulus, values (1, n)."""
+    metric, network = _metric(task, name)
+    protocol = _at_size(metric.protocol, task.preset.network_size or task.nets.size(network), task.preset)
+    if network == "effnet_v1":
+        protocol += ", IMAGENET1K_V1"
+    if metric.kind == "distance":
+        values = {name: _distances(task, told, truth, grey)}
+        kinds: _Kinds = {name: (protocol, None)}
+    else:
+        values, kinds = _identified(task, name, protocol, told, truth, grey)
+    rows = {}
+    for row, (own, controls) in values.items():
+        text, chance = kinds[row]
+        saturates = metric.kind == "two_way" and row in _two_way_names(name)
+        rows[row] = Scored(own[None], metric.better, text, chance, None, controls, saturates)
     return rows
 
 
 def _two_way_names(name: str) -> tuple[str, str]:
     """Rows of the two conventions: as coded, as written."""
     return name, f"{name}, reconstructions as distractors"
-
-
-def _features(task: Task, view: View, network: str, size: int) -> np.ndarray:
-    return task.nets.extract(network, (view.network(rows, size) for rows in task.chunks()), task.n)
 
 
 def _distances(task: Task, told: np.ndarray, truth: np.ndarray, grey: np.ndarray | None) -> _Values:

@@ -23,9 +23,10 @@ from torchvision.transforms.functional import resize as torchvision_resize
 from align.data.safe_load import decode_image
 from align.errors import UserError
 from recon import evaluate_images
-from recon.evaluation import feature_nets, identification, metrics
-from recon.evaluation.feature_nets import CLIP_STATS, IMAGENET, NETWORKS, FeatureNets, WeightsMissing
+from recon.evaluation import identification, metrics
+from recon.evaluation.feature_nets import FeatureNets, WeightsMissing
 from recon.evaluation.metrics import METRICS
+from recon.evaluation.networks import CLIP_STATS, IMAGENET, NETWORKS
 from tests.conftest import shared_path
 from tests.recon.tiny_pictures import seed_weights
 
@@ -423,4 +424,3 @@ def test_unknown_counts_are_refused() -> None:
     recons, targets = pictures(3)
     with pytest.raises(ValueError, match="2 reconstructions for 3 targets"):
         METRICS["PixCorr"](recons[:2], targets)
-    assert feature_nets.WeightsMissing.__doc__

@@ -17,8 +17,8 @@ from torchvision.transforms.functional import resize as torchvision_resize
 
 from align.errors import UserError
 from recon import evaluate_images
-from recon.evaluation.feature_nets import IMAGENET, NETWORKS
 from recon.evaluation.metrics import METRICS
+from recon.evaluation.networks import IMAGENET, NETWORKS
 from recon.evaluation.picture_sets import open_pictures
 from recon.evaluation.presets import PRESETS
 from recon.evaluation.set_scores import build_task
