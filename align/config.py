@@ -28,6 +28,8 @@ class StudyConfig:
 
     name: str = "simulated"
     root: str | None = None
+    variant: str | None = None  # which of the layouts in circulation; None = recognised from the files
+    images: str | None = None  # folder of the pictures where it is not inside root
 
 
 @dataclass
@@ -35,6 +37,20 @@ class SimulatedConfig:
     """Which code the simulated brain carries: ``mixed``, ``late_only`` or ``no_signal``."""
 
     code: str = "mixed"
+
+
+@dataclass
+class PreprocessConfig:
+    """What is done to the stored signals, in this order; every statistic comes from training rows."""
+
+    channels: list[str] = field(default_factory=list)  # names or regular expressions; empty = all
+    baseline: list[float] = field(default_factory=list)  # [from, to] in s: its mean is subtracted; empty = off
+    tmin: float | None = None  # s, first sample kept
+    tmax: float | None = None  # s, first sample no longer kept
+    sfreq: float | None = None  # Hz to resample to
+    mvnn: bool = False  # multivariate noise normalisation, per recording session
+    scale: str = "none"  # none | zscore | robust (median and quartiles) per channel or voxel
+    clamp: float | None = None  # largest absolute value after scaling
 
 
 @dataclass
@@ -123,6 +139,7 @@ class Config:
     study: StudyConfig = field(default_factory=StudyConfig)
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     subjects: list[str] = field(default_factory=list)  # empty = all subjects of the study
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

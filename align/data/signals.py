@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -41,27 +41,34 @@ def pixel_hash(image: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Trials:
-    """Recording windows: ``x`` float32 (n, C, T) or (n, V); ``stimulus`` (n,) int64 = index into `Stimuli`."""
+    """Recording windows: ``x`` (n, C, T) or (n, V), in memory or mapped from a file, any float type.
+
+    ``stimulus`` (n,) int64 = index into `Stimuli`; ``session`` (n,) = recording session, where it is known.
+    """
 
     x: np.ndarray
     stimulus: np.ndarray
     repetition: np.ndarray
+    session: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.stimulus)
 
     def take(self, rows: np.ndarray) -> Trials:
         """The given rows, in the given order."""
-        return replace(self, x=self.x[rows], stimulus=self.stimulus[rows], repetition=self.repetition[rows])
+        session = None if self.session is None else self.session[rows]
+        return Trials(self.x[rows], self.stimulus[rows], self.repetition[rows], session)
 
     def averaged(self) -> Trials:
         """One row per stimulus, mean over its repetitions, in rising order of the stimulus index."""
         stimulus, inverse, counts = np.unique(self.stimulus, return_inverse=True, return_counts=True)
         if len(stimulus) == len(self):
             return self.take(np.argsort(self.stimulus, kind="stable"))
-        x = np.zeros((len(stimulus), *self.x.shape[1:]), dtype=np.float32)
-        np.add.at(x, inverse, self.x.astype(np.float32, copy=False))
-        x /= counts.reshape(-1, *[1] * (x.ndim - 1))
+        order = np.argsort(inverse, kind="stable")
+        ends = np.cumsum(counts)
+        x = np.empty((len(stimulus), *self.x.shape[1:]), dtype=np.float32)
+        for i, (end, count) in enumerate(zip(ends, counts, strict=True)):
+            x[i] = self.x[order[end - count : end]].mean(axis=0, dtype=np.float32)
         return Trials(x=x, stimulus=stimulus, repetition=np.zeros(len(stimulus), dtype=np.int64))
 
 

@@ -51,9 +51,18 @@ class Study(ABC):
         """Subject labels, text, in order."""
         return self.info.subjects
 
-    @abstractmethod
     def recording(self, subject: str) -> Recording:
-        """Training and test trials of one subject. Raises `UserError` on any fault in the files."""
+        """Training and test trials of one subject, preprocessed as ``config.preprocess`` says.
+
+        Raises `UserError` on any fault in the files.
+        """
+        from align.data.preprocess import prepare
+
+        return prepare(self.read(subject), self.config.preprocess, self.config.cache_dir)
+
+    @abstractmethod
+    def read(self, subject: str) -> Recording:
+        """Training and test trials of one subject as they are stored."""
 
     @abstractmethod
     def check(self) -> list[Fact]:

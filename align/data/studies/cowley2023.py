@@ -73,7 +73,7 @@ class Cowley2023V4(Study):
         super().__init__(config)
         self.folder = _folder(require_root(config, LAYOUT))
 
-    def recording(self, subject: str) -> Recording:
+    def read(self, subject: str) -> Recording:
         """One session: ``x`` float32 (rows, units) in spikes per 100 ms, one row per picture, not standardised."""
         self.require_subject(subject)
         names, images, responses = self._read(subject)

@@ -105,7 +105,7 @@ class Folder(Study):
             raise UserError(f"info.json names {len(info.ch_names)} channels, the signals have {self.signals.shape[1]}")
         return info
 
-    def recording(self, subject: str) -> Recording:
+    def read(self, subject: str) -> Recording:
         """One subject: ``x`` float32 in the units of the file, not standardised; one `Trials` row per line."""
         self.require_subject(subject)
         lines = [row for row in self.table if row.subject == subject and row.split != "unused"]

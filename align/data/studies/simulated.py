@@ -68,7 +68,7 @@ class Simulated(Study):
             captions=tuple(scene.caption for scene in scenes),
         )
 
-    def recording(self, subject: str) -> Recording:
+    def read(self, subject: str) -> Recording:
         self.require_subject(subject)
         folder = self.root / f"sub-{subject}"
         if not (folder / "info.json").is_file():
