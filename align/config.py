@@ -43,7 +43,7 @@ class SimulatedConfig:
 class PreprocessConfig:
     """What is done to the stored signals, in this order; every statistic comes from training rows."""
 
-    channels: list[str] = field(default_factory=list)  # names or regular expressions; empty = all
+    channels: list[str] = field(default_factory=list)  # names, or expressions for whole names ('O.*'); empty = all
     baseline: list[float] = field(default_factory=list)  # [from, to] in s: its mean is subtracted; empty = off
     tmin: float | None = None  # s, first sample kept
     tmax: float | None = None  # s, first sample no longer kept

@@ -6,12 +6,14 @@ reader (see `safe_pickle`) and large arrays stay in the file (see `stored_array`
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from align.data.archives import checked_zip
 from align.data.safe_pickle import read_pickle
 from align.data.stored_array import Payload, StoredArray
 from align.errors import UserError
@@ -27,6 +29,7 @@ _TORCH_TYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
+LONGEST_HEADER = 1 << 16  # bytes of a .npy header
 _TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
@@ -43,8 +46,11 @@ def read_container(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{str(path)!r} does not exist or is not a file")
-    with path.open("rb") as file:
-        head = file.read(16)
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read ({error.strerror})") from error
     if head.startswith(b"\x93NUMPY"):
         return _npy(path)
     if head.startswith(b"PK\x03\x04"):
@@ -56,58 +62,87 @@ def read_container(path: str | Path) -> Any:
     raise UserError(f"{str(path)!r} is no numpy, pickle or torch file (it begins with {head[:8]!r})")
 
 
-def _npy(path: Path) -> Any:
+def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and dtype; ``file`` stands at its first byte, then at the numbers.
+
+    Raises whatever numpy's header parser raises (anything), and ValueError for a header of no sensible length.
+    """
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"format version {version}")
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    if length > LONGEST_HEADER:  # numpy would read it whole before it looks
+        raise ValueError(f"a header of {length} bytes")
+    file.seek(8)
+    return readers[version](file)
+
+
+def stored_npy(path: Path) -> StoredArray | None:
+    """The array of numbers or texts in a ``.npy`` file, left there; None for an array of objects (a pickle).
+
+    Raises `UserError` for a truncated or foreign file and for records.
+    """
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in readers:
-                raise ValueError(f"format version {version}")
-            shape, fortran, dtype = readers[version](file)
+            shape, fortran, dtype = npy_header(file)
             offset = file.tell()
-    except Exception as error:  # numpy's header parser raises whatever it likes
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{str(path)!r} is truncated or not a .npy file ({text}); write or fetch it again") from error
-    if not dtype.hasobject:
+        if dtype.hasobject:
+            return None
         if dtype.kind not in "biufcSU":
             raise UserError(f"{str(path)!r} holds {dtype}; plain numbers and texts are read")
+        wanted = math.prod(shape) * dtype.itemsize
         size = path.stat().st_size - offset
-        wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if size < wanted:
             raise UserError(f"{str(path)!r} is truncated: {wanted} bytes announced, {size} found; fetch it again")
-        try:
-            return StoredArray.of(shape, dtype, fortran, Payload(path, offset, wanted))
-        except ValueError as error:
-            raise UserError(f"{str(path)!r} is damaged ({error})") from error
+        return StoredArray.of(shape, dtype, fortran, Payload(path, offset, wanted))
+    except UserError:
+        raise
+    except Exception as error:  # numpy's header parser raises whatever it likes
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{str(path)!r} is truncated or not a .npy file ({text}); write or fetch it again") from error
+
+
+def _npy(path: Path) -> Any:
+    plain = stored_npy(path)
+    if plain is not None:
+        return plain
+    with path.open("rb") as file:
+        shape, _, dtype = npy_header(file)
+        offset = file.tell()
     stored = read_pickle(path, offset)
-    if not isinstance(stored, StoredArray) or stored.shape != shape:
-        raise UserError(f"{str(path)!r} is damaged: its header and its content are of different shapes")
+    if not isinstance(stored, StoredArray) or stored.shape != shape or stored.dtype != dtype:
+        raise UserError(f"{str(path)!r} is damaged: its header and its content are of different shapes or types")
     return stored.payload[0] if stored.shape == () and isinstance(stored.payload, list) else stored
 
 
 def _torch(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
+            members = checked_zip(archive, path)
+            pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise UserError(f"{str(path)!r} is a zip, but no torch file (no data.pkl)")
             places = {name: _place(path, info) for name, info in members.items()}
-            orders = [archive.read(info) for name, info in members.items() if name.endswith("/byteorder")]
+            orders = [archive.read(i) for name, i in members.items() if name.endswith("/byteorder") and i.file_size < 9]
     except UserError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{str(path)!r} is truncated or no torch file ({text}); fetch it again") from error
-    pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise UserError(f"{str(path)!r} is a zip, but no torch file (no data.pkl)")
     if orders and orders[0] != b"little":
         raise UserError(f"{str(path)!r} was written on a big-endian machine, which is not read")
     folder = pickles[0].rpartition("/")[0]
+    if any(name.startswith(f"{folder}/code/") for name in members):
+        raise UserError(f"{str(path)!r} is a TorchScript program, which can run code, and is refused; store a dict")
 
     def storage(reference: Any) -> StoredArray | None:
-        if not isinstance(reference, tuple) or len(reference) != 5 or reference[0] != "storage":
+        if len(reference) != 5 or not all(isinstance(part, str) for part in reference[:4]):
             return None
-        _, kind, key, _, n = reference
-        code = _TORCH_TYPES.get(str(kind).rpartition(".")[2])
+        word, kind, key, _, n = reference
+        if word != "storage":
+            return None
+        code = _TORCH_TYPES.get(kind.rpartition(".")[2])
         if code is None:
             raise ValueError(f"tensors of {kind} are not read; store float32 or float16")
         start, length = places[f"{folder}/data/{key}"]
@@ -121,8 +156,8 @@ def _torch(path: Path) -> Any:
 
 def _place(path: Path, info: zipfile.ZipInfo) -> tuple[int, int]:
     """Where a stored member's bytes lie; torch never compresses."""
-    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        raise UserError(f"{str(path)!r}: {info.filename!r} is compressed or locked, which torch never writes")
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        raise UserError(f"{str(path)!r}: {info.filename!r} is compressed, which torch never writes; fetch it again")
     with path.open("rb") as file:
         file.seek(info.header_offset)
         head = file.read(30)

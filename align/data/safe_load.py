@@ -7,19 +7,28 @@ libraries raise whatever they like on broken bytes (even TokenError), so each is
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from align.data.archives import GRACE, Limits, checked_zip, members
+from align.data.containers import npy_header, stored_npy
 from align.errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".mat")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # pillow would hand EPS to an outside program
+MOST_PIXELS = 1 << 26  # of one picture
+RATIO = Limits().ratio  # numbers may take this many times the bytes of their file, beyond `GRACE`
 
 
 def load_array(path: str | Path, key: str | None = None) -> np.ndarray:
@@ -67,7 +76,9 @@ def decode_image(source: str | Path | bytes, name: str | None = None) -> np.ndar
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise UserError(f"image {label!r} does not exist")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS) as picture:
+            if math.prod(picture.size) > MOST_PIXELS:
+                raise UserError(f"image {label!r} has {picture.size[0]} x {picture.size[1]} pixels; make it smaller")
             if picture.mode.startswith(("I", "F")):
                 raise UserError(f"image {label!r} has more than 8 bits per channel; store it as 8-bit RGB")
             rgba = picture.convert("RGBA") if "transparency" in picture.info else picture
@@ -84,16 +95,7 @@ def read_image_zip(path: str | Path) -> list[tuple[str, np.ndarray]]:
     Raises `UserError` for a missing or truncated zip, a corrupt picture, and two pictures of one base name.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"image archive {str(path)!r} does not exist")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if _is_picture(name)]
-            entries = sorted((name.rsplit("/", 1)[-1], archive.read(name)) for name in names)
-    except Exception as error:
-        raise UserError(
-            f"image archive {str(path)!r} is truncated or corrupt ({_line(error)}); fetch it again"
-        ) from error
+    entries = sorted((name.rsplit("/", 1)[-1], data) for name, data in members(path, _is_picture))
     twice = [name for name, count in Counter(name for name, _ in entries).items() if count > 1]
     if twice:
         raise UserError(f"archive {str(path)!r} holds two pictures called {twice[0]!r}; their order is unknown")
@@ -108,21 +110,59 @@ def _is_picture(name: str) -> bool:
 
 def _npy(path: Path, _key: str | None) -> np.ndarray:
     try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file)
-    except Exception as error:
-        raise _unreadable(path, error) from error
+        stored = stored_npy(path)
+    except UserError:
+        _refuse_pickle(path)
+        raise
+    if stored is None:
+        raise _needs_pickle(path)
+    return np.array(stored.open())
 
 
 def _npz(path: Path, key: str | None) -> np.ndarray:
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file)
-            return loaded if isinstance(loaded, np.ndarray) else loaded[_choose(path, loaded.files, key)]
+        with zipfile.ZipFile(path) as archive:
+            infos = {name.removesuffix(".npy"): info for name, info in checked_zip(archive, path).items()}
+            info = infos[_choose(path, infos, key)]
+            with archive.open(info) as file:
+                shape, _, dtype = npy_header(file)  # type: ignore[arg-type]
+                if dtype.hasobject:
+                    raise _needs_pickle(path)
+                wanted, found = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+                if min(shape, default=0) < 0 or wanted != found:
+                    raise UserError(f"{str(path)!r} is truncated or damaged: {wanted} bytes announced, {found} found")
+                file.seek(0)
+                return np.lib.format.read_array(file)
     except UserError:
         raise
     except Exception as error:
+        _refuse_pickle(path)
         raise _unreadable(path, error) from error
+
+
+def inside_hdf5(file: h5py.File, name: str) -> h5py.Dataset:
+    """The dataset ``name`` of an open HDF5 file, whose numbers lie in that file.
+
+    Raises
+    ------
+    UserError
+        No such dataset; a link to another file on the way; numbers kept in other files (external or virtual
+        storage).
+    """
+    import h5py
+
+    path = str(file.filename)
+    group: Any = file
+    for part in [part for part in name.split("/") if part]:
+        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+        if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
+            raise UserError(f"{path!r}: {name!r} is a link to {link.path!r}, which is not followed; copy the numbers")
+        group = group.get(part) if link is not None else None
+    if not isinstance(group, h5py.Dataset):
+        raise UserError(f"{path!r} has no array {name!r}")
+    if group.external or group.is_virtual:
+        raise UserError(f"{path!r}: {name!r} takes its numbers from other files, which is refused; copy them into it")
+    return group
 
 
 def _hdf5(path: Path, key: str | None, matlab: bool = False) -> np.ndarray:
@@ -130,10 +170,13 @@ def _hdf5(path: Path, key: str | None, matlab: bool = False) -> np.ndarray:
 
     try:
         with h5py.File(path, "r") as file:
-            names = [str(name) for name in file if isinstance(file.get(name), h5py.Dataset)]
-            if key is not None and isinstance(file.get(key), h5py.Dataset):
-                names = [key]
-            array = np.asarray(file[_choose(path, names, key)])
+            names = [name for name in map(str, file) if not _is_group(file, name)]
+            if key is not None and "/" in key.strip("/"):
+                names.append(key)
+            dataset = inside_hdf5(file, _choose(path, names, key))
+            if dataset.nbytes > GRACE + RATIO * path.stat().st_size:
+                raise UserError(f"{str(path)!r} announces {dataset.nbytes} bytes of numbers, far more than it holds")
+            array = np.asarray(dataset)
             return array.T if matlab else array  # MATLAB writes its columns first
     except UserError:
         raise
@@ -141,21 +184,49 @@ def _hdf5(path: Path, key: str | None, matlab: bool = False) -> np.ndarray:
         raise _unreadable(path, error) from error
 
 
+def _is_group(file: h5py.File, name: str) -> bool:
+    import h5py
+
+    hard = isinstance(file.get(name, getlink=True), h5py.HardLink)
+    return hard and isinstance(file.get(name), h5py.Group)
+
+
 def _mat(path: Path, key: str | None) -> np.ndarray:
     import h5py
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     if h5py.is_hdf5(path):  # MATLAB 7.3
         return _hdf5(path, key, matlab=True)
     try:
-        content: Mapping[str, Any] = loadmat(path, variable_names=None if key is None else [key])
+        _require_whole(path)
+        found = whosmat(path)
+        shapes = {name: shape for name, shape, _ in found}
+        name = _choose(path, shapes, key)
+        if len(shapes) < len(found):
+            raise UserError(f"{str(path)!r} holds two arrays of one name; save it again")
+        if 8 * math.prod(shapes[name]) > GRACE + RATIO * path.stat().st_size:
+            raise UserError(f"{str(path)!r}: {name!r} announces the shape {shapes[name]}, far more than the file holds")
+        value = loadmat(path, variable_names=[name])[name]
+    except UserError:
+        raise
     except Exception as error:
         raise _unreadable(path, error) from error
-    arrays = {name: value for name, value in content.items() if not name.startswith("__")}
-    value = arrays[_choose(path, arrays, key)]
     if not isinstance(value, np.ndarray):
         raise UserError(f"{str(path)!r} holds a {type(value).__name__}; store a full numeric array")
     return value
+
+
+def _require_whole(path: Path) -> None:
+    """Raise ValueError when the variables of a MATLAB 5 file do not end where the file ends."""
+    with path.open("rb") as file:
+        orders = {b"IM": "little", b"MI": "big"}
+        order: Any = orders.get(file.read(128)[126:])
+        at, size = 128, path.stat().st_size
+        while order and at < size:  # MATLAB 4 has no such mark
+            file.seek(at + 4)
+            at += 8 + int.from_bytes(file.read(4), order)
+    if order and at != size:
+        raise ValueError("a variable does not end in it")
 
 
 def _choose(path: Path, names: Iterable[str], key: str | None) -> str:
@@ -169,12 +240,19 @@ def _choose(path: Path, names: Iterable[str], key: str | None) -> str:
 
 
 def _unreadable(path: Path, error: BaseException) -> UserError:
-    text = _line(error)
+    return UserError(
+        f"{str(path)!r} is truncated or not a {path.suffix} file ({_line(error)}); write or fetch it again"
+    )
+
+
+def _refuse_pickle(path: Path) -> None:
     with path.open("rb") as file:
-        is_pickle = file.read(1) == b"\x80"  # the first byte of pickle protocols 2 and up
-    if is_pickle or "Object arrays" in text:
-        return UserError(f"{str(path)!r} needs pickle, which can run code, and is refused; store plain numbers")
-    return UserError(f"{str(path)!r} is truncated or not a {path.suffix} file ({text}); write or fetch it again")
+        if file.read(1) == b"\x80":  # the first byte of pickle protocols 2 and up
+            raise _needs_pickle(path)
+
+
+def _needs_pickle(path: Path) -> UserError:
+    return UserError(f"{str(path)!r} needs pickle, which can run code, and is refused; store plain numbers")
 
 
 def _kind(array: np.ndarray) -> str:
@@ -183,4 +261,4 @@ def _kind(array: np.ndarray) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:200] or type(error).__name__

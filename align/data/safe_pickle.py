@@ -8,6 +8,7 @@ read: they stay where they are in the file, as `StoredArray`, to be memory-mappe
 from __future__ import annotations
 
 import codecs
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,12 @@ from align.data.stored_array import Payload, StoredArray
 from align.errors import UserError
 
 LARGE = 1 << 16  # bytes; what is larger stays in the file
+LONGEST_LINE = 1 << 20  # bytes of a number or text written as a line (protocol 0)
 DEPTH = 64  # of containers inside containers
-_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")
+MOST = 2_000_000  # instructions in a file, and values in it when what is shared is counted each time it is used
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_TYPES = re.compile(r"[biu][1248]|f[248]|c(8|16)|[OSU]\d{0,5}")
+_QUOTED = re.compile(rb"(?:[^\\]|\\(?:[\\'\"nrtabfv]|x[0-9a-fA-F]{2}))*", re.DOTALL)
 _MARK = object()
 
 
@@ -39,27 +44,23 @@ class _Dtype:
     """A numpy dtype under construction: `set_state` gives the byte order."""
 
     def __init__(self, code: object) -> None:
-        text = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(text, str) or text[:1] not in "biufcOSU" or len(text) > 8:
-            raise _Refused(f"holds an array of type {text!r}; plain numbers and texts are read")
+        text = _text(code)
+        if not _TYPES.fullmatch(text):
+            raise _Refused(f"holds an array of type {_shown(text)}; plain numbers and texts are read")
         self.dtype = np.dtype(text)
 
     def set_state(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) < 5 or state[2] is not None or state[4] is not None:
+        if not isinstance(state, tuple) or len(state) < 7 or any(part is not None for part in state[2:5]):
             raise _Refused("holds an array of records; plain numbers and texts are read")
-        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+        order = _text(state[1])
         if order not in ("<", ">", "=", "|"):
-            raise _Refused(f"holds an array of byte order {order!r}")
+            raise _Refused(f"holds an array of byte order {_shown(order)}")
         self.dtype = self.dtype.newbyteorder(order)  # type: ignore[arg-type]
         if self.dtype.kind in "SU":  # their size is told apart from their code
-            size = state[5]
-            if not isinstance(size, int) or not 0 <= size <= LARGE:
+            size, width = state[5], 4 if self.dtype.kind == "U" else 1
+            if type(size) is not int or not 0 < size <= LARGE or size % width:
                 raise _Refused("holds an array of texts of no sensible length")
-            self.dtype = np.dtype(f"{order if order in '<>' else '='}{self.dtype.kind}{size // self._width}")
-
-    @property
-    def _width(self) -> int:
-        return 4 if self.dtype.kind == "U" else 1
+            self.dtype = np.dtype(f"{order if order in '<>' else '='}{self.dtype.kind}{size // width}")
 
 
 def read_pickle(
@@ -73,53 +74,74 @@ def read_pickle(
     Raises
     ------
     UserError
-        Any name that is not on the list (it is told), a truncated or damaged pickle, nesting beyond `DEPTH`.
+        Any name that is not on the list (it is told), a truncated or damaged pickle, nesting beyond `DEPTH`, a
+        container that holds itself, more than `MOST` values.
     """
     end = path.stat().st_size if length is None else offset + length
     with path.open("rb") as file:
         file.seek(offset)
         try:
-            return _finished(_Machine(file, path, end, storages).run(), {}, 0)
+            return _finished(_Machine(file, path, end, storages).run(), {})[0]
         except _Refused as reason:
             raise UserError(f"{str(path)!r} {reason}") from reason
         except (
             EOFError, IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
             struct.error, MemoryError,
         ) as error:  # fmt: skip
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"{str(path)!r} is a damaged pickle ({text}); fetch or write it again") from error
 
 
-def _finished(value: Any, done: dict[int, Any], depth: int) -> Any:
-    """Containers with their arrays built; shared containers stay shared."""
+_Done = dict[int, tuple[Any, tuple[Any, int, int] | None]]
+
+
+def _finished(value: Any, done: _Done, depth: int = 0) -> tuple[Any, int, int]:
+    """(value with its arrays built, number of values in it, height); shared containers stay shared.
+
+    Few bytes can share containers so that whoever walks the value never ends: the number counts them each time.
+    """
+    if isinstance(value, _Dtype):
+        return value.dtype.str, 1, 0
+    if isinstance(value, _Name):
+        raise _Refused(f"holds the object {_shown(value.text)}, which is no data")
+    if isinstance(value, Payload):
+        raise _Refused(f"holds {value.length} bytes outside an array, which are not read; store them as uint8")
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | set):
+        return value, 1, 0
+    if id(value) in done:
+        known = done[id(value)][1]
+        if known is None:
+            raise _Refused("holds a container that contains itself, which is refused")
+        return known
     if depth > DEPTH:
         raise _Refused(f"nests containers more than {DEPTH} deep")
-    if isinstance(value, _Dtype):
-        return value.dtype.str
-    if isinstance(value, _Name):
-        raise _Refused(f"holds the object {value.text}, which is no data")
-    if not isinstance(value, dict | list | tuple | StoredArray):
-        return value
-    if id(value) in done:
-        return done[id(value)][1]
+    done[id(value)] = (value, None)
+    built, parts = _parts(value, done, depth + 1)
+    number, height = 1, 0
+    for part in parts:
+        number, height = number + part[1], max(height, part[2] + 1)
+    if height > DEPTH or number > MOST:
+        raise _Refused(f"nests containers more than {DEPTH} deep or {MOST} values wide; store plain arrays")
+    done[id(value)] = (value, (built, number, height))
+    return built, number, height
+
+
+def _parts(value: Any, done: _Done, depth: int) -> tuple[Any, list[tuple[Any, int, int]]]:
+    """A container with its parts finished, and the parts."""
     if isinstance(value, StoredArray):
-        value.require_complete(_Refused)
+        parts = []
         if isinstance(value.payload, list):
-            value.payload = _finished(value.payload, done, depth + 1)
-        built: Any = value
-        done[id(value)] = (value, built)
-    elif isinstance(value, dict):
-        built = {}
-        done[id(value)] = (value, built)
-        built.update((key, _finished(item, done, depth + 1)) for key, item in value.items())
-    elif isinstance(value, list):
-        built = []
-        done[id(value)] = (value, built)
-        built.extend(_finished(item, done, depth + 1) for item in value)
-    else:
-        built = tuple(_finished(item, done, depth + 1) for item in value)
-        done[id(value)] = (value, built)
-    return built
+            parts = [_finished(item, done, depth) for item in value.payload]
+            value.payload = [part[0] for part in parts]
+        value.require_complete()
+        return value, parts
+    if isinstance(value, dict):
+        parts = [_finished(item, done, depth) for item in value.values()]
+        return dict(zip(value, [part[0] for part in parts], strict=True)), parts
+    if not isinstance(value, list | tuple):
+        raise _Refused("ends in the middle of a container")
+    parts = [_finished(item, done, depth) for item in value]
+    return type(value)(part[0] for part in parts), parts
 
 
 class _Machine:
@@ -127,11 +149,12 @@ class _Machine:
 
     def __init__(self, file: BinaryIO, path: Path, end: int, storages: Callable[[Any], Any] | None) -> None:
         self.file, self.path, self.end, self.storages = file, path, end, storages
+        self.at = file.tell()  # kept here, since asking the file each time costs more than everything else
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        while True:
+        for _ in range(MOST):
             code = self.read(1)
             if code == b".":
                 return self.stack.pop()
@@ -139,14 +162,18 @@ class _Machine:
             if instruction is None:
                 raise _Refused(f"uses the pickle instruction {code!r}, which is not read")
             instruction(self)
+        raise _Refused(f"holds more than {MOST} values one by one; store plain arrays (.npy, .safetensors)")
 
     def read(self, n: int) -> bytes:
-        if n < 0 or self.file.tell() + n > self.end:
+        raw = self.file.read(n) if 0 <= n <= self.end - self.at else b""
+        if len(raw) != n:
             raise EOFError("it ends too early")
-        return self.file.read(n)
+        self.at += n
+        return raw
 
     def line(self) -> bytes:
-        text = self.file.readline(self.end - self.file.tell())
+        text = self.file.readline(min(LONGEST_LINE, self.end - self.at))
+        self.at += len(text)
         if not text.endswith(b"\n"):
             raise EOFError("a line does not end")
         return text[:-1]
@@ -158,11 +185,11 @@ class _Machine:
         """``n`` bytes, left in the file when they are many."""
         if n <= LARGE:
             return self.read(n)
-        offset = self.file.tell()
-        if offset + n > self.end:
-            raise EOFError(f"{n} bytes are announced, {self.end - offset} are left")
-        self.file.seek(n, 1)
-        return Payload(self.path, offset, n, text)
+        if n > self.end - self.at:
+            raise EOFError(f"{n} bytes are announced, {self.end - self.at} are left")
+        self.at += n
+        self.file.seek(self.at)
+        return Payload(self.path, self.at - n, n, text)
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -179,7 +206,12 @@ class _Machine:
 
     def unicode(self, n: int) -> None:
         raw = self.payload(n, text=True)
-        self.push(raw if isinstance(raw, Payload) else raw.decode("utf-8", "surrogatepass"))
+        self.push(raw if isinstance(raw, Payload) else raw.decode("utf-8"))
+
+    def old_text(self, n: int) -> None:
+        """A text of Python 2, whose bytes are read as latin-1."""
+        raw = self.payload(n)
+        self.push(raw if isinstance(raw, Payload) else raw.decode("latin-1"))
 
     def text_number(self) -> None:
         text = self.line()
@@ -192,7 +224,7 @@ class _Machine:
 
     def quoted(self) -> None:
         text = self.line()
-        if len(text) < 2 or text[:1] not in b"'\"" or text[:1] != text[-1:]:
+        if len(text) < 2 or text[:1] not in b"'\"" or text[:1] != text[-1:] or not _QUOTED.fullmatch(text[1:-1]):
             raise ValueError("a text is not quoted")
         self.push(codecs.escape_decode(text[1:-1])[0].decode("latin-1"))
 
@@ -236,7 +268,8 @@ class _Machine:
             raise TypeError("a name that is no text")
         if (module, name) not in _CALLS and not _is_class(module, name):
             raise _Refused(
-                f"asks for {module}.{name}, which can run code, and is refused; store plain arrays (.npy, .safetensors)"
+                f"asks for {_shown(f'{module}.{name}')}, which can run code, and is refused; "
+                "store plain arrays (.npy, .safetensors)"
             )
         self.push(_Name(module, name))
 
@@ -244,10 +277,10 @@ class _Machine:
         arguments = self.stack.pop()
         function = self.stack.pop()
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise _Refused("calls what is no known name")
+            raise _Refused("calls what is no known name, which is refused")
         module, _, name = function.text.rpartition(".")
         if (module, name) not in _CALLS:
-            raise _Refused(f"calls {function.text}, which is refused")
+            raise _Refused(f"calls {_shown(function.text)}, which is refused")
         self.push(_CALLS[module, name](*arguments))
 
     def build(self) -> None:
@@ -268,17 +301,28 @@ class _Machine:
 
 
 def _arguments(value: Any) -> Any:
-    """Names inside a tuple as texts, dtypes as numpy dtypes."""
-    if isinstance(value, tuple):
-        return tuple(_arguments(item) for item in value)
-    if isinstance(value, _Name):
-        return value.text
-    return value.dtype if isinstance(value, _Dtype) else value
+    """Names in a tuple as texts, dtypes as numpy dtypes (not deeper: the arguments of a stranger may be a maze)."""
+    if not isinstance(value, tuple):
+        raise TypeError("arguments that are no tuple")
+    plain = [item.text if isinstance(item, _Name) else item for item in value]
+    return tuple(item.dtype if isinstance(item, _Dtype) else item for item in plain)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"a {type(value).__name__} where a text should be")
+    return value if isinstance(value, str) else value.decode("ascii")
+
+
+def _shown(text: str) -> str:
+    """A stranger's text, short and without control signs."""
+    short = text if len(text) <= 80 else text[:77] + "..."
+    return short if short.isprintable() else ascii(short)
 
 
 def _key(value: Any) -> Any:
-    allowed = (str, int, float, bytes, bool, type(None))
-    if isinstance(value, allowed) or (isinstance(value, tuple) and all(isinstance(v, allowed) for v in value)):
+    """A key or member of a set: text or bytes, or a number of 8 bytes (large ones can be made to collide)."""
+    if isinstance(value, str | bytes | float | None) or (isinstance(value, int) and abs(value) < 1 << 60):
         return value
     raise _Refused(f"has a {type(value).__name__} where a text or number should be (key or member of a set)")
 
@@ -289,38 +333,56 @@ def _is_class(module: str, name: str) -> bool:
 
 
 def _new_array(kind: Any, shape: Any = (0,), code: Any = b"b") -> StoredArray:
+    if not isinstance(kind, _Name) or kind.text != "numpy.ndarray":
+        raise _Refused("holds an array of a class of its own, which is refused")
     return StoredArray()
 
 
 def _scalar(dtype: Any, raw: Any = None) -> Any:
-    if not isinstance(dtype, _Dtype) or dtype.dtype.kind not in "biufcSU" or not isinstance(raw, bytes):
+    if not isinstance(dtype, _Dtype) or dtype.dtype.kind == "O" or not isinstance(raw, bytes | str):
         raise _Refused("holds a numpy scalar of an unknown kind")
-    if len(raw) != dtype.dtype.itemsize:
-        raise ValueError("a scalar of the wrong size")
-    return np.frombuffer(raw, dtype.dtype)[0].item()
+    return StoredArray.of((), dtype.dtype, False, raw).open().item()
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> Any:
     """Protocol 2 writes bytes as text; large ones stay in the file."""
-    if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"encodes text as {encoding!r}, which is refused")
-    return text if isinstance(text, Payload) else text.encode("latin-1")
+    if _text(encoding) not in ("latin1", "latin-1"):
+        raise _Refused(f"encodes text as {_shown(_text(encoding))}, which is refused")
+    return text if isinstance(text, Payload) and text.text else text.encode("latin-1")
 
 
 def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> StoredArray:
-    if not isinstance(dtype, _Dtype):
-        raise TypeError("an array without a dtype")
+    if not isinstance(dtype, _Dtype) or order not in ("C", "F") or not isinstance(raw, bytes | Payload):
+        raise TypeError("an array of an unknown form")
     return StoredArray.of(shape, dtype.dtype, order == "F", raw)
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredArray:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> StoredArray:
     if not isinstance(storage, StoredArray):
         raise TypeError("a tensor without a storage")
+    if rest[2:] and rest[2]:  # negation and conjugation that are still to be done
+        raise _Refused("holds a tensor that is a view of another; store it with .clone()")
     return storage.tensor(offset, size, stride)
 
 
 def _plain_set(items: Any = ()) -> set[Any]:
+    if not isinstance(items, list | tuple):
+        raise TypeError("a set of what is no list")
     return {_key(item) for item in items}
+
+
+def _ordered(pairs: Any = ()) -> dict[Any, Any]:
+    if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+        raise TypeError("a dict of what are no pairs")
+    return {_key(key): value for key, value in pairs}
+
+
+def _bytearray(raw: Any = b"", *encoding: Any) -> Any:
+    if encoding:
+        return _encoded(raw, *encoding)
+    if not isinstance(raw, bytes | Payload):
+        raise TypeError(f"a bytearray of a {type(raw).__name__}")
+    return raw
 
 
 _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
@@ -330,11 +392,11 @@ _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("numpy", "dtype"): lambda code, *_: _Dtype(code),
     ("_codecs", "encode"): _encoded,
-    ("collections", "OrderedDict"): lambda pairs=(): {_key(key): value for key, value in pairs},
+    ("collections", "OrderedDict"): _ordered,
     **{(module, "set"): _plain_set for module in ("builtins", "__builtin__")},
     **{(module, "frozenset"): _plain_set for module in ("builtins", "__builtin__")},
     **{(module, "bytes"): lambda: b"" for module in ("builtins", "__builtin__")},
-    ("builtins", "bytearray"): lambda raw=b"", *how: raw if not how else _encoded(raw, *how),
+    **{(module, "bytearray"): _bytearray for module in ("builtins", "__builtin__")},
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
 }
@@ -364,8 +426,8 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"F": lambda m: m.push(float(m.line())),
     b"G": lambda m: m.push(m.number(">d")),
     b"S": _Machine.quoted,
-    b"T": lambda m: m.push(m.payload(m.number("<i"))),
-    b"U": lambda m: m.push(m.read(m.number("<B"))),
+    b"T": lambda m: m.old_text(m.number("<i")),
+    b"U": lambda m: m.old_text(m.number("<B")),
     b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
     b"X": lambda m: m.unicode(m.number("<I")),
     b"\x8c": lambda m: m.unicode(m.number("<B")),

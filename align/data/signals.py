@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+
+_RELEASED = 1 << 22  # bytes read from a map between two releases
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,24 @@ def pixel_hash(image: np.ndarray) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
+def mapped_file(x: np.ndarray) -> np.memmap | None:
+    """The map of a file that ``x`` is a view of; None for an array in memory."""
+    at: Any = x
+    while at is not None and not (isinstance(at, np.memmap) and isinstance(at.base, mmap.mmap)):
+        at = getattr(at, "base", None)
+    return at
+
+
+def release(x: np.ndarray) -> None:
+    """Let go of the pages of a mapped file that were read: they count as this process's memory until then.
+
+    The array stays valid. Nothing happens to arrays in memory, to writable maps, and on systems without the call.
+    """
+    source = mapped_file(x)
+    if source is not None and source.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        source.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
+
+
 @dataclass(frozen=True)
 class Trials:
     """Recording windows: ``x`` (n, C, T) or (n, V), in memory or mapped from a file, any float type.
@@ -60,15 +82,26 @@ class Trials:
         return Trials(self.x[rows], self.stimulus[rows], self.repetition[rows], session)
 
     def averaged(self) -> Trials:
-        """One row per stimulus, mean over its repetitions, in rising order of the stimulus index."""
+        """One row per stimulus, mean over its repetitions, in rising order of the stimulus index.
+
+        Works stimulus by stimulus: of a mapped file only the result (float32) is held. Trials that are one per
+        stimulus and in order already are returned as they are, still mapped.
+        """
         stimulus, inverse, counts = np.unique(self.stimulus, return_inverse=True, return_counts=True)
         if len(stimulus) == len(self):
-            return self.take(np.argsort(self.stimulus, kind="stable"))
+            in_order = bool((np.diff(self.stimulus) > 0).all())
+            return self if in_order else self.take(np.argsort(self.stimulus, kind="stable"))
         order = np.argsort(inverse, kind="stable")
         ends = np.cumsum(counts)
         x = np.empty((len(stimulus), *self.x.shape[1:]), dtype=np.float32)
+        unread = _RELEASED
         for i, (end, count) in enumerate(zip(ends, counts, strict=True)):
-            x[i] = self.x[order[end - count : end]].mean(axis=0, dtype=np.float32)
+            rows = self.x[order[end - count : end]]
+            x[i] = rows.mean(axis=0, dtype=np.float64)
+            unread -= rows.nbytes
+            if unread <= 0:
+                release(self.x)
+                unread = _RELEASED
         return Trials(x=x, stimulus=stimulus, repetition=np.zeros(len(stimulus), dtype=np.int64))
 
 

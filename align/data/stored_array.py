@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
+from align.files import atomic_path
 
-PIECE = 1 << 24  # bytes read at once
+PIECE = 1 << 20  # bytes read at once; larger pieces are slower, since each is new memory
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Payload:
             file.seek(self.offset)
             left = self.length
             while left:
-                raw = file.read(min(PIECE, left))
+                raw = file.read(min(PIECE // 4 if self.text else PIECE, left))
                 if not raw:
                     raise UserError(f"{str(self.path)!r} ends too early; fetch or write it again")
                 left -= len(raw)
@@ -63,51 +64,53 @@ class StoredArray:
         if not isinstance(state, tuple) or len(state) != 5:
             raise ValueError("an array of an unknown form")
         _, shape, dtype, fortran, payload = state
-        if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 1 << 48 for n in shape):
-            raise ValueError(f"an array of shape {shape!r}")
-        if len(shape) > 16 or not isinstance(dtype, np.dtype):
+        n = _count(shape)
+        if not isinstance(dtype, np.dtype) or dtype.kind not in "biufcOSU" or not dtype.itemsize:
             raise ValueError("an array of an unknown form")
-        n = math.prod(shape)
+        payload = payload.encode("latin-1") if isinstance(payload, str) else payload
         if dtype.kind == "O":
             if not isinstance(payload, list) or len(payload) != n:
                 raise ValueError("an array of objects without as many objects")
-        elif isinstance(payload, str):
-            payload = payload.encode("latin-1")
-        if isinstance(payload, bytes) or (isinstance(payload, Payload) and not payload.text):
-            size = len(payload) if isinstance(payload, bytes) else payload.length
-            if size != n * dtype.itemsize:
-                raise ValueError(f"{size} bytes for an array of {n * dtype.itemsize}")
-        elif isinstance(payload, Payload) and not n * dtype.itemsize <= payload.length <= 2 * n * dtype.itemsize:
-            raise ValueError(f"{payload.length} bytes of text for an array of {n * dtype.itemsize}")
-        elif not isinstance(payload, Payload | list):
+        elif not isinstance(payload, bytes | Payload):
             raise ValueError("an array without data")
+        else:
+            size, wanted = payload.length if isinstance(payload, Payload) else len(payload), n * dtype.itemsize
+            most = 2 * wanted if isinstance(payload, Payload) and payload.text else wanted
+            if not wanted <= size <= most:
+                raise ValueError(f"{size} bytes for an array of {wanted}")
         self.shape, self.dtype, self.fortran, self.payload = shape, dtype, bool(fortran), payload
 
     def tensor(self, offset: Any, size: Any, stride: Any) -> StoredArray:
         """A contiguous torch tensor on this storage."""
-        if type(offset) is not int or not isinstance(size, tuple) or not isinstance(stride, tuple):
+        n = _count(size)
+        if type(offset) is not int or not isinstance(stride, tuple) or len(stride) != len(size):
             raise ValueError("a tensor of an unknown form")
-        expected, step = [], 1
-        for n in reversed(size):
-            expected.append(step)
-            step *= n
-        axes = [k for k, n in enumerate(size) if n != 1]
-        if any(stride[k] != tuple(reversed(expected))[k] for k in axes):
+        if self.shape is None or len(self.shape) != 1 or self.dtype.kind == "O":
+            raise ValueError("a tensor without a storage")
+        step = 1
+        expected: list[int] = []
+        for length in reversed(size):
+            expected.insert(0, step)
+            step *= max(length, 1)
+        if any(stride[k] != expected[k] for k, length in enumerate(size) if length > 1 and n):
             raise ValueError("a tensor that is not contiguous; store it with .contiguous()")
-        assert self.shape is not None
-        if offset < 0 or offset + math.prod(size) > self.shape[0]:
+        if offset < 0 or offset + n > self.shape[0]:
             raise ValueError("a tensor beyond its storage")
-        item, n = self.dtype.itemsize, math.prod(size)
+        item = self.dtype.itemsize
         if isinstance(self.payload, bytes):
             payload: Any = self.payload[offset * item : (offset + n) * item]
+        elif self.payload.text:
+            raise ValueError("a tensor in a text")
         else:
             payload = Payload(self.payload.path, self.payload.offset + offset * item, n * item)
         return StoredArray.of(size, self.dtype, False, payload)
 
-    def require_complete(self, error: type[Exception]) -> None:
-        """Raise ``error`` for an array that never got its data."""
+    def require_complete(self) -> None:
+        """Raise ValueError for an array that never got its data, or whose list of objects was changed since."""
         if self.shape is None:
-            raise error("holds an array without data")
+            raise ValueError("an array without data")
+        if isinstance(self.payload, list) and len(self.payload) != math.prod(self.shape):
+            raise ValueError("an array of objects without as many objects")
 
     @property
     def nbytes(self) -> int:
@@ -117,28 +120,37 @@ class StoredArray:
     def open(self) -> np.ndarray:
         """The array: mapped from the file (read-only) where its bytes lie there as they are, else read."""
         assert self.shape is not None
-        order = "F" if self.fortran else "C"
+        order: Any = "F" if self.fortran else "C"
+        if not math.prod(self.shape):
+            return np.empty(self.shape, self.dtype, order)
         if isinstance(self.payload, list):
             out = np.empty(len(self.payload), dtype=object)
             out[:] = self.payload
-            return out.reshape(self.shape, order=order)  # type: ignore[call-overload]
+            return out.reshape(self.shape, order=order)
+        if isinstance(self.payload, Payload) and not self.payload.text:
+            found: np.ndarray = np.memmap(self.payload.path, self.dtype, "r", self.payload.offset, self.shape, order)
+        else:
+            found = np.frombuffer(self._raw(), self.dtype).reshape(self.shape, order=order)
+        if self.dtype.kind == "U":
+            _require_text(found)
+        return found
+
+    def _raw(self) -> bytes | bytearray:
+        """The bytes in memory, read a piece at a time."""
         if isinstance(self.payload, bytes):
-            return np.frombuffer(self.payload, self.dtype).reshape(self.shape, order=order)  # type: ignore[call-overload]
-        if not self.payload.text:
-            return np.memmap(self.payload.path, self.dtype, "r", self.payload.offset, self.shape, order)  # type: ignore[call-overload]
-        raw = bytearray(self.nbytes)
-        at = 0
+            return self.payload
+        raw, at = bytearray(self.nbytes), 0
         for piece in self._checked_pieces():
             raw[at : at + len(piece)] = piece
             at += len(piece)
-        return np.frombuffer(raw, self.dtype).reshape(self.shape, order=order)  # type: ignore[call-overload]
+        return raw
 
     def save(self, path: Path) -> None:
-        """Copy to a ``.npy`` file, a piece at a time."""
+        """Copy to a ``.npy`` file, a piece at a time; the file is whole or absent."""
         if isinstance(self.payload, list):
             raise UserError(f"objects cannot be stored in {str(path)!r}")
         header = {"descr": self.dtype.str, "fortran_order": self.fortran, "shape": self.shape}
-        with path.open("wb") as file:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_2_0(file, header)
             for piece in self._checked_pieces():
                 file.write(piece)
@@ -153,3 +165,20 @@ class StoredArray:
             yield piece
         if left:
             raise UserError(f"an array in {str(self.payload.path)!r} has another number of bytes than its shape says")
+
+
+def _count(shape: Any) -> int:
+    """Number of items; raises ValueError for a shape that no array can have."""
+    if not isinstance(shape, tuple) or len(shape) > 16 or not all(type(n) is int and 0 <= n < 1 << 48 for n in shape):
+        raise ValueError("an array of an impossible shape")
+    if math.prod(n for n in shape if n) >= 1 << 48:
+        raise ValueError("an array of an impossible size")
+    return math.prod(shape)
+
+
+def _require_text(array: np.ndarray) -> None:
+    """Raise `UserError` for numbers that are no characters; numpy fails on them in ways of its own."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    codes = flat.view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    if int(codes.max()) > 0x10FFFF or bool(((codes >= 0xD800) & (codes < 0xE000)).any()):
+        raise UserError("an array of texts holds what is no text: the file is damaged; fetch or write it again")

@@ -12,7 +12,10 @@ from align.errors import UserError
 _MODULES = {
     "simulated": "align.data.studies.simulated:Simulated",
     "cowley2023_v4": "align.data.studies.cowley2023:Cowley2023V4",
+    "things_eeg2": "align.data.studies.things_eeg2:ThingsEEG2",
+    "things_meg": "align.data.studies.things_meg:ThingsMEG",
     "folder": "align.data.studies.folder:Folder",
+    "nsd": "align.data.studies.nsd:Nsd",
 }
 STUDIES = tuple(_MODULES)
 

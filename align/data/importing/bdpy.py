@@ -1,0 +1,215 @@
+"""fMRI in bdpy's HDF5 (Generic Object Decoding, Deeprecon and others of one laboratory) to the `folder` layout.
+
+    python -m align.data.importing.bdpy Subject1.h5 god --images FOLDER                              GOD: one file
+    python -m align.data.importing.bdpy train.h5 recon --test test.h5 --stimulus stimulus_name --images FOLDER
+
+A file holds ``dataset`` (samples, columns), ``metadata/key`` (names) and ``metadata/value`` (names, columns): the
+columns whose value under a name is 1 belong to it. Voxels are ``VoxelData`` or an area such as ``ROI_VC``; other
+columns say which stimulus was shown, in which split, session and run. Older files say ``dataSet`` and ``metaData``.
+
+The pictures are not in the file; they are looked up by name in a folder. The name is the label that ``vmap`` gives for
+the number of the stimulus or, as in GOD, the number itself: 1518878.005958 is picture n01518878_5958.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from align.data.importing import Shown, write_layout
+from align.data.safe_load import IMAGE_SUFFIXES, inside_hdf5, require_finite
+from align.data.studies.nsd_files import open_hdf5
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
+
+_ROWS = 256  # samples read at once
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns. ``split`` tells training from test by number where one file holds both.
+
+    GOD: 1 and 2; its 3, imagery, is left out.
+    """
+
+    voxels: str = "VoxelData"
+    stimulus: str = "stimulus_id"
+    split: str = "DataType"
+    train: float = 1.0
+    test: float = 2.0
+    session: str = "Session"
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What a file says: voxels float32 (n, V), picture name and session of every sample, split value or None."""
+
+    x: np.ndarray
+    stimulus: list[str]
+    session: list[str]
+    split: np.ndarray | None
+
+
+def import_bdpy(
+    path: str | Path,
+    images: str | Path,
+    out: str | Path,
+    test: str | Path | None = None,
+    subject: str = "01",
+    columns: Columns | None = None,
+) -> Path:
+    """Write folder ``out`` and return it; one row per sample, repetitions kept apart, voxels as stored.
+
+    ``test``: the file of the test samples; without it ``columns.split`` tells them apart. Samples of another split
+    are left out. Raises `UserError` for an unknown column, a stimulus without picture, values that are not finite.
+    """
+    columns = columns or Columns()
+    parts = [_read(Path(path), columns)]
+    if test is None:
+        if parts[0].split is None:
+            raise UserError(f"{str(path)!r} has no column {columns.split!r}; give the test samples as a second file")
+        splits = [{columns.train: "train", columns.test: "test"}.get(value, "") for value in parts[0].split]
+    else:
+        parts.append(_read(Path(test), columns))
+        splits = ["train"] * len(parts[0].stimulus) + ["test"] * len(parts[1].stimulus)
+        if parts[0].x.shape[1] != parts[1].x.shape[1]:
+            widths = " and ".join(str(part.x.shape[1]) for part in parts)
+            raise UserError(f"training and test have {widths} voxels under {columns.voxels!r}; take the same area")
+    stimulus = [name for part in parts for name in part.stimulus]
+    session = [name for part in parts for name in part.session]
+    kept = [i for i, split in enumerate(splits) if split]
+    pictures = _find_pictures(Path(images), sorted({stimulus[i] for i in kept}))
+    trials = [
+        Shown(pictures[stimulus[i]].name, splits[i], subject, _concept(stimulus[i]), session=session[i]) for i in kept
+    ]
+    x = np.concatenate([part.x for part in parts])[kept]
+    return write_layout(Path(out), x, trials, {file.name: file for file in pictures.values()})
+
+
+def _read(path: Path, columns: Columns) -> _Samples:
+    with open_hdf5(path) as file:
+        table = _Table(file, path)
+        x = table.block(columns.voxels)
+        number = table.column(columns.stimulus)
+        if x.shape[1] == 0 or number is None:
+            missing = columns.voxels if x.shape[1] == 0 else columns.stimulus
+            raise UserError(f"{str(path)!r} has no column {missing!r}; it has: {', '.join(table.keys)}")
+        session, split = table.column(columns.session), table.column(columns.split)
+        labels = _labels(file, columns.stimulus)
+    require_finite(x, f"{str(path)!r}, {columns.voxels}")
+    require_finite(number, f"{str(path)!r}, {columns.stimulus}")
+    names = [labels.get(value) or _name_of_number(value) for value in number.tolist()]
+    sessions = [""] * len(names) if session is None else [f"{value:g}" for value in session.tolist()]
+    return _Samples(x, names, sessions, split)
+
+
+class _Table:
+    """``dataset`` and the names of its columns; raises `UserError` where they do not fit together."""
+
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self.dataset = inside_hdf5(file, "dataset" if "dataset" in file else "dataSet")
+        metadata = "metadata" if "metadata" in file else "metaData"
+        self.values = np.asarray(inside_hdf5(file, f"{metadata}/value")[()])
+        self.keys = [_text(key) for key in inside_hdf5(file, f"{metadata}/key")[()].tolist()]
+        shape = self.dataset.shape
+        numbers = self.dataset.dtype.kind in "iuf" and self.values.dtype.kind in "iuf"
+        if len(shape) != 2 or shape[0] == 0 or not numbers or self.values.shape != (len(self.keys), shape[1]):
+            found = f"dataset {self.dataset.dtype} {shape}, metadata {self.values.shape} for {len(self.keys)} names"
+            raise UserError(f"{str(path)!r} is no bdpy file ({found})")
+
+    def places(self, name: str) -> np.ndarray:
+        """Columns that belong to a name, rising; empty for an unknown one."""
+        return np.flatnonzero(self.values[self.keys.index(name)] == 1) if name in self.keys else np.empty(0, np.int64)
+
+    def column(self, name: str) -> np.ndarray | None:
+        """The one column of a name, float64 (n,); None where it has none or several."""
+        places = self.places(name)
+        return np.asarray(self.dataset[:, int(places[0])], dtype=np.float64) if len(places) == 1 else None
+
+    def block(self, name: str) -> np.ndarray:
+        """All columns of a name, float32 (n, columns), some rows at a time."""
+        places = self.places(name)
+        x = np.empty((len(self.dataset), len(places)), dtype=np.float32)
+        for start in range(0, len(x), _ROWS):
+            with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is named
+                x[start : start + _ROWS] = self.dataset[start : start + _ROWS][:, places]
+        return x
+
+
+def _labels(file: h5py.File, key: str) -> dict[float, str]:
+    """The texts that ``vmap`` gives for the numbers of a column; empty where it has none."""
+    import h5py
+
+    for group in ("vmap", f"vmap/{key}"):
+        if not isinstance(file.get(group, getlink=True), h5py.HardLink):
+            return {}
+    return {float(name): _text(inside_hdf5(file, f"vmap/{key}/{name}")[()]) for name in file[f"vmap/{key}"]}
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _name_of_number(value: float) -> str:
+    """1518878.005958 is n01518878_5958 (WordNet number and picture); a whole number is itself."""
+    whole = int(value)
+    picture = round((value - whole) * 1e6)
+    return f"n{whole:08d}_{picture}" if picture else str(whole)
+
+
+def _concept(name: str) -> str:
+    """The WordNet number that a name begins with, "" for other names."""
+    found = re.match(r"n\d{8}(?=_)", name)
+    return found.group() if found else ""
+
+
+def _find_pictures(folder: Path, names: list[str]) -> dict[str, Path]:
+    """The picture file of every stimulus name, by file name without ending, anywhere below ``folder``."""
+    if not folder.is_dir():
+        raise UserError(f"{str(folder)!r} is not a folder; give the folder of the pictures")
+    found: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
+            if file.stem in found:
+                raise UserError(f"two pictures are called {file.stem!r}: {str(found[file.stem])!r} and {str(file)!r}")
+            found[file.stem] = file
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise UserError(f"{str(folder)!r} lacks {len(missing)} of {len(names)} pictures, first {missing[0]!r}")
+    return {name: found[name] for name in names}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0 on success, 2 with one line on stderr for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        prog="python -m align.data.importing.bdpy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("path", help="file of the samples, or of the training samples")
+    parser.add_argument("out", help="folder to write")
+    parser.add_argument("--images", required=True, help="folder of the pictures")
+    parser.add_argument("--test", help="file of the test samples, where they are apart")
+    parser.add_argument("--subject", default="01", help="label of the subject (default: %(default)s)")
+    for name in ("voxels", "stimulus", "split", "session"):
+        parser.add_argument(f"--{name}", default=getattr(Columns, name), help="column (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    columns = Columns(options.voxels, options.stimulus, options.split, session=options.session)
+    try:
+        print(import_bdpy(options.path, options.images, options.out, options.test, options.subject, columns))
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""Human 7 T fMRI for photographs of everyday scenes (NSD, Allen et al. 2022), in the layout MindEye2 distributes.
+
+``study.root`` is a copy, whole or in part, of the Hugging Face dataset repository pscotti/mindeyev2:
+
+- ``betas_all_subj01_fp32_renorm.hdf5``: ``betas`` (30000, 15724) float32, single-trial betas of the nsdgeneral voxels,
+  unitless, standardised by its makers per recording session; row = trial in the order of the recording;
+- ``coco_images_224_float16.hdf5``: ``images`` (73000, 3, 224, 224) float16 in [0, 1] (in ``study.images`` if given);
+- ``wds/subj01/train/{0..39}.tar``, one per recording session, and ``wds/subj01/new_test/0.tar``: what was shown when;
+- optionally ``shared1000.npy`` and ``COCO_73k_semantic_cluster.npy`` (with ``semantic_cluster_names.npy``).
+
+Protocol: test = the pictures all subjects saw (up to 1000, three repetitions, averaged at prediction); training =
+single trials of the others, of all recording sessions (``study.variant=40-hour``) or of the first (``1-hour``). The two
+share no picture, but most test pictures have training pictures of their semantic cluster; the log says how many, and
+clusters are the groups of validation folds. Access to the data needs the signed form of the Natural Scenes Dataset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from align.config import Config
+from align.data.signals import Recording, Stimuli, Trials
+from align.data.studies.base import Fact, Study, StudyInfo, require_root
+from align.data.studies.nsd_files import (
+    Behaviour,
+    Pictures,
+    betas_shape,
+    read_behaviour,
+    read_betas,
+    read_clusters,
+    read_shared,
+)
+from align.errors import UserError
+
+LAYOUT = "a copy of the Hugging Face dataset repository pscotti/mindeyev2 (betas_all_subj01_fp32_renorm.hdf5, ...)"
+PICTURES_FILE = "coco_images_224_float16.hdf5"
+PICTURES = 73000
+SESSION_TRIALS = 750
+VARIANTS = ("40-hour", "1-hour")  # the first is the default
+
+
+@dataclass(frozen=True)
+class Person:
+    """Declared facts: voxels of nsdgeneral, recording sessions, trials of the test."""
+
+    voxels: int
+    sessions: int
+    test: int
+
+
+SUBJECTS = {
+    "01": Person(15724, 40, 3000),
+    "02": Person(14278, 40, 3000),
+    "03": Person(15226, 32, 2371),
+    "04": Person(13153, 30, 2188),
+    "05": Person(13039, 40, 3000),
+    "06": Person(17907, 32, 2371),
+    "07": Person(12682, 40, 3000),
+    "08": Person(14386, 30, 2188),
+}
+
+
+class Nsd(Study):
+    """The subjects of NSD whose betas lie under ``study.root``."""
+
+    info: ClassVar[StudyInfo] = StudyInfo(
+        name="nsd",
+        title="Natural Scenes Dataset, 7 T fMRI, Allen et al. 2022, as distributed by MindEye2",
+        signal="fMRI",
+        source="https://huggingface.co/datasets/pscotti/mindeyev2",
+        licence="NSD terms and conditions (signed form), no redistribution",
+        subjects=tuple(SUBJECTS),
+    )
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.root = require_root(config, LAYOUT)
+        self.variant = config.study.variant or VARIANTS[0]
+        if self.variant not in VARIANTS:
+            raise UserError(f"study.variant={self.variant!r} is not one of {', '.join(VARIANTS)}")
+        self.pictures = Pictures(Path(config.study.images or self.root).expanduser() / PICTURES_FILE)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects whose betas are there."""
+        return tuple(name for name in SUBJECTS if self._betas(name).is_file())
+
+    @cached_property
+    def clusters(self) -> tuple[str, ...] | None:
+        """The semantic cluster of each of the 73,000 pictures, None where the file is absent."""
+        return read_clusters(self.root, self.pictures.count())
+
+    def require_subject(self, subject: str) -> None:
+        """Raise `UserError` for an unknown subject and for one whose betas are not there."""
+        if subject in SUBJECTS and subject not in self.subjects:
+            raise UserError(f"{str(self._betas(subject))!r} does not exist; fetch it or leave subject {subject} out")
+        super().require_subject(subject)
+
+    def read(self, subject: str) -> Recording:
+        """One subject: ``x`` float32 (trials, voxels) as stored, one row per trial, test repetitions kept apart.
+
+        27,000 training trials of subject 01 are 1.7 GB: above 512 MB they are written once to ``cache_dir`` and mapped
+        from there; only the rows that are needed are read, so the 1-hour variant reads one recording session.
+        """
+        self.require_subject(subject)
+        train, test, n_sessions = self._trials(subject)
+        shown = np.unique(np.concatenate([train.picture, test.picture]))
+        stimuli = self._stimuli(shown)
+        twins = _twins(stimuli, np.searchsorted(shown, test.picture))
+        log = [_about_sessions(subject, self.variant, n_sessions, train), *self._about_clusters(train, test)]
+        if len(twins):
+            same = np.isin(train.picture, shown[twins])
+            log.append(f"removed {int(same.sum())} training trials of {len(twins)} pictures equal to a test picture")
+            train = train.take(~same)
+            shown = np.delete(shown, twins)
+            stimuli = self._stimuli(shown)
+        return Recording(
+            study=self.info.name,
+            subject=subject,
+            train=self._signals(subject, train, shown),
+            test=self._signals(subject, test, shown),
+            stimuli=stimuli,
+            log=tuple(log),
+        )
+
+    def check(self) -> list[Fact]:
+        """Declared facts beside the files'. Counts that fall short are those of a partial copy, which is usable."""
+        found = self.pictures.count()
+        facts = [_at_most("pictures", PICTURES, found)]
+        if found:
+            self.pictures.load(found - 1)
+        for subject in self.config.subjects or self.subjects:
+            self.require_subject(subject)
+            declared = SUBJECTS[subject]
+            train, test, n_sessions = self._trials(subject)
+            rows, voxels = betas_shape(self._betas(subject))
+            _, near = self._near_test(train, test)
+            facts += [
+                Fact(f"{subject} voxels", str(declared.voxels), str(voxels)),
+                _at_most(f"{subject} rows of betas", SESSION_TRIALS * declared.sessions, rows),
+                _at_most(f"{subject} recording sessions", declared.sessions, n_sessions),
+                _at_most(f"{subject} test trials", declared.test, len(test)),
+                Fact(f"{subject} pictures in training and test", "0", str(len(_shared(train, test)))),
+                Fact(f"{subject} test pictures with a training picture of their semantic cluster", near, near),
+            ]
+        return facts
+
+    def _betas(self, subject: str) -> Path:
+        return self.root / f"betas_all_subj{subject}_fp32_renorm.hdf5"
+
+    def _trials(self, subject: str) -> tuple[Behaviour, Behaviour, int]:
+        """Trials of training and test, checked against betas and pictures, and the number of sessions on disk."""
+        folder = self.root / "wds" / f"subj{subject}"
+        tars = _session_tars(folder / "train", SUBJECTS[subject].sessions)
+        test_tar = folder / "new_test" / "0.tar"
+        if not test_tar.is_file():
+            old = " (test/0.tar is of an earlier release)" if (folder / "test" / "0.tar").is_file() else ""
+            raise UserError(f"{str(test_tar)!r} does not exist{old}; fetch it")
+        if self.variant == "1-hour" and 0 not in tars:
+            raise UserError(
+                f"{str(folder / 'train' / '0.tar')!r}, the first recording session, does not exist; fetch it"
+            )
+        chosen = {0: tars[0]} if self.variant == "1-hour" else tars
+        train = read_behaviour(list(chosen.values()), int(subject))
+        test = read_behaviour([test_tar], int(subject))
+        astray = set(train.session.tolist()) ^ {number + 1 for number in chosen}
+        if astray:
+            raise UserError(
+                f"{str(folder / 'train')!r}: recording session {min(astray)} is not in the tar of its number"
+            )
+        self._require_sound(subject, train, test)
+        return train, test, len(tars)
+
+    def _require_sound(self, subject: str, train: Behaviour, test: Behaviour) -> None:
+        """Raise `UserError` where tables, betas, pictures and declared facts do not fit together."""
+        path = self._betas(subject)
+        rows, voxels = betas_shape(path)
+        declared = SUBJECTS[subject].voxels
+        if voxels != declared:
+            raise UserError(f"{str(path)!r} has {voxels} voxels, not {declared}{_hint(subject, voxels)}")
+        count = self.pictures.count()
+        shared = read_shared(self.root, count)
+        for name, part, flag in (("training", train, False), ("test", test, True)):
+            what = f"subject {subject}, {name}"
+            if part.row.max() >= rows:
+                raise UserError(f"{what}: trial {part.row.max()} is beyond the {rows} rows of the betas; fetch both")
+            if part.picture.max() >= count:
+                raise UserError(f"{what}: picture {part.picture.max()} is beyond the {count} in {PICTURES_FILE}")
+            astray = np.flatnonzero(part.row // SESSION_TRIALS + 1 != part.session)
+            if len(astray):
+                row, session = part.row[astray[0]], part.session[astray[0]]
+                raise UserError(f"{what}: trial {row} is not of recording session {session}; the order is lost")
+            wrong = part.shared != flag
+            if shared is not None:
+                wrong |= shared[part.picture] != flag
+            if wrong.any():
+                picture = part.picture[wrong][0]
+                raise UserError(f"{what}: picture {picture} is{' not' * flag} one of shared1000; the split is mixed up")
+        both = _shared(train, test)
+        if len(both):
+            raise UserError(f"subject {subject}: training and test share {len(both)} pictures, first {both[0]}")
+
+    def _signals(self, subject: str, part: Behaviour, shown: np.ndarray) -> Trials:
+        seen: Counter[int] = Counter()
+        repetition = []
+        for picture in part.picture.tolist():
+            repetition.append(seen[picture])
+            seen[picture] += 1
+        return Trials(
+            x=read_betas(self._betas(subject), part.row, self.config.cache_dir),
+            stimulus=np.searchsorted(shown, part.picture).astype(np.int64),
+            repetition=np.array(repetition, dtype=np.int64),
+            session=part.session,
+        )
+
+    def _stimuli(self, shown: np.ndarray) -> Stimuli:
+        """Pictures by rising COCO-73k index, which (in text) is their id; groups = semantic clusters where known."""
+        clusters = self.clusters
+        concepts = ("",) * len(shown) if clusters is None else tuple(clusters[i] for i in shown)
+        groups = np.arange(len(shown)) if clusters is None else np.unique(concepts, return_inverse=True)[1]
+        return Stimuli(
+            ids=tuple(f"{i:05d}" for i in shown),
+            load=lambda i: self.pictures.load(int(shown[i])),
+            groups=groups.astype(np.int64),
+            concepts=concepts,
+            captions=("",) * len(shown),
+        )
+
+    def _near_test(self, train: Behaviour, test: Behaviour) -> tuple[bool, str]:
+        """Whether clusters are known, and how many test pictures share theirs with a training picture."""
+        clusters = self.clusters
+        if clusters is None:
+            return False, "not known (COCO_73k_semantic_cluster.npy is absent)"
+        known = {clusters[i] for i in np.unique(train.picture)}
+        pictures = np.unique(test.picture)
+        return True, f"{sum(clusters[i] in known for i in pictures)} of {len(pictures)}"
+
+    def _about_clusters(self, train: Behaviour, test: Behaviour) -> list[str]:
+        known, near = self._near_test(train, test)
+        if not known:
+            return ["semantic clusters are not known: validation folds are by picture and may share a category"]
+        return [
+            f"{near} test pictures have a training picture of their semantic cluster: a decoder that only names the "
+            "cluster scores above chance here (Shirakawa et al. 2025)"
+        ]
+
+
+def _session_tars(folder: Path, sessions: int) -> dict[int, Path]:
+    """Tar by recording session from 0, in order; raises `UserError` where there is none, or one too many."""
+    found = {int(path.stem): path for path in folder.glob("*.tar") if path.stem.isascii() and path.stem.isdigit()}
+    if not found:
+        raise UserError(f"{str(folder)!r} holds no 0.tar, 1.tar, ...; fetch the recording sessions")
+    if max(found) >= sessions:
+        raise UserError(f"{str(found[max(found)])!r} is beyond the {sessions} recording sessions of this subject")
+    return dict(sorted(found.items()))
+
+
+def _hint(subject: str, voxels: int) -> str:
+    """What a wrong number of voxels means."""
+    others = [name for name, person in SUBJECTS.items() if person.voxels == voxels]
+    if others:
+        return f"; that is subject {others[0]}, the files are mixed up"
+    if voxels > 4 * SUBJECTS[subject].voxels:
+        return "; the mask nsdgeneral is coded -1, 0, 1: select the voxels of value 1"
+    return "; the mask is another one than nsdgeneral in func1pt8mm"
+
+
+def _about_sessions(subject: str, variant: str, n_sessions: int, train: Behaviour) -> str:
+    declared = SUBJECTS[subject].sessions
+    used = len(np.unique(train.session))
+    text = f"{variant}: {len(train)} training trials of {len(np.unique(train.picture))} pictures, "
+    text += f"{used} of {declared} recording sessions"
+    return text if n_sessions == declared else f"{text}; a partial copy, {n_sessions} recording sessions are there"
+
+
+def _twins(stimuli: Stimuli, test: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Places of pictures outside the test whose pixels equal a test picture's under another index."""
+    tested = set(np.asarray(test).tolist())
+    hashes = {stimuli.hashes[i] for i in tested}
+    return np.array([i for i in range(len(stimuli)) if i not in tested and stimuli.hashes[i] in hashes], dtype=np.int64)
+
+
+def _shared(train: Behaviour, test: Behaviour) -> np.ndarray:
+    return np.intersect1d(train.picture, test.picture)
+
+
+def _at_most(what: str, declared: int, found: int) -> Fact:
+    """A count of which a partial copy holds less."""
+    if 0 < found < declared:
+        text = f"{found} of {declared} (a partial copy)"
+        return Fact(what, text, text)
+    return Fact(what, str(declared), str(found))
