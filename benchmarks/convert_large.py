@@ -4,9 +4,9 @@
 
 Writes a file as it circulates (NICE/ATM: a pickle of protocol 4 under a .npy name, float64; UBP: a torch file with
 numpy float16 as protocol-2 text) in pieces, without ever holding it, then converts it in a process of its own, at the
-full and at half the size. Printed per file: time of ``cp`` and of the conversion (second run of each), peak memory of
+full and at half the size. Printed per file: time of ``cp`` and of the conversion (each after a warm-up), peak memory of
 that process above what it had before. Private memory is ours; mapped pages of files are the page cache and told apart.
-Needs three times ``--size`` in GB of free disk; everything is removed at the end.
+Needs four times ``--size`` in GB of free disk; everything is removed at the end.
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ def memory() -> dict[str, int]:
 
 
 def convert(path: Path, key: str, out: Path) -> None:
-    """Run in the child: read and save twice (the first is the warm-up), print time and peak memory as JSON."""
+    """Run in the child: read and save three times, to warm up, for the time, for the memory; prints JSON.
+
+    Watching takes the interpreter away from the copying, so the two are not measured at once.
+    """
     from align.data.containers import read_container
 
     before, peak, done = memory(), memory(), threading.Event()
@@ -117,12 +120,13 @@ def convert(path: Path, key: str, out: Path) -> None:
                 peak[name] = max(peak[name], kilobytes)
 
     watcher = threading.Thread(target=watch)
-    watcher.start()
     for _ in range(2):
         start = time.perf_counter()
         stored = read_container(path)[key]
         stored.save(out)
         seconds = time.perf_counter() - start
+    watcher.start()
+    read_container(path)[key].save(out)
     done.set()
     watcher.join()
     grown = {name: (peak[name] - before[name]) / 1024 for name in peak}
@@ -130,7 +134,7 @@ def convert(path: Path, key: str, out: Path) -> None:
 
 
 def check(out: Path, rows: int, dtype: str) -> None:
-    """The first and the last trials are the numbers that were written."""
+    """Every trial holds the numbers that were written."""
     found = np.load(out, mmap_mode="r").reshape(rows, -1)
     at = 0
     for piece in numbers(rows, dtype):

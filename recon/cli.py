@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from align.errors import UserError
-from recon.commands import audit, evaluate_images, score, table
+from recon.commands import audit, data, evaluate_images, score, table
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -90,10 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0)
 
-    data = add("data", _data, "compare the files of a study with what it declares", "laid over the defaults")
-    data.add_argument("action", choices=["check"])
-    data.add_argument("study", help="simulated, cowley2023_v4, folder")
-    data.add_argument("--root", help="folder of the study's files (study.root)")
+    data.add_arguments(add("data", data.run, "check, convert, import or download recordings"))
 
     for name, function, text in (
         ("targets", _targets, "extract and cache the backbone tokens of a study's pictures"),
@@ -228,27 +225,6 @@ def _demo(args: argparse.Namespace) -> dict[str, Any]:
     from recon.demo import demo
 
     return demo(args.out, seed=args.seed)
-
-
-def _data(args: argparse.Namespace) -> dict[str, Any]:
-    from align.config import Config, load_config
-    from align.data.studies import open_study
-
-    overrides = [f"study.name={args.study}", *([f"study.root={args.root}"] if args.root else []), *args.overrides]
-    study = open_study(load_config(Config, None, overrides))
-    facts = study.check()
-    wrong = [fact for fact in facts if not fact.holds]
-    if wrong:
-        listed = "; ".join(f"{fact.what}: declared {fact.declared}, found {fact.found}" for fact in wrong)
-        raise UserError(f"{args.study} differs from what it declares: {listed}")
-    return {
-        "study": study.info.name,
-        "title": study.info.title,
-        "source": study.info.source,
-        "licence": study.info.licence,
-        "subjects": list(study.subjects),
-        "facts": {fact.what: fact.found for fact in facts},
-    }
 
 
 def _targets(args: argparse.Namespace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from align.data.containers import read_container
+from align.data.convert import open_container
 from align.data.safe_load import require_finite
 from align.data.signals import release
 from align.data.stored_array import StoredArray
@@ -213,7 +214,7 @@ def _write(paths: list[Path], target: Path, window: Window) -> dict[str, Any]:
     names: tuple[str, ...] | None = None
     events, log = [], []
     for path in paths:
-        session = open_session(read_container(path), str(path))
+        session = open_session(open_container(path), str(path))
         if names is not None and session.ch_names != names:
             raise UserError(f"{str(path)!r} has other channels than {str(paths[0])!r}; the sessions must agree")
         names = session.ch_names
@@ -231,7 +232,7 @@ def _write(paths: list[Path], target: Path, window: Window) -> dict[str, Any]:
         np.lib.format.write_array_header_1_0(file, header)
         head, row_bytes, done = file.tell(), 4 * shape[1] * shape[2], 0
         for path, found in zip(paths, events, strict=True):
-            session = open_session(read_container(path), str(path))
+            session = open_session(open_container(path), str(path))
             for rows, x in epoch_pieces(session, found, window, str(path)):
                 for row, trial in zip(place[done + rows.start : done + rows.stop], x, strict=True):
                     file.seek(head + int(row) * row_bytes)

@@ -137,7 +137,9 @@ def strains(folder: Path) -> dict[str, bytes]:
     return {
         "scalar_of_objects": b"\x80\x02" + scalar + dtype("O8") + b"C\x08" + bytes(8) + b"\x86R.",
         "scalar_of_another_size": b"\x80\x02" + scalar + dtype("f8") + b"C\x04" + bytes(4) + b"\x86R.",
-        "subclass": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n(ctorch\nFloatStorage\n(I0\ntU\x01btR.",
+        "subclass": ARRAY.replace(b"cnumpy\nndarray", b"ctorch\nFloatStorage")
+        + state(b"K\x02\x85", dtype("u1"), b"C\x02ab")
+        + b".",
         "dtype_of_records": head + state(b"K\x01\x85", dtype("f8,f8"), b"C\x10" + bytes(16)) + b".",
         "dtype_subarray": head + state(b"K\x01\x85", dtype("(2,)f8"), b"C\x10" + bytes(16)) + b".",
         "dtype_maze": b"\x80\x02cnumpy\ndtype\n" + maze() + b"\x85R.",

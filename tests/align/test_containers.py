@@ -175,7 +175,8 @@ def test_hdf5_files_that_point_elsewhere(attack: str, suffix: str, tmp_path: Pat
     path = tmp_path / f"a{suffix}"
     with h5py.File(path, "w") as file:
         HDF5[attack](file, tmp_path / "secret.h5")
-    refused(path)
+    message = refused(path)
+    assert attack != "never_written" or "far more than it holds" in message
     refused(path, lambda path: load_array(path, "signals"))
     refused(path, lambda path: load_array(path, "group/secret"))
 
@@ -212,12 +213,15 @@ def _matlab_of_class(kind: int) -> bytes:
     return b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 14, len(element)) + element
 
 
-def test_pictures_that_are_programs_or_bombs(tmp_path: Path) -> None:
+def test_pictures_that_are_programs_or_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow hands EPS to an outside program, whatever the file is called."""
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(ran) (w) file closefile\n%%EOF\n"
     (tmp_path / "a.png").write_bytes(eps)
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "EPS"
+    monkeypatch.setattr(
+        "PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("the outside program was called")
+    )
     assert "no picture" in refused(tmp_path / "a.png", decode_image)
     buffer = io.BytesIO()
     Image.new("1", (9000, 9000)).save(buffer, format="PNG")

@@ -76,6 +76,7 @@ def test_the_attacks_are_real(attack: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("attack", "word"), [
     ("os_system", "posix.system"), ("popen", "subprocess.Popen"), ("eval", "builtins.eval"), ("memmap", "numpy.memmap"),
     ("stack_global_computed", "posix.system"), ("getattr", "builtins.getattr"), ("nested", "_pickle.loads"),
+    ("storage_that_is_none", "asks for torch.storage._load_from_bytes"),
     ("setstate", "fixture_attacks.Stateful"), ("function", "fixture_attacks.touch"),
 ])  # fmt: skip
 def test_the_refused_name_is_told(attack: str, word: str, tmp_path: Path) -> None:
@@ -105,6 +106,11 @@ def test_torch_files_that_are_programs_or_lie(tmp_path: Path) -> None:
     storage = b"\x80\x02" + b"(" + b"X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
     for key, n in ((b"X\x01\x00\x00\x000", b"J\xff\xff\xff\x7f"), (b"X\x0b\x00\x00\x00../../../x0", b"K\x01")):
         refused(torch_zip(tmp_path / "c.pt", storage + key + b"X\x03\x00\x00\x00cpu" + n + b"tQ.", data__0=b"1234"))
+    whole = b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQ"
+    tensor = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage[2:] + whole + b"K%cK\x02\x85K\x01\x85I00\nNtR."
+    more = {"data__0": b"1234" * 4}  # the file goes on behind the storage
+    assert read_container(torch_zip(tmp_path / "e.pt", tensor % 0, **more)).shape == (2,)
+    assert "beyond its storage" in refused(torch_zip(tmp_path / "e.pt", tensor % 1, **more))
     with (
         pytest.warns(UserWarning, match="Duplicate name"),
         zipfile.ZipFile(torch_zip(tmp_path / "d.pt", plain), "a") as archive,

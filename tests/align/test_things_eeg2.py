@@ -128,10 +128,10 @@ def test_pictures_are_decoded_only_when_asked_for(roots: dict[str, Path], tmp_pa
 def test_check_shows_what_was_published_beside_what_was_found(roots: dict[str, Path]) -> None:
     facts = {fact.what: (fact.declared, fact.found) for fact in study(roots["nice"]).check()}
     assert facts == {
-        "subjects": ("10", "1 (partial copy, usable)"),
+        "subjects": ("10", "1"),
         "row order": ("sorted folders, equal to image_metadata.npy in every row",) * 2,
-        "01 training pictures x repetitions": ("16540 x 4", "120 x 4 (partial copy, usable)"),
-        "01 test pictures x repetitions": ("200 x 80", "6 x 8 (partial copy, usable)"),
+        "01 training pictures x repetitions": ("16540 x 4", "120 x 4"),
+        "01 test pictures x repetitions": ("200 x 80", "6 x 8"),
         "01 channels x samples": ("63 x 250 at 250.0 Hz", "8 x 25 at 50.0 Hz"),
         "01 values not finite": ("0", "0"),
     }

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from align.data.importing import Shown, write_layout
-from align.data.safe_load import IMAGE_SUFFIXES, inside_hdf5, require_finite
+from align.data.importing.layout import Shown, write_layout
+from align.data.importing.pictures import find_pictures, short_names
+from align.data.safe_load import inside_hdf5, require_finite
 from align.data.studies.nsd_files import open_hdf5
 from align.errors import UserError
 
@@ -65,11 +66,13 @@ def import_bdpy(
     test: str | Path | None = None,
     subject: str = "01",
     columns: Columns | None = None,
+    link: bool = False,
 ) -> Path:
     """Write folder ``out`` and return it; one row per sample, repetitions kept apart, voxels as stored.
 
     ``test``: the file of the test samples; without it ``columns.split`` tells them apart. Samples of another split
-    are left out. Raises `UserError` for an unknown column, a stimulus without picture, values that are not finite.
+    are left out. ``link`` leaves the pictures where they are. Raises `UserError` for an unknown column, a stimulus
+    without picture, values that are not finite.
     """
     columns = columns or Columns()
     parts = [_read(Path(path), columns)]
@@ -86,12 +89,13 @@ def import_bdpy(
     stimulus = [name for part in parts for name in part.stimulus]
     session = [name for part in parts for name in part.session]
     kept = [i for i, split in enumerate(splits) if split]
-    pictures = _find_pictures(Path(images), sorted({stimulus[i] for i in kept}))
+    pictures = find_pictures(Path(images), [stimulus[i] for i in kept])
+    names = short_names(pictures.values(), Path(images))
     trials = [
-        Shown(pictures[stimulus[i]].name, splits[i], subject, _concept(stimulus[i]), session=session[i]) for i in kept
+        Shown(names[pictures[stimulus[i]]], splits[i], subject, _concept(stimulus[i]), session=session[i]) for i in kept
     ]
     x = np.concatenate([part.x for part in parts])[kept]
-    return write_layout(Path(out), x, trials, {file.name: file for file in pictures.values()})
+    return write_layout(Path(out), x, trials, {name: file for file, name in names.items()}, link=link)
 
 
 def _read(path: Path, columns: Columns) -> _Samples:
@@ -169,22 +173,6 @@ def _concept(name: str) -> str:
     """The WordNet number that a name begins with, "" for other names."""
     found = re.match(r"n\d{8}(?=_)", name)
     return found.group() if found else ""
-
-
-def _find_pictures(folder: Path, names: list[str]) -> dict[str, Path]:
-    """The picture file of every stimulus name, by file name without ending, anywhere below ``folder``."""
-    if not folder.is_dir():
-        raise UserError(f"{str(folder)!r} is not a folder; give the folder of the pictures")
-    found: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
-            if file.stem in found:
-                raise UserError(f"two pictures are called {file.stem!r}: {str(found[file.stem])!r} and {str(file)!r}")
-            found[file.stem] = file
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise UserError(f"{str(folder)!r} lacks {len(missing)} of {len(names)} pictures, first {missing[0]!r}")
-    return {name: found[name] for name in names}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from align.data.importing import Shown, write_layout
+from align.data.importing.layout import Shown, write_layout
 from align.data.safe_load import load_array, require_finite
 from align.errors import UserError
 

@@ -23,19 +23,30 @@ class StudyInfo:
     source: str  # public home of the data
     licence: str
     subjects: tuple[str, ...] = ()
+    row_order: str = "not told"  # what ties a row of the signals to its picture, and what it was compared with
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One declared fact beside what the files say."""
+    """One declared fact beside what the files say.
+
+    ``usable``: what was found differs, but can be used: a part of what was published, or the same prepared otherwise.
+    """
 
     what: str
     declared: str
     found: str
+    usable: bool = False
+
+    @property
+    def as_declared(self) -> bool:
+        """The files say what was declared."""
+        return self.declared == self.found
 
     @property
     def holds(self) -> bool:
-        return self.declared == self.found
+        """As declared, or different in a way that can be used."""
+        return self.as_declared or self.usable
 
 
 class Study(ABC):

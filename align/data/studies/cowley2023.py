@@ -65,6 +65,7 @@ class Cowley2023V4(Study):
         signal="spikes",
         source="https://github.com/cowleygroup/V4_compact_models",
         licence="GPL-3.0",
+        row_order="pictures sorted by file name, as many as responses; there is nothing else to compare them with",
         subjects=tuple(SESSIONS),
     )
     apart: ClassVar[tuple[str, ...]] = tuple(name for name, session in SESSIONS.items() if session.apart)

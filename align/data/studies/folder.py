@@ -5,7 +5,7 @@
 - ``signals.npy`` (or ``.npz``, ``.h5``, ``.mat``): numbers (n, channels, samples) or (n, voxels), one row per trial;
 - ``stimuli.csv``: one line per trial with the columns ``row`` (0 to n-1), ``image`` (file under the folder or its
   ``images/``), ``split`` (``train``, ``test`` or ``unused``), ``subject``, and optionally ``concept``, ``caption``,
-  ``repetition``;
+  ``repetition``, ``session`` (the recording session; for all lines of a subject or none);
 - optionally ``info.json``: ``sfreq`` (Hz), ``ch_names``, ``tmin`` (s), ``concept_disjoint`` (true: refuse a split
   whose training and test share a concept).
 
@@ -50,6 +50,7 @@ class Row:
     concept: str
     caption: str
     repetition: int | None
+    session: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Folder(Study):
         signal="any",
         source="the folder study.root",
         licence="that of the recordings",
+        row_order="the column row of stimuli.csv, every row listed once; there is nothing else to compare it with",
     )
 
     def __init__(self, config: Config) -> None:
@@ -112,6 +114,7 @@ class Folder(Study):
         for split in ("train", "test"):
             if not any(row.split == split for row in lines):
                 raise UserError(f"subject {subject} has no {split} rows in stimuli.csv; mark some with split={split}")
+        _require_sessions_or_none(lines)
         first: dict[str, Row] = {}
         for row in lines:
             first.setdefault(row.image, row)
@@ -157,6 +160,7 @@ class Folder(Study):
             x=x,
             stimulus=np.array([index[row.image] for row in lines], dtype=np.int64),
             repetition=np.array(repetition, dtype=np.int64),
+            session=np.array([row.session for row in lines]) if lines[0].session else None,
         )
 
 
@@ -210,6 +214,7 @@ def _row(cells: dict[str, str | None], line: int) -> Row:
         concept=text.get("concept", ""),
         caption=text.get("caption", ""),
         repetition=_whole(text["repetition"], "repetition", line) if text.get("repetition") else None,
+        session=text.get("session", ""),
     )
 
 
@@ -229,6 +234,13 @@ def _require_each_row_once(table: Sequence[Row]) -> None:
         if row.row in first:
             raise UserError(f"stimuli.csv line {row.line}: row {row.row} stands in line {first[row.row]} already")
         first[row.row] = row.line
+
+
+def _require_sessions_or_none(lines: Sequence[Row]) -> None:
+    named = [row for row in lines if row.session]
+    for row in lines:
+        if named and not row.session:
+            raise UserError(f"stimuli.csv line {row.line}: session is empty, line {named[0].line} names one; name all")
 
 
 def _read_info(path: Path) -> Info:

@@ -77,6 +77,7 @@ class Nsd(Study):
         source="https://huggingface.co/datasets/pscotti/mindeyev2",
         licence="NSD terms and conditions (signed form), no redistribution",
         subjects=tuple(SUBJECTS),
+        row_order="trial tables, whose rows of betas are checked against recording sessions, pictures and shared1000",
     )
 
     def __init__(self, config: Config) -> None:
@@ -293,7 +294,4 @@ def _shared(train: Behaviour, test: Behaviour) -> np.ndarray:
 
 def _at_most(what: str, declared: int, found: int) -> Fact:
     """A count of which a partial copy holds less."""
-    if 0 < found < declared:
-        text = f"{found} of {declared} (a partial copy)"
-        return Fact(what, text, text)
-    return Fact(what, str(declared), str(found))
+    return Fact(what, str(declared), str(found), usable=0 < found < declared)

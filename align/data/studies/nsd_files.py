@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.archives import Limits, members
-from align.data.containers import read_container
+from align.data.convert import open_container
 from align.data.safe_load import inside_hdf5, require_finite
 from align.data.stored_array import StoredArray
 from align.errors import UserError
@@ -242,7 +242,7 @@ def read_shared(root: Path, count: int) -> np.ndarray | None:
 
 
 def _one_axis(path: Path) -> np.ndarray:
-    stored: Any = read_container(path)
+    stored: Any = open_container(path)
     array = np.asarray(stored.open()) if isinstance(stored, StoredArray) else np.empty(0)
     if array.ndim != 1 or len(array) == 0:
         raise UserError(f"{str(path)!r} does not hold a list of values; fetch it again")

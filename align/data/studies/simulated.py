@@ -35,6 +35,7 @@ class Simulated(Study):
         source="rendered and simulated by align.data",
         licence="MIT; textures from the photographs inside scikit-image",
         subjects=("01", "02", "03"),
+        row_order="signals are simulated row by row from the list of pictures",
     )
 
     def __init__(self, config: Config) -> None:

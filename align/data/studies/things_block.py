@@ -93,23 +93,20 @@ def block_facts(subject: str, train: Block, test: Block, published: Published, s
     """What was published beside what the two files of a subject hold."""
     facts = []
     for split, block, (pictures, repetitions) in zip(("training", "test"), (train, test), published, strict=True):
-        found = f"{block.n_images} x {block.repetitions}{_partly(block.n_images, pictures)}"
-        facts.append(Fact(f"{subject} {split} pictures x repetitions", f"{pictures} x {repetitions}", found))
+        found = f"{block.n_images} x {block.repetitions}"
+        what = f"{subject} {split} pictures x repetitions"
+        facts.append(Fact(what, f"{pictures} x {repetitions}", found, usable=block.n_images <= pictures))
     _, n_chans, n_times = train.x.shape
     return [
         *facts,
-        Fact(f"{subject} channels x samples", sampling, f"{n_chans} x {n_times} at {train.sfreq} Hz"),
+        Fact(f"{subject} channels x samples", sampling, f"{n_chans} x {n_times} at {train.sfreq} Hz", usable=True),
         Fact(f"{subject} values not finite", "0", str(train.not_finite() + test.not_finite())),
     ]
 
 
-def copied(found: int, published: int) -> str:
+def copied(what: str, published: int, found: int) -> Fact:
     """A count; fewer than published is a partial copy, which can be used."""
-    return f"{found}{_partly(found, published)}"
-
-
-def _partly(found: int, published: int) -> str:
-    return " (partial copy, usable)" if found < published else ""
+    return Fact(what, str(published), str(found), usable=0 < found < published)
 
 
 def _span(block: Block) -> str:

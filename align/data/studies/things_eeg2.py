@@ -141,8 +141,8 @@ class ThingsEEG2(Study):
     def check(self) -> list[Fact]:
         """Declared subjects, pictures, repetitions, channels, samples, rate and finite values beside the files'."""
         facts = [
-            Fact("subjects", str(len(self.info.subjects)), copied(len(self.found), len(self.info.subjects))),
-            Fact("row order", IN_ORDER, self.pictures[2]),
+            copied("subjects", len(self.info.subjects), len(self.found)),
+            Fact("row order", IN_ORDER, self.pictures[2], usable=True),
         ]
         for subject in self.config.subjects or self.subjects:
             self.require_subject(subject)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from align.data.containers import read_container
+from align.data.convert import open_container
 from align.data.safe_load import IMAGE_SUFFIXES, decode_image
 from align.data.signals import Stimuli
 from align.data.studies.things_block import Block
@@ -70,7 +70,7 @@ def find_pictures(root: Path, images: str | None) -> tuple[Pictures, Pictures, s
     )
     if metadata is None:
         return train, test, f"sorted folders; there is no {METADATA} to compare them with"
-    content = read_container(metadata)
+    content = open_container(metadata)
     if not isinstance(content, dict):
         raise UserError(f"{str(metadata)!r} holds no dict; expected train_img_files, train_img_concepts, test_...")
     for pictures in (train, test):

@@ -147,15 +147,14 @@ class ThingsMEG(Study):
     def check(self) -> list[Fact]:
         """Declared subjects, pictures, repetitions, concepts, channels, samples, rate and finite values."""
         declared = "271 x 281 at 200.0 Hz" if self.variant == OPENNEURO else LAYOUTS[self.variant].declared
-        n = len(self.info.subjects)
-        facts = [Fact("subjects", str(n), copied(len(self.found), n))]
+        facts = [copied("subjects", len(self.info.subjects), len(self.found))]
         for subject in self.config.subjects or self.subjects:
             self.require_subject(subject)
             train, test, stimuli, _ = self.blocks(subject)
             concepts = [set(part) for part in (stimuli.concepts[: train.n_images], stimuli.concepts[train.n_images :])]
             facts += block_facts(subject, train, test, PUBLISHED, declared)
             facts += [
-                Fact(f"{subject} training concepts", "1654", copied(len(concepts[0]), 1654)),
+                copied(f"{subject} training concepts", 1654, len(concepts[0])),
                 Fact(f"{subject} concepts shared by training and test", "0", str(len(concepts[0] & concepts[1]))),
             ]
         return facts

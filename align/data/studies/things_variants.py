@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from align.data.containers import read_container
+from align.data.convert import open_container
 from align.data.stored_array import StoredArray
 from align.data.studies.things_block import Block
 from align.errors import UserError
@@ -104,7 +104,7 @@ def read_torch_dict(path: Path, layout: Layout) -> Block:
 
 def read_plain(path: Path, layout: Layout) -> Block:
     """A plain array with an ``info.json`` beside it or one folder up; also the dict form of the same publisher."""
-    content = read_container(path)
+    content = open_container(path)
     if isinstance(content, dict):
         return _block(path, content, layout)
     places = [folder / "info.json" for folder in (path.parent, path.parent.parent)]
@@ -124,7 +124,7 @@ def _subject_folders(root: Path) -> Iterator[Path]:
 
 
 def _dict(path: Path) -> dict[Any, Any]:
-    content = read_container(path)
+    content = open_container(path)
     if not isinstance(content, dict):
         raise UserError(f"{str(path)!r} holds {_kind(content)}, expected a dict of signals, ch_names and times")
     return content

@@ -1,0 +1,98 @@
+"""What was fetched before: ``checksums.json`` at the study's root, and whether a file is there and still the same.
+
+The SHA-256 of a file's first complete download is kept; where the publisher states none, later downloads of that file
+are compared with it. A file whose size or time of change differs from the record is hashed again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from align.data.archives import TO_DISK, extract, members
+from align.data.download.part import hash_file
+from align.data.download.sources import File, Page
+from align.data.download.transfer import Patience, fetch
+from align.errors import UserError
+from align.files import read_json, write_json
+
+NAME = "checksums.json"
+
+
+class Records:
+    """The files below ``root`` and what is known of them; ``checksums.json`` changes with every `get` and `verify`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.path = root, root / NAME
+        self.entries: dict[str, dict[str, Any]] = {}
+        if self.path.is_file():
+            content = read_json(self.path)
+            files = content.get("files") if isinstance(content, dict) else None
+            if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+                raise UserError(f"{str(self.path)!r} is not a list of checksums; move it away")
+            self.entries = files
+
+    def has(self, file: File) -> bool:
+        """Whether the file, or what its archive holds, is there; its content is not looked at."""
+        target = self.root / file.target
+        if file.unpack is None:
+            return target.is_file()
+        folder = self.root / file.unpack
+        waiting = target.exists() or target.with_name(f"{target.name}.part").exists()
+        return folder.is_dir() and any(folder.iterdir()) and not waiting
+
+    def verify(self, file: File) -> None:
+        """Compare a file that is there with what is known of it, and remember it. Raises `UserError` if it differs."""
+        if file.unpack is not None:
+            return
+        target, entry = self.root / file.target, self.entries.get(file.target, {})
+        if entry and entry.get("size") == target.stat().st_size and entry.get("mtime_ns") == target.stat().st_mtime_ns:
+            return
+        found, expected = hash_file(target), self.expected(file)
+        if expected is not None and found != expected:
+            raise UserError(
+                f"{str(target)!r} has SHA-256 {found}, {self.authority(file)} {expected}; it changed or is not whole: "
+                "move it away and run the same command again"
+            )
+        self._remember(file, found)
+
+    def get(self, file: File, patience: Patience | None = None, progress: bool = True) -> None:
+        """Fetch a file, remember its checksum, unpack it. Raises `UserError` as `fetch` and `extract` do."""
+        target = self.root / file.target
+        if not target.is_file():
+            fetched = fetch(file.url, target, self.expected(file), patience, progress)
+            self._remember(file, fetched.sha256)
+        if file.unpack is not None:
+            unpack(target, self.root, file.unpack)
+            target.unlink()
+
+    def expected(self, file: File) -> str | None:
+        """The published checksum, else that of the first download."""
+        known = file.sha256 or self.entries.get(file.target, {}).get("sha256")
+        return known if isinstance(known, str) else None
+
+    def authority(self, file: File) -> str:
+        """Whose checksum `expected` is."""
+        return "its publisher states" if file.sha256 else "its first download had"
+
+    def _remember(self, file: File, sha256: str) -> None:
+        stat = (self.root / file.target).stat()
+        entry = {"sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "url": file.url}
+        self.entries[file.target] = {**entry, "published": file.sha256 is not None}
+        write_json(self.path, {"schema": 1, "files": self.entries})
+
+
+def is_there(page: Page, root: Path) -> bool:
+    """Whether what a page asks for was put in its place."""
+    return next(root.glob(page.expects), None) is not None
+
+
+def unpack(archive: Path, root: Path, folder: str) -> None:
+    """Unpack so that the pictures lie below ``root/folder``, whether or not the archive itself holds that folder."""
+    names: list[str] = []
+    for _ in members(archive, lambda name: bool(names.append(name)), TO_DISK):  # type: ignore[func-returns-value]
+        pass
+    inside = any(name.startswith(f"{folder}/") for name in names)
+    start = f"{folder}/" if inside else ""
+    place = root if inside else root / folder
+    extract(archive, place, lambda name: name.startswith(start) and not name.startswith("__MACOSX/"))

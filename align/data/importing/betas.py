@@ -1,0 +1,110 @@
+"""Single-trial betas in NIfTI (as GLMsingle users export them) and a mask, to the `folder` layout.
+
+``betas`` (X, Y, Z, n): volume i belongs to line i of the events. ``mask`` (X, Y, Z) on the same grid. Voxels come in
+the order of ``betas[mask == 1]`` in numpy (x slowest). Masks such as NSD's nsdgeneral are coded -1, 0, 1 (-1 = outside
+the field of view): there "not -1" and "1" differ by a factor of six, so the value has to be said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from align.data.importing.layout import PIECE, Pieces, write_layout
+from align.data.importing.trials import Choice, choose, read_table
+from align.data.safe_load import GRACE, RATIO
+from align.errors import UserError
+
+AFFINE_TOLERANCE = 1e-3  # mm
+SUFFIXES = (".nii", ".nii.gz")
+
+
+def import_betas(
+    betas: str | Path,
+    mask: str | Path,
+    events: str | Path,
+    images: str | Path,
+    out: str | Path,
+    choice: Choice,
+    mask_value: float | None = None,
+    link: bool = False,
+) -> Path:
+    """Write folder ``out`` and return it: x (n, V) in the units of the betas, volumes without picture left out.
+
+    Raises `UserError` as `write_layout` and `choose` do, for shapes or affines that differ, another number of events
+    than volumes, and a mask of other values than 0 and 1 when ``mask_value`` is not given.
+    """
+    paths = Path(betas), Path(mask)
+    volumes, region = (_open(path) for path in paths)
+    if len(volumes.shape) != 4 or 0 in volumes.shape:
+        raise UserError(f"{str(betas)!r} has shape {volumes.shape}; expected (X, Y, Z, trials)")
+    if not np.allclose(volumes.affine, region.affine, atol=AFFINE_TOLERANCE):
+        raise UserError(f"{str(betas)!r} and {str(mask)!r} have different affines; resample the mask onto the betas")
+    inside = _inside(region, paths[1], volumes.shape[:3], mask_value)
+    table = read_table(Path(events))
+    if len(table) != volumes.shape[3]:
+        raise UserError(f"{str(betas)!r} holds {volumes.shape[3]} volumes, {table.source} {len(table)} trials")
+    rows, trials, files = choose(table, choice, Path(images))
+    shape = (len(rows), int(inside.sum()))
+    return write_layout(Path(out), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, link=link)
+
+
+def _open(path: Path) -> Any:
+    import nibabel
+    from nibabel.imageglobals import LoggingOutputSuppressor
+
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} does not exist")
+    if not path.name.lower().endswith(SUFFIXES):
+        raise UserError(f"{str(path)!r} is no NIfTI file; known endings: {', '.join(SUFFIXES)}")
+    try:
+        with LoggingOutputSuppressor():  # it would comment on every odd header
+            image: Any = nibabel.load(path, keep_file_open=True)  # what is compressed is unpacked once, start to end
+            shape, affine = tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
+    except Exception as error:  # the library raises whatever it likes on broken bytes
+        raise _unreadable(path, error) from error
+    if math.prod(shape) * image.get_data_dtype().itemsize > GRACE + RATIO * path.stat().st_size:
+        raise UserError(f"{str(path)!r} announces the shape {shape}, far more than the file holds")
+    if not np.isfinite(affine).all() or image.get_data_dtype().kind not in "biuf":
+        raise UserError(f"{str(path)!r} holds {image.get_data_dtype()} or has no affine; store plain numbers")
+    return image
+
+
+def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None) -> np.ndarray:
+    """Bool (X, Y, Z) of the voxels that are kept."""
+    found = tuple(region.shape[:3]) if region.shape[3:] == (1,) else tuple(region.shape)
+    if found != tuple(shape):
+        raise UserError(f"{str(path)!r} has shape {found}, the betas {tuple(shape)}; they must lie on one grid")
+    try:
+        values = np.asarray(region.dataobj).reshape(shape)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    codes = np.unique(values)
+    if value is None and not np.isin(codes, (0, 1)).all():
+        some = ", ".join(f"{code:g}" for code in codes[:5].tolist()) + (", ..." if len(codes) > 5 else "")
+        raise UserError(f"{str(path)!r} is coded {some}, not 0 and 1; say which with --mask-value")
+    inside: np.ndarray = values == (1 if value is None else value)
+    if not inside.any():
+        raise UserError(f"{str(path)!r} has no voxel of value {1 if value is None else value:g}")
+    return inside
+
+
+def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> Iterator[np.ndarray]:
+    """The voxels of the wanted volumes, some volumes at a time, each part of the file once and in order."""
+    step = max(1, PIECE // (8 * inside.size))
+    for start in range(0, volumes.shape[3], step):
+        wanted = [row - start for row in rows if start <= row < start + step]
+        try:
+            block = np.asarray(volumes.dataobj[..., start : start + step])
+        except Exception as error:
+            raise _unreadable(path, error) from error
+        yield block[inside].T[wanted]
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"{str(path)!r} is truncated or no NIfTI file ({text}); write or fetch it again")

@@ -1,0 +1,189 @@
+"""`recon data import`: one's own recordings, or a laboratory's files, as a `folder` study."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.data.importing.trials import Choice
+
+_TABLE = (
+    "stimulus_column",
+    "split_column",
+    "test_column",
+    "test_list",
+    "session_column",
+    "concept_column",
+    "caption_column",
+    "images",
+    "link",
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One kind of source: which options it needs beside the file, and which it takes."""
+
+    run: Callable[[argparse.Namespace], Path]
+    needs: tuple[str, ...]
+    takes: tuple[str, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Grammar of ``recon data import``."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--epochs", type=Path, metavar="FIF", help="MNE epochs whose metadata name the pictures")
+    source.add_argument(
+        "--bids", type=Path, metavar="ROOT", help="BIDS folder: events.tsv beside EEG or MEG recordings"
+    )
+    source.add_argument("--betas", type=Path, metavar="NII", help="NIfTI of single-trial betas (X, Y, Z, trials)")
+    source.add_argument("--bdpy", type=Path, metavar="H5", help="bdpy file (GOD, Deeprecon)")
+    source.add_argument("--mat", type=Path, metavar="MAT", help="fmriTrn, stimTrn, labelTrn, ... (the digits 6 and 9)")
+    source.add_argument(
+        "--embeddings", type=Path, metavar="FILE", help="embeddings of another encoder, one row a trial"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; it must not exist")
+    parser.add_argument("--subject", default="01", help="label of the subject (default: %(default)s)")
+
+    table = parser.add_argument_group("trials and pictures")
+    table.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures are (BIDS: ROOT/stimuli)")
+    table.add_argument("--link", action="store_true", default=None, help="leave the pictures there instead of copying")
+    table.add_argument(
+        "--stimulus-column",
+        metavar="COLUMN",
+        help="names the picture (default: image for epochs, stim_file for bids and betas, id for embeddings)",
+    )
+    table.add_argument("--split-column", metavar="COLUMN", help="train, test or unused (default: split, where it is)")
+    table.add_argument("--test-column", metavar="COLUMN", help="instead: true or 1 for test trials")
+    table.add_argument("--test-list", type=Path, metavar="FILE", help="instead: a test picture in every line")
+    for name in ("session", "concept", "caption"):
+        table.add_argument(f"--{name}-column", metavar="COLUMN", help=f"(default: {name}, where it is)")
+
+    forms = parser.add_argument_group("one kind of source only")
+    forms.add_argument("--task", help="bids: label of the task")
+    forms.add_argument("--tmin", type=float, help="bids: first sample, s from the onset (default: -0.2)")
+    forms.add_argument("--tmax", type=float, help="bids: last sample, s from the onset (default: 1.0)")
+    forms.add_argument("--mask", type=Path, metavar="NII", help="betas: voxels to keep, coded 1")
+    forms.add_argument("--mask-value", type=float, metavar="N", help="betas: code to keep in a mask of other codes")
+    forms.add_argument("--events", type=Path, metavar="TSV", help="betas: a line per volume")
+    forms.add_argument("--ids", type=Path, metavar="CSV", help="embeddings: a line per row")
+    forms.add_argument("--test", type=Path, metavar="H5", help="bdpy: file of the test samples, where they are apart")
+    forms.add_argument("--voxels", metavar="NAME", help="bdpy: columns to keep, e.g. ROI_VC (default: VoxelData)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Write the folder; what it holds, with the line to use next. Raises `UserError` for any fault."""
+    name = next(name for name in FORMS if getattr(args, name) is not None)
+    form = FORMS[name]
+    _require_options(args, name, form)
+    if not args.subject.strip() or "/" in args.subject:
+        raise UserError(f"--subject {args.subject!r} is no label; write for example --subject 01")
+    return {"source": name, **_summary(form.run(args), args.subject)}
+
+
+def _require_options(args: argparse.Namespace, name: str, form: Form) -> None:
+    """Nothing that the form needs is missing, and nothing is given that it would not look at."""
+    for option in form.needs:
+        if getattr(args, option) is None:
+            raise UserError(f"--{name} needs {_flag(option)} too")
+    for option in dict.fromkeys(option for other in FORMS.values() for option in (*other.needs, *other.takes)):
+        if getattr(args, option) is not None and option not in (*form.needs, *form.takes):
+            raise UserError(f"--{name} does not use {_flag(option)}; leave it out")
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _choice(args: argparse.Namespace, stimulus: str) -> Choice:
+    from align.data.importing.trials import Choice
+
+    return Choice(
+        stimulus=args.stimulus_column or stimulus,
+        subject=args.subject,
+        split=args.split_column,
+        test=args.test_column,
+        test_list=args.test_list,
+        session=args.session_column,
+        concept=args.concept_column,
+        caption=args.caption_column,
+    )
+
+
+def _epochs(args: argparse.Namespace) -> Path:
+    from align.data.importing.epochs import import_epochs
+
+    return import_epochs(args.epochs, args.images, args.out, _choice(args, "image"), bool(args.link))
+
+
+def _bids(args: argparse.Namespace) -> Path:
+    from align.data.importing.bids import import_bids
+
+    window = (-0.2 if args.tmin is None else args.tmin, 1.0 if args.tmax is None else args.tmax)
+    choice = _choice(args, "stim_file")
+    return import_bids(args.bids, args.out, choice, args.task, window, args.images, bool(args.link))
+
+
+def _betas(args: argparse.Namespace) -> Path:
+    from align.data.importing.betas import import_betas
+
+    choice, link = _choice(args, "stim_file"), bool(args.link)
+    return import_betas(args.betas, args.mask, args.events, args.images, args.out, choice, args.mask_value, link)
+
+
+def _embeddings(args: argparse.Namespace) -> Path:
+    from align.data.importing.embeddings import import_embeddings
+
+    return import_embeddings(args.embeddings, args.ids, args.images, args.out, _choice(args, "id"), bool(args.link))
+
+
+def _bdpy(args: argparse.Namespace) -> Path:
+    from align.data.importing.bdpy import Columns, import_bdpy
+
+    given = {"voxels": args.voxels, "stimulus": args.stimulus_column, "split": args.split_column}
+    given["session"] = args.session_column
+    columns = Columns(**{name: value for name, value in given.items() if value is not None})
+    return import_bdpy(args.bdpy, args.images, args.out, args.test, args.subject, columns, bool(args.link))
+
+
+def _mat(args: argparse.Namespace) -> Path:
+    from align.data.importing.mat_columns import import_columns
+
+    return import_columns(args.mat, args.out, args.subject)
+
+
+FORMS = {
+    "epochs": Form(_epochs, ("images",), _TABLE),
+    "bids": Form(_bids, (), (*_TABLE, "task", "tmin", "tmax")),
+    "betas": Form(_betas, ("mask", "events", "images"), (*_TABLE, "mask_value")),
+    "bdpy": Form(_bdpy, ("images",), ("test", "voxels", "stimulus_column", "split_column", "session_column", "link")),
+    "mat": Form(_mat, (), ()),
+    "embeddings": Form(_embeddings, ("ids", "images"), _TABLE),
+}
+
+
+def _summary(out: Path, subject: str) -> dict[str, Any]:
+    """What was written, read back from the folder."""
+    from collections import Counter
+
+    from align.data.containers import stored_npy
+    from align.data.importing.trials import read_table
+
+    table = read_table(out / "stimuli.csv")
+    split = Counter(table.column("split"))
+    stored = stored_npy(out / "signals.npy")
+    return {
+        "out": str(out),
+        "subject": subject,
+        "trials": len(table),
+        **{name: split[name] for name in ("train", "test", "unused")},
+        "images": len(set(table.column("image"))),
+        "shape": list(stored.shape or ()) if stored else [],
+        "next": f"recon data check folder --root {out}",
+    }

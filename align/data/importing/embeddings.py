@@ -1,0 +1,59 @@
+"""Embeddings that somebody else's encoder made of brain recordings, to the `folder` layout: taken as signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from align.data.containers import stored_npy
+from align.data.importing.layout import Pieces, rows_at_once, write_layout
+from align.data.importing.trials import Choice, Table, choose, read_table
+from align.data.safe_load import load_array
+from align.data.signals import release
+from align.errors import UserError
+
+
+def import_embeddings(
+    path: str | Path, ids: str | Path, images: str | Path, out: str | Path, choice: Choice, link: bool = False
+) -> Path:
+    """Write folder ``out`` and return it: x (n, E), or (n, C, T), as stored.
+
+    ``path``: .npy (mapped), .npz, .h5 or .mat. ``ids``: a line per row, in order or with a column ``row`` (from 0).
+    Raises `UserError` as `write_layout` and `choose` do, and for another number of lines than rows.
+    """
+    path = Path(path)
+    x = _open(path)
+    table = read_table(Path(ids))
+    if len(table) != len(x):
+        raise UserError(f"{str(path)!r} has {len(x)} rows, {table.source} {len(table)} lines; one line per row")
+    lines, trials, files = choose(table, choice, Path(images))
+    rows = _rows(table)[lines]
+    shape = (len(rows), *x.shape[1:])
+    return write_layout(Path(out), Pieces(shape, _read(x, rows, rows_at_once(shape))), trials, files, link=link)
+
+
+def _open(path: Path) -> np.ndarray:
+    stored = stored_npy(path) if path.suffix.lower() == ".npy" and path.is_file() else None
+    x = stored.open() if stored is not None and stored.dtype is not None and stored.dtype.kind in "biuf" else None
+    x = load_array(path) if x is None else x  # says what is wrong with anything else
+    if x.ndim not in (2, 3) or 0 in x.shape:
+        raise UserError(f"{str(path)!r} has shape {x.shape}; expected (n, width) or (n, channels, samples)")
+    return x
+
+
+def _rows(table: Table) -> np.ndarray:
+    """Row of the array of every line (n,), each once."""
+    if "row" not in table.columns:
+        return np.arange(len(table))
+    texts = table.columns["row"]
+    if sorted(texts, key=lambda text: (len(text), text)) != [str(row) for row in range(len(table))]:
+        raise UserError(f"{table.source}: column 'row' must hold every number from 0 to {len(table) - 1} once")
+    return np.array([int(text) for text in texts])
+
+
+def _read(x: np.ndarray, rows: np.ndarray, step: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), step):
+        yield x[rows[start : start + step]]
+        release(x)

@@ -1,0 +1,58 @@
+"""MNE epochs whose metadata name the pictures, to the `folder` layout. Read in pieces; nothing is resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from align.data.importing.layout import Pieces, rows_at_once, write_layout
+from align.data.importing.mne_files import signal_channels, unreadable
+from align.data.importing.trials import Choice, choose, from_frame
+from align.errors import UserError
+
+
+def import_epochs(path: str | Path, images: str | Path, out: str | Path, choice: Choice, link: bool = False) -> Path:
+    """Write folder ``out`` from a ``-epo.fif`` and return it: x (n, C, T) in the file's units, V or T.
+
+    ``choice`` names columns of ``epochs.metadata``. Channels that are no signals or marked bad are left out;
+    projectors are applied as `mne.read_epochs` does. Raises `UserError` as `write_layout` and `choose` do, and for a
+    file without metadata.
+    """
+    path = Path(path)
+    epochs = _open(path)
+    try:
+        if epochs.metadata is None:
+            raise UserError(f"{str(path)!r} holds no metadata; set epochs.metadata with a column naming the pictures")
+        table = from_frame(epochs.metadata, f"the metadata of {str(path)!r}")
+        rows, trials, files = choose(table, choice, Path(images))
+        channels = signal_channels(epochs, repr(str(path)))
+        shape = (len(rows), len(channels), len(epochs.times))
+        info = {"sfreq": float(epochs.info["sfreq"]), "ch_names": channels, "tmin": float(epochs.times[0])}
+        picks = [epochs.ch_names.index(name) for name in channels]
+        blocks = _read(path, epochs, np.array(rows), picks, rows_at_once(shape))
+        return write_layout(Path(out), Pieces(shape, blocks), trials, files, info, link)
+    finally:
+        for part in getattr(epochs, "_raw", None) or ():  # MNE leaves the files open as long as the object lives
+            part.fid.close()
+
+
+def _open(path: Path) -> Any:
+    import mne
+
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} does not exist")
+    try:
+        return mne.read_epochs(path, preload=False, verbose="error")
+    except Exception as error:
+        raise unreadable(path, error, "file of MNE epochs") from error
+
+
+def _read(path: Path, epochs: Any, rows: np.ndarray, picks: list[int], step: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), step):
+        try:
+            yield epochs.get_data(picks=picks, item=rows[start : start + step], verbose="error")
+        except Exception as error:
+            raise unreadable(path, error, "file of MNE epochs") from error

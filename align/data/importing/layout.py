@@ -1,0 +1,166 @@
+"""The layout of the `folder` study, written: signals.npy, stimuli.csv, images/ and info.json, all or nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from align.data.safe_load import decode_image
+from align.data.signals import pixel_hash
+from align.errors import UserError
+from align.files import write_atomic, write_json
+
+PIECE = 32 << 20  # bytes of signals held at once
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One trial of the table: picture file, split (train, test or unused) and what is known of it."""
+
+    image: str
+    split: str
+    subject: str
+    concept: str = ""
+    caption: str = ""
+    session: str = ""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Signals that are read while they are written: ``shape`` (n, ...) in all, blocks of rows in order."""
+
+    shape: tuple[int, ...]
+    blocks: Iterable[np.ndarray]
+
+
+def rows_at_once(shape: Sequence[int], itemsize: int = 8) -> int:
+    """How many rows (n, ...) of ``shape`` make a piece; at least one."""
+    return max(1, PIECE // max(1, itemsize * math.prod(shape[1:])))
+
+
+def write_layout(
+    out: Path,
+    signals: np.ndarray | Pieces,
+    trials: Sequence[Shown],
+    images: Mapping[str, np.ndarray | Path],
+    info: Mapping[str, Any] | None = None,
+    link: bool = False,
+) -> Path:
+    """Write a folder that the `folder` study reads; it appears only when it is complete.
+
+    ``signals`` (n, ...): row i belongs to ``trials[i]``; stored as float32. ``images``: uint8 (H, W, 3) or a file, by
+    name (folders allowed). Files are copied, or with ``link`` left where they are: stimuli.csv then says how to get
+    there from ``out``. ``info``: what goes into info.json.
+
+    Raises
+    ------
+    UserError
+        ``out`` exists, rows are missing, a split is empty, training and test share a picture, a picture cannot be read
+        or has two names, a value is not finite, the disk is too full.
+    """
+    if out.exists():
+        raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
+    _require_trials(signals.shape, trials)
+    _require_one_name(images)
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "images").mkdir(parents=True)
+    try:
+        names = _place_images(temporary, out, images, link)
+        _write_signals(temporary / "signals.npy", signals, trials)
+        write_atomic(temporary / "stimuli.csv", _table([replace(trial, image=names[trial.image]) for trial in trials]))
+        if info:
+            write_json(temporary / "info.json", info)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _require_trials(shape: Sequence[int], trials: Sequence[Shown]) -> None:
+    if shape[0] != len(trials):
+        raise UserError(f"{shape[0]} rows of signals but {len(trials)} trials; there must be one trial per row")
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise UserError(f"signals have shape {tuple(shape)}; expected (n, channels, samples) or (n, voxels)")
+    shown = {split: {trial.image for trial in trials if trial.split == split} for split in ("train", "test")}
+    for split, images in shown.items():
+        if not images:
+            raise UserError(f"no trial belongs to the {split} split; mark some as {split}")
+    shared = sorted(shown["train"] & shown["test"])
+    if shared:
+        raise UserError(f"training and test share {len(shared)} pictures, first {shared[0]!r}; mend the split")
+
+
+def _require_one_name(images: Mapping[str, np.ndarray | Path]) -> None:
+    """Every picture can be read, and no two are the same."""
+    names: dict[str, str] = {}
+    for name, image in images.items():
+        first = names.setdefault(pixel_hash(decode_image(image) if isinstance(image, Path) else image), name)
+        if first != name:
+            raise UserError(f"pictures {first!r} and {name!r} are the same pixel by pixel; give them one name")
+
+
+def _place_images(folder: Path, out: Path, images: Mapping[str, np.ndarray | Path], link: bool) -> dict[str, str]:
+    """Copy or save the pictures into ``folder``; what stimuli.csv calls each of them."""
+    home = out.parent.resolve() / out.name
+    names = {}
+    for name, image in images.items():
+        names[name] = name
+        target = folder / "images" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(image, Path):
+            Image.fromarray(image).save(target)
+        elif link:
+            names[name] = Path(os.path.relpath(image.resolve(), home)).as_posix()
+        else:
+            shutil.copyfile(image, target)
+    return names
+
+
+def _write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Shown]) -> None:
+    needed, free = 4 * math.prod(signals.shape), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise UserError(f"the signals need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; give another --out")
+    done = 0
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(signals.shape)}
+        np.lib.format.write_array_header_2_0(file, header)
+        for block in signals.blocks if isinstance(signals, Pieces) else _blocks(signals):
+            with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is named
+                x = np.ascontiguousarray(block, dtype="<f4")
+            if x.shape[1:] != tuple(signals.shape[1:]):
+                raise UserError(f"trial {done} has shape {x.shape[1:]}, expected {tuple(signals.shape[1:])}")
+            bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+            if bad.any():
+                row = done + int(bad.argmax())
+                where = f"row {row} of the signals (picture {trials[row].image!r})"
+                raise UserError(f"{where} holds NaN or infinite values; mend or remove that trial")
+            file.write(x.data)
+            done += len(x)
+    if done != signals.shape[0]:
+        raise UserError(f"{done} rows of signals were found, {signals.shape[0]} announced; the file is damaged")
+
+
+def _blocks(signals: np.ndarray) -> Iterator[np.ndarray]:
+    step = rows_at_once(signals.shape)
+    return (signals[start : start + step] for start in range(0, len(signals), step))
+
+
+def _table(trials: Sequence[Shown]) -> str:
+    """The lines of stimuli.csv; columns that are empty throughout are left out."""
+    used = [item.name for item in fields(Shown) if any(getattr(trial, item.name) for trial in trials)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["row", *used], lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({"row": row, **asdict(trial)} for row, trial in enumerate(trials))
+    return text.getvalue()

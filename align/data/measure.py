@@ -1,0 +1,121 @@
+"""What can be counted in one subject's recording: values, repetitions, channel names, pictures that stand twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from align.data.signals import Recording, Stimuli, Trials, mapped_file, pixel_hash, release
+from align.data.splits import TWIN_R, scene_twins, thumbnails
+
+MOST_COMPARED = 20_000  # pictures of a subject among which look-alikes are searched
+_PIECE = 1 << 24  # bytes of signals looked at once
+_SAMPLED = 256  # trials, spread over all, whose values give the median
+_LISTED = 5  # names that are spelled out
+# The 10-20 system with its extensions (10-10, 10-5), mastoids and ear lobes.
+_SITES = "N|Fp|AFp|AF|AFF|F|FFT|FFC|FT|FC|FTT|FCC|T|C|TTP|CCP|TP|CP|TPP|CPP|P|PPO|PO|POO|O|OI|I"
+_TEN_TWENTY = re.compile(rf"(?:{_SITES})(?:z|10|[1-9])h?|[AM][12]", re.IGNORECASE)
+
+
+def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
+    """Counts over one split; the signals are read once, a piece at a time.
+
+    ``median_abs`` (in the unit of the file) is that of `_SAMPLED` trials spread over the split, None without a finite
+    value. ``constant``: channels or voxels with one value throughout, by name where they have one.
+    """
+    x = trials.x
+    low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
+    not_finite, first = 0, None
+    step = max(1, _PIECE // max(1, x[:1].nbytes))
+    over = tuple(axis for axis in range(x.ndim) if axis != 1)
+    for start in range(0, len(x), step):
+        piece = np.asarray(x[start : start + step])
+        bad = ~np.isfinite(piece)
+        if bad.any():
+            not_finite += int(bad.sum())
+            first = start + int(bad.reshape(len(piece), -1).any(axis=1).argmax()) if first is None else first
+        low = np.minimum(low, np.fmin.reduce(piece, axis=over))
+        high = np.maximum(high, np.fmax.reduce(piece, axis=over))
+        release(x)
+    constant = np.flatnonzero(low == high).tolist()
+    _, counts = np.unique(trials.stimulus, return_counts=True)
+    return {
+        "trials": len(trials),
+        "pictures": len(counts),
+        "repetitions": [int(counts.min()), int(counts.max())],
+        "sessions": None if trials.session is None else len(np.unique(trials.session)),
+        "shape": list(x.shape[1:]),
+        "type": str(x.dtype),
+        "mapped": mapped_file(x) is not None,
+        "not_finite": not_finite,
+        "first_not_finite_row": first,
+        "median_abs": _median(x),
+        "constant": [ch_names[i] if len(ch_names) == x.shape[1] else str(i) for i in constant],
+    }
+
+
+def _median(x: np.ndarray) -> float | None:
+    rows = np.unique(np.linspace(0, len(x) - 1, min(_SAMPLED, len(x))).astype(np.int64))
+    values = np.abs(np.concatenate([np.asarray(x[row], dtype=np.float64).reshape(-1) for row in rows]))
+    release(x)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
+
+
+def measure_channels(recording: Recording) -> dict[str, Any]:
+    """How many channels or voxels there are, how many names, which names stand twice or are no electrode sites."""
+    names = recording.ch_names
+    return {
+        "found": int(recording.train.x.shape[1]),
+        "names": len(names),
+        "twice": sorted({name for name in names if names.count(name) > 1}),
+        "not_10_20": [name for name in names if not _TEN_TWENTY.fullmatch(name)],
+    }
+
+
+class Looks:
+    """Pixel hashes and thumbnails of every picture of a study, from one pass over the files."""
+
+    def __init__(self, stimuli: Stimuli) -> None:
+        self.stimuli = stimuli
+        compared = len(stimuli) <= MOST_COMPARED
+        hashes, thumbs = [], []
+        for i in range(len(stimuli)):
+            image = stimuli.load(i)
+            hashes.append(pixel_hash(image))
+            if compared:
+                thumbs.append(thumbnails([image])[0])
+        self.hashes = np.array(hashes)
+        self.thumbs = np.array(thumbs) if compared else None
+
+
+def measure_pictures(recording: Recording, looks: Looks) -> dict[str, Any]:
+    """Pictures with equal pixels across and within splits, look-alikes across (None: too many), shared concepts."""
+    stimuli = recording.stimuli
+    train, test = np.unique(recording.train.stimulus), np.unique(recording.test.stimulus)
+    equal = test[np.isin(looks.hashes[test], looks.hashes[train]) | np.isin(test, train)]
+    alike = None
+    if looks.thumbs is not None:
+        near = scene_twins(looks.thumbs[train], looks.thumbs[test], [], [])
+        alike = [stimuli.ids[i] for i in train[near & ~np.isin(looks.hashes[train], looks.hashes[test])]]
+    concepts = [{stimuli.concepts[i] for i in part} - {""} for part in (train, test)]
+    return {
+        "equal_in_both": [stimuli.ids[i] for i in equal],
+        "alike_in_both": alike,
+        "equal_in_training": len(train) - len(np.unique(looks.hashes[train])),
+        "equal_in_test": len(test) - len(np.unique(looks.hashes[test])),
+        "concepts": [len(part) for part in concepts],
+        "concepts_in_both": sorted(concepts[0] & concepts[1]),
+    }
+
+
+def some(names: Sequence[str]) -> str:
+    """ "a, b and 3 more"."""
+    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + rest
+
+
+ALIKE = f"thumbnail r > {TWIN_R}"
