@@ -17,6 +17,7 @@ from align.data.studies.base import Fact, Study
 from align.errors import UserError
 
 SMALL = 1e-3  # a median below it is that of volts (1e-5) or tesla (1e-13)
+LARGE = 1 << 28  # bytes of signals that had better be mapped
 UNEQUAL = 3.0  # ratio of two medians from which training and test are suspected of different units
 ORDER = "row order: "  # begins a study's sentence about it in `Recording.log`
 
@@ -140,7 +141,10 @@ def _signal_remarks(entry: dict[str, Any], study: Study) -> Iterator[str]:
         if max(medians) < SMALL and preprocess.scale == "none" and not preprocess.mvnn:
             yield f"median value {max(medians):.3g}, as of volts or tesla: train with preprocess.scale=zscore"
     for split in ("training", "test"):
-        constant = entry[split]["constant"]
+        part, constant = entry[split], entry[split]["constant"]
+        if part["bytes"] > LARGE and not part["mapped"]:
+            size = f"{part['bytes'] / 1e9:.1f} GB"
+            yield f"{split}: {size} are held in memory; recon data convert makes pickled files mappable"
         if constant:
             yield f"{split}: {len(constant)} of {channels['found']} channels never change: {some(constant)}"
 
@@ -196,7 +200,7 @@ def _entry_lines(entry: dict[str, Any]) -> Iterator[str]:
         median = "none" if part["median_abs"] is None else f"{part['median_abs']:.3g}"
         yield (
             f"{split:9}  {part['trials']} trials of {part['pictures']} pictures, "
-            f"{low if low == high else f'{low} to {high}'} repetitions, {sessions}"
+            f"repetitions {low if low == high else f'{low} to {high}'}, {sessions}"
         )
         yield (
             f"{'':9}  {' x '.join(map(str, part['shape']))} {part['type']}{', mapped' if part['mapped'] else ''}, "
@@ -204,7 +208,8 @@ def _entry_lines(entry: dict[str, Any]) -> Iterator[str]:
         )
     channels = entry["channels"]
     known = channels["names"] - len(channels["not_10_20"])
-    yield f"{'channels':9}  {channels['found']}, {channels['names']} with names, {known} of the 10-20 system"
+    sites = f", {known} of the 10-20 system" if known else ""
+    yield f"{'channels':9}  {channels['found']}, {channels['names']} with names{sites}"
     if "pictures" in entry:
         pictures = entry["pictures"]
         alike = "not searched" if pictures["alike_in_both"] is None else len(pictures["alike_in_both"])

@@ -178,7 +178,7 @@ def _split(value: Any, key: str, arrays: dict[str, StoredArray]) -> Any:
     if isinstance(value, StoredArray):
         if isinstance(value.payload, list):
             items = [_split(item, key, arrays) for item in value.payload]
-            return {"objects": items, "shape": value.shape, "fortran": value.fortran}
+            return {"objects": items, "shape": value.shape}
         name = key or "data"
         while name in arrays:
             name += "_"
@@ -197,7 +197,10 @@ def _split(value: Any, key: str, arrays: dict[str, StoredArray]) -> Any:
 
 def _read_content(folder: Path) -> dict[str, Any]:
     """The checked outer form of ``content.json``."""
-    content = read_json(folder / _CONTENT)
+    try:
+        content = read_json(folder / _CONTENT)
+    except RecursionError as error:
+        raise _damaged(folder) from error
     names = content.get("arrays") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not {"source", "content"} <= set(content):
         raise _damaged(folder)
@@ -223,7 +226,7 @@ def _joined(entry: dict[str, Any], arrays: dict[str, Any]) -> Any:
         return [_joined(item, arrays) for item in entry["list"]]
     if "objects" in entry:
         items = [_joined(item, arrays) for item in entry["objects"]]
-        return StoredArray.of(tuple(entry["shape"]), np.dtype(object), bool(entry["fortran"]), items)
+        return StoredArray.of(tuple(entry["shape"]), np.dtype(object), False, items)
     return entry["value"]
 
 

@@ -49,6 +49,7 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
         "sessions": None if trials.session is None else len(np.unique(trials.session)),
         "shape": list(x.shape[1:]),
         "type": str(x.dtype),
+        "bytes": int(x.nbytes),
         "mapped": mapped_file(x) is not None,
         "not_finite": not_finite,
         "first_not_finite_row": first,
@@ -96,7 +97,7 @@ def measure_pictures(recording: Recording, looks: Looks) -> dict[str, Any]:
     """Pictures with equal pixels across and within splits, look-alikes across (None: too many), shared concepts."""
     stimuli = recording.stimuli
     train, test = np.unique(recording.train.stimulus), np.unique(recording.test.stimulus)
-    equal = test[np.isin(looks.hashes[test], looks.hashes[train]) | np.isin(test, train)]
+    equal = test[np.isin(looks.hashes[test], looks.hashes[train])]
     alike = None
     if looks.thumbs is not None:
         near = scene_twins(looks.thumbs[train], looks.thumbs[test], [], [])

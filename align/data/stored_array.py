@@ -146,8 +146,9 @@ class StoredArray:
             return np.empty(self.shape, self.dtype, order)
         if isinstance(self.payload, list):
             out = np.empty(len(self.payload), dtype=object)
-            out[:] = self.payload
-            return out.reshape(self.shape, order=order)
+            for i, item in enumerate(self.payload):  # one by one: numpy would look into lists
+                out[i] = item
+            return out.reshape(self.shape)  # objects are listed row by row, whatever the order in memory was
         if isinstance(self.payload, Payload) and not self.payload.text:
             found: np.ndarray = np.memmap(self.payload.path, self.dtype, "r", self.payload.offset, self.shape, order)
         else:

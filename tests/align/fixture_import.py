@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,29 @@ def fails(words: str, action: Callable[[], object]) -> None:
     with pytest.raises(UserError, match=words) as caught:
         action()
     assert "\n" not in str(caught.value)
+
+
+def mutated(data: bytes, n: int) -> Iterator[bytes]:
+    """``n`` damaged copies: cut short, or some bytes changed; the same ones every time."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        copy = bytearray(data[: rng.integers(len(data))] if i % 5 == 0 else data)
+        for place in rng.integers(len(copy), size=rng.choice([1, 3, 20])) if copy else ():
+            copy[place] = rng.choice([0, 255, rng.integers(256)])
+        yield bytes(copy)
+
+
+def survives(path: Path, n: int, out: Path, *words: object) -> None:
+    """Each of ``n`` damaged copies of ``path`` is imported or refused in one line; then the file is whole again."""
+    whole = path.read_bytes()
+    for data in mutated(whole, n):
+        path.write_bytes(data)
+        try:
+            imported(*words, "--out", out)
+        except UserError as error:
+            assert "\n" not in str(error) and not out.exists()
+        shutil.rmtree(out, ignore_errors=True)
+    path.write_bytes(whole)
 
 
 def read_folder(root: Path, subject: str = "01") -> Recording:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from align.data.importing import betas as module
-from tests.align.fixture_import import fails, imported, read_folder, shown, write_pictures, write_table
+from tests.align.fixture_import import fails, imported, read_folder, shown, survives, write_pictures, write_table
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 ORDER = ["d.png", "a.png", "n/a", "b.png", "d.png", "c.png", "a.png"]
@@ -116,6 +116,18 @@ def test_faults_are_one_line_and_leave_nothing(words: list[object], tmp_path: Pa
     (tmp_path / "huge.nii").write_bytes(header)
     fails("far more than the file holds", run(mask=tmp_path / "huge.nii"))
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_damaged_files_are_read_or_refused(
+    words: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for place, name in ((1, "betas.nii"), (3, "mask.nii"), (5, "events.tsv"), (1, "betas.nii.gz")):
+        if name.startswith("betas"):
+            words[1] = save(tmp_path / name, volumes())
+        elif name == "mask.nii":
+            words[3] = save(tmp_path / name, inside().astype(np.uint8))
+        survives(Path(str(words[place])), 40, tmp_path / "out", *words)
+    assert capfd.readouterr() == ("", "")  # nibabel comments on odd headers if it may
 
 
 def _with_nan(volume: int) -> np.ndarray:

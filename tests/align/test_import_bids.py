@@ -16,6 +16,7 @@ from tests.align.fixture_import import (
     imported,
     read_folder,
     shown,
+    survives,
     write_brainvision,
     write_edf,
     write_pictures,
@@ -88,12 +89,12 @@ def test_windows_are_those_of_mne_in_two_sessions(root: Path, tmp_path: Path) ->
 
 
 def write_meg(root: Path, x: np.ndarray, first_samp: int, types: list[str]) -> None:
-    """A recording that MNE splits over two files of 1 MB, as it splits those of 2 GB."""
+    """A recording that MNE splits over two files, as it splits those of 2 GB."""
     info = mne.create_info(list(CHANNELS), SFREQ, types)
     path = root / "sub-02/meg/sub-02_task-view_meg.fif"
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = mne.io.RawArray(x, info, first_samp=first_samp, verbose="error")
-    raw.save(path, fmt="double", split_size="1MB", split_naming="bids", verbose="error")
+    raw.save(path, fmt="double", split_size="2MB", split_naming="bids", verbose="error")
 
 
 def test_onsets_count_from_the_first_sample_of_a_fif(root: Path, tmp_path: Path) -> None:
@@ -168,3 +169,9 @@ def test_faults_are_one_line_and_leave_nothing(root: Path, tmp_path: Path) -> No
     write_brainvision(edf.with_suffix(".vhdr"), counts(2), SFREQ, CHANNELS, MICROVOLTS)
     fails("one recording is there twice", run())
     assert not (tmp_path / "out").exists() and [file.name for file in tmp_path.iterdir()] == ["bids"]
+
+
+def test_damaged_files_are_read_or_refused(root: Path, tmp_path: Path) -> None:
+    words = ("--bids", root, "--task", "view", "--test-column", "is_test", *WINDOW)
+    for path in sorted((root / "sub-01").rglob("*run-1*")):
+        survives(path, 12, tmp_path / "out", *words)

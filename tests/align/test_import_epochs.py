@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from align.data.importing import layout
-from tests.align.fixture_import import fails, imported, read_folder, shown, write_pictures
+from tests.align.fixture_import import fails, imported, read_folder, shown, survives, write_pictures
 
 # MNE 1.13 reads metadata in a way that pandas 3.1 warns of
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.set_index:DeprecationWarning")
@@ -125,8 +125,11 @@ def test_faults_are_one_line_and_leave_nothing(path: Path, images: Path, tmp_pat
     run = again()
     write_epochs(path, None)
     fails("holds no metadata", run)
-    path.write_bytes(path.read_bytes()[:700])
-    fails("is truncated or no file of MNE epochs", run)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:700])
+    fails("is truncated or no FIFF file", run)
+    path.write_bytes(whole[:8] + np.array([-16, 0], ">i4").tobytes() + whole[16:])  # a tag that follows itself
+    fails("is truncated or no FIFF file", run)
     path.unlink()
     fails("does not exist", run)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["pictures"]
@@ -144,3 +147,8 @@ def test_names_in_folders(path: Path, images: Path, tmp_path: Path) -> None:
     assert shown(read_folder(tmp_path / "out"), "train") == ["c.png", "x/a.png", "x/a.png", "y/a.png", "c.png"]
     write_epochs(path, metadata())
     fails("two pictures are called 'a.png'", lambda: imported(*words[:-1], tmp_path / "other"))
+
+
+def test_damaged_files_are_read_or_refused(path: Path, images: Path, tmp_path: Path) -> None:
+    write_epochs(path, metadata())
+    survives(path, 80, tmp_path / "out", "--epochs", path, "--images", images)

@@ -47,7 +47,7 @@ class _Toy(Study):
     signal = 1.0
     guard: Callable[[], None] = staticmethod(lambda: None)
 
-    def recording(self, subject: str) -> Any:
+    def read(self, subject: str) -> Any:
         rng = np.random.default_rng(int(subject))
         latent = _latent()
         mixing = rng.normal(size=(WIDTH, 20))

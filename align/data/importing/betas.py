@@ -7,8 +7,10 @@ the field of view): there "not -1" and "1" differ by a factor of six, so the val
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +57,14 @@ def import_betas(
 
 def _open(path: Path) -> Any:
     import nibabel
-    from nibabel.imageglobals import LoggingOutputSuppressor
+    from nibabel.imageglobals import logger
 
     if not path.is_file():
         raise UserError(f"{str(path)!r} does not exist")
     if not path.name.lower().endswith(SUFFIXES):
         raise UserError(f"{str(path)!r} is no NIfTI file; known endings: {', '.join(SUFFIXES)}")
     try:
-        with LoggingOutputSuppressor():  # it would comment on every odd header
+        with _silent(logger):  # it would comment on every odd header
             image: Any = nibabel.load(path, keep_file_open=True)  # what is compressed is unpacked once, start to end
             shape, affine = tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
     except Exception as error:  # the library raises whatever it likes on broken bytes
@@ -72,6 +74,16 @@ def _open(path: Path) -> Any:
     if not np.isfinite(affine).all() or image.get_data_dtype().kind not in "biuf":
         raise UserError(f"{str(path)!r} holds {image.get_data_dtype()} or has no affine; store plain numbers")
     return image
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None) -> np.ndarray:

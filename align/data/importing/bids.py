@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once, write_layout
-from align.data.importing.mne_files import signal_channels, unreadable
+from align.data.importing.mne_files import require_tags, signal_channels, unreadable
 from align.data.importing.trials import Choice, Table, choose, read_table
 from align.errors import UserError
 
@@ -142,9 +142,7 @@ def _facts(run: Run, events: Table) -> Facts:
     with _opened(run) as raw:
         sfreq, n_times, names = float(raw.info["sfreq"]), len(raw.times), list(raw.ch_names)
         table = run.table("channels")
-        channels = (
-            _listed_channels(read_table(table), names) if table.is_file() else signal_channels(raw, run.path.name)
-        )
+        channels = _listed_channels(read_table(table), names) if table.is_file() else signal_channels(raw, run.path)
     onsets = [_onset(text, i, events.source) for i, text in enumerate(events.column("onset"), 1)]
     return Facts(sfreq, channels, n_times, np.array([round(onset * sfreq) for onset in onsets], dtype=np.int64))
 
@@ -225,6 +223,8 @@ def _cut(run: Run, raw: Any, picks: list[int], start: int, length: int) -> np.nd
 def _opened(run: Run) -> Iterator[Any]:
     import mne
 
+    if run.path.suffix == ".fif":
+        require_tags([run.path, *run.path.parent.glob(f"{run.stem}_split-*.fif")])
     try:
         raw = mne.io.read_raw(run.path, preload=False, verbose="error")
     except Exception as error:

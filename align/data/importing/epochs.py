@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once, write_layout
-from align.data.importing.mne_files import signal_channels, unreadable
+from align.data.importing.mne_files import require_tags, signal_channels, unreadable
 from align.data.importing.trials import Choice, choose, from_frame
 from align.errors import UserError
 
@@ -28,7 +28,7 @@ def import_epochs(path: str | Path, images: str | Path, out: str | Path, choice:
             raise UserError(f"{str(path)!r} holds no metadata; set epochs.metadata with a column naming the pictures")
         table = from_frame(epochs.metadata, f"the metadata of {str(path)!r}")
         rows, trials, files = choose(table, choice, Path(images))
-        channels = signal_channels(epochs, repr(str(path)))
+        channels = signal_channels(epochs, path)
         shape = (len(rows), len(channels), len(epochs.times))
         info = {"sfreq": float(epochs.info["sfreq"]), "ch_names": channels, "tmin": float(epochs.times[0])}
         picks = [epochs.ch_names.index(name) for name in channels]
@@ -44,6 +44,8 @@ def _open(path: Path) -> Any:
 
     if not path.is_file():
         raise UserError(f"{str(path)!r} does not exist")
+    if path.suffix == ".fif":  # .fif.gz has a checksum of its own
+        require_tags([path, *path.parent.glob(f"{path.stem}-[0-9]*.fif")])
     try:
         return mne.read_epochs(path, preload=False, verbose="error")
     except Exception as error:

@@ -194,10 +194,11 @@ def _copy_rows(path: Path, epochs: Any, rows: np.ndarray, picks: list[int], targ
 
 
 def _open(path: Path) -> Any:
-    try:
-        import mne
-    except ModuleNotFoundError as error:
-        raise UserError("reading .fif epochs needs MNE: pip install mne") from error
+    import mne
+
+    from align.data.importing.mne_files import require_tags
+
+    require_tags([path])
     try:
         return mne.read_epochs(path, preload=False, verbose="error")
     except Exception as error:
