@@ -161,7 +161,7 @@ def test_epochs_without_a_test_or_damaged_are_refused(published: Path) -> None:
     whole = path.read_bytes()
     for n in (len(whole) // 3, len(whole) - 100, 40, 0):
         path.write_bytes(whole[:n])
-        fails("truncated or no FIFF file", lambda: study(published).read("01"))
+        fails("truncated or no (FIFF|epochs) file", lambda: study(published).read("01"))
     path.write_bytes(whole)
     epochs = mne.read_epochs(path, preload=True, verbose="error")
     epochs[epochs.events[:, 2] % 5 != 0].save(path, overwrite=True, verbose="error")
