@@ -50,7 +50,7 @@ def write_pictures(root: Path, train_folder: str = "training_images", metadata: 
             (root / folder / concept).mkdir(parents=True, exist_ok=True)
             picture(first + i, 24).save(root / folder / concept / file, quality=90)
     if metadata:
-        np.save(root / "image_metadata.npy", metadata_of(TRAIN, TEST), allow_pickle=True)
+        np.save(root / "image_metadata.npy", metadata_of(TRAIN, TEST))
 
 
 def metadata_of(train: list[tuple[str, str]], test: list[tuple[str, str]]) -> dict[str, list[str]]:
@@ -73,7 +73,7 @@ def write_official(root: Path, recorded: Epochs, subject: str = "01") -> None:
             "ch_names": list(OCCIPITAL),
             "times": TIMES,
         }
-        np.save(folder / f"preprocessed_eeg_{name}.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+        np.save(folder / f"preprocessed_eeg_{name}.npy", content)  # type: ignore[arg-type]
 
 
 def write_nice(root: Path, recorded: Epochs, subject: str = "01", **changed: object) -> None:
@@ -156,7 +156,7 @@ def write_raw(root: Path, n_train: int, n_test: int, subject: str = "01") -> Non
                 "highpass": 0.01,
                 "lowpass": 100.0,
             }
-            np.save(folder / f"raw_eeg_{name}.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+            np.save(folder / f"raw_eeg_{name}.npy", content)  # type: ignore[arg-type]
 
 
 WRITERS = {"official": write_official, "nice": write_nice, "ubp": write_ubp, "neurobridge": write_neurobridge}

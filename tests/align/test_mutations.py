@@ -42,7 +42,7 @@ def _npy(path: Path) -> None:
 
 
 def _npy_dict(path: Path) -> None:
-    np.save(path, np.array(DICT, dtype=object), allow_pickle=True)
+    np.save(path, np.array(DICT, dtype=object))
 
 
 def _pickle(path: Path) -> None:

@@ -182,7 +182,7 @@ def test_raw_sessions_become_trials_of_their_pictures(tmp_path: Path, monkeypatc
         assert trials.session is not None
         assert all(len(set(trials.session[trials.stimulus == i])) == sessions for i in set(trials.stimulus))
     with (tmp_path / "image_metadata.npy").open("wb") as file:
-        np.save(file, things.metadata_of(things.TRAIN[:3], things.TEST), allow_pickle=True)
+        np.save(file, things.metadata_of(things.TRAIN[:3], things.TEST))
     (tmp_path / "training_images" / "00002_kind1" / "kind1_2.jpg").unlink()
     fails("event 4, the folder 3 train pictures", lambda: study(tmp_path).read("01"))
 
@@ -192,7 +192,7 @@ def _metadata(change: Callable[[list[tuple[str, str]]], object]) -> Callable[[Pa
         train = list(things.TRAIN)
         change(train)
         (root / "image_metadata.npy").unlink()
-        np.save(root / "image_metadata.npy", things.metadata_of(train, things.TEST), allow_pickle=True)
+        np.save(root / "image_metadata.npy", things.metadata_of(train, things.TEST))
 
     return edit
 
@@ -217,7 +217,7 @@ def _same_things_concept(root: Path) -> None:
     content = things.metadata_of(things.TRAIN, things.TEST)
     content["test_img_concepts_THINGS"][2] = content["train_img_concepts_THINGS"][17]
     (root / "image_metadata.npy").unlink()
-    np.save(root / "image_metadata.npy", content, allow_pickle=True)
+    np.save(root / "image_metadata.npy", content)
 
 
 @pytest.mark.parametrize(

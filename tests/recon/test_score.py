@@ -407,7 +407,7 @@ def _bad_files(folder: Path) -> None:
     np.save(folder / "z.npy", images)
     np.save(folder / "flat.npy", np.ones(4))
     np.savez(folder / "two.npz", a=brain, b=images)
-    np.save(folder / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    np.save(folder / "objects.npy", np.array([{}, {}], dtype=object))
     (folder / "evil.pt").write_bytes(pickle.dumps(_Evil()))
     torch.save({"model": _Evil()}, folder / "evil_zip.pt")
     torch.save([1, 2], folder / "list.pt")
