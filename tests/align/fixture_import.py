@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import csv
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from align.config import Config, load_config
 from align.data.importing import command
@@ -76,13 +75,6 @@ def imported(*words: object) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return command.run(parser.parse_args([str(word) for word in words]))
-
-
-def fails(words: str, action: Callable[[], object]) -> None:
-    """One line that holds ``words`` (an expression)."""
-    with pytest.raises(UserError, match=words) as caught:
-        action()
-    assert "\n" not in str(caught.value)
 
 
 def mutated(data: bytes, n: int) -> Iterator[bytes]:

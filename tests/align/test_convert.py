@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,12 @@ from align.data.convert import convert_file, convert_folder, open_container
 from align.data.signals import Recording, mapped_file
 from align.data.stored_array import StoredArray
 from align.data.studies import open_study
-from align.errors import UserError
 from tests.align import fixture_things as things
+from tests.one_line import fails
 
 EEG = tuple(things.WRITERS)
 MEG = ("atm", "ubp", "neurobridge")
 CASES = [*(("things_eeg2", name) for name in EEG), *(("things_meg", name) for name in MEG)]
-
-
-def fails(words: str, action: Callable[[], object]) -> None:
-    with pytest.raises(UserError, match=words) as caught:
-        action()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,14 @@ from scipy.io import savemat
 
 from align import train as script
 from align.config import Config, load_config
-from align.data.importing import bdpy, mat_columns
 from align.data.importing.bdpy import Columns, import_bdpy
 from align.data.importing.mat_columns import import_columns
 from align.data.signals import Recording, Trials
 from align.data.studies import open_study
-from align.errors import UserError
+from recon import cli
 from tests.align.fixture_studies import picture
 from tests.conftest import PROJECT, shared_path
+from tests.one_line import fails
 
 CONFIG = PROJECT / "configs" / "align" / "digits69.yaml"
 VOXELS = 30
@@ -64,12 +64,6 @@ def mat_content() -> dict[str, Any]:
 def mat(tmp_path: Path) -> Path:
     savemat(tmp_path / "digit69_28x28.mat", mat_content())
     return tmp_path / "digit69_28x28.mat"
-
-
-def fails(words: str, action: Callable[[], object]) -> None:
-    with pytest.raises(UserError, match=words) as caught:
-        action()
-    assert "\n" not in str(caught.value)
 
 
 def read_folder(root: Path) -> Recording:
@@ -112,9 +106,10 @@ def test_mat_faults_are_one_line(mat: Path, tmp_path: Path) -> None:
 
 
 def test_mat_command(mat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert mat_columns.main([str(mat), str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "out")
-    assert mat_columns.main([str(tmp_path / "none.mat"), str(tmp_path / "other")]) == 2
+    command = ["data", "import", "--mat"]
+    assert cli.main([*command, str(mat), "--out", str(tmp_path / "out")]) == 0
+    assert f"out: {tmp_path / 'out'}" in capsys.readouterr().out
+    assert cli.main([*command, str(tmp_path / "none.mat"), "--out", str(tmp_path / "other")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     run = [
         "--config",
@@ -289,11 +284,10 @@ def test_bdpy_faults_are_one_line(tmp_path: Path) -> None:
 def test_bdpy_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_bdpy(tmp_path / "s.h5", np.array([7, 8]), np.array([1, 2]))
     images = write_pictures(tmp_path / "images", ["7", "8"])
-    assert (
-        bdpy.main([str(tmp_path / "s.h5"), str(tmp_path / "out"), "--images", str(images), "--voxels", "ROI_VC"]) == 0
-    )
+    words = ["data", "import", "--bdpy", str(tmp_path / "s.h5"), "--out"]
+    assert cli.main([*words, str(tmp_path / "out"), "--images", str(images), "--voxels", "ROI_VC"]) == 0
     assert np.load(tmp_path / "out" / "signals.npy").shape == (2, 4)
-    assert bdpy.main([str(tmp_path / "s.h5"), str(tmp_path / "two"), "--images", str(tmp_path / "none")]) == 2
+    assert cli.main([*words, str(tmp_path / "two"), "--images", str(tmp_path / "none")]) == 2
     assert "is not a folder" in capsys.readouterr().err
 
 

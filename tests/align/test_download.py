@@ -19,7 +19,7 @@ import textwrap
 import threading
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,13 +34,13 @@ from align.data.download.sources import File, Page, Variant, catalogue, plan
 from align.data.download.transfer import Patience, fetch
 from align.data.studies import STUDIES, open_study
 from align.data.studies.base import Study
-from align.errors import UserError
 from align.files import read_json
 from recon import cli
 from tests.align import fixture_nsd
 from tests.align import fixture_things as things
 from tests.align.fixture_http import Served, Server, serving, through
 from tests.conftest import PROJECT, shared_path
+from tests.one_line import fails
 
 URL = "http://data.example/files/signals.npy"
 PATH = "/files/signals.npy"
@@ -68,13 +68,6 @@ def target(tmp_path: Path) -> Path:
 
 def get(target: Path, sha256: str | None = None, url: str = URL, patience: Patience = HASTY) -> Any:
     return fetch(url, target, sha256, patience)
-
-
-def fails(words: str, action: Callable[[], object]) -> str:
-    with pytest.raises(UserError, match=words) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def part_of(target: Path) -> Path:

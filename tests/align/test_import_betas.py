@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from align.data.importing import betas as module
-from tests.align.fixture_import import fails, imported, read_folder, shown, survives, write_pictures, write_table
+from tests.align.fixture_import import imported, read_folder, shown, survives, write_pictures, write_table
+from tests.one_line import fails
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 ORDER = ["d.png", "a.png", "n/a", "b.png", "d.png", "c.png", "a.png"]

@@ -12,7 +12,6 @@ from scipy.io import savemat
 
 from tests.align.fixture_import import (
     CHANNELS,
-    fails,
     imported,
     read_folder,
     shown,
@@ -22,6 +21,7 @@ from tests.align.fixture_import import (
     write_pictures,
     write_table,
 )
+from tests.one_line import fails
 
 SFREQ = 100
 MICROVOLTS = 0.5  # per count

@@ -15,8 +15,9 @@ from scipy.io import savemat
 from align.data.importing import layout
 from align.data.importing.layout import Pieces, Shown, write_layout
 from align.errors import UserError
-from tests.align.fixture_import import fails, imported, read_folder, shown, write_pictures, write_table
+from tests.align.fixture_import import imported, read_folder, shown, write_pictures, write_table
 from tests.align.fixture_studies import picture
+from tests.one_line import fails
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 ORDER = ["c.png", "d.png", "a.png", "b.png", "c.png"]

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from align.data.importing import layout
-from tests.align.fixture_import import fails, imported, read_folder, shown, survives, write_pictures
+from tests.align.fixture_import import imported, read_folder, shown, survives, write_pictures
+from tests.one_line import fails
 
 # MNE 1.13 reads metadata in a way that pandas 3.1 warns of
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.set_index:DeprecationWarning")

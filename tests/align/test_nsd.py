@@ -17,7 +17,6 @@ from align.config import Config, load_config
 from align.data.splits import manifest
 from align.data.studies import nsd_files, open_study
 from align.data.studies.nsd import SUBJECTS, Nsd
-from align.errors import UserError
 from align.files import read_json
 from recon import cli
 from tests.align.fixture_nsd import (
@@ -35,6 +34,7 @@ from tests.align.fixture_nsd import (
     write_nsd,
     write_tar,
 )
+from tests.one_line import fails
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "align" / "nsd.yaml"
 VOXELS = SUBJECTS[SUBJECT].voxels
@@ -57,12 +57,6 @@ def opened(root: Path, *more: str) -> Nsd:
     study = open_study(load_config(Config, None, ["study.name=nsd", f"study.root={root}", *more]))
     assert isinstance(study, Nsd)
     return study
-
-
-def fails(words: str, action: Callable[[], object]) -> None:
-    with pytest.raises(UserError, match=words) as caught:
-        action()
-    assert "\n" not in str(caught.value)
 
 
 def test_every_row_belongs_to_its_picture(root: Path) -> None:

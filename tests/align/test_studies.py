@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ from align.data.signals import Recording, pixel_hash
 from align.data.studies import STUDIES, open_study
 from align.data.studies.base import Study
 from align.data.studies.cowley2023 import N_TEST, SESSIONS, Cowley2023V4, pretraining_images
-from align.errors import UserError
 from tests.align.fixture_studies import blurred, default_rows, picture, png, write_folder, write_v4_session
 from tests.conftest import shared_path
+from tests.one_line import fails
 
 N_IMAGES = N_TEST + 12
 
@@ -42,12 +41,6 @@ def v4_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder_root(tmp_path: Path) -> Path:
     write_folder(tmp_path)
     return tmp_path
-
-
-def fails(words: str, action: Callable[[], object]) -> None:
-    with pytest.raises(UserError, match=words) as caught:
-        action()
-    assert "\n" not in str(caught.value)
 
 
 def keeps_the_contract(recording: Recording) -> None:

@@ -14,9 +14,9 @@ from align.config import Config, load_config
 from align.data.signals import Recording
 from align.data.studies import open_study
 from align.data.studies.things_eeg2 import CHANNELS, LAYOUTS, ThingsEEG2
-from align.errors import UserError
 from recon import cli
 from tests.align import fixture_things as things
+from tests.one_line import fails
 
 PROJECT = Path(__file__).resolve().parents[2]
 RECORDED = things.epochs()
@@ -27,12 +27,6 @@ def study(root: Path, *overrides: str) -> ThingsEEG2:
     found = open_study(load_config(Config, None, pairs))
     assert isinstance(found, ThingsEEG2)
     return found
-
-
-def fails(words: str, action: Callable[[], object]) -> None:
-    with pytest.raises(UserError, match=words) as caught:
-        action()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from align import train as script
 from align.config import Config, load_config
 from align.data.studies import open_study
 from align.data.studies.things_meg import LAYOUTS, OPENNEURO, ThingsMEG
-from align.errors import UserError
 from recon import cli
 from tests.align import fixture_things as things
+from tests.one_line import fails
 
 PROJECT = Path(__file__).resolve().parents[2]
 REPACKS = tuple(LAYOUTS)
@@ -26,12 +26,6 @@ def study(root: Path, *overrides: str) -> ThingsMEG:
     found = open_study(load_config(Config, None, pairs))
     assert isinstance(found, ThingsMEG)
     return found
-
-
-def fails(words: str, action: Callable[[], object]) -> None:
-    with pytest.raises(UserError, match=words) as caught:
-        action()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """fMRI in bdpy's HDF5 (Generic Object Decoding, Deeprecon and others of one laboratory) to the `folder` layout.
 
-    python -m align.data.importing.bdpy Subject1.h5 god --images FOLDER                              GOD: one file
-    python -m align.data.importing.bdpy train.h5 recon --test test.h5 --stimulus stimulus_name --images FOLDER
+    recon data import --bdpy Subject1.h5 --images FOLDER --out god                                    GOD: one file
+    recon data import --bdpy train.h5 --test test.h5 --stimulus-column stimulus_name --images FOLDER --out deeprecon
 
 A file holds ``dataset`` (samples, columns), ``metadata/key`` (names) and ``metadata/value`` (names, columns): the
 columns whose value under a name is 1 belong to it. Voxels are ``VoxelData`` or an area such as ``ROI_VC``; other
@@ -13,9 +13,7 @@ the number of the stimulus or, as in GOD, the number itself: 1518878.005958 is p
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,31 +171,3 @@ def _concept(name: str) -> str:
     """The WordNet number that a name begins with, "" for other names."""
     found = re.match(r"n\d{8}(?=_)", name)
     return found.group() if found else ""
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 on success, 2 with one line on stderr for a mistake of the user."""
-    parser = argparse.ArgumentParser(
-        prog="python -m align.data.importing.bdpy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("path", help="file of the samples, or of the training samples")
-    parser.add_argument("out", help="folder to write")
-    parser.add_argument("--images", required=True, help="folder of the pictures")
-    parser.add_argument("--test", help="file of the test samples, where they are apart")
-    parser.add_argument("--subject", default="01", help="label of the subject (default: %(default)s)")
-    for name in ("voxels", "stimulus", "split", "session"):
-        parser.add_argument(f"--{name}", default=getattr(Columns, name), help="column (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    columns = Columns(options.voxels, options.stimulus, options.split, session=options.session)
-    try:
-        print(import_bdpy(options.path, options.images, options.out, options.test, options.subject, columns))
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """A ``.mat`` with one matrix per split (signals, pictures as columns of pixels, labels) to the `folder` layout.
 
-    python -m align.data.importing.mat_columns digit69_28x28.mat digits69
+    recon data import --mat digit69_28x28.mat --out digits69
 
 The names are those of the handwritten sixes and nines (van Gerven et al. 2010) as the public repository
 ChangdeDu/DGMM holds them: ``fmriTrn`` (90, 3092), ``fmriTest`` (10, 3092), ``stimTrn``, ``stimTest`` uint8 (n, 784) =
@@ -10,9 +10,7 @@ becomes the caption, not the concept: with two concepts no fold could hold out o
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,26 +84,3 @@ def _arrays(path: Path, names: Names) -> tuple[np.ndarray, np.ndarray, np.ndarra
     require_finite(x, names.signals)
     upright = flat.reshape(-1, side, side).transpose(0, 2, 1)  # columns first, as MATLAB counts
     return x, np.repeat(upright[..., None], 3, axis=3), labels.astype(np.int64)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 on success, 2 with one line on stderr for a mistake of the user."""
-    parser = argparse.ArgumentParser(
-        prog="python -m align.data.importing.mat_columns",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("mat", help="the .mat file")
-    parser.add_argument("out", help="folder to write")
-    parser.add_argument("--subject", default="01", help="label of the subject (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        print(import_columns(options.mat, options.out, options.subject))
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,25 +19,17 @@ picture x 80 repetitions as test. Whitened variants have no unit, raw signals ar
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from align.config import Config
-from align.data.signals import Recording, Stimuli
-from align.data.studies.base import Fact, Study, StudyInfo, require_root
-from align.data.studies.things_block import (
-    Block,
-    block_facts,
-    copied,
-    partial_copy,
-    require_alike,
-    require_finite,
-    trials_of,
-)
-from align.data.studies.things_images import IN_ORDER, Pictures, find_pictures, require_pictures_of, stimuli_of
+from align.data.signals import Stimuli
+from align.data.studies.base import Fact, StudyInfo, require_root
+from align.data.studies.things_block import Block, Published, block_facts, copied, require_alike
+from align.data.studies.things_images import IN_ORDER, Pictures, require_pictures_of
+from align.data.studies.things_study import ThingsStudy
 from align.data.studies.things_variants import Layout, find_layout, read_dict, read_plain, read_torch_dict
 from align.errors import UserError
 
@@ -70,8 +62,10 @@ LAYOUTS = {
 }
 
 
-class ThingsEEG2(Study):
+class ThingsEEG2(ThingsStudy):
     """The recordings of one variant under ``study.root``."""
+
+    published: ClassVar[Published] = PUBLISHED
 
     info: ClassVar[StudyInfo] = StudyInfo(
         name="things_eeg2",
@@ -87,44 +81,7 @@ class ThingsEEG2(Study):
         self.root = require_root(config, LAYOUT)
         self.variant, self.folder, self.found = find_layout(self.root, LAYOUTS, config.study.variant, "THINGS-EEG2")
 
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Labels of the subjects whose files are there."""
-        return self.found
-
-    @cached_property
-    def pictures(self) -> tuple[Pictures, Pictures, str]:
-        """Training pictures, test pictures, and what their order rests on."""
-        return find_pictures(self.root, self.config.study.images)
-
-    @cached_property
-    def stimuli(self) -> Stimuli:
-        """All pictures, shared by all subjects."""
-        return stimuli_of(*self.pictures[:2])
-
-    def read(self, subject: str) -> Recording:
-        """One subject as stored: ``x`` (n, C, T) mapped from the file where possible, one row per repetition."""
-        self.require_subject(subject)
-        train, test = self.blocks(subject)
-        require_finite(test)
-        return Recording(
-            study=self.info.name,
-            subject=subject,
-            train=trials_of(train, 0),
-            test=trials_of(test, train.n_images),
-            stimuli=self.stimuli,
-            ch_names=train.ch_names,
-            sfreq=train.sfreq,
-            tmin=round(float(train.times[0]), 6),
-            log=(
-                f"variant {self.variant}: {self.folder}",
-                f"row order: {self.pictures[2]}",
-                *dict.fromkeys(train.notes + test.notes),
-                *partial_copy(train, test, PUBLISHED),
-            ),
-        )
-
-    def blocks(self, subject: str) -> tuple[Block, Block]:
+    def blocks(self, subject: str) -> tuple[Block, Block, Stimuli, str]:
         """Training and test as the files hold them, checked against each other and against the pictures."""
         layout, folder = LAYOUTS[self.variant], self.folder / f"sub-{subject}"
         blocks = []
@@ -136,7 +93,7 @@ class ThingsEEG2(Study):
             require_pictures_of(block, pictures)
             blocks.append(block)
         require_alike(*blocks)
-        return blocks[0], blocks[1]
+        return blocks[0], blocks[1], self.stimuli, self.pictures[2]
 
     def check(self) -> list[Fact]:
         """Declared subjects, pictures, repetitions, channels, samples, rate and finite values beside the files'."""
@@ -146,7 +103,7 @@ class ThingsEEG2(Study):
         ]
         for subject in self.config.subjects or self.subjects:
             self.require_subject(subject)
-            train, test = self.blocks(subject)
+            train, test, *_ = self.blocks(subject)
             facts += block_facts(subject, train, test, PUBLISHED, LAYOUTS[self.variant].declared)
         return facts
 

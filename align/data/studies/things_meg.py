@@ -27,19 +27,12 @@ from typing import ClassVar
 import numpy as np
 
 from align.config import Config
-from align.data.signals import Recording, Stimuli
-from align.data.studies.base import Fact, Study, StudyInfo, require_root
-from align.data.studies.things_block import (
-    Block,
-    block_facts,
-    copied,
-    partial_copy,
-    require_alike,
-    require_finite,
-    trials_of,
-)
-from align.data.studies.things_images import Pictures, find_pictures, require_pictures_of, stimuli_of
+from align.data.signals import Stimuli
+from align.data.studies.base import Fact, StudyInfo, require_root
+from align.data.studies.things_block import Block, Published, block_facts, copied, require_alike
+from align.data.studies.things_images import require_pictures_of, stimuli_of
 from align.data.studies.things_meg_epochs import Table, find_epochs, pictures_of, read_epochs, read_table
+from align.data.studies.things_study import ThingsStudy
 from align.data.studies.things_variants import Layout, find_layout, read_dict, read_plain, read_torch_dict
 from align.errors import UserError
 
@@ -62,8 +55,10 @@ LAYOUTS = {
 }
 
 
-class ThingsMEG(Study):
+class ThingsMEG(ThingsStudy):
     """The recordings of one variant under ``study.root``."""
+
+    published: ClassVar[Published] = PUBLISHED
 
     info: ClassVar[StudyInfo] = StudyInfo(
         name="things_meg",
@@ -85,47 +80,10 @@ class ThingsMEG(Study):
         else:
             self.variant, self.folder, self.found = find_layout(self.root, LAYOUTS, config.study.variant, "THINGS-MEG")
 
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Labels of the subjects whose files are there."""
-        return self.found
-
     @cached_property
     def table(self) -> Table:
         """THINGS' list of pictures, which the epochs' events refer to."""
         return read_table(self.root, self.config.study.images)
-
-    @cached_property
-    def pictures(self) -> tuple[Pictures, Pictures, str]:
-        """Training and test pictures of a repack, and what their order rests on."""
-        return find_pictures(self.root, self.config.study.images)
-
-    @cached_property
-    def stimuli(self) -> Stimuli:
-        """All pictures of a repack, shared by all subjects."""
-        return stimuli_of(*self.pictures[:2])
-
-    def read(self, subject: str) -> Recording:
-        """One subject as stored: ``x`` (n, C, T) mapped from a file, training pictures once, test pictures 12 times."""
-        self.require_subject(subject)
-        train, test, stimuli, order = self.blocks(subject)
-        require_finite(test)
-        return Recording(
-            study=self.info.name,
-            subject=subject,
-            train=trials_of(train, 0),
-            test=trials_of(test, train.n_images),
-            stimuli=stimuli,
-            ch_names=train.ch_names,
-            sfreq=train.sfreq,
-            tmin=round(float(train.times[0]), 6),
-            log=(
-                f"variant {self.variant}: {self.folder}",
-                f"row order: {order}",
-                *dict.fromkeys(train.notes + test.notes),
-                *partial_copy(train, test, PUBLISHED),
-            ),
-        )
 
     def blocks(self, subject: str) -> tuple[Block, Block, Stimuli, str]:
         """Training and test as the files hold them, their pictures, and what the order of the two rests on."""
