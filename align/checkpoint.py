@@ -70,6 +70,8 @@ def save_run(
         "format": _FORMAT,
         "study": study,
         "subject": subject,
+        "subjects": recording_manifest.get("subjects", [subject]),
+        "trained_on": recording_manifest.get("trained_on", [subject]),
         "backbone": config.backbone.name,
         "layer": config.target.layer,
         "pooling": config.target.pooling,
@@ -81,18 +83,22 @@ def save_run(
     write_atomic(run_dir / CONFIG, dump_yaml(config))
     write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
     texts = {name: value for name, value in meta.items() if isinstance(value, str)}
+    texts["subjects"] = json.dumps(meta["subjects"])
     stored = {**texts, "meta": json.dumps(meta), "config": json.dumps(to_dict(config))}
     save_tensors(run_dir / MODEL, aligner.state(), stored)
     return run_dir / MODEL
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, subject: str | None = None) -> Run:
     """Load a run folder; the weights file alone is enough, its metadata holds the configuration.
+
+    ``subject``: whose recording is meant, where the encoder is for several subjects (protocol=pooled).
 
     Raises
     ------
     UserError
-        No run there, a truncated or foreign file, names or shapes that do not fit (strict; wrapped models refused).
+        No run there, a truncated or foreign file, names or shapes that do not fit (strict; wrapped models refused),
+        another subject's run.
     """
     from align.model import Aligner
 
@@ -107,11 +113,16 @@ def load_run(path: str | Path) -> Run:
     for key, value in _leaves(json.loads(metadata["config"])):
         set_key(config, key, value)
     meta = json.loads(metadata["meta"])
+    subjects = meta.get("subjects", [meta["subject"]])
+    if subject is None and len(subjects) > 1:
+        raise UserError(f"{str(path)!r} is an encoder of several subjects; say whose recording: {', '.join(subjects)}")
+    if subject is not None and subject not in subjects:
+        raise UserError(f"run {str(path)!r} is of subject {', '.join(subjects)}, not {subject!r}; pass another --run")
     try:
         aligner = Aligner.from_state(config, tensors, meta)
     except UserError as error:
         raise UserError(f"{str(file)!r}: {error}") from error
-    return Run(config, aligner, meta["subject"], meta["study"], meta, folder)
+    return Run(config, aligner, subject or subjects[0], meta["study"], meta, folder)
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -135,7 +146,8 @@ def find_run(subject: str, home: str | Path = ".") -> Path:
     found = []
     for file in (Path(home) / "runs").rglob(MODEL):
         facts = _facts(file)
-        if facts.get("subject") == subject and "study" in facts:
+        subjects = json.loads(facts.get("subjects", "[]")) or [facts.get("subject")]
+        if subject in subjects and "study" in facts:
             found.append((file.stat().st_mtime_ns, file.parent, facts["study"]))
     if not found:
         raise UserError(
@@ -181,7 +193,8 @@ def _card(config: Config, meta: dict[str, Any], manifest: dict[str, Any]) -> str
     train, test = manifest["train"], manifest["test"]
     facts = {
         "study": meta["study"],
-        "subject": meta["subject"],
+        "subject": ", ".join(meta["subjects"]),
+        "trained on": f"subject {', '.join(meta['trained_on'])}",
         "target": f"{config.backbone.name}, layer {config.target.layer}, pooling {config.target.pooling}",
         "layer chosen on": config.target.chosen_on,
         "encoder": config.encoder.name,
@@ -193,11 +206,18 @@ def _card(config: Config, meta: dict[str, Any], manifest: dict[str, Any]) -> str
     lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     header = f"---\nlibrary_name: align\ntags: [brain-decoding, {meta['study']}]\n---\n"
     return (
-        f"{header}\n# Brain encoder: {meta['study']}, subject {meta['subject']}\n\n"
-        f"Predicts embeds and backbone tokens of the picture a subject saw from a recording of the same subject.\n\n"
+        f"{header}\n# Brain encoder: {meta['study']}, subject {', '.join(meta['subjects'])}\n\n"
+        f"Predicts embeds and backbone tokens of the picture that was seen from a recording. {_valid_for(meta)}\n\n"
         f"| | |\n|---|---|\n{lines}\n\n"
         "**Made by** `python -m align.train --config config.yaml`. **Scores** are in `report_sub-*.json` once "
         "`recon evaluate` has run; the last epoch is kept, no test row steers training.\n\n"
-        "**Limits.** Valid for this subject and recording session only. Predictions show what the decoder expects from "
-        "its training pictures; they are not a recording of thought. The terms of the study's data apply.\n"
+        "**Limits.** Valid for recordings made and prepared in the same way only. Predictions show what the decoder "
+        "expects from its training pictures; they are not a recording of thought. The terms of the study's data "
+        "apply.\n"
     )
+
+
+def _valid_for(meta: dict[str, Any]) -> str:
+    if meta["subjects"] == meta["trained_on"]:
+        return "For the subjects it was trained on." if len(meta["subjects"]) > 1 else "For this subject only."
+    return "No recording of the subject it is tested on took part in training."

@@ -139,6 +139,7 @@ class Config:
     study: StudyConfig = field(default_factory=StudyConfig)
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     subjects: list[str] = field(default_factory=list)  # empty = all subjects of the study
+    protocol: str = "intra"  # intra: an encoder each | pooled: one for all | loso: each tested on what it never saw
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -146,7 +147,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
-    run_dir: str | None = None  # None = runs/align/<study>_sub-<subject>_<layer>_seed-<seed>
+    run_dir: str | None = None  # None = runs/align/<study>_sub-<subject>_<encoder>_<layer>_seed-<seed>
     cache_dir: str = "cache"
     seed: int = 0
 

@@ -1,4 +1,4 @@
-"""Fits one encoder to one subject's training rows, in memory; with a state folder it can be killed and resumed."""
+"""Fits one encoder to training rows, held in memory or read as they are needed; can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from align.batches import Pairs, StreamedSignals
 from align.config import Config
 from align.data.splits import grouped_folds
 from align.encoders.ridge import FOLDS, fit_ridge
 from align.errors import UserError
 from align.model import Aligner, Network
-from align.optimise import Pairs, StateFolder, optimise
+from align.optimise import StateFolder, optimise
+from align.rows import Rows
 from align.schedule import learning_rate
 from align.seeding import derive
-from align.spaces import SignalSpace, TargetSpace, gather_rows
+from align.spaces import SignalSpace, TargetSpace
 
+_AT_ONCE = 4096  # rows predicted at once
 SPREAD_FOLDS = 5  # the spread of held-out predictions is measured on one fold of this many
 
 
 def fit(
     config: Config,
-    x: np.ndarray,
-    tokens: np.ndarray,
+    x: np.ndarray | Rows,
+    tokens: np.ndarray | Rows,
     stimulus_index: np.ndarray,
     *,
     groups: np.ndarray | None = None,
@@ -36,8 +39,9 @@ def fit(
 ) -> Aligner:
     """Train ``config.encoder`` on signals x (n, C, T) or (n, V) and the tokens of the pictures they were recorded for.
 
-    tokens: (K, N, D), any float type, memory maps too; row ``stimulus_index[i]`` belongs to ``x[i]``. Only the rows
-    named there are read: all statistics come from training rows. ``groups`` (n,) keeps rows together in the inner
+    Both are arrays of any float type, memory maps too, or `Rows` of several recordings; what is too large to be held is
+    read batch by batch. tokens: (K, N, D); row ``stimulus_index[i]`` belongs to ``x[i]``, and only the rows named there
+    are read: all statistics come from training rows. ``groups`` (n,) keeps rows together in the inner
     folds that choose the ridge penalty and measure the spread of predictions; default = the stimulus. ``metrics``
     takes one record per epoch. Training the same rows with the same configuration ends with the same weights, also
     when it was killed and called again with the same ``state_dir``.
@@ -47,18 +51,21 @@ def fit(
     UserError
         Shapes that do not belong together, values that are not finite, too few rows, unknown names in the config.
     """
-    _check(config, x, tokens, stimulus_index)
+    rows, tokens = Rows.of(x), Rows.of(tokens)
+    _check(config, rows, tokens, stimulus_index)
     stimulus, inverse = np.unique(stimulus_index, return_inverse=True)
     groups = np.asarray(stimulus_index) if groups is None else np.asarray(groups)
-    pictures = gather_rows(tokens, stimulus).to(device)
-    raw = gather_rows(x, np.arange(len(x))).to(device)
-    for what, values in (("signals", raw), ("tokens", pictures)):
-        if not values.isfinite().all():
-            raise UserError(f"the {what} hold values that are not finite; clean them before training")
-    targets = TargetSpace.fit(pictures, config.target.components, config.target.whiten)
-    signals = SignalSpace.fit(raw, config.encoder.components, project=config.encoder.name in ("mlp", "ridge"))
-    labels = torch.as_tensor(inverse, device=device)
-    pairs = Pairs(signals(raw), targets.encode(pictures)[inverse], labels, distinct=len(stimulus) == len(x))
+    pictures = tokens.only(stimulus)
+    targets = TargetSpace.fit(pictures, config.target.components, config.target.whiten, device)
+    project = config.encoder.name in ("mlp", "ridge")
+    signals = SignalSpace.fit(rows, config.encoder.components, project, device)
+    encoded = signals.encode_all(rows)
+    pairs = Pairs(
+        StreamedSignals(rows, signals) if encoded is None else encoded,
+        targets.encode_all(pictures)[inverse],
+        torch.as_tensor(inverse, device=device),
+        distinct=len(stimulus) == len(rows),
+    )
     torch.manual_seed(derive(config.seed, "init"))
     aligner = Aligner(config, signals, targets).to(device)
     state = StateFolder(config, pairs, state_dir, metrics)
@@ -68,19 +75,26 @@ def fit(
     if config.loss.regression > 0 and config.target.spread > 0:
         fit_rows, held_out_rows = grouped_folds(groups, SPREAD_FOLDS, config.seed)[0]
         scout = Network(config, signals.out_shape, targets.components).to(device)
-        optimise(scout, config, pairs.take(fit_rows), targets.gain, "spread", state, progress)
-        with torch.no_grad():
-            held_out = scout.token_head(scout.encoder(pairs.signals[torch.as_tensor(held_out_rows, device=device)]))
-        targets.restore_spread(held_out, config.target.spread)
+        optimise(scout, config, pairs.only(fit_rows), targets.gain, "spread", state, progress)
+        targets.restore_spread(_predicted(scout, pairs, held_out_rows), config.target.spread)
     optimise(aligner.network, config, pairs, targets.gain, "train", state, progress)
     return aligner.eval()
 
 
-def _check(config: Config, x: np.ndarray, tokens: np.ndarray, stimulus_index: np.ndarray) -> None:
+@torch.no_grad()
+def _predicted(network: Network, pairs: Pairs, rows: np.ndarray) -> torch.Tensor:
+    """Components (len(rows), k) that the network predicts, some thousand rows at a time."""
+    parts = np.array_split(rows, max(1, len(rows) // _AT_ONCE))
+    return torch.cat([network.token_head(network.encoder(pairs.batch(part).signals)) for part in parts])
+
+
+def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray) -> None:
     if len(x) != len(stimulus_index):
         raise UserError(f"{len(x)} trials but {len(stimulus_index)} stimulus indices; give one per trial")
-    if x.ndim < 2 or tokens.ndim != 3:
-        raise UserError(f"signals {x.shape} and tokens {tokens.shape} should be (n, ...) and (K, N, D)")
+    if not x.shape or len(tokens.shape) != 2:
+        raise UserError(
+            f"signals {(len(x), *x.shape)} and tokens {(len(tokens), *tokens.shape)} should be (n, ...) and (K, N, D)"
+        )
     if len(np.unique(stimulus_index)) < 2 * FOLDS:
         raise UserError(f"{len(np.unique(stimulus_index))} different pictures are too few to train on ({2 * FOLDS})")
     if stimulus_index.min() < 0 or stimulus_index.max() >= len(tokens):
@@ -108,6 +122,11 @@ def _check(config: Config, x: np.ndarray, tokens: np.ndarray, stimulus_index: np
 
 def _fit_ridge(aligner: Aligner, pairs: Pairs, groups: np.ndarray, state: StateFolder) -> None:
     folds = grouped_folds(groups, FOLDS, aligner.config.seed)
+    if isinstance(pairs.signals, StreamedSignals):
+        raise UserError(
+            f"encoder 'ridge' holds all signals in memory, and these are {pairs.signals.rows.nbytes / 1e9:.1f} GB; "
+            "set encoder.components=1000, or take encoder.name=mlp"
+        )
     result = fit_ridge(pairs.signals.flatten(1), pairs.components, aligner.config.encoder.alphas, folds)
     linear = aligner.network.encoder[1]  # type: ignore[index]
     with torch.no_grad():

@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from align.batches import Ahead, Batch, Pairs
 from align.config import Config, to_dict
 from align.errors import UserError
 from align.files import read_json, write_json
@@ -23,27 +23,9 @@ from align.model import Network
 from align.schedule import batch_rows, learning_rate, steps_per_epoch
 from align.seeding import derive, seed_step
 from align.state import load_finished_step, load_state, save_state
-from align.tracking import JsonLines, progress_bar
+from align.tracking import JsonLines, logger, progress_bar
 
 STAGES = ("spread", "train")
-
-
-@dataclass
-class Pairs:
-    """What the loop sees: signals (n, ...), components (n, k), stimulus (n,), all on one device.
-
-    ``distinct``: no picture comes twice.
-    """
-
-    signals: torch.Tensor
-    components: torch.Tensor
-    stimulus: torch.Tensor
-    distinct: bool = False
-
-    def take(self, rows: np.ndarray) -> Pairs:
-        """The given rows."""
-        index = torch.as_tensor(rows, device=self.signals.device)
-        return Pairs(self.signals[index], self.components[index], self.stimulus[index], self.distinct)
 
 
 class StateFolder:
@@ -89,7 +71,12 @@ def _fingerprint(config: Config, pairs: Pairs) -> str:
     parts["train"].pop("checkpoint_every")
     parts["target"].pop("chosen_on")
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    for tensor in (pairs.signals, pairs.components, pairs.stimulus):
+    held = [pairs.components, pairs.stimulus]
+    if isinstance(pairs.signals, torch.Tensor):
+        held.insert(0, pairs.signals)
+    else:
+        digest.update(pairs.signals.rows.digest().encode())
+    for tensor in held:
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -120,25 +107,28 @@ def optimise(
 
     ``gain``: (k,) whitening of the image side. Ends with the averaged weights where ``train.ema`` is set.
     """
-    train, n_rows = config.train, len(pairs.signals)
+    train, n_rows = config.train, len(pairs)
     per_epoch = steps_per_epoch(n_rows, train.batch_size)
     total = per_epoch * train.epochs
     optimizer = _optimizer(network, config)
     average = _average(network, train.ema) if train.ema > 0 else None
     parts_named = [name for name in ("contrastive", "regression") if getattr(config.loss, name) > 0]
-    sums = _Sums([*parts_named, "loss"]).to(pairs.signals.device)
+    sums = _Sums([*parts_named, "loss"]).to(pairs.components.device)
     modules: dict[str, nn.Module] = {"network": network, "sums": sums}
     if average is not None:
         modules["average"] = average
     start = state.load(stage, modules, optimizer)
     bar = progress_bar(total, stage, progress, start)
     network.train()
-    for step in range(start, total):
-        rows = batch_rows(n_rows, train.batch_size, derive(config.seed, stage), step)
+    order, streamed = derive(config.seed, stage), not isinstance(pairs.signals, torch.Tensor)
+    reader = Ahead(
+        lambda step: pairs.batch(batch_rows(n_rows, train.batch_size, order, step)), range(start, total), streamed
+    )
+    for step, batch in enumerate(reader, start):
         seed_step(config.seed, step, stage)
         for group in optimizer.param_groups:
             group["lr"] = train.lr * learning_rate(train.schedule, step, total)
-        parts = loss_parts(network, config, pairs.take(rows), gain)
+        parts = loss_parts(network, config, batch, gain)
         loss = weighted_sum(parts, config.loss)
         optimizer.zero_grad()
         loss.backward()
@@ -156,12 +146,14 @@ def optimise(
             state.save(stage, modules, optimizer, done)
         bar.update()
     bar.close()
+    if streamed:
+        logger.info("%s: waited %.1f s for signals to be read", stage, reader.waited)
     if average is not None:
         network.load_state_dict(average.module.state_dict())
     network.eval()
 
 
-def loss_parts(network: Network, config: Config, batch: Pairs, gain: torch.Tensor) -> dict[str, torch.Tensor]:
+def loss_parts(network: Network, config: Config, batch: Batch, gain: torch.Tensor) -> dict[str, torch.Tensor]:
     """The parts of the loss with a weight above 0, by name; augments the batch with noise and mixup."""
     signals, components = batch.signals, batch.components
     same = None if batch.distinct else batch.stimulus[:, None] == batch.stimulus

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -51,5 +52,9 @@ def batch_rows(n_rows: int, batch_size: int, seed: int, step: int) -> np.ndarray
     """Row indices of the batch at ``step``; every row comes once in each epoch, in an order set by (seed, epoch)."""
     per_epoch = steps_per_epoch(n_rows, batch_size)
     epoch, k = divmod(step, per_epoch)
-    order = np.random.default_rng(derive(seed, "epoch", epoch)).permutation(n_rows)
-    return np.array_split(order, per_epoch)[k]
+    return np.array_split(_order(n_rows, derive(seed, "epoch", epoch)), per_epoch)[k]
+
+
+@lru_cache(maxsize=2)  # the reading thread may be one epoch ahead
+def _order(n_rows: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(n_rows)

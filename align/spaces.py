@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
-from align.errors import UserError
+from align.data.signals import fits
+from align.principal import moments, principal_axes, scale_of, streamed_axes
+from align.rows import Rows
 
-_CONSTANT = 1e-6  # a dimension whose standard deviation is below this is constant and is left unscaled
+_CONSTANT = 1e-6  # a standardised dimension that deviates less is constant
 _FLAT = 0.1  # a token dimension is not divided by less than this part of the median deviation: rare events stay small
 _LEAST_SPREAD = 0.1  # predictions flatter than this part of the training spread are enlarged no further
-_SPANNED = 1e-4  # axes with less than this part of the largest singular value are rounding noise
-_EXACT = 4000  # up to this many rows or dimensions the components are exact, above randomised
-
-
-def standard_deviation(x: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
-    """Per dimension over rows, with 1 for dimensions that are constant.
-
-    ``floor``: the least value, as a part of the median over the dimensions that vary.
-    """
-    spread = x.std(0, correction=0)
-    varies = spread > _CONSTANT
-    if floor > 0 and varies.any():
-        spread = torch.where(varies, spread.clamp_min(floor * spread[varies].median()), spread)
-    return torch.where(varies, spread, torch.ones_like(spread))
-
-
-def principal_axes(x: torch.Tensor, count: int) -> torch.Tensor:
-    """The leading ``count`` principal axes (k, P) of centred rows x (n, P), fewer where x spans fewer; orthonormal.
-
-    Exact by the smaller of the two Gram matrices, randomised (fixed seed) where both are large. The sign of an axis
-    is such that its largest entry is positive. Raises `UserError` when the rows are all alike.
-    """
-    n, width = x.shape
-    count = min(count, n - 1, width)
-    if min(n, width) > _EXACT:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            axes, values = (part.T if part.ndim == 2 else part for part in torch.svd_lowrank(x, count + 16, 4)[:0:-1])
-    else:
-        gram = (x @ x.T if n < width else x.T @ x).double()
-        squares, vectors = torch.linalg.eigh(gram)
-        squares, vectors = squares.flip(0)[:count].clamp_min(0), vectors.flip(1)[:, :count].to(x.dtype)
-        values = squares.sqrt().to(x.dtype)
-        axes = (vectors.T @ x) / values.clamp_min(_CONSTANT)[:, None] if n < width else vectors.T
-    if count < 1 or values[0] <= _CONSTANT:
-        raise UserError(f"all {n} training rows are alike ({width} values each); check the files")
-    axes = axes[:count][values[:count] > _SPANNED * values[0]]
-    largest = axes.abs().argmax(1, keepdim=True)
-    return axes * axes.gather(1, largest).sign()
 
 
 class SignalSpace(nn.Module):
@@ -73,18 +37,37 @@ class SignalSpace(nn.Module):
         return tuple(self.mean.shape) if self.basis is None else (len(self.basis),)
 
     @classmethod
-    def fit(cls, x: torch.Tensor, components: int | None = None, project: bool = False) -> SignalSpace:
+    def fit(
+        cls,
+        x: np.ndarray | Rows,
+        components: int | None = None,
+        project: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> SignalSpace:
         """Statistics of x (n, ...). With ``project``, the axes are the leading ``components`` principal ones.
 
-        With ``components`` None the axes are all that the rows span, and none where that is the whole space. A linear
-        first layer learns nothing outside that span, so this changes its coordinates and its cost, not what it can say.
+        With ``components`` None the axes are all that the rows span, and none where that is the whole space, or where
+        the rows are too many to be held. A linear first layer learns nothing outside that span, so this changes its
+        coordinates and its cost, not what it can say. Raises `UserError` when a value is not finite.
         """
-        space = cls(tuple(x.shape[1:]))
-        space.mean, space.scale = x.mean(0), standard_deviation(x)
-        width = math.prod(x.shape[1:])
-        if project and (components is not None or len(x) - 1 < width):
-            space.basis = principal_axes(space(x).flatten(1), components or width)
+        rows = Rows.of(x)
+        space = cls(rows.shape)
+        mean, spread = moments(rows, "signals", device)
+        space.mean, space.scale = mean, scale_of(mean, spread)
+        width = math.prod(rows.shape)
+        if project and (components is not None or (rows.held and len(rows) - 1 < width)):
+            space.basis = _axes(space, rows, components or width)
         return space
+
+    def encode_all(self, rows: Rows) -> torch.Tensor | None:
+        """All rows as the encoder reads them, (n, *out_shape); None where that is too much to be held."""
+        if not fits(4 * len(rows) * math.prod(self.out_shape)):
+            return None
+        return torch.cat([self(piece.to(self.mean.device)) for piece in rows.pieces()])
+
+    def standardised(self, x: torch.Tensor) -> torch.Tensor:
+        """x (n, ...) as (n, P), every entry with mean 0 and deviation 1."""
+        return ((x - self.mean) / self.scale).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = (x - self.mean) / self.scale
@@ -125,24 +108,37 @@ class TargetSpace(nn.Module):
         return len(self.basis)
 
     @classmethod
-    def fit(cls, tokens: torch.Tensor, components: int, whiten: float = 0.0) -> TargetSpace:
-        """Statistics of training pictures' tokens (n, N, D), one row per picture."""
-        space = cls((tokens.shape[1], tokens.shape[2]), 0)
-        flat = tokens.flatten(1)
-        space.mean, space.scale = flat.mean(0), standard_deviation(flat, floor=_FLAT)
-        standardised = (flat - space.mean) / space.scale
-        space.deviation = standardised.std(0, correction=0)
-        space.basis = principal_axes(standardised, components)
-        deviation = space.encode(tokens).std(0, correction=0)
+    def fit(
+        cls, tokens: np.ndarray | Rows, components: int, whiten: float = 0.0, device: torch.device | str = "cpu"
+    ) -> TargetSpace:
+        """Statistics of training pictures' tokens (n, N, D), one row per picture.
+
+        Raises `UserError` when a value is not finite, or when all pictures have the same tokens.
+        """
+        rows = Rows.of(tokens)
+        space = cls((rows.shape[0], rows.shape[1]), 0)
+        mean, spread = (value.flatten() for value in moments(rows, "tokens", device))
+        space.mean, space.scale = mean, scale_of(mean, spread, floor=_FLAT)
+        space.unit, space.spread = torch.ones((), device=mean.device), torch.ones_like(mean)
+        space.deviation = spread / space.scale
+        space.basis = _axes(space, rows, components)
+        deviation = space.encode_all(rows).std(0, correction=0)
         space.unit = deviation.square().mean().sqrt()
         gain = (deviation / space.unit) ** -whiten
         space.gain = gain / (gain * deviation / space.unit).square().mean().sqrt()
-        space.spread = torch.ones_like(space.mean)
         return space
+
+    def standardised(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (n, N, D) as (n, N*D), every dimension with mean 0 and deviation 1."""
+        return (tokens.flatten(1) - self.mean) / self.scale
+
+    def encode_all(self, rows: Rows) -> torch.Tensor:
+        """`encode` of all rows, read in pieces."""
+        return torch.cat([self.encode(piece.to(self.mean.device)) for piece in rows.pieces()])
 
     def encode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Components (n, k) of tokens (n, N, D)."""
-        return ((tokens.flatten(1) - self.mean) / self.scale) @ self.basis.T / self.unit
+        return self.standardised(tokens) @ self.basis.T / self.unit
 
     def decode(self, components: torch.Tensor, bounded: bool = False) -> torch.Tensor:
         """Tokens (n, N, D) of components (n, k), with ``spread`` applied.
@@ -151,13 +147,13 @@ class TargetSpace(nn.Module):
         square, standardised). A trial averaged over more repetitions than the training ones is predicted with more
         confidence, and its tokens would leave the range that a generator knows.
         """
-        standardised = self.spread * self._standardised(components)
+        standardised = self.spread * self._restored(components)
         if bounded:
             excess = standardised.norm(dim=1, keepdim=True) / self.deviation.norm().clamp_min(_CONSTANT)
             standardised = standardised / excess.clamp_min(1)
         return (self.mean + self.scale * standardised).unflatten(1, self.token_shape)
 
-    def _standardised(self, components: torch.Tensor) -> torch.Tensor:
+    def _restored(self, components: torch.Tensor) -> torch.Tensor:
         return components * self.unit @ self.basis
 
     def restore_spread(self, held_out: torch.Tensor, strength: float) -> None:
@@ -166,14 +162,17 @@ class TargetSpace(nn.Module):
         ``deviation`` is what a dimension has on training pictures; predictions are flatter. ``strength`` 1 restores
         it fully, 0 not at all.
         """
-        flat = self._standardised(held_out).std(0, correction=0) / self.deviation.clamp_min(_CONSTANT)
+        flat = self._restored(held_out).std(0, correction=0) / self.deviation.clamp_min(_CONSTANT)
         self.spread = torch.where(self.deviation > 0, flat.clamp_min(_LEAST_SPREAD) ** -strength, 1.0)
 
 
-def gather_rows(array: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-    """Rows of an array (or memory map) as a float32 tensor of its own.
+def _axes(space: SignalSpace | TargetSpace, rows: Rows, count: int) -> torch.Tensor:
+    """Principal axes of the standardised rows, flattened."""
 
-    The copy is aligned by torch: results of matrix products can depend on alignment, and a resumed run must agree to
-    the last bit.
-    """
-    return torch.tensor(np.asarray(array[rows]), dtype=torch.float32)
+    def pieces() -> Iterator[torch.Tensor]:
+        for piece in rows.pieces():
+            yield space.standardised(piece.to(space.mean.device))
+
+    if rows.held:
+        return principal_axes(next(pieces()), count)
+    return streamed_axes(pieces, len(rows), math.prod(rows.shape), count)

@@ -28,11 +28,12 @@ import torch
 
 from align import __version__, retrieval
 from align.config import Config, to_dict
-from align.data.signals import Stimuli, Trials
+from align.data.signals import Trials
 from align.data.studies import open_study
 from align.data.studies.base import Study
 from align.files import read_json, read_tensors, save_tensors, write_atomic, write_json
 from align.fit import fit
+from align.rows import Rows
 from align.sweep_grid import (
     Grid,
     Subject,
@@ -127,9 +128,9 @@ def _cross_validate(grid: Grid, path: Path, progress: bool) -> list[dict[str, An
 
 def _score_fold(recipe: Config, subject: Subject, fold: int, targets: Targets) -> dict[str, Any]:
     fit_on, held_out = subject.folds[fold]
-    train = subject.train.take(np.flatnonzero(np.isin(subject.train.stimulus, fit_on)))
+    fitted = np.flatnonzero(np.isin(subject.train.stimulus, fit_on))
     validation = subject.averaged.take(np.flatnonzero(np.isin(subject.averaged.stimulus, held_out)))
-    similarity = _similarity(recipe, subject.stimuli, train, validation, targets.tokens)
+    similarity = _similarity(recipe, subject, fitted, validation, targets.tokens)
     return retrieval.both_directions(similarity, seed=recipe.seed, n_boot=_CELL_DRAWS, n_perm=_CELL_DRAWS)
 
 
@@ -184,7 +185,7 @@ def _score_test(grid: Grid, study: Study, choice: dict[str, Any], folder: Path, 
         path = folder / f"{_safe(name)}.safetensors"
         similarity = _stored_similarity(path, key)
         if similarity is None:
-            similarity = _similarity(recipe, subject.stimuli, subject.train, rows, targets.tokens)
+            similarity = _similarity(recipe, subject, np.arange(len(subject.train)), rows, targets.tokens)
             facts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in where.items()}
             save_tensors(path, {"similarity": torch.from_numpy(similarity)}, facts)
         tests.append({**where, "similarity": similarity, "scores": retrieval.report(similarity)})
@@ -193,14 +194,17 @@ def _score_test(grid: Grid, study: Study, choice: dict[str, Any], folder: Path, 
     return tests
 
 
-def _similarity(recipe: Config, stimuli: Stimuli, train: Trials, held_out: Trials, tokens: np.ndarray) -> np.ndarray:
-    """Fit on ``train`` and compare held-out rows with their pictures, (n, n) cosine, row i belongs to picture i.
+def _similarity(recipe: Config, subject: Subject, rows: np.ndarray, held_out: Trials, tokens: np.ndarray) -> np.ndarray:
+    """Fit on the given training rows and compare held-out rows with their pictures, (n, n) cosine.
 
-    The fit is handed the tokens of the training pictures only, so no statistic can come from held-out ones.
+    Row i belongs to picture i. The fit reads the tokens of its own training pictures only, so no statistic can come
+    from held-out ones.
     """
-    pictures, index = np.unique(train.stimulus, return_inverse=True)
-    groups = np.asarray(stimuli.groups)[train.stimulus]
-    aligner = fit(recipe, train.x, np.asarray(tokens[pictures]), index, groups=groups, device=device())
+    stimulus = subject.train.stimulus[rows]
+    pictures, index = np.unique(stimulus, return_inverse=True)
+    groups = np.asarray(subject.stimuli.groups)[stimulus]
+    signals = Rows.of(subject.train.x).only(rows)
+    aligner = fit(recipe, signals, Rows.of(tokens).only(pictures), index, groups=groups, device=device())
     embeds = aligner.predict(held_out.x)["embeds"]
     return retrieval.scores(embeds, aligner.embed_images(np.asarray(tokens[held_out.stimulus])))
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from align.config import Config
-from align.data.signals import Stimuli, Trials
+from align.data.signals import Stimuli, Trials, fingerprint
 from align.data.splits import grouped_folds
 from align.data.studies.base import Study
 from align.encoders import ENCODERS
 from align.errors import UserError
 from align.sweep_report import Variant
 from align.tracking import logger
+from align.training_set import training_rows
 from align.vision.backbones import load_backbone, resolve_layer
 from align.vision.targets import Targets, cached_targets
 
@@ -70,7 +71,7 @@ def checked_encoders(names: Sequence[str]) -> list[str]:
 def training_side(study: Study, config: Config, name: str) -> Subject:
     """Training rows and folds of one subject; its test rows are not touched."""
     recording = study.recording(name)
-    averaged = recording.train.averaged()
+    averaged = training_rows(recording, True, config.cache_dir)
     train = averaged if config.train.average_repetitions else recording.train
     groups = np.asarray(recording.stimuli.groups)[averaged.stimulus]
     pairs = grouped_folds(groups, config.sweep.folds, config.seed)
@@ -148,8 +149,8 @@ def _backbone_config(config: Config, name: str) -> Config:
 
 
 def digest_rows(trials: Trials, groups: np.ndarray) -> str:
-    """SHA-256 of signals, stimulus indices and groups."""
-    digest = hashlib.sha256(str(trials.x.shape).encode())
-    for array in (trials.x, trials.stimulus, groups):
+    """SHA-256 of signals (see `fingerprint`), stimulus indices and groups."""
+    digest = hashlib.sha256(fingerprint(trials.x).encode())
+    for array in (trials.stimulus, groups):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

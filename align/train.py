@@ -1,11 +1,12 @@
-"""Trains a brain encoder for every subject of a study.
+"""Trains brain encoders: one for every subject of a study, one for all, or one for each subject left out.
 
     accelerate launch align/train.py 'subjects=[01]' train.epochs=5                         # small: simulation, CPU
     accelerate launch align/train.py --config configs/align/cowley2023_v4.yaml study.root=PATH     # real recordings
     python -m align.train ...                                                               # the same, exit code 2 kept
+    python -m align.train protocol=pooled 'subjects=[01,02]'                                # one encoder for both
 
 A killed run continues from its last checkpoint when called again with the same configuration. Several processes share
-the subjects among them.
+the encoders among them.
 """
 
 from __future__ import annotations
@@ -26,31 +27,34 @@ except ModuleNotFoundError as error:  # a script's own folder is on the path, no
 from align.errors import UserError
 
 if TYPE_CHECKING:
+    from align.data.studies.base import Study
+    from align.protocols import Job
     from align.vision.backbones import Backbone
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One finished run: where it is, what it was trained on, how long this call took."""
+    """One finished run: where it is, what it was trained on, whom it is for, how long this call took."""
 
     path: Path
     study: str
-    subject: str
+    label: str
+    subjects: tuple[str, ...]
     weights_hash: str
     n_trials: int
     seconds: float
 
     def __str__(self) -> str:
         return (
-            f"{self.study} sub-{self.subject}: {self.n_trials} training rows, {self.seconds:.1f} s, "
+            f"{self.study} {self.label}: {self.n_trials} training rows, {self.seconds:.1f} s, "
             f"weights {self.weights_hash[:12]}, run {self.path}"
         )
 
 
 def train(config: Config, progress: bool = True) -> list[Trained]:
-    """Train one encoder per subject (``subjects``, empty = all) and write one run folder each.
+    """Train the encoders that ``protocol`` asks for (``subjects``, empty = all) and write one run folder each.
 
-    With several processes of `accelerate launch`, each trains its share of the subjects and returns those.
+    With several processes of `accelerate launch`, each trains its share of the encoders and returns those.
 
     Raises
     ------
@@ -60,68 +64,78 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     from accelerate import PartialState
 
     from align.data.studies import open_study
+    from align.protocols import plan_jobs
     from align.vision.backbones import load_backbone, resolve_layer
 
     study = open_study(config)
     subjects = list(config.subjects or study.subjects)
     for subject in subjects:
         study.require_subject(subject)
+    jobs = plan_jobs(config.protocol, subjects)
     process = PartialState()
     backbone = load_backbone(config.backbone).to(process.device)
     config = replace(config, target=replace(config.target, layer=resolve_layer(backbone, config.target.layer)))
-    folders = {subject: run_folder(config, subject, subjects) for subject in subjects}
     finished = []
-    with process.split_between_processes(subjects) as share:
-        for subject in share:
-            recording = study.recording(subject)
-            finished.append(_train_subject(config, recording, backbone, folders[subject], process.device, progress))
+    with process.split_between_processes(jobs) as share:
+        for job in share:
+            folder = run_folder(config, job, alone=len(jobs) == 1)
+            finished.append(_train_job(config, job, study, backbone, folder, process.device, progress))
     process.wait_for_everyone()
     return finished
 
 
-def _train_subject(
-    config: Config, recording: Any, backbone: Backbone, folder: Path, device: Any, progress: bool
+def _train_job(
+    config: Config, job: Job, study: Study, backbone: Backbone, folder: Path, device: Any, progress: bool
 ) -> Trained:
     from align.checkpoint import METRICS, save_run, tensors_hash
-    from align.data.splits import manifest, refuse_overlap
+    from align.data.splits import joint_manifest, refuse_overlap
     from align.fit import fit
     from align.tracking import JsonLines
-    from align.vision.targets import cached_targets
+    from align.training_set import join, training_rows
+    from align.vision.targets import cached_targets, target_key
 
     started = time.monotonic()
-    refuse_overlap(recording)
-    layer = config.target.layer
-    trials = recording.train.averaged() if config.train.average_repetitions else recording.train
-    stimuli = recording.stimuli
-    targets = cached_targets(backbone, stimuli, [layer], config.target.pooling, config.cache_dir, progress=progress)[
-        layer
+    layer, pooling = config.target.layer, config.target.pooling
+    recordings = {subject: study.recording(subject) for subject in dict.fromkeys((*job.trained_on, *job.tested_on))}
+    trained, tested = ([recordings[subject] for subject in part] for part in (job.trained_on, job.tested_on))
+    for recording in tested:
+        refuse_overlap(recording, trained_on=trained)
+    trials = [training_rows(recording, config.train.average_repetitions, config.cache_dir) for recording in trained]
+    tokens = [
+        cached_targets(backbone, recording.stimuli, [layer], pooling, config.cache_dir, progress=progress)[layer].tokens
+        for recording in trained
     ]
+    data = join(trained, trials, tokens)
     aligner = fit(
         config,
-        trials.x,
-        targets.tokens,
-        trials.stimulus,
-        groups=stimuli.groups[trials.stimulus],
+        data.signals,
+        data.tokens,
+        data.stimulus,
+        groups=data.groups,
         state_dir=folder / "state",
         progress=progress,
         metrics=JsonLines(folder / METRICS),
         device=device,
     )
     digest = tensors_hash(aligner.state())
-    facts = {"targets": targets.key, "n_training_rows": len(trials), "weights_hash": digest}
-    save_run(folder, aligner, config, manifest(recording), facts)
+    facts = {
+        "targets": {one.subject: target_key(backbone, one.stimuli, layer, pooling) for one in tested},
+        "n_training_rows": len(data.stimulus),
+        "weights_hash": digest,
+    }
+    save_run(folder, aligner, config, joint_manifest(trained, tested), facts)
     seconds = time.monotonic() - started
-    return Trained(folder, recording.study, recording.subject, digest, len(trials), seconds)
+    return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
 
 
-def run_folder(config: Config, subject: str, subjects: list[str]) -> Path:
-    """``run_dir`` (with several subjects ``run_dir/sub-<subject>``), else a telling name under ``runs/align``."""
+def run_folder(config: Config, job: Job, alone: bool) -> Path:
+    """``run_dir`` (unless ``alone``, a folder in it for each encoder), else a telling name under ``runs/align``."""
     from align.checkpoint import home
 
     if config.run_dir is not None:
         base = Path(config.run_dir).expanduser()
-        return base if len(subjects) == 1 else base / f"sub-{subject}"
-    name = f"{config.study.name}_sub-{subject}_{config.encoder.name}_{config.target.layer}_seed-{config.seed}"
+        return base if alone else base / f"sub-{job.tested_on[0]}"
+    name = f"{config.study.name}_{job.label}_{config.encoder.name}_{config.target.layer}_seed-{config.seed}"
     return home() / "runs" / "align" / re.sub(r"[^\w.-]+", "-", name)
 
 

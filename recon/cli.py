@@ -199,9 +199,7 @@ def open_run(args: argparse.Namespace) -> Run:
         path = find_run(args.subject, home())
     elif not (path / "model.safetensors").is_file() and (path / f"sub-{args.subject}").is_dir():
         path = path / f"sub-{args.subject}"
-    run = load_run(path)
-    if run.subject != args.subject:
-        raise UserError(f"run {str(path)!r} is of subject {run.subject!r}, not {args.subject!r}; pass another --run")
+    run = load_run(path, args.subject)
     for pair in args.overrides:
         key, _, value = pair.partition("=")
         if key not in PLACES:

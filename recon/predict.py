@@ -80,7 +80,8 @@ def open_recording(run: Run) -> Recording:
 
     recording = open_study(run.config).recording(run.subject)
     stored = run.path / "split.json"
-    if stored.is_file() and read_json(stored)["test"] != json.loads(json.dumps(manifest(recording)))["test"]:
+    split = read_json(stored) if stored.is_file() else None
+    if split and split.get("test_of", {}).get(run.subject, split["test"]) != manifest(recording)["test"]:
         raise UserError(
             f"the test pictures of {run.study} subject {run.subject} differ from those in {stored}; "
             "pass study.root=FOLDER of the files the run was trained with, or train again"
@@ -100,7 +101,7 @@ def picture_tokens(run: Run, recording: Recording) -> np.ndarray:
     backbone = load_backbone(run.config.backbone)
     cached = cached_targets(backbone, recording.stimuli, [target.layer], target.pooling, run.config.cache_dir)
     found = cached[target.layer]
-    if run.meta.get("targets", found.key) != found.key:
+    if run.meta.get("targets", {}).get(run.subject, found.key) != found.key:
         raise UserError(
             f"the tokens of {backbone.name} layer {target.layer} differ from those run {run.path} was trained with; "
             "give backbone.weights=FILE of the same weights, or train again"

@@ -21,14 +21,12 @@ import numpy as np
 from align.config import PreprocessConfig
 from align.data.containers import read_container
 from align.data.safe_load import require_finite
-from align.data.signals import Recording, Trials, mapped_file, release
+from align.data.signals import Recording, Trials, fingerprint, save_rows
 from align.data.steps import Chain, fit_chain, plan_chain
 from align.errors import UserError
-from align.files import atomic_path, read_json, write_json
+from align.files import read_json, write_json
 
 _RECIPE = 1  # raise it when the numbers of a step change
-_LOOKED_AT = 256  # rows of a mapped file whose values enter the key; its size and time of change do in any case
-_HASHED = 1 << 24  # bytes hashed at once
 
 
 def prepare(recording: Recording, config: PreprocessConfig, cache_dir: str | Path) -> Recording:
@@ -80,37 +78,16 @@ def cache_key(recording: Recording, config: PreprocessConfig) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprint(x: np.ndarray) -> str:
-    """SHA-256 that stands for the values of ``x``: of all of them in memory.
-
-    Of a mapped file: its size, the time of its last change, and `_LOOKED_AT` rows spread over ``x``.
-    """
-    digest = hashlib.sha256(f"{x.shape} {x.dtype.str}".encode())
-    source = mapped_file(x)
-    if source is None or source.filename is None:
-        count = max(1, _HASHED // max(1, x[:1].nbytes))
-        pieces: Iterator[np.ndarray] = (x[start : start + count] for start in range(0, len(x), count))
-    else:
-        file = Path(source.filename).stat()
-        digest.update(f"{file.st_size} {file.st_mtime_ns}".encode())
-        looked_at = np.unique(np.linspace(0, max(0, len(x) - 1), _LOOKED_AT).astype(np.int64))
-        pieces = (x[row] for row in looked_at[: len(x)])
-    for piece in pieces:
-        digest.update(np.ascontiguousarray(piece).data)
-        release(x)
-    return digest.hexdigest()
-
-
 def _write(path: Path, chain: Chain, trials: Trials, what: str) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(trials), *chain.shape)}
+    def pieces() -> Iterator[np.ndarray]:
+        for rows, x in chain.pieces(trials):
+            with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is named here
+                out = x.astype("<f4", order="C")
+            require_finite(out, f"{what} {rows[0]} to {rows[-1]} after preprocess")
+            yield out
+
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for rows, x in chain.pieces(trials):
-                with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is named here
-                    out = x.astype("<f4", order="C")
-                require_finite(out, f"{what} {rows[0]} to {rows[-1]} after preprocess")
-                file.write(out.data)
+        save_rows(path, (len(trials), *chain.shape), pieces())
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"cannot write {str(path)!r}: {reason}; make room or set cache_dir=FOLDER") from error

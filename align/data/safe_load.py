@@ -19,6 +19,7 @@ from PIL import Image
 
 from align.data.archives import GRACE, Limits, checked_zip, members
 from align.data.containers import npy_header, stored_npy
+from align.data.signals import mapped_file
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,10 +32,11 @@ MOST_PIXELS = 1 << 26  # of one picture
 RATIO = Limits().ratio  # numbers may take this many times the bytes of their file, beyond `GRACE`
 
 
-def load_array(path: str | Path, key: str | None = None) -> np.ndarray:
+def load_array(path: str | Path, key: str | None = None, mapped: bool = False) -> np.ndarray:
     """The numbers in a ``.npy``, ``.npz``, ``.h5`` or ``.mat`` file (any MATLAB version, MATLAB's own axis order).
 
     ``key`` names the array in a file that holds several; without it the only one, or the one called ``signals``.
+    ``mapped``: those of a ``.npy`` file stay there and are mapped, read-only.
 
     Raises
     ------
@@ -48,6 +50,8 @@ def load_array(path: str | Path, key: str | None = None) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"array file {str(path)!r} does not exist")
     array = readers[path.suffix.lower()](path, key)
+    if not mapped and mapped_file(array) is not None:
+        array = np.array(array)
     if array.dtype.kind not in "biuf":
         raise UserError(f"{str(path)!r} holds {_kind(array)}; store plain numbers (float32 for example)")
     return array
@@ -116,7 +120,7 @@ def _npy(path: Path, _key: str | None) -> np.ndarray:
         raise
     if stored is None:
         raise _needs_pickle(path)
-    return np.array(stored.open())
+    return stored.open()
 
 
 def _npz(path: Path, key: str | None) -> np.ndarray:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from align.files import atomic_path
+
+HELD = 1 << 29  # bytes of float32 rows up to which they are held in memory
 _RELEASED = 1 << 22  # bytes read from a map between two releases
+_LOOKED_AT = 256  # rows of a mapped file whose values enter its fingerprint
+_HASHED = 1 << 24  # bytes hashed at once
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Stimuli:
     groups: np.ndarray
     concepts: tuple[str, ...]
     captions: tuple[str, ...]
+    known_hashes: Callable[[], tuple[str, ...]] | None = None  # a quicker way to `hashes`
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,6 +42,8 @@ class Stimuli:
     @cached_property
     def hashes(self) -> tuple[str, ...]:
         """SHA-256 of the decoded pixels and size of every picture."""
+        if self.known_hashes is not None:
+            return self.known_hashes()
         return tuple(pixel_hash(self.load(i)) for i in range(len(self)))
 
 
@@ -61,6 +71,41 @@ def release(x: np.ndarray) -> None:
         source.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
 
 
+def fingerprint(x: np.ndarray) -> str:
+    """SHA-256 that stands for the values of ``x``: of all of them in memory.
+
+    Of a mapped file: its size, the time of its last change, and `_LOOKED_AT` rows spread over ``x``.
+    """
+    digest = hashlib.sha256(f"{x.shape} {x.dtype.str}".encode())
+    source = mapped_file(x)
+    if source is None or source.filename is None:
+        count = max(1, _HASHED // max(1, x[:1].nbytes))
+        pieces: Iterator[np.ndarray] = (x[start : start + count] for start in range(0, len(x), count))
+    else:
+        file = Path(source.filename).stat()
+        digest.update(f"{file.st_size} {file.st_mtime_ns}".encode())
+        looked_at = np.unique(np.linspace(0, max(0, len(x) - 1), _LOOKED_AT).astype(np.int64))
+        pieces = (x[row] for row in looked_at[: len(x)])
+    for piece in pieces:
+        digest.update(np.ascontiguousarray(piece).data)
+        release(x)
+    return digest.hexdigest()
+
+
+def fits(nbytes: int) -> bool:
+    """So many bytes of float32 rows are held in memory; more are left in their files."""
+    return nbytes <= HELD
+
+
+def save_rows(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
+    """Write a float32 ``.npy`` file of ``shape`` from its rows, one or several at a time; complete or not at all."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(np.ascontiguousarray(piece, dtype="<f4").data)
+
+
 @dataclass(frozen=True)
 class Trials:
     """Recording windows: ``x`` (n, C, T) or (n, V), in memory or mapped from a file, any float type.
@@ -81,28 +126,39 @@ class Trials:
         session = None if self.session is None else self.session[rows]
         return Trials(self.x[rows], self.stimulus[rows], self.repetition[rows], session)
 
-    def averaged(self) -> Trials:
-        """One row per stimulus, mean over its repetitions, in rising order of the stimulus index.
+    def averaged(self, store: Path | None = None) -> Trials:
+        """One row per stimulus, mean over its repetitions (float32), in rising order of the stimulus index.
 
-        Works stimulus by stimulus: of a mapped file only the result (float32) is held. Trials that are one per
-        stimulus and in order already are returned as they are, still mapped.
+        Works stimulus by stimulus: of a mapped file only the result is held, and a result above `HELD` is written to
+        the file ``store`` (.npy), where one is given, and mapped from there; a file that is there already is taken.
+        Trials that are one per stimulus and in order are returned as they are, still mapped.
         """
-        stimulus, inverse, counts = np.unique(self.stimulus, return_inverse=True, return_counts=True)
+        stimulus, counts = np.unique(self.stimulus, return_counts=True)
         if len(stimulus) == len(self):
             in_order = bool((np.diff(self.stimulus) > 0).all())
             return self if in_order else self.take(np.argsort(self.stimulus, kind="stable"))
-        order = np.argsort(inverse, kind="stable")
-        ends = np.cumsum(counts)
-        x = np.empty((len(stimulus), *self.x.shape[1:]), dtype=np.float32)
+        shape = (len(stimulus), *self.x.shape[1:])
+        if store is None or fits(4 * math.prod(shape)):
+            x = np.empty(shape, dtype=np.float32)
+            for i, row in enumerate(self._means(counts)):
+                x[i] = row
+        else:
+            if not store.is_file():
+                save_rows(store, shape, self._means(counts))
+            x = np.load(store, mmap_mode="r")
+        return Trials(x=x, stimulus=stimulus, repetition=np.zeros(len(stimulus), dtype=np.int64))
+
+    def _means(self, counts: np.ndarray) -> Iterator[np.ndarray]:
+        """Mean over the repetitions of every stimulus, in rising order of the index; ``counts``: how many they are."""
+        order = np.argsort(self.stimulus, kind="stable")
         unread = _RELEASED
-        for i, (end, count) in enumerate(zip(ends, counts, strict=True)):
+        for end, count in zip(np.cumsum(counts), counts, strict=True):
             rows = self.x[order[end - count : end]]
-            x[i] = rows.mean(axis=0, dtype=np.float64)
+            yield rows.mean(axis=0, dtype=np.float64)
             unread -= rows.nbytes
             if unread <= 0:
                 release(self.x)
                 unread = _RELEASED
-        return Trials(x=x, stimulus=stimulus, repetition=np.zeros(len(stimulus), dtype=np.int64))
 
 
 @dataclass(frozen=True)

@@ -91,19 +91,26 @@ def grouped_folds(groups: np.ndarray, n_folds: int, seed: int) -> list[tuple[np.
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n_folds)]
 
 
-def refuse_overlap(recording: Recording, concept_disjoint: bool = False) -> None:
-    """Raise `UserError` naming the ids when training and test share a picture (or, where asked, a concept)."""
-    stimuli = recording.stimuli
-    train, test = np.unique(recording.train.stimulus), np.unique(recording.test.stimulus)
-    in_train = {stimuli.hashes[i] for i in train}
-    shared = [stimuli.ids[i] for i in test if stimuli.hashes[i] in in_train]
-    if shared:
-        raise UserError(f"{_of(recording)}: training and test share {_some(shared, 'picture')}; mend the split")
-    if concept_disjoint:
-        known = {stimuli.concepts[i] for i in train} - {""}
-        concepts = sorted({stimuli.concepts[i] for i in test} & known)
-        if concepts:
-            raise UserError(f"{_of(recording)}: training and test share {_some(concepts, 'concept')}; mend the split")
+def refuse_overlap(
+    recording: Recording, concept_disjoint: bool = False, trained_on: Sequence[Recording] | None = None
+) -> None:
+    """Raise `UserError` naming the ids when training and test share a picture (or, where asked, a concept).
+
+    The test rows are those of ``recording``, the training rows those of ``trained_on``, itself if None.
+    """
+    stimuli, tested = recording.stimuli, np.unique(recording.test.stimulus)
+    for other in [recording] if trained_on is None else trained_on:
+        who = _of(recording) if other is recording else f"{_of(other)} and the test of {recording.subject}"
+        shown = np.unique(other.train.stimulus)
+        in_train = {other.stimuli.hashes[i] for i in shown}
+        shared = [stimuli.ids[i] for i in tested if stimuli.hashes[i] in in_train]
+        if shared:
+            raise UserError(f"{who}: training and test share {_some(shared, 'picture')}; mend the split")
+        if concept_disjoint:
+            known = {other.stimuli.concepts[i] for i in shown} - {""}
+            concepts = sorted({stimuli.concepts[i] for i in tested} & known)
+            if concepts:
+                raise UserError(f"{who}: training and test share {_some(concepts, 'concept')}; mend the split")
 
 
 def manifest(recording: Recording) -> dict[str, Any]:
@@ -120,6 +127,38 @@ def manifest(recording: Recording) -> dict[str, Any]:
             "groups": [int(stimuli.groups[i]) for i in rows],
         }
     return {"study": recording.study, "subject": recording.subject, "log": list(recording.log), **splits}
+
+
+def joint_manifest(trained: Sequence[Recording], tested: Sequence[Recording]) -> dict[str, Any]:
+    """`manifest` of an encoder for several subjects, or for one that it was not trained on.
+
+    ``train`` and ``test`` join the pictures of all subjects, each once; ``test_of`` keeps the test of every subject.
+    """
+    if [part.subject for part in trained] == [part.subject for part in tested] and len(tested) == 1:
+        return manifest(tested[0])
+    sides = {part.subject: manifest(part) for part in (*trained, *tested)}
+    test_of = {part.subject: sides[part.subject]["test"] for part in tested}
+    return {
+        "study": tested[0].study,
+        "subject": tested[0].subject if len(tested) == 1 else "several",
+        "subjects": list(test_of),
+        "trained_on": [part.subject for part in trained],
+        "log": [f"{subject}: {line}" for subject, side in sides.items() for line in side["log"]],
+        "train": _joined([sides[part.subject]["train"] for part in trained]),
+        "test": _joined(list(test_of.values())),
+        "test_of": test_of,
+    }
+
+
+def _joined(sides: list[dict[str, Any]]) -> dict[str, Any]:
+    """One side of several manifests: pictures of equal pixels once. Groups are those of each subject's own list."""
+    lists = ("ids", "hashes", "concepts", "groups")
+    once: dict[str, tuple[Any, ...]] = {}
+    for side in sides:
+        for row in zip(*(side[name] for name in lists), strict=True):
+            once.setdefault(row[1], row)
+    columns = zip(*once.values(), strict=True)
+    return {"n_trials": sum(side["n_trials"] for side in sides), **dict(zip(lists, map(list, columns), strict=True))}
 
 
 def _unit(thumbs: np.ndarray) -> np.ndarray:

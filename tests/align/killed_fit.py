@@ -1,6 +1,8 @@
 """Run by test_resume.py in a fresh process: fits in forked children that kill themselves, then resumes them.
 
-python killed_fit.py FOLDER      prints one JSON object: {plan: weights hash}
+python killed_fit.py FOLDER [streamed]      prints one JSON object: {plan: weights hash}
+
+With ``streamed`` the signals stay in their file and are read batch by batch.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import torch
 from align import optimise
 from align.checkpoint import tensors_hash
 from align.config import Config, load_config
+from align.data import signals
 from align.fit import fit
 from align.tracking import JsonLines
 
@@ -32,6 +35,10 @@ def train(folder: Path) -> str:
     hidden = rng.normal(size=(80, 5))
     x = (hidden @ rng.normal(size=(5, 12)) + rng.normal(size=(80, 12))).astype(np.float32)
     tokens = (hidden @ rng.normal(size=(5, 12))).reshape(80, 3, 4).astype(np.float16)
+    if signals.HELD == 0:
+        np.save(folder / "x.npy", x)
+        os.utime(folder / "x.npy", (0, 0))  # the time of change tells the resumed run whether the file is the same
+        x = np.load(folder / "x.npy", mmap_mode="r")
     config = load_config(Config, None, [*OVERRIDES, "train.checkpoint_every=4"])
     metrics = JsonLines(folder / "metrics.jsonl")
     return tensors_hash(fit(config, x, tokens, np.arange(80), state_dir=folder / "state", metrics=metrics).state())
@@ -83,8 +90,9 @@ def in_child(arm: Callable[[], None] | None, folder: Path) -> int:
     return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
-def main(root: Path) -> None:
+def main(root: Path, streamed: bool) -> None:
     torch.set_num_threads(1)
+    signals.HELD = 0 if streamed else signals.HELD
     (root / "whole").mkdir()
     hashes = {"whole": train(root / "whole")}  # in this process, so that the children find every module imported
     plans: dict[str, Callable[[], None]] = {"during a write": die_writing}
@@ -104,4 +112,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "streamed" in sys.argv[2:])

@@ -26,6 +26,7 @@ MANIFEST: dict[str, Any] = {
     "train": {"n_trials": 40, "ids": ["a", "b"], "hashes": ["1", "2"], "concepts": ["", ""], "groups": [0, 1]},
     "test": {"n_trials": 2, "ids": ["c"], "hashes": ["3"], "concepts": [""], "groups": [2]},
 }
+TARGETS = {"010": "0123"}
 DATA = np.random.default_rng(0).normal(size=(40, 3, 5)).astype(np.float32)
 TOKENS = np.random.default_rng(1).normal(size=(40, 2, 4)).astype(np.float32)
 
@@ -38,7 +39,9 @@ def _fitted(*overrides: str) -> tuple[Config, Aligner]:
 
 def _saved(folder: Path, *overrides: str) -> tuple[Config, Aligner]:
     config, aligner = _fitted(*overrides)
-    save_run(folder, aligner, config, MANIFEST, {"weights_hash": tensors_hash(aligner.state()), "targets": "0123"})
+    save_run(
+        folder, aligner, config, MANIFEST, {"weights_hash": tensors_hash(aligner.state()), "targets": {"010": "0123"}}
+    )
     return config, aligner
 
 
@@ -55,7 +58,12 @@ def test_a_run_comes_back(tmp_path: Path, recipe: list[str]) -> None:
     config, aligner = _saved(tmp_path, *recipe)
     run = load_run(tmp_path)
     assert run.config == config and run.config.subjects == ["010"] and run.path == tmp_path
-    assert (run.study, run.subject, run.meta["chosen_on"], run.meta["targets"]) == ("folder", "010", "folds", "0123")
+    assert (run.study, run.subject, run.meta["chosen_on"], run.meta["targets"]) == (
+        "folder",
+        "010",
+        "folds",
+        {"010": "0123"},
+    )
     for name, value in aligner.predict(DATA).items():
         np.testing.assert_array_equal(run.aligner.predict(DATA)[name], value)
     np.testing.assert_array_equal(run.aligner.embed_images(TOKENS), aligner.embed_images(TOKENS))

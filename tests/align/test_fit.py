@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from align import spaces
+from align import principal
 from align.checkpoint import tensors_hash
 from align.config import Config, load_config
 from align.errors import UserError
@@ -200,13 +200,13 @@ def test_bad_weights_of_the_loss_are_refused(pairs: list[str]) -> None:
 @pytest.mark.parametrize("exact", [4000, 10])
 @pytest.mark.parametrize("n", [30, 200])
 def test_principal_axes_equal_sklearn(n: int, exact: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spaces, "_EXACT", exact)  # 10: the randomised way
+    monkeypatch.setattr(principal, "_EXACT", exact)  # 10: the randomised way
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, 90)) * np.geomspace(10, 0.01, 90) @ np.linalg.qr(rng.normal(size=(90, 90)))[0]
     x -= x.mean(0)
     reference = PCA(12, svd_solver="full").fit(x)
     state = torch.random.get_rng_state()
-    axes = spaces.principal_axes(torch.tensor(x, dtype=torch.float32), 12).double().numpy()
+    axes = principal.principal_axes(torch.tensor(x, dtype=torch.float32), 12).double().numpy()
     assert torch.equal(state, torch.random.get_rng_state())
     np.testing.assert_allclose(np.abs(axes @ reference.components_.T), np.eye(12), atol=2e-3)
     np.testing.assert_allclose(axes @ axes.T, np.eye(12), atol=1e-4)
@@ -216,7 +216,7 @@ def test_principal_axes_equal_sklearn(n: int, exact: int, monkeypatch: pytest.Mo
 def test_targets_are_standardised_components_and_come_back() -> None:
     tokens = torch.tensor(_data()[1]).float()
     tokens[:, 0, 0] = 3.0  # constant
-    space = TargetSpace.fit(tokens, 23)
+    space = TargetSpace.fit(tokens.numpy(), 23)
     flat = tokens.flatten(1).numpy().astype(np.float64)
     standardised = (flat - flat.mean(0)) / np.where(flat.std(0) > 0, flat.std(0), 1)
     reference = PCA(23).fit(standardised)
@@ -237,7 +237,7 @@ def test_targets_are_standardised_components_and_come_back() -> None:
     np.testing.assert_allclose(lengths[1], typical, rtol=1e-2)
     assert lengths[0].max() < typical and lengths[0].std() > 0.01
     assert torch.equal(space.gain, torch.ones(23)) or torch.allclose(space.gain, torch.ones(23), atol=1e-5)
-    white = TargetSpace.fit(tokens, 23, whiten=1.0)
+    white = TargetSpace.fit(tokens.numpy(), 23, whiten=1.0)
     np.testing.assert_allclose((white.encode(tokens) * white.gain).std(0, correction=0), np.ones(23), rtol=1e-4)
 
 
@@ -246,19 +246,19 @@ def test_rare_dimensions_are_not_blown_up() -> None:
     tokens = torch.tensor(rng.normal(size=(50, 1, 8)), dtype=torch.float32)
     tokens[:, 0, 0] = 0
     tokens[7, 0, 0] = 1e-3  # active once, faintly
-    space = TargetSpace.fit(tokens, 8)
+    space = TargetSpace.fit(tokens.numpy(), 8)
     assert space.scale[0] == pytest.approx(0.1 * float(tokens[:, 0].std(0, correction=0).median()), rel=0.2)
 
 
 def test_a_projection_keeps_what_the_rows_span() -> None:
     x = torch.tensor(_data((15, 12))[0][:50])
-    plain, spanned = SignalSpace.fit(x), SignalSpace.fit(x, project=True)
+    plain, spanned = SignalSpace.fit(x.numpy()), SignalSpace.fit(x.numpy(), project=True)
     assert plain.basis is None and spanned.out_shape == (49,)
     rows, coordinates = plain(x).flatten(1), spanned(x)
     np.testing.assert_allclose(coordinates @ coordinates.T, rows @ rows.T, atol=1e-2)
-    assert SignalSpace.fit(x, components=5, project=True).out_shape == (5,)
+    assert SignalSpace.fit(x.numpy(), components=5, project=True).out_shape == (5,)
     tall = torch.tensor(_data()[0])
-    assert SignalSpace.fit(tall, project=True).basis is None, "20 dimensions are spanned by 160 rows"
+    assert SignalSpace.fit(tall.numpy(), project=True).basis is None, "20 dimensions are spanned by 160 rows"
 
 
 def test_the_running_average_follows_its_formula() -> None:

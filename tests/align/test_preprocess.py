@@ -18,7 +18,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from align.config import PreprocessConfig
-from align.data import preprocess, steps
+from align.data import preprocess, signals, steps
 from align.data.noise_normalisation import shrunk_covariances
 from align.data.preprocess import prepare
 from align.data.signals import Recording, Stimuli, Trials
@@ -367,7 +367,7 @@ def test_every_key_of_the_configuration_enters_the_cache_key() -> None:
 
 
 def test_a_changed_file_misses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess, "_LOOKED_AT", 3)  # rows 0, 19 and 39 of the training trials
+    monkeypatch.setattr(signals, "_LOOKED_AT", 3)  # rows 0, 19 and 39 of the training trials
     config = PreprocessConfig(baseline=[-0.2, 0.0])
     given = mapped(recording(), tmp_path / "x")
     first = prepare(given, config, tmp_path)

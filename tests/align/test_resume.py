@@ -18,9 +18,10 @@ from align.tracking import JsonLines
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="kills forked children")
-def test_killed_fits_end_with_the_weights_of_a_whole_one(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("killed_fit.py")
-    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("how", [[], ["streamed"]], ids=["held", "streamed"])
+def test_killed_fits_end_with_the_weights_of_a_whole_one(tmp_path: Path, how: list[str]) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("killed_fit.py")), str(tmp_path), *how]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     hashes = json.loads(done.stdout)
     assert len(hashes) >= 4 and len(set(hashes.values())) == 1, hashes

@@ -182,7 +182,7 @@ def test_fits_see_training_rows_only_and_folds_keep_groups_apart(
     assert len(counted) == 3 * 3 * 2 + 2 * 2  # layers x folds x subjects, then chosen and last
     for recipe, x, tokens, index in counted:
         every = _tokens(recipe.target.layer)
-        rows = [int(np.flatnonzero((every == row).all(axis=(1, 2)))[0]) for row in tokens]
+        rows = [int(np.flatnonzero((every == row).all(axis=(1, 2)))[0]) for row in tokens.all().numpy()]
         assert max(rows) < N_TRAIN and len(x) == len(index) == len(rows)
         assert len(set(np.arange(N_TRAIN)[rows] // 3)) * 3 == len(rows), "whole groups"
     assert sorted({len(call[1]) for call in counted}) == [60, 90]

@@ -16,6 +16,7 @@ from align.checkpoint import find_run, load_run, weights_hash
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json, save_tensors
+from align.protocols import plan_jobs
 from tests.align.fixture_studies import write_folder
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,10 +54,10 @@ def test_every_subject_gets_a_run(place: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("RECON_HOME", str(tmp_path))
     config = load_config(Config, None, _arguments(place, "seed=4"))
     found = script.train(config, progress=False)
-    assert [one.subject for one in found] == list(SUBJECTS)
+    assert [one.subjects for one in found] == [(name,) for name in SUBJECTS]
     for one in found:
-        name = f"folder_sub-{one.subject}_mlp_features.4_seed-4"
-        assert one.path == tmp_path / "runs" / "align" / name == find_run(one.subject, tmp_path)
+        name = f"folder_{one.label}_mlp_features.4_seed-4"
+        assert one.path == tmp_path / "runs" / "align" / name == find_run(one.subjects[0], tmp_path)
         assert one.weights_hash == weights_hash(one.path) and one.weights_hash[:12] in str(one)
         files = {path.name for path in one.path.iterdir()}
         assert files == {"model.safetensors", "config.yaml", "metrics.jsonl", "split.json", "README.md", "state"}
@@ -98,10 +99,11 @@ def test_repetitions_can_be_kept_apart(place: Path, tmp_path: Path) -> None:
 
 def test_several_subjects_in_one_run_dir(place: Path, tmp_path: Path) -> None:
     config = load_config(Config, None, _arguments(place, f"run_dir={tmp_path}"))
-    assert script.run_folder(config, "010", ["01", "010"]) == tmp_path / "sub-010"
-    assert script.run_folder(config, "010", ["010"]) == tmp_path
+    (job,) = plan_jobs("intra", ["010"])
+    assert script.run_folder(config, job, alone=False) == tmp_path / "sub-010"
+    assert script.run_folder(config, job, alone=True) == tmp_path
     slash = load_config(Config, None, ["target.layer=a/b c", "study.name=simulated"])
-    assert script.run_folder(slash, "01", ["01"]).name == "simulated_sub-01_mlp_a-b-c_seed-0"
+    assert script.run_folder(slash, job, alone=True).name == "simulated_sub-010_mlp_a-b-c_seed-0"
 
 
 @pytest.mark.parametrize(

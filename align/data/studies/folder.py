@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -28,11 +29,13 @@ import numpy as np
 
 from align.config import Config
 from align.data.safe_load import ARRAY_SUFFIXES, decode_image, load_array, require_finite, require_rows
-from align.data.signals import Recording, Stimuli, Trials
+from align.data.signals import Recording, Stimuli, Trials, fits, mapped_file
 from align.data.splits import merge_groups, refuse_overlap, scene_groups, scene_twins, thumbnails
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
 from align.errors import UserError
 from align.files import read_json
+
+logger = logging.getLogger(__name__)
 
 LAYOUT = "a folder with signals.npy (or .npz, .h5, .mat), stimuli.csv and the images"
 SPLITS = ("train", "test", "unused")
@@ -92,7 +95,7 @@ class Folder(Study):
     @cached_property
     def signals(self) -> np.ndarray:
         """All trials of all subjects, (n, channels, samples) or (n, voxels), as stored."""
-        signals = load_array(_signals_file(self.root))
+        signals = load_array(_signals_file(self.root), mapped=True)
         if signals.ndim not in (2, 3) or 0 in signals.shape:
             raise UserError(f"signals have shape {signals.shape}; expected (n, channels, samples) or (n, voxels)")
         require_rows(len(signals), len(self.table), f"{str(self.root)!r}")
@@ -153,15 +156,23 @@ class Folder(Study):
         for row in lines:
             repetition.append(counted[row.image] if row.repetition is None else row.repetition)
             counted[row.image] += 1
-        with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is named below
-            x = self.signals[[row.row for row in lines]].astype(np.float32)
-        require_finite(x, f"signals of subject {lines[0].subject}, {lines[0].split} rows")
         return Trials(
-            x=x,
+            x=self._rows(np.array([row.row for row in lines]), f"subject {lines[0].subject}, {lines[0].split} rows"),
             stimulus=np.array([index[row.image] for row in lines], dtype=np.int64),
             repetition=np.array(repetition, dtype=np.int64),
             session=np.array([row.session for row in lines]) if lines[0].session else None,
         )
+
+    def _rows(self, rows: np.ndarray, what: str) -> np.ndarray:
+        """Rows of the signals as float32; a large block of them stays mapped from the file, in the file's type."""
+        if mapped_file(self.signals) is not None and not fits(4 * len(rows) * self.signals[0].size):
+            if (np.diff(rows) == 1).all():
+                return self.signals[rows[0] : rows[-1] + 1]
+            logger.warning("signals of %s are scattered over the file and are copied to memory", what)
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is named below
+            x = self.signals[rows].astype(np.float32)
+        require_finite(x, f"signals of {what}")
+        return x
 
 
 def _signals_file(root: Path) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from align.data.convert import open_container
+from align.data.picture_hashes import picture_hashes
 from align.data.safe_load import IMAGE_SUFFIXES, decode_image
 from align.data.signals import Stimuli
 from align.data.studies.things_block import Block
@@ -79,8 +80,11 @@ def find_pictures(root: Path, images: str | None) -> tuple[Pictures, Pictures, s
     return train, test, IN_ORDER
 
 
-def stimuli_of(train: Pictures, test: Pictures) -> Stimuli:
-    """Training pictures, then test pictures; ids such as "train/00001_aardvark/aardvark_01b.jpg"; groups = concepts."""
+def stimuli_of(train: Pictures, test: Pictures, cache_dir: str | Path) -> Stimuli:
+    """Training pictures, then test pictures; ids such as "train/00001_aardvark/aardvark_01b.jpg"; groups = concepts.
+
+    Their pixel hashes are kept in ``cache_dir``.
+    """
     paths = train.paths + test.paths
     concepts = train.concepts + test.concepts
     _, groups = np.unique(concepts, return_inverse=True)
@@ -90,6 +94,7 @@ def stimuli_of(train: Pictures, test: Pictures) -> Stimuli:
         groups=groups.astype(np.int64),
         concepts=concepts,
         captions=("",) * len(paths),
+        known_hashes=lambda: picture_hashes(paths, cache_dir),
     )
 
 

@@ -93,7 +93,12 @@ class ThingsMEG(ThingsStudy):
                 pictures_of(split, event, self.table, self.root, self.config.study.images)
                 for split, event in zip(("train", "test"), events, strict=True)
             ]
-            return train, test, stimuli_of(*pictures), "the events' numbers, by image_paths.csv"
+            return (
+                train,
+                test,
+                stimuli_of(pictures[0], pictures[1], self.config.cache_dir),
+                "the events' numbers, by image_paths.csv",
+            )
         layout, folder = LAYOUTS[self.variant], self.folder / f"sub-{subject}"
         assert layout.read is not None
         train, test = layout.read(folder / layout.train, layout), layout.read(folder / layout.test, layout)

@@ -35,7 +35,7 @@ class ThingsStudy(Study):
     @cached_property
     def stimuli(self) -> Stimuli:
         """All pictures, shared by all subjects."""
-        return stimuli_of(*self.pictures[:2])
+        return stimuli_of(*self.pictures[:2], self.config.cache_dir)
 
     @abstractmethod
     def blocks(self, subject: str) -> tuple[Block, Block, Stimuli, str]:

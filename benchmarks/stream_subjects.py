@@ -1,0 +1,142 @@
+"""Share of computing in the time of an epoch over many subjects whose trials stay in their files.
+
+    python benchmarks/stream_subjects.py [--subjects 10] [--channels 17] [--encoder mlp] [--steps 0] [--folder DIR]
+
+Writes one memory-mappable file per subject in the shape of THINGS-EEG2 (16,540 pictures x 4 repetitions, C channels x
+250 samples, float32, seeded noise; 1.1 GB each with 17 channels), and tokens of 16,540 pictures. Then, in a process of
+its own, fits one encoder to the single trials of all subjects: every step reads its own 1,024 rows at random. Beside it
+the same steps on batches that are in memory already. Printed: seconds per step of both, their ratio (the share of
+computing), seconds that the loop waited for rows, time of the statistics (one pass over all files), peak memory.
+``--steps``: only so many steps of an epoch (0: all). Everything written is removed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PICTURES, REPETITIONS, SAMPLES, BATCH = 16_540, 4, 250, 1024
+TOKENS = (16, 384)
+AT_ONCE = 2_048  # trials made at once
+
+
+def write_subject(path: Path, channels: int, seed: int) -> None:
+    """Noise (66,160, C, 250) float32 as .npy."""
+    from align.data.signals import save_rows
+
+    rng, rows = np.random.default_rng(seed), PICTURES * REPETITIONS
+    shape = (rows, channels, SAMPLES)
+    pieces = (
+        rng.standard_normal((min(AT_ONCE, rows - start), *shape[1:]), np.float32) for start in range(0, rows, AT_ONCE)
+    )
+    save_rows(path, shape, pieces)
+
+
+def config_of(encoder: str) -> Any:
+    """The recipe of configs/align/things_eeg2.yaml for one epoch of single trials."""
+    from align.config import Config, load_config
+
+    recipe = Path(__file__).parents[1] / "configs" / "align" / "things_eeg2.yaml"
+    pairs = [f"encoder.name={encoder}", "train.epochs=1", "target.spread=0", "train.average_repetitions=false"]
+    return load_config(Config, recipe, [*pairs, f"train.batch_size={BATCH}"])
+
+
+def measure(folder: Path, encoder: str, steps: int) -> dict[str, Any]:
+    """Seconds and memory of one epoch (or ``steps`` steps of it) over all files in ``folder``."""
+    import torch
+
+    from align import optimise as loop
+    from align.batches import Pairs, StreamedSignals
+    from align.model import Network
+    from align.optimise import StateFolder
+    from align.rows import Rows
+    from align.schedule import steps_per_epoch
+    from align.spaces import SignalSpace, TargetSpace
+    from align.train import use_all_cores
+
+    use_all_cores()
+    config = config_of(encoder)
+    files = sorted(folder.glob("sub-*.npy"))
+    maps = [np.load(path, mmap_mode="r") for path in files]
+    picture = np.repeat(np.arange(PICTURES), REPETITIONS)
+    rows = Rows([(x, np.arange(len(x))) for x in maps])
+    started = time.monotonic()
+    targets = TargetSpace.fit(np.load(folder / "tokens.npy", mmap_mode="r"), config.target.components)
+    components = targets.encode_all(Rows.of(np.load(folder / "tokens.npy", mmap_mode="r")))
+    tokens_seconds = time.monotonic() - started
+    started = time.monotonic()
+    space = SignalSpace.fit(rows)
+    statistics_seconds = time.monotonic() - started
+    stimulus = torch.from_numpy(np.tile(picture, len(files)))
+    pairs = Pairs(StreamedSignals(rows, space), components[stimulus], stimulus)
+    if steps:
+        pairs = pairs.only(np.random.default_rng(0).permutation(len(rows))[: steps * BATCH])
+    waited = []
+
+    class Timed(loop.Ahead):
+        def __iter__(self) -> Any:
+            yield from super().__iter__()
+            waited.append(self.waited)
+
+    loop.Ahead = Timed  # type: ignore[misc]
+    seconds = {}
+    few = min(40, steps_per_epoch(len(pairs), BATCH))
+    held = pairs.batch(np.random.default_rng(1).permutation(len(pairs))[: few * BATCH])
+    for name, data in (("held", Pairs(held.signals, held.components, held.stimulus)), ("streamed", pairs)):
+        network = Network(config, space.out_shape, targets.components)
+        started = time.monotonic()
+        loop.optimise(network, config, data, targets.gain, "train", StateFolder(config, data), progress=True)
+        seconds[name] = (time.monotonic() - started) / steps_per_epoch(len(data), BATCH)
+        if name == "held":
+            del data, held
+    status = Path("/proc/self/status").read_text()
+    memory = {line.split(":")[0]: int(line.split()[1]) / 1e6 for line in status.splitlines() if line.endswith("kB")}
+    return {
+        "trials": len(pairs),
+        "steps": steps_per_epoch(len(pairs), BATCH),
+        "seconds_per_step": seconds,
+        "compute_share": seconds["held"] / seconds["streamed"],
+        "waited_s": waited[-1],
+        "statistics_s": statistics_seconds,
+        "tokens_s": tokens_seconds,
+        "peak_gb": memory["VmHWM"],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", type=int, default=10)
+    parser.add_argument("--channels", type=int, default=17)
+    parser.add_argument("--encoder", default="mlp")
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure is not None:
+        print(json.dumps(measure(options.measure, options.encoder, options.steps)))
+        return 0
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    try:
+        for subject in range(options.subjects):
+            write_subject(folder / f"sub-{subject + 1:02d}.npy", options.channels, subject)
+        rng = np.random.default_rng(99)
+        np.save(folder / "tokens.npy", rng.standard_normal((PICTURES, *TOKENS), np.float32).astype(np.float16))
+        command = [sys.executable, __file__, "--measure", str(folder), "--encoder", options.encoder]
+        done = subprocess.run([*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, text=True, check=True)
+        print(json.dumps(json.loads(done.stdout), indent=2))
+    finally:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""One encoder for several subjects, and encoders tested on a subject they never saw, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from align import train
+from align.checkpoint import load_run
+from align.files import read_json
+from recon import cli
+from tests.align.fixture_studies import write_folder
+
+SUBJECTS = ("01", "02", "03")
+SHAPE = (4, 5)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder study: three subjects, the same 24 training and 6 test pictures, two repetitions each."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECON_HOME", str(tmp_path))
+    rows = [
+        {"row": 0, "image": f"pic{i:03d}.png", "split": "train" if i < 24 else "test", "subject": subject}
+        for subject in SUBJECTS
+        for i in range(30)
+        for _ in range(2)
+    ]
+    rows = [{**row, "row": i} for i, row in enumerate(rows)]
+    write_folder(tmp_path / "data", np.random.default_rng(0).normal(size=(len(rows), *SHAPE)), rows)
+    return tmp_path
+
+
+def _train(place: Path, *pairs: str) -> int:
+    recipe = ["target.components=6", "encoder.width=16", "train.epochs=2", "train.batch_size=20"]
+    study = ["study.name=folder", f"study.root={place / 'data'}", f"cache_dir={place / 'cache'}", "target.layer=2"]
+    return train.main([*study, *recipe, *pairs])
+
+
+def _retrieve(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    capsys.readouterr()
+    assert cli.main(["retrieve", "--json", *arguments]) == 0
+    report: dict[str, object] = json.loads(capsys.readouterr().out)
+    return report
+
+
+def test_one_encoder_for_all(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(place, "protocol=pooled") == 0
+    assert "folder pooled_01-03: 72 training rows" in capsys.readouterr().out
+    (run,) = (place / "runs" / "align").iterdir()
+    hashes = set()
+    for subject in SUBJECTS:
+        report = _retrieve(capsys, "--subject", subject)
+        assert report["subject"] == subject and report["n_stimuli"] == 6
+        assert load_run(run, subject).subject == subject
+        hashes.add((run / "predictions" / f"sub-{subject}_test.safetensors").read_bytes())
+    assert len(hashes) == 3, "everyone has predictions of their own signals"
+    assert "trained on | subject 01, 02, 03" in (run / "README.md").read_text()
+    assert cli.main(["retrieve", "--subject", "04", "--run", str(run)]) == 2
+    assert "is of subject 01, 02, 03, not '04'" in capsys.readouterr().err
+    assert read_json(run / "split.json")["train"]["n_trials"] == 3 * 48
+
+
+def test_the_one_left_out_takes_no_part(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = {}
+    for scale in (1.0, 100.0):
+        assert _train(place, "protocol=loso", f"run_dir={place / f'runs/loso{scale:g}'}") == 0
+        for subject in SUBJECTS:
+            run = load_run(place / f"runs/loso{scale:g}" / f"sub-{subject}")
+            weights[subject, scale] = run.meta["weights_hash"]
+            others = [other for other in SUBJECTS if other != subject]
+            assert run.meta["trained_on"] == others and run.subject == subject
+        signals = np.load(place / "data" / "signals.npy")
+        signals[:60] *= 100  # all that subject 01 has
+        np.save(place / "data" / "signals.npy", signals)
+    assert weights["01", 1.0] == weights["01", 100.0], "fitted on 02 and 03 alone, a fresh model"
+    assert weights["02", 1.0] != weights["02", 100.0] and weights["03", 1.0] != weights["03", 100.0]
+    assert len({weights[subject, 1.0] for subject in SUBJECTS}) == 3
+    report = _retrieve(capsys, "--subject", "01", "--run", str(place / "runs" / "loso1"))
+    assert report["subject"] == "01"
+
+
+def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(place, "protocol=inter") == 2
+    assert "protocol='inter' is not known" in capsys.readouterr().err
+    assert _train(place, "protocol=loso", "subjects=[01]") == 2
+    assert "two subjects or more" in capsys.readouterr().err
