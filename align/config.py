@@ -66,9 +66,10 @@ class BackboneConfig:
 class TargetConfig:
     """Which tokens are predicted: layer (index or module name), pooling, principal components kept."""
 
-    layer: str = "1"
+    layer: str = "1"  # several are joined by +, such as features.6+features.9
     pooling: str = "grid:4"  # tokens | mean | cls | grid:n
     components: int = 400  # of the flattened standardised tokens, fitted on training pictures; same for every layer
+    root: bool = False  # root of every token value, its sign kept, before standardising
     whiten: float = 0.0  # exponent for the image side: 0 = components keep their variance, 1 = all equal
     spread: float = 1.0  # 1 = predicted tokens get the training spread back (costs one more fit), 0 = left alone
     chosen_on: str = "set by hand"  # how the layer was chosen; `recon sweep` writes it into best.yaml

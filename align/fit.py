@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from align.batches import Pairs, StreamedSignals
 from align.config import Config
 from align.data.splits import grouped_folds
 from align.encoders.ridge import FOLDS, fit_ridge
+from align.encoding import fit_encoding
 from align.errors import UserError
 from align.model import Aligner, Network
 from align.optimise import StateFolder, optimise
@@ -32,6 +33,7 @@ def fit(
     stimulus_index: np.ndarray,
     *,
     groups: np.ndarray | None = None,
+    widths: Sequence[int] | None = None,
     state_dir: str | Path | None = None,
     progress: bool = False,
     metrics: Callable[[dict[str, Any]], None] | None = None,
@@ -41,10 +43,11 @@ def fit(
 
     Both are arrays of any float type, memory maps too, or `Rows` of several recordings; what is too large to be held is
     read batch by batch. tokens: (K, N, D); row ``stimulus_index[i]`` belongs to ``x[i]``, and only the rows named there
-    are read: all statistics come from training rows. ``groups`` (n,) keeps rows together in the inner
-    folds that choose the ridge penalty and measure the spread of predictions; default = the stimulus. ``metrics``
-    takes one record per epoch. Training the same rows with the same configuration ends with the same weights, also
-    when it was killed and called again with the same ``state_dir``.
+    are read: all statistics come from training rows. ``groups`` (n,) keeps rows together in the inner folds that choose
+    the ridge penalty and measure the spread of predictions; default = the stimulus. ``widths``: the parts of D that
+    come from one layer each (default: one layer). ``metrics`` takes one record per epoch. Training the same rows with
+    the same configuration ends with the same weights, also when it was killed and called again with the same
+    ``state_dir``.
 
     Raises
     ------
@@ -56,7 +59,9 @@ def fit(
     stimulus, inverse = np.unique(stimulus_index, return_inverse=True)
     groups = np.asarray(stimulus_index) if groups is None else np.asarray(groups)
     pictures = tokens.only(stimulus)
-    targets = TargetSpace.fit(pictures, config.target.components, config.target.whiten, device)
+    if config.encoder.name == "encoding":
+        return fit_encoding(config, rows, pictures, inverse, groups, tuple(widths or tokens.shape[1:]), device)
+    targets = TargetSpace.fit(pictures, config.target.components, config.target.whiten, device, config.target.root)
     project = config.encoder.name in ("mlp", "ridge")
     signals = SignalSpace.fit(rows, config.encoder.components, project, device)
     encoded = signals.encode_all(rows)

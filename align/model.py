@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from align.config import Config
-from align.encoders import build_encoder
+from align.encoders import CLOSED_FORM, build_encoder
 from align.errors import UserError
 from align.spaces import SignalSpace, TargetSpace
 
@@ -19,13 +19,13 @@ from align.spaces import SignalSpace, TargetSpace
 class Network(nn.Module):
     """The trained part: encoder, image-side projector, token head, learned temperature.
 
-    The ridge encoder predicts the components itself: its heads are identities.
+    Encoders in closed form predict the components themselves: their heads are identities.
     """
 
     def __init__(self, config: Config, in_shape: tuple[int, ...], components: int) -> None:
         super().__init__()
         encoder = config.encoder
-        if encoder.name == "ridge":
+        if encoder.name in CLOSED_FORM:
             self.encoder = build_encoder(in_shape, dataclasses.replace(encoder, width=components))
             self.image_head: nn.Module = nn.Identity()
             self.token_head: nn.Module = nn.Identity()
@@ -62,7 +62,7 @@ class Aligner(nn.Module):
     @property
     def plain(self) -> bool:
         """True where embeds are the predicted components themselves, without a contrastive head."""
-        return self.config.encoder.name == "ridge" or self.config.loss.contrastive == 0
+        return self.config.encoder.name in CLOSED_FORM or self.config.loss.contrastive == 0
 
     @property
     def width(self) -> int:
@@ -91,8 +91,9 @@ class Aligner(nn.Module):
 
     @property
     def has_tokens(self) -> bool:
-        """False where the token head was not trained (``loss.regression`` 0)."""
-        return self.config.encoder.name == "ridge" or self.config.loss.regression > 0
+        """False where nothing predicts tokens (``loss.regression`` 0, or the encoding model)."""
+        name = self.config.encoder.name
+        return name != "encoding" and (name in CLOSED_FORM or self.config.loss.regression > 0)
 
     @torch.no_grad()
     def embed_images(self, tokens: np.ndarray, batch_size: int = 256) -> np.ndarray:
@@ -132,7 +133,9 @@ class Aligner(nn.Module):
         """Rebuild from `state` and `shapes`; strict: missing, unexpected or prefixed names raise `UserError`."""
         signals = SignalSpace(tuple(meta["in_shape"]), meta["signal_components"])
         aligner = cls(
-            config, signals, TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"])
+            config,
+            signals,
+            TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"], config.target.root),
         )
         own = aligner.state_dict()
         wrapped = sorted(name for name in tensors if name.startswith(("module.", "_orig_mod.")))

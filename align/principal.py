@@ -17,21 +17,28 @@ _SPARE = 16  # axes more than wanted that the randomised search carries along
 _PASSES = 5  # of the randomised search over all rows
 
 Pieces = Callable[[], Iterator[torch.Tensor]]
+Change = Callable[[torch.Tensor], torch.Tensor]
 
 
-def moments(rows: Rows, what: str, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+def moments(
+    rows: Rows, what: str, device: torch.device | str = "cpu", change: Change | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of every entry of a row, each of the shape of a row, float32.
+
+    ``change``: what is done to the values first.
 
     Raises `UserError` when a value of ``what`` is not finite.
     """
     if rows.held:
         x = rows.all().to(device)
         _require_finite(x, what)
+        x = x if change is None else change(x)
         return x.mean(0), x.std(0, correction=0)
     count, mean, squares = 0, torch.zeros((), device=device), torch.zeros((), device=device)
     for piece in rows.pieces():
         x = piece.to(device).double()
         _require_finite(x, what)
+        x = x if change is None else change(x)
         n, middle = len(x), x.mean(0)
         squares = squares + x.sub_(middle).square_().sum(0) + (middle - mean) ** 2 * (count * n / (count + n))
         mean = mean + (middle - mean) * (n / (count + n))  # two groups joined: Chan et al. 1979

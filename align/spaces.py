@@ -79,7 +79,8 @@ class TargetSpace(nn.Module):
 
     The mean variance of the components is 1 on training pictures. ``gain`` (k,) is the optional whitening for the
     image side. ``deviation`` (N*D,) is that of the standardised training tokens, 1 but for dimensions that hardly vary;
-    ``spread`` (N*D,) multiplies decoded tokens so that predictions have the deviation of training.
+    ``spread`` (N*D,) multiplies decoded tokens so that predictions have the deviation of training. ``root``: of every
+    token value its root with the sign kept is taken first, which tames the long tail of activations.
     """
 
     mean: torch.Tensor
@@ -90,9 +91,9 @@ class TargetSpace(nn.Module):
     deviation: torch.Tensor
     spread: torch.Tensor
 
-    def __init__(self, token_shape: tuple[int, int], components: int) -> None:
+    def __init__(self, token_shape: tuple[int, int], components: int, root: bool = False) -> None:
         super().__init__()
-        self.token_shape = token_shape
+        self.token_shape, self.root = token_shape, root
         width = math.prod(token_shape)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
@@ -109,18 +110,19 @@ class TargetSpace(nn.Module):
 
     @classmethod
     def fit(
-        cls, tokens: np.ndarray | Rows, components: int, whiten: float = 0.0, device: torch.device | str = "cpu"
+        cls,
+        tokens: np.ndarray | Rows,
+        components: int,
+        whiten: float = 0.0,
+        device: torch.device | str = "cpu",
+        root: bool = False,
     ) -> TargetSpace:
         """Statistics of training pictures' tokens (n, N, D), one row per picture.
 
         Raises `UserError` when a value is not finite, or when all pictures have the same tokens.
         """
         rows = Rows.of(tokens)
-        space = cls((rows.shape[0], rows.shape[1]), 0)
-        mean, spread = (value.flatten() for value in moments(rows, "tokens", device))
-        space.mean, space.scale = mean, scale_of(mean, spread, floor=_FLAT)
-        space.unit, space.spread = torch.ones((), device=mean.device), torch.ones_like(mean)
-        space.deviation = spread / space.scale
+        space = cls.scaled(rows, root, device)
         space.basis = _axes(space, rows, components)
         deviation = space.encode_all(rows).std(0, correction=0)
         space.unit = deviation.square().mean().sqrt()
@@ -128,9 +130,20 @@ class TargetSpace(nn.Module):
         space.gain = gain / (gain * deviation / space.unit).square().mean().sqrt()
         return space
 
+    @classmethod
+    def scaled(cls, rows: Rows, root: bool, device: torch.device | str) -> TargetSpace:
+        """Mean and scale alone, without components."""
+        space = cls((rows.shape[0], rows.shape[1]), 0, root)
+        mean, spread = (value.flatten() for value in moments(rows, "tokens", device, _signed_root if root else None))
+        space.mean, space.scale = mean, scale_of(mean, spread, floor=_FLAT)
+        space.unit, space.spread = torch.ones((), device=mean.device), torch.ones_like(mean)
+        space.deviation = spread / space.scale
+        return space
+
     def standardised(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens (n, N, D) as (n, N*D), every dimension with mean 0 and deviation 1."""
-        return (tokens.flatten(1) - self.mean) / self.scale
+        flat = tokens.flatten(1)
+        return ((_signed_root(flat) if self.root else flat) - self.mean) / self.scale
 
     def encode_all(self, rows: Rows) -> torch.Tensor:
         """`encode` of all rows, read in pieces."""
@@ -151,7 +164,8 @@ class TargetSpace(nn.Module):
         if bounded:
             excess = standardised.norm(dim=1, keepdim=True) / self.deviation.norm().clamp_min(_CONSTANT)
             standardised = standardised / excess.clamp_min(1)
-        return (self.mean + self.scale * standardised).unflatten(1, self.token_shape)
+        flat = self.mean + self.scale * standardised
+        return (flat * flat.abs() if self.root else flat).unflatten(1, self.token_shape)
 
     def _restored(self, components: torch.Tensor) -> torch.Tensor:
         return components * self.unit @ self.basis
@@ -164,6 +178,10 @@ class TargetSpace(nn.Module):
         """
         flat = self._restored(held_out).std(0, correction=0) / self.deviation.clamp_min(_CONSTANT)
         self.spread = torch.where(self.deviation > 0, flat.clamp_min(_LEAST_SPREAD) ** -strength, 1.0)
+
+
+def _signed_root(x: torch.Tensor) -> torch.Tensor:
+    return x.sign() * x.abs().sqrt()
 
 
 def _axes(space: SignalSpace | TargetSpace, rows: Rows, count: int) -> torch.Tensor:

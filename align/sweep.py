@@ -130,7 +130,7 @@ def _score_fold(recipe: Config, subject: Subject, fold: int, targets: Targets) -
     fit_on, held_out = subject.folds[fold]
     fitted = np.flatnonzero(np.isin(subject.train.stimulus, fit_on))
     validation = subject.averaged.take(np.flatnonzero(np.isin(subject.averaged.stimulus, held_out)))
-    similarity = _similarity(recipe, subject, fitted, validation, targets.tokens)
+    similarity = _similarity(recipe, subject, fitted, validation, targets)
     return retrieval.both_directions(similarity, seed=recipe.seed, n_boot=_CELL_DRAWS, n_perm=_CELL_DRAWS)
 
 
@@ -185,7 +185,7 @@ def _score_test(grid: Grid, study: Study, choice: dict[str, Any], folder: Path, 
         path = folder / f"{_safe(name)}.safetensors"
         similarity = _stored_similarity(path, key)
         if similarity is None:
-            similarity = _similarity(recipe, subject, np.arange(len(subject.train)), rows, targets.tokens)
+            similarity = _similarity(recipe, subject, np.arange(len(subject.train)), rows, targets)
             facts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in where.items()}
             save_tensors(path, {"similarity": torch.from_numpy(similarity)}, facts)
         tests.append({**where, "similarity": similarity, "scores": retrieval.report(similarity)})
@@ -194,7 +194,7 @@ def _score_test(grid: Grid, study: Study, choice: dict[str, Any], folder: Path, 
     return tests
 
 
-def _similarity(recipe: Config, subject: Subject, rows: np.ndarray, held_out: Trials, tokens: np.ndarray) -> np.ndarray:
+def _similarity(recipe: Config, subject: Subject, rows: np.ndarray, held_out: Trials, targets: Targets) -> np.ndarray:
     """Fit on the given training rows and compare held-out rows with their pictures, (n, n) cosine.
 
     Row i belongs to picture i. The fit reads the tokens of its own training pictures only, so no statistic can come
@@ -204,9 +204,10 @@ def _similarity(recipe: Config, subject: Subject, rows: np.ndarray, held_out: Tr
     pictures, index = np.unique(stimulus, return_inverse=True)
     groups = np.asarray(subject.stimuli.groups)[stimulus]
     signals = Rows.of(subject.train.x).only(rows)
-    aligner = fit(recipe, signals, Rows.of(tokens).only(pictures), index, groups=groups, device=device())
+    tokens = Rows.of(targets.tokens).only(pictures)
+    aligner = fit(recipe, signals, tokens, index, groups=groups, widths=targets.widths, device=device())
     embeds = aligner.predict(held_out.x)["embeds"]
-    return retrieval.scores(embeds, aligner.embed_images(np.asarray(tokens[held_out.stimulus])))
+    return retrieval.scores(embeds, aligner.embed_images(np.asarray(targets.tokens[held_out.stimulus])))
 
 
 def _key(recipe: Config, targets: Targets, subject: Subject, part: str) -> str:

@@ -14,15 +14,16 @@ from align.config import Config
 from align.data.signals import Stimuli, Trials, fingerprint
 from align.data.splits import grouped_folds
 from align.data.studies.base import Study
-from align.encoders import ENCODERS
+from align.encoders import CLOSED_FORM, ENCODERS
 from align.errors import UserError
 from align.sweep_report import Variant
 from align.tracking import logger
 from align.training_set import training_rows
-from align.vision.backbones import load_backbone, resolve_layer
-from align.vision.targets import Targets, cached_targets
+from align.vision.backbones import load_backbone
+from align.vision.fused import layer_targets, parts_of, resolve_layers
+from align.vision.targets import Targets
 
-_SEEDLESS = ("ridge",)  # closed form: every seed gives the same model, so one is fitted
+_SEEDLESS = CLOSED_FORM  # closed form: every seed gives the same model, so one is fitted
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,12 @@ def build_grid(
     targets: dict[tuple[str, str, str], Targets] = {}
     for name in dict.fromkeys(backbones):
         model = load_backbone(_backbone_config(config, name).backbone).to(device())
-        swept = list(dict.fromkeys(resolve_layer(model, layer) for layer in layers)) or list(model.layers)
-        swept.sort(key=list(model.layers).index)
+        swept = list(dict.fromkeys(resolve_layers(model, layer) for layer in layers)) or list(model.layers)
+        swept.sort(key=lambda layer: [model.layers.index(part) for part in parts_of(layer)])
         last[name] = model.layers[-1]
         needed = list(dict.fromkeys([*swept, last[name]]))
         for subject in subjects:
-            found = cached_targets(
-                model, subject.stimuli, needed, config.target.pooling, config.cache_dir, progress=progress
-            )
+            found = layer_targets(model, subject.stimuli, needed, config.target.pooling, config.cache_dir, progress)
             targets |= {(name, layer, subject.name): value for layer, value in found.items()}
         variants += [Variant(name, encoder, layer) for encoder in encoders for layer in swept]
     width = min(int(np.prod(value.tokens.shape[1:])) for value in targets.values())

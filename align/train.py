@@ -65,7 +65,8 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
 
     from align.data.studies import open_study
     from align.protocols import plan_jobs
-    from align.vision.backbones import load_backbone, resolve_layer
+    from align.vision.backbones import load_backbone
+    from align.vision.fused import resolve_layers
 
     study = open_study(config)
     subjects = list(config.subjects or study.subjects)
@@ -74,7 +75,7 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     jobs = plan_jobs(config.protocol, subjects)
     process = PartialState()
     backbone = load_backbone(config.backbone).to(process.device)
-    config = replace(config, target=replace(config.target, layer=resolve_layer(backbone, config.target.layer)))
+    config = replace(config, target=replace(config.target, layer=resolve_layers(backbone, config.target.layer)))
     finished = []
     with process.split_between_processes(jobs) as share:
         for job in share:
@@ -92,7 +93,7 @@ def _train_job(
     from align.fit import fit
     from align.tracking import JsonLines
     from align.training_set import join, training_rows
-    from align.vision.targets import cached_targets, target_key
+    from align.vision.fused import layer_targets
 
     started = time.monotonic()
     layer, pooling = config.target.layer, config.target.pooling
@@ -101,17 +102,18 @@ def _train_job(
     for recording in tested:
         refuse_overlap(recording, trained_on=trained)
     trials = [training_rows(recording, config.train.average_repetitions, config.cache_dir) for recording in trained]
-    tokens = [
-        cached_targets(backbone, recording.stimuli, [layer], pooling, config.cache_dir, progress=progress)[layer].tokens
-        for recording in trained
-    ]
-    data = join(trained, trials, tokens)
+    targets = {
+        one.subject: layer_targets(backbone, one.stimuli, [layer], pooling, config.cache_dir, progress)[layer]
+        for one in recordings.values()
+    }
+    data = join(trained, trials, [targets[one.subject].tokens for one in trained])
     aligner = fit(
         config,
         data.signals,
         data.tokens,
         data.stimulus,
         groups=data.groups,
+        widths=targets[job.tested_on[0]].widths,
         state_dir=folder / "state",
         progress=progress,
         metrics=JsonLines(folder / METRICS),
@@ -119,7 +121,7 @@ def _train_job(
     )
     digest = tensors_hash(aligner.state())
     facts = {
-        "targets": {one.subject: target_key(backbone, one.stimuli, layer, pooling) for one in tested},
+        "targets": {subject: targets[subject].key for subject in job.tested_on},
         "n_training_rows": len(data.stimulus),
         "weights_hash": digest,
     }

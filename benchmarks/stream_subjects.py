@@ -4,9 +4,10 @@
 
 Writes one memory-mappable file per subject in the shape of THINGS-EEG2 (16,540 pictures x 4 repetitions, C channels x
 250 samples, float32, seeded noise; 1.1 GB each with 17 channels), and tokens of 16,540 pictures. Then, in a process of
-its own, fits one encoder to the single trials of all subjects: every step reads its own 1,024 rows at random. Beside it
-the same steps on batches that are in memory already. Printed: seconds per step of both, their ratio (the share of
-computing), seconds that the loop waited for rows, time of the statistics (one pass over all files), peak memory.
+its own, fits one encoder to the single trials of all subjects: every step reads its own 1,024 rows at random. Printed:
+processor time of the reading thread and of the whole epoch (their ratio does not depend on what else the machine does),
+seconds that the loop waited for rows, seconds per step beside those of batches that are in memory already (the least of
+60 before and 60 after), time of the statistics (one pass over all files), peak memory.
 ``--steps``: only so many steps of an epoch (0: all). Everything written is removed at the end.
 """
 
@@ -27,6 +28,7 @@ import numpy as np
 PICTURES, REPETITIONS, SAMPLES, BATCH = 16_540, 4, 250, 1024
 TOKENS = (16, 384)
 AT_ONCE = 2_048  # trials made at once
+WARM = 60  # steps on batches in memory, before and after
 
 
 def write_subject(path: Path, channels: int, seed: int) -> None:
@@ -80,32 +82,46 @@ def measure(folder: Path, encoder: str, steps: int) -> dict[str, Any]:
     pairs = Pairs(StreamedSignals(rows, space), components[stimulus], stimulus)
     if steps:
         pairs = pairs.only(np.random.default_rng(0).permutation(len(rows))[: steps * BATCH])
-    waited = []
+    cost = {"reader_cpu_s": 0.0, "waited_s": 0.0}
 
     class Timed(loop.Ahead):
         def __iter__(self) -> Any:
-            yield from super().__iter__()
-            waited.append(self.waited)
+            make = self.make
 
-    loop.Ahead = Timed  # type: ignore[misc]
-    seconds = {}
-    few = min(40, steps_per_epoch(len(pairs), BATCH))
+            def timed(step: int) -> Any:
+                started = time.thread_time()
+                batch = make(step)
+                cost["reader_cpu_s"] += time.thread_time() - started
+                return batch
+
+            self.make = timed
+            yield from super().__iter__()
+            cost["waited_s"] += self.waited
+
+    plain, seconds, cpu = loop.Ahead, {}, {}
+    few = min(WARM, steps_per_epoch(len(pairs), BATCH))
     held = pairs.batch(np.random.default_rng(1).permutation(len(pairs))[: few * BATCH])
-    for name, data in (("held", Pairs(held.signals, held.components, held.stimulus)), ("streamed", pairs)):
+    in_memory = Pairs(held.signals, held.components, held.stimulus)
+    for name, data in (("warm-up", in_memory), ("before", in_memory), ("streamed", pairs), ("after", in_memory)):
         network = Network(config, space.out_shape, targets.components)
-        started = time.monotonic()
+        started, used = time.monotonic(), time.process_time()
+        if data is pairs:
+            loop.Ahead = Timed  # type: ignore[misc]
         loop.optimise(network, config, data, targets.gain, "train", StateFolder(config, data), progress=True)
+        loop.Ahead = plain  # type: ignore[misc]
         seconds[name] = (time.monotonic() - started) / steps_per_epoch(len(data), BATCH)
-        if name == "held":
-            del data, held
+        cpu[name] = time.process_time() - used
     status = Path("/proc/self/status").read_text()
     memory = {line.split(":")[0]: int(line.split()[1]) / 1e6 for line in status.splitlines() if line.endswith("kB")}
     return {
         "trials": len(pairs),
         "steps": steps_per_epoch(len(pairs), BATCH),
         "seconds_per_step": seconds,
-        "compute_share": seconds["held"] / seconds["streamed"],
-        "waited_s": waited[-1],
+        "compute_share_of_cpu": 1 - cost["reader_cpu_s"] / cpu["streamed"],
+        "compute_share_by_steps": min(seconds["before"], seconds["after"]) / seconds["streamed"],
+        **cost,
+        "epoch_cpu_s": cpu["streamed"],
+        "epoch_s": seconds["streamed"] * steps_per_epoch(len(pairs), BATCH),
         "statistics_s": statistics_seconds,
         "tokens_s": tokens_seconds,
         "peak_gb": memory["VmHWM"],

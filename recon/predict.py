@@ -95,11 +95,11 @@ def picture_tokens(run: Run, recording: Recording) -> np.ndarray:
     Raises `UserError` when backbone weights or pictures are not those the run was trained with.
     """
     from align.vision.backbones import load_backbone
-    from align.vision.targets import cached_targets
+    from align.vision.fused import layer_targets
 
     target = run.config.target
     backbone = load_backbone(run.config.backbone)
-    cached = cached_targets(backbone, recording.stimuli, [target.layer], target.pooling, run.config.cache_dir)
+    cached = layer_targets(backbone, recording.stimuli, [target.layer], target.pooling, run.config.cache_dir)
     found = cached[target.layer]
     if run.meta.get("targets", {}).get(run.subject, found.key) != found.key:
         raise UserError(

@@ -51,6 +51,7 @@ class Targets:
     path: Path
     layer: str
     health: dict[str, Any]
+    widths: tuple[int, ...] = ()  # of the layers that D joins
 
 
 def cached_targets(
@@ -166,7 +167,7 @@ def run(config: Config, progress: bool = True) -> dict[str, Any]:
     for subject in config.subjects:
         study.require_subject(subject)
     backbone = load_backbone(config.backbone).to("cuda" if torch.cuda.is_available() else "cpu")
-    layers = list(dict.fromkeys([config.target.layer, *config.sweep.layers]))
+    layers = list(dict.fromkeys("+".join([config.target.layer, *config.sweep.layers]).split("+")))
     subjects: dict[str, Any] = {}
     for subject in config.subjects or study.subjects:
         stimuli = study.recording(subject).stimuli
