@@ -49,5 +49,6 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
-	$(INSTALL) -e '.[test]'
+	$(INSTALL) -e '.[test,encoders]'
+	$(INSTALL) --no-deps braindecode
 	@touch $(VENV)/.installed $@

@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from align.rows import Rows
 from align.spaces import SignalSpace
-
-S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What the loop is given: as `Batch`, for all training rows, and the signals may still be in their files."""
+    """What the loop is given: signals of n rows, maybe still in their files, and the pictures that were seen.
+
+    ``components`` (K, k) of the distinct pictures; ``stimulus`` (n,) = picture of a row. ``distinct``: no picture comes
+    twice.
+    """
 
     signals: torch.Tensor | StreamedSignals
     components: torch.Tensor
@@ -60,20 +61,20 @@ class Pairs:
 
     def only(self, rows: np.ndarray) -> Pairs:
         """The given rows; nothing is read of streamed signals."""
-        if isinstance(self.signals, torch.Tensor):
-            return Pairs(*self._labelled(self._held(rows), rows))
-        return Pairs(*self._labelled(replace(self.signals, rows=self.signals.rows.only(rows)), rows))
+        signals: torch.Tensor | StreamedSignals = (
+            replace(self.signals, rows=self.signals.rows.only(rows))
+            if isinstance(self.signals, StreamedSignals)
+            else self._held(rows)
+        )
+        return replace(self, signals=signals, stimulus=self.stimulus[self._index(rows)])
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The given rows, in memory."""
-        return Batch(*self._labelled(self._held(rows), rows))
+        stimulus = self.stimulus[self._index(rows)]
+        return Batch(self._held(rows), self.components[stimulus], stimulus, self.distinct)
 
     def _held(self, rows: np.ndarray) -> torch.Tensor:
         return self.signals[self._index(rows)] if isinstance(self.signals, torch.Tensor) else self.signals.take(rows)
-
-    def _labelled(self, signals: S, rows: np.ndarray) -> tuple[S, torch.Tensor, torch.Tensor, bool]:
-        index = self._index(rows)
-        return signals, self.components[index], self.stimulus[index], self.distinct
 
     def _index(self, rows: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(rows, device=self.components.device)

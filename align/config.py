@@ -60,6 +60,7 @@ class BackboneConfig:
     name: str = "mini"
     weights: str | None = None
     image_size: int | None = None  # px; None = the model's own
+    revision: str | None = None  # commit on the hub; None = the known one (`recon targets --costs`), else the newest
 
 
 @dataclass
@@ -77,20 +78,30 @@ class TargetConfig:
 
 @dataclass
 class EncoderConfig:
-    """The brain side: ``ridge``, ``mlp`` or ``tsconv``."""
+    """The brain side, an entry of `align.encoders.ENCODERS`. Sample counts are those published at 250 Hz."""
 
     name: str = "mlp"
     width: int = 512  # E, also the embedding width
     dropout: float = 0.3
-    blocks: int = 1  # residual blocks of the mlp
+    blocks: int = 1  # mlp, residual_mlp: residual blocks
+    block_dropout: float = 0.15  # residual_mlp: inside the blocks
     components: int | None = None  # mlp, ridge: signals' principal components they read; None = all that rows span
-    filters: int = 40  # tsconv, in the order of the data flow; the sample counts are those of NICE at 250 Hz
-    kernel: int = 25  # tsconv, samples
-    pool: int = 51  # tsconv, samples
-    stride: int = 5  # tsconv, samples
-    alphas: list[float] = field(  # ridge penalties tried
+    filters: int = 40  # tsconv and atm, in the order of the data flow
+    kernel: int = 25  # tsconv and atm, samples
+    pool: int = 51  # tsconv and atm, samples
+    stride: int = 5  # tsconv and atm, samples
+    layers: int = 1  # atm: transformer layers over channel tokens, and their sizes
+    heads: int = 4  # atm
+    feedforward: int = 256  # atm
+    attention_dropout: float = 0.25  # atm
+    alphas: list[float] = field(  # ridge, banded_ridge: penalties tried
         default_factory=lambda: [10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6]
     )
+    bands: list[str] = field(default_factory=list)  # banded_ridge: sizes in signal order, or channel; empty = one band
+    band_draws: int = 20  # banded_ridge: random weightings of the bands tried beside the equal one
+    options: list[str] = field(default_factory=list)  # braindecode's models: [name=value], as its class calls them
+    pretrained: str | None = None  # labram, cbramod, reve: file, folder or hub name[@revision]; None = untrained
+    frozen: bool = False  # labram, cbramod, reve: train the last layer only
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import torch
 from align.batches import Pairs, StreamedSignals
 from align.config import Config
 from align.data.splits import grouped_folds
-from align.encoders.ridge import FOLDS, fit_ridge
+from align.encoders import CLOSED_FORM, LINEAR_FIRST
+from align.encoders.banded_ridge import band_sizes, fit_banded_ridge
+from align.encoders.ridge import FOLDS, RidgeFit, fit_ridge
+from align.encoders.shapes import SignalFacts
 from align.encoding import fit_encoding
 from align.errors import UserError
 from align.model import Aligner, Network
@@ -34,9 +38,11 @@ def fit(
     *,
     groups: np.ndarray | None = None,
     widths: Sequence[int] | None = None,
+    facts: SignalFacts | None = None,
     state_dir: str | Path | None = None,
     progress: bool = False,
     metrics: Callable[[dict[str, Any]], None] | None = None,
+    after_epoch: Callable[[Aligner, int], None] | None = None,
     device: str | torch.device = "cpu",
 ) -> Aligner:
     """Train ``config.encoder`` on signals x (n, C, T) or (n, V) and the tokens of the pictures they were recorded for.
@@ -45,9 +51,10 @@ def fit(
     read batch by batch. tokens: (K, N, D); row ``stimulus_index[i]`` belongs to ``x[i]``, and only the rows named there
     are read: all statistics come from training rows. ``groups`` (n,) keeps rows together in the inner folds that choose
     the ridge penalty and measure the spread of predictions; default = the stimulus. ``widths``: the parts of D that
-    come from one layer each (default: one layer). ``metrics`` takes one record per epoch. Training the same rows with
-    the same configuration ends with the same weights, also when it was killed and called again with the same
-    ``state_dir``.
+    come from one layer each (default: one layer). ``facts``: rate and channel names, for pretrained encoders.
+    ``metrics`` takes one record per epoch, ``after_epoch`` the aligner as it is and the number of epochs (encoders
+    that are trained). Training the same rows with the same configuration ends with the same
+    weights, also when it was killed and called again with the same ``state_dir``.
 
     Raises
     ------
@@ -62,27 +69,28 @@ def fit(
     if config.encoder.name == "encoding":
         return fit_encoding(config, rows, pictures, inverse, groups, tuple(widths or tokens.shape[1:]), device)
     targets = TargetSpace.fit(pictures, config.target.components, config.target.whiten, device, config.target.root)
-    project = config.encoder.name in ("mlp", "ridge")
+    project = config.encoder.name in LINEAR_FIRST
     signals = SignalSpace.fit(rows, config.encoder.components, project, device)
     encoded = signals.encode_all(rows)
     pairs = Pairs(
         StreamedSignals(rows, signals) if encoded is None else encoded,
-        targets.encode_all(pictures)[inverse],
+        targets.encode_all(pictures),
         torch.as_tensor(inverse, device=device),
         distinct=len(stimulus) == len(rows),
     )
     torch.manual_seed(derive(config.seed, "init"))
-    aligner = Aligner(config, signals, targets).to(device)
+    aligner = Aligner(config, signals, targets, facts).to(device)
     state = StateFolder(config, pairs, state_dir, metrics)
-    if config.encoder.name == "ridge":
+    if config.encoder.name in CLOSED_FORM:
         _fit_ridge(aligner, pairs, groups, state)
         return aligner.eval()
     if config.loss.regression > 0 and config.target.spread > 0:
         fit_rows, held_out_rows = grouped_folds(groups, SPREAD_FOLDS, config.seed)[0]
-        scout = Network(config, signals.out_shape, targets.components).to(device)
+        scout = Network(config, signals.out_shape, targets.components, facts).to(device)
         optimise(scout, config, pairs.only(fit_rows), targets.gain, "spread", state, progress)
         targets.restore_spread(_predicted(scout, pairs, held_out_rows), config.target.spread)
-    optimise(aligner.network, config, pairs, targets.gain, "train", state, progress)
+    told = None if after_epoch is None else partial(after_epoch, aligner)
+    optimise(aligner.network, config, pairs, targets.gain, "train", state, progress, told)
     return aligner.eval()
 
 
@@ -128,11 +136,18 @@ def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray) ->
 def _fit_ridge(aligner: Aligner, pairs: Pairs, groups: np.ndarray, state: StateFolder) -> None:
     folds = grouped_folds(groups, FOLDS, aligner.config.seed)
     if isinstance(pairs.signals, StreamedSignals):
+        size = f"{pairs.signals.rows.nbytes / 1e9:.1f} GB"
         raise UserError(
-            f"encoder 'ridge' holds all signals in memory, and these are {pairs.signals.rows.nbytes / 1e9:.1f} GB; "
+            f"encoder {aligner.config.encoder.name!r} holds all signals in memory, and these are {size}; "
             "set encoder.components=1000, or take encoder.name=mlp"
         )
-    result = fit_ridge(pairs.signals.flatten(1), pairs.components, aligner.config.encoder.alphas, folds)
+    x, y, encoder = pairs.signals.flatten(1), pairs.components[pairs.stimulus], aligner.config.encoder
+    if encoder.name == "banded_ridge":
+        bands = band_sizes(encoder.bands, aligner.signals.out_shape)
+        seed = derive(aligner.config.seed, "bands")
+        result: RidgeFit = fit_banded_ridge(x, pairs.components, bands, encoder.alphas, folds, encoder.band_draws, seed)
+    else:
+        result = fit_ridge(x, y, encoder.alphas, folds)
     linear = aligner.network.encoder[1]  # type: ignore[index]
     with torch.no_grad():
         linear.weight.copy_(result.weight)

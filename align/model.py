@@ -12,6 +12,7 @@ from torch import nn
 
 from align.config import Config
 from align.encoders import CLOSED_FORM, build_encoder
+from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.spaces import SignalSpace, TargetSpace
 
@@ -22,7 +23,14 @@ class Network(nn.Module):
     Encoders in closed form predict the components themselves: their heads are identities.
     """
 
-    def __init__(self, config: Config, in_shape: tuple[int, ...], components: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        in_shape: tuple[int, ...],
+        components: int,
+        facts: SignalFacts | None = None,
+        load: bool = True,
+    ) -> None:
         super().__init__()
         encoder = config.encoder
         if encoder.name in CLOSED_FORM:
@@ -30,7 +38,7 @@ class Network(nn.Module):
             self.image_head: nn.Module = nn.Identity()
             self.token_head: nn.Module = nn.Identity()
         else:
-            self.encoder = build_encoder(in_shape, encoder)
+            self.encoder = build_encoder(in_shape, encoder, facts, load)
             self.image_head = nn.Sequential(
                 nn.Dropout(config.train.image_dropout), nn.Linear(components, encoder.width)
             )
@@ -42,12 +50,20 @@ class Network(nn.Module):
 class Aligner(nn.Module):
     """Signals (n, C, T) or (n, V) -> embeds (n, E) and tokens (n, N, D); pictures' tokens -> candidates (K, E)."""
 
-    def __init__(self, config: Config, signals: SignalSpace, targets: TargetSpace) -> None:
+    def __init__(
+        self,
+        config: Config,
+        signals: SignalSpace,
+        targets: TargetSpace,
+        facts: SignalFacts | None = None,
+        load: bool = True,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.facts = facts or SignalFacts()
         self.signals = signals
         self.targets = targets
-        self.network = Network(config, signals.out_shape, targets.components)
+        self.network = Network(config, signals.out_shape, targets.components, self.facts, load)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -126,6 +142,8 @@ class Aligner(nn.Module):
             "signal_components": None if basis is None else len(basis),
             "token_shape": list(self.targets.token_shape),
             "components": self.targets.components,
+            "sfreq": self.facts.sfreq,
+            "ch_names": list(self.facts.channels),
         }
 
     @classmethod

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from align.batches import Ahead, Batch, Pairs
+from align.batches import Ahead, Pairs
 from align.config import Config, to_dict
 from align.errors import UserError
 from align.files import read_json, write_json
-from align.losses import info_nce, token_regression, weighted_sum
+from align.losses import weighted_sum
 from align.model import Network
+from align.objective import loss_parts
 from align.schedule import batch_rows, learning_rate, steps_per_epoch
 from align.seeding import derive, seed_step
 from align.state import load_finished_step, load_state, save_state
@@ -101,11 +102,19 @@ class _Sums(nn.Module):
 
 
 def optimise(
-    network: Network, config: Config, pairs: Pairs, gain: torch.Tensor, stage: str, state: StateFolder, progress: bool
+    network: Network,
+    config: Config,
+    pairs: Pairs,
+    gain: torch.Tensor,
+    stage: str,
+    state: StateFolder,
+    progress: bool,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Train ``network`` in place, from the stage's checkpoint where there is one.
 
     ``gain``: (k,) whitening of the image side. Ends with the averaged weights where ``train.ema`` is set.
+    ``after_epoch`` is called with the number of finished epochs, the network in evaluation mode.
     """
     train, n_rows = config.train, len(pairs)
     per_epoch = steps_per_epoch(n_rows, train.batch_size)
@@ -142,6 +151,10 @@ def optimise(
             if not np.isfinite(list(means.values())).all():
                 raise UserError(f"the loss is not finite in epoch {done // per_epoch} ({stage}); lower train.lr")
             state.record({"stage": stage, "step": done, "epoch": done // per_epoch, **means})
+            if after_epoch is not None:
+                network.eval()
+                after_epoch(done // per_epoch)
+                network.train()
         if done % train.checkpoint_every == 0 or done == total:
             state.save(stage, modules, optimizer, done)
         bar.update()
@@ -151,35 +164,6 @@ def optimise(
     if average is not None:
         network.load_state_dict(average.module.state_dict())
     network.eval()
-
-
-def loss_parts(network: Network, config: Config, batch: Batch, gain: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The parts of the loss with a weight above 0, by name; augments the batch with noise and mixup."""
-    signals, components = batch.signals, batch.components
-    same = None if batch.distinct else batch.stimulus[:, None] == batch.stimulus
-    if config.train.mixup > 0:
-        share = float(np.random.beta(config.train.mixup, config.train.mixup))
-        other = torch.randperm(len(signals), device=signals.device)
-        signals = share * signals + (1 - share) * signals[other]
-        components = share * components + (1 - share) * components[other]
-        same = None if same is None else same & same[other][:, other]
-    if config.train.noise > 0:
-        signals = signals + config.train.noise * torch.randn_like(signals)
-    hidden = network.encoder(signals)
-    parts = {}
-    if config.loss.contrastive > 0:
-        parts["contrastive"] = info_nce(
-            hidden,
-            network.image_head(components * gain),
-            network.logit_scale,
-            normalize_brain=config.loss.normalize_brain,
-            normalize_image=config.loss.normalize_image,
-            label_smoothing=config.loss.label_smoothing,
-            same=same,
-        )
-    if config.loss.regression > 0:
-        parts["regression"] = token_regression(network.token_head(hidden), components)
-    return parts
 
 
 def _optimizer(network: Network, config: Config) -> torch.optim.Optimizer:

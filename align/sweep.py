@@ -205,7 +205,9 @@ def _similarity(recipe: Config, subject: Subject, rows: np.ndarray, held_out: Tr
     groups = np.asarray(subject.stimuli.groups)[stimulus]
     signals = Rows.of(subject.train.x).only(rows)
     tokens = Rows.of(targets.tokens).only(pictures)
-    aligner = fit(recipe, signals, tokens, index, groups=groups, widths=targets.widths, device=device())
+    aligner = fit(
+        recipe, signals, tokens, index, groups=groups, widths=targets.widths, facts=subject.facts, device=device()
+    )
     embeds = aligner.predict(held_out.x)["embeds"]
     return retrieval.scores(embeds, aligner.embed_images(np.asarray(targets.tokens[held_out.stimulus])))
 

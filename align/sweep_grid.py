@@ -15,6 +15,7 @@ from align.data.signals import Stimuli, Trials, fingerprint
 from align.data.splits import grouped_folds
 from align.data.studies.base import Study
 from align.encoders import CLOSED_FORM, ENCODERS
+from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.sweep_report import Variant
 from align.tracking import logger
@@ -39,6 +40,7 @@ class Subject:
     averaged: Trials
     folds: list[tuple[np.ndarray, np.ndarray]]
     digest: str
+    facts: SignalFacts
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def training_side(study: Study, config: Config, name: str) -> Subject:
     pairs = grouped_folds(groups, config.sweep.folds, config.seed)
     folds = [(averaged.stimulus[fitted], averaged.stimulus[held_out]) for fitted, held_out in pairs]
     digest = digest_rows(train, groups)
-    return Subject(name, recording.stimuli, train, averaged, folds, digest)
+    facts = SignalFacts(recording.sfreq, recording.ch_names)
+    return Subject(name, recording.stimuli, train, averaged, folds, digest, facts)
 
 
 def build_grid(

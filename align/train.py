@@ -90,6 +90,7 @@ def _train_job(
 ) -> Trained:
     from align.checkpoint import METRICS, save_run, tensors_hash
     from align.data.splits import joint_manifest, refuse_overlap
+    from align.encoders.shapes import SignalFacts
     from align.fit import fit
     from align.tracking import JsonLines
     from align.training_set import join, training_rows
@@ -114,6 +115,7 @@ def _train_job(
         data.stimulus,
         groups=data.groups,
         widths=targets[job.tested_on[0]].widths,
+        facts=SignalFacts(trained[0].sfreq, trained[0].ch_names),
         state_dir=folder / "state",
         progress=progress,
         metrics=JsonLines(folder / METRICS),

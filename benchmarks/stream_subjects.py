@@ -79,7 +79,7 @@ def measure(folder: Path, encoder: str, steps: int) -> dict[str, Any]:
     space = SignalSpace.fit(rows)
     statistics_seconds = time.monotonic() - started
     stimulus = torch.from_numpy(np.tile(picture, len(files)))
-    pairs = Pairs(StreamedSignals(rows, space), components[stimulus], stimulus)
+    pairs = Pairs(StreamedSignals(rows, space), components, stimulus)
     if steps:
         pairs = pairs.only(np.random.default_rng(0).permutation(len(rows))[: steps * BATCH])
     cost = {"reader_cpu_s": 0.0, "waited_s": 0.0}
@@ -101,7 +101,7 @@ def measure(folder: Path, encoder: str, steps: int) -> dict[str, Any]:
     plain, seconds, cpu = loop.Ahead, {}, {}
     few = min(WARM, steps_per_epoch(len(pairs), BATCH))
     held = pairs.batch(np.random.default_rng(1).permutation(len(pairs))[: few * BATCH])
-    in_memory = Pairs(held.signals, held.components, held.stimulus)
+    in_memory = Pairs(held.signals, components, held.stimulus)
     for name, data in (("warm-up", in_memory), ("before", in_memory), ("streamed", pairs), ("after", in_memory)):
         network = Network(config, space.out_shape, targets.components)
         started, used = time.monotonic(), time.process_time()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from align.errors import UserError
-from recon.commands import audit, data, evaluate_images, score, table
+from recon.commands import audit, data, evaluate_images, score, table, targets
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 _PAIR = re.compile(r"[A-Za-z_][\w.]*=")
-_WITHOUT_VALUE = ("--json", "--debug")
+_WITHOUT_VALUE = ("--json", "--debug", "--costs")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,8 +92,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     data.add_arguments(add("data", data.run, "check, convert, import or download recordings"))
 
+    text = "extract and cache the backbone tokens of a study's pictures; or say what backbones cost"
+    targets.add_arguments(add("targets", targets.run, text, "laid over the configuration file"))
+
     for name, function, text in (
-        ("targets", _targets, "extract and cache the backbone tokens of a study's pictures"),
         ("sweep", _sweep, "compare layers by cross-validation on training rows; table, plot, best.yaml"),
         ("pretrain", _pretrain, "build the embedded miniature Stable Diffusion"),
     ):
@@ -223,12 +225,6 @@ def _demo(args: argparse.Namespace) -> dict[str, Any]:
     from recon.demo import demo
 
     return demo(args.out, seed=args.seed)
-
-
-def _targets(args: argparse.Namespace) -> dict[str, Any]:
-    from align.vision.targets import run
-
-    return run(_config(args))
 
 
 def _sweep(args: argparse.Namespace) -> dict[str, Any]:

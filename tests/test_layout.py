@@ -48,7 +48,11 @@ REFERENCE_TESTS = {
         "things_meg": "align/test_things_meg.py::test_epochs_become_trials_of_the_pictures_their_events_name",
         "nsd": "align/test_nsd.py::test_every_row_belongs_to_its_picture",
     },
-    "align.encoders:ENCODERS": {"ridge": ENCODER, "mlp": ENCODER, "tsconv": ENCODER},
+    "align.encoders:ENCODERS": {
+        "encoding": "align/test_encoding.py::test_left_out_predictions_are_those_of_refits",
+        **dict.fromkeys(("ridge", "banded_ridge", "linear", "mlp", "residual_mlp", "tsconv", "atm"), ENCODER),
+        **dict.fromkeys(("eegnet", "shallownet", "conformer", "labram", "cbramod", "reve"), ENCODER),
+    },
     "align.vision.backbones:BACKBONES": {
         "mini": TAPS,
         "torchvision": TAPS,

@@ -1,4 +1,8 @@
-"""The encoder of Shallow Alignment (Du et al. 2026, arXiv 2601.21948, section 3), for signals of any shape."""
+"""The encoder of Shallow Alignment (Du et al. 2026, arXiv 2601.21948, section 3), for signals of any shape.
+
+With one residual block and dropout 0.3 (the defaults) this is their EEGProject, which is also that of UBP (Wu et al.,
+CVPR 2025) and NeuroBridge: it needs no name of its own here.
+"""
 
 from __future__ import annotations
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from align.config import EncoderConfig
-
 FOLDS = 5  # of the grouped cross-validation that chooses the penalty
-
-
-def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
-    """One linear map (B, *in_shape) -> (B, E); E is the number of target components."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(in_shape), config.width))
 
 
 @dataclass(frozen=True)

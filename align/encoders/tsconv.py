@@ -7,6 +7,7 @@ from torch import nn
 
 from align.config import EncoderConfig
 from align.encoders.mlp import ResidualBlock
+from align.encoders.shapes import channels_and_times
 from align.errors import UserError
 
 
@@ -40,13 +41,18 @@ class TSConv(nn.Module):
 
 
 def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
-    """A `TSConv`; raises `UserError` for signals without a time axis or with too short a one."""
-    if len(in_shape) != 2:
-        raise UserError(f"encoder 'tsconv' needs trials of shape (C, T), got {in_shape}; take encoder.name=mlp")
+    """A `TSConv`; raises `UserError` for signals without a time axis or with too short a one.
+
+    As published for 63 channels and 250 samples (1440 numbers before the projection): ``width=768 dropout=0.5``.
+    """
+    return TSConv(*check_window("tsconv", in_shape, config), config)
+
+
+def check_window(name: str, in_shape: tuple[int, ...], config: EncoderConfig) -> tuple[int, int]:
+    """(C, T), long enough for one pooled sample and with sizes that can be."""
+    for key in ("filters", "kernel", "pool", "stride"):
+        if getattr(config, key) < 1:
+            raise UserError(f"encoder.{key}={getattr(config, key)} should be 1 or more")
     least = config.kernel + config.pool - 1
-    if in_shape[1] < least:
-        raise UserError(
-            f"encoder 'tsconv' needs at least {least} samples (kernel {config.kernel} + pool {config.pool} - 1), "
-            f"the trials have {in_shape[1]}; lower encoder.kernel and encoder.pool"
-        )
-    return TSConv(*in_shape, config)
+    way_out = f"lower encoder.kernel and encoder.pool (now {config.kernel} + {config.pool} - 1)"
+    return channels_and_times(name, in_shape, least, way_out)

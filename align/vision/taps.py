@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,10 @@ class Backbone(nn.Module):
     layers
         Names in depth order. Transformers: "0" = embedding output, "k" = output of block k, up to the number of
         blocks. Convnets: module names such as "features.9", the classifier's pooled output last.
+    prefix, has_cls
+        How many of the tokens come before the patches (CLS first, then registers), and whether token 0 is a CLS.
+    shapes
+        What every layer gives for one picture, as seen when the model was loaded: (1, N, D), a map or (1, D).
     weights_hash
         SHA-256 of the loaded parameters and buffers in float32.
     preprocessing
@@ -58,6 +63,7 @@ class Backbone(nn.Module):
         memory_format: torch.memory_format = torch.contiguous_format,
         forward_kwargs: dict[str, Any] | None = None,
         unhashed: Collection[str] = (),
+        shapes: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -67,6 +73,7 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.prefix, self.has_cls, self.nhwc, self.memory_format = prefix, has_cls, nhwc, memory_format
         self.forward_kwargs = forward_kwargs or {}
+        self.shapes = shapes or {}
         self.weights_hash = hash_weights(model, without=unhashed)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -159,18 +166,22 @@ def trace(
     def keep(name: str, value: Any) -> None:
         shapes.setdefault(name, []).append(tuple(value.shape) if isinstance(value, torch.Tensor) else ())
 
-    model.eval()
-    _run_with_taps(model, taps, keep, torch.zeros(1, 3, size, size), forward_kwargs or {})
+    model.eval().requires_grad_(False)
+    device = next(model.parameters()).device
+    _run_with_taps(model, taps, keep, torch.zeros(1, 3, size, size, device=device), forward_kwargs or {})
     return shapes
 
 
 def resolve_layer(backbone: Backbone, layer: str) -> str:
-    """The name of a layer: itself, or for a relative depth such as "0.5" the layer at that fraction of the list.
+    """The name of a layer given by name, by index in the list (from the end: "-1" is the last) or by relative depth.
 
-    "0.5" of 13 layers is layer index 6. Raises `UserError` with the nearest name for an unknown layer.
+    A relative depth such as "0.5" is the layer at that fraction of the list: "0.5" of 13 layers is layer index 6.
+    For transformers, name and index are the same. Raises `UserError` with the nearest name for an unknown layer.
     """
     if layer in backbone.layers:
         return layer
+    if re.fullmatch(r"-?[0-9]+", layer) and -len(backbone.layers) <= int(layer) < len(backbone.layers):
+        return backbone.layers[int(layer)]
     try:
         depth = float(layer)
     except ValueError:
@@ -183,10 +194,14 @@ def resolve_layer(backbone: Backbone, layer: str) -> str:
 
 
 def hash_weights(model: nn.Module, without: Collection[str] = ()) -> str:
-    """SHA-256 over name, shape and float32 bytes of every parameter and buffer, sorted by name."""
+    """SHA-256 over name, shape and float32 bytes of every parameter and buffer, sorted by name.
+
+    Tensors on the meta device have no values; they count by name and shape.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if name not in without:
             digest.update(f"{name} {tuple(value.shape)} ".encode())
-            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+            if not value.is_meta:
+                digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()

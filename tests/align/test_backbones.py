@@ -14,7 +14,7 @@ from torch import nn
 
 from align.config import BackboneConfig
 from align.errors import UserError
-from align.vision import families, mini_weights
+from align.vision import mini_weights, wrap
 from align.vision.backbones import BACKBONES, load_backbone, resolve_layer
 from align.vision.taps import Backbone, Tap, hash_weights
 from tests.conftest import shared_path
@@ -214,7 +214,7 @@ def test_timm_convnet_and_channels_last_model() -> None:
     from timm.models.swin_transformer import SwinTransformer
 
     config = BackboneConfig("timm/toy")
-    own = families._preprocessing(64, [0.5] * 3, [0.5] * 3, "bilinear")
+    own = wrap.preprocessing(64, [0.5] * 3, [0.5] * 3, "bilinear")
     swin = SwinTransformer(img_size=64, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4).eval()
     for model, names in (
         (
@@ -224,7 +224,7 @@ def test_timm_convnet_and_channels_last_model() -> None:
         (swin, ["layers.0", "layers.1"]),
     ):
         reference = copy.deepcopy(model)
-        backbone = families._timm_parts(config, model, model, "", own)
+        backbone = wrap.timm_parts(config, model, model, "", own)
         with torch.no_grad():
             maps = reference.forward_intermediates(
                 backbone.preprocess(IMAGES), norm=False, output_fmt="NCHW", intermediates_only=True
@@ -239,8 +239,8 @@ def test_torchvision_vision_transformer_by_block() -> None:
 
     torch.manual_seed(0)
     model = VisionTransformer(image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32).eval()
-    own = families._preprocessing(32, [0.5] * 3, [0.5] * 3, "bilinear")
-    backbone = families._transformer(BackboneConfig("torchvision/toy"), model, "encoder.layers", 8, own)
+    own = wrap.preprocessing(32, [0.5] * 3, [0.5] * 3, "bilinear")
+    backbone = wrap.transformer(BackboneConfig("torchvision/toy"), model, "encoder.layers", 8, own)
     found = backbone.tokens(IMAGES, ["0", "2"])
     with torch.no_grad():
         patches = model._process_input(backbone.preprocess(IMAGES))
@@ -249,7 +249,7 @@ def test_torchvision_vision_transformer_by_block() -> None:
         torch.testing.assert_close(found["2"], model.encoder.layers(start))
     assert backbone.has_cls and backbone.prefix == 1
     with pytest.raises(UserError, match="image_size=64"):
-        families._transformer(BackboneConfig("torchvision/toy"), model, "encoder.layers", 8, own | {"size": 64})
+        wrap.transformer(BackboneConfig("torchvision/toy"), model, "encoder.layers", 8, own | {"size": 64})
 
 
 def test_preprocessing_is_the_models_own(tmp_path: Path) -> None:
@@ -311,11 +311,14 @@ def test_layers_by_name_and_by_depth(tmp_path: Path) -> None:
     assert resolve_layer(backbone, "features.9") == "features.9"
     assert resolve_layer(backbone, "0.5") == backbone.layers[7]  # 13 steps between 14 layers, half rounded up
     assert resolve_layer(backbone, "0.99") == "classifier"
+    assert [resolve_layer(backbone, index) for index in ("0", "13", "-1", "-14")] == [
+        *("features.0", "classifier", "classifier", "features.0")
+    ]
     assert list(backbone.tokens(IMAGES, ["0.5"])) == ["0.5"]
     for unknown, near in (("feature.9", "features.9"), ("classifer", "classifier")):
         with pytest.raises(UserError, match=f"did you mean '{near}'"):
             resolve_layer(backbone, unknown)
-    for unknown in ("14", "1.0", "-0.5", "nan"):
+    for unknown in ("14", "-15", "1.0", "-0.5", "nan", "--1"):
         with pytest.raises(UserError, match=r"has no layer"):
             resolve_layer(backbone, unknown)
 

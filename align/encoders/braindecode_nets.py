@@ -1,0 +1,80 @@
+"""Networks of braindecode as encoders: the library's own class, its classification head giving E outputs.
+
+EEGNet (Lawhern et al. 2018), ShallowFBCSPNet (Schirrmeister et al. 2017) and EEGConformer (Song et al. 2022) with the
+library's sizes, made for 250 Hz; ``encoder.options=[pool_time_length=30]`` sets any other argument of the class.
+Published dropouts: 0.25, 0.5, 0.5. The head of EEGConformer ends in 32 units, so its embeds have that rank at most.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from align.config import EncoderConfig
+from align.encoders.libraries import braindecode_models
+from align.encoders.shapes import channels_and_times
+from align.errors import UserError
+
+NETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "eegnet": ("EEGNet", {"final_layer_with_constraint": True}),  # the dense layer of the paper, norm at most 0.25
+    "shallownet": ("ShallowFBCSPNet", {}),
+    "conformer": ("EEGConformer", {}),
+}
+
+_OURS = ("n_outputs", "n_chans", "n_times", "chs_info", "input_window_seconds", "sfreq", "drop_prob")
+
+
+def builder(name: str) -> Callable[[tuple[int, ...], EncoderConfig], nn.Module]:
+    """The ``build`` of one of `NETS`: (B, C, T) -> (B, E), ``encoder.dropout`` being the class's ``drop_prob``.
+
+    It raises `UserError` for signals without a time axis, windows shorter than the network's kernels, unknown
+    options, and when braindecode is not installed.
+    """
+    class_name, fixed = NETS[name]
+
+    def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
+        n_chans, n_times = channels_and_times(name, in_shape)
+        return make(class_name, config, {"n_chans": n_chans, "n_times": n_times, "drop_prob": config.dropout, **fixed})
+
+    return build
+
+
+def make(class_name: str, config: EncoderConfig, arguments: dict[str, Any]) -> nn.Module:
+    """An instance of a class of ``braindecode.models`` with ``config.width`` outputs, arguments and options."""
+    cls = getattr(braindecode_models(), class_name, None)
+    if cls is None:
+        raise UserError(f"the installed braindecode has no {class_name}; pip install --upgrade '.[encoders]'")
+    options = read_options(config.options, cls)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it was tried on 64 channels at most, and the like
+            return cls(n_outputs=config.width, **{**arguments, **options})
+    except Exception as error:  # asserts, look-ups, torch's own: as many kinds as wrong sizes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        shape = f"{arguments['n_chans']} channels and {arguments['n_times']} samples"
+        raise UserError(
+            f"encoder {config.name!r} does not fit {shape} ({reason[:100]}); change the window or encoder.options"
+        ) from error
+
+
+def read_options(options: list[str], cls: type) -> dict[str, Any]:
+    """``name=value`` pairs as arguments of ``cls``: numbers, true, false and text; raises `UserError` otherwise."""
+    known = [name for name in inspect.signature(cls).parameters if name not in ("kwargs", *_OURS)]
+    found: dict[str, Any] = {}
+    for option in options:
+        name, _, text = option.partition("=")
+        if name.strip() not in known or not text.strip():
+            raise UserError(f"encoder.options: {option!r} is not name=value with a name of {', '.join(known)}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text.strip()
+        if not isinstance(value, (bool, int, float, str)):
+            raise UserError(f"encoder.options: {option!r} is neither a number, true, false nor text")
+        found[name.strip()] = value
+    return found
