@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from align.augment import repetitions
 from align.rows import Rows
 from align.spaces import SignalSpace
 
@@ -34,13 +36,14 @@ class StreamedSignals:
 class Batch:
     """Signals (B, ...) as the encoder reads them, components (B, k), stimulus (B,), all on one device.
 
-    ``distinct``: no picture comes twice.
+    ``distinct``: no picture comes twice. ``subject`` (B,): whose signals; None = all of one subject.
     """
 
     signals: torch.Tensor
     components: torch.Tensor
     stimulus: torch.Tensor
     distinct: bool = False
+    subject: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,14 @@ class Pairs:
     """What the loop is given: signals of n rows, maybe still in their files, and the pictures that were seen.
 
     ``components`` (K, k) of the distinct pictures; ``stimulus`` (n,) = picture of a row. ``distinct``: no picture comes
-    twice.
+    twice. ``subject`` (n,) = subject of a row, None = one subject.
     """
 
     signals: torch.Tensor | StreamedSignals
     components: torch.Tensor
     stimulus: torch.Tensor
     distinct: bool = False
+    subject: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -66,12 +70,28 @@ class Pairs:
             if isinstance(self.signals, StreamedSignals)
             else self._held(rows)
         )
-        return replace(self, signals=signals, stimulus=self.stimulus[self._index(rows)])
+        return replace(self, signals=signals, stimulus=self.stimulus[self._index(rows)], subject=self._whose(rows))
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """The given rows, in memory."""
+    def batch(self, rows: np.ndarray, average_up_to: int = 1, seed: int = 0) -> Batch:
+        """The given rows, in memory; above 1, each averaged with up to ``average_up_to`` - 1 of its repetitions."""
         stimulus = self.stimulus[self._index(rows)]
-        return Batch(self._held(rows), self.components[stimulus], stimulus, self.distinct)
+        signals = self._held(rows) if average_up_to == 1 else self._averaged(rows, average_up_to, seed)
+        return Batch(signals, self.components[stimulus], stimulus, self.distinct, self._whose(rows))
+
+    def _averaged(self, rows: np.ndarray, average_up_to: int, seed: int) -> torch.Tensor:
+        drawn = repetitions(self._units, rows, average_up_to, seed)
+        needed = self._held(np.concatenate(drawn))
+        return torch.stack([part.mean(0) for part in needed.split([len(part) for part in drawn])])
+
+    @cached_property
+    def _units(self) -> np.ndarray:
+        """(n,): equal for trials of one picture and one subject."""
+        subject = torch.zeros_like(self.stimulus) if self.subject is None else self.subject
+        units: np.ndarray = (subject * len(self.components) + self.stimulus).cpu().numpy()
+        return units
+
+    def _whose(self, rows: np.ndarray) -> torch.Tensor | None:
+        return None if self.subject is None else self.subject[self._index(rows)]
 
     def _held(self, rows: np.ndarray) -> torch.Tensor:
         return self.signals[self._index(rows)] if isinstance(self.signals, torch.Tensor) else self.signals.take(rows)

@@ -30,6 +30,9 @@ class StudyConfig:
     root: str | None = None
     variant: str | None = None  # which of the layouts in circulation; None = recognised from the files
     images: str | None = None  # folder of the pictures where it is not inside root
+    roi: list[str] = field(default_factory=list)  # regions the study declares, joined; empty = all it holds
+    channels: str | None = None  # names with commas, or an expression to search in names ('^(O|P)'); None = all
+    window: str | None = None  # FROM:TO in s after onset, such as 0.05:0.35; None = all that is recorded
 
 
 @dataclass
@@ -72,6 +75,9 @@ class TargetConfig:
     components: int = 400  # of the flattened standardised tokens, fitted on training pictures; same for every layer
     root: bool = False  # root of every token value, its sign kept, before standardising
     whiten: float = 0.0  # exponent for the image side: 0 = components keep their variance, 1 = all equal
+    views: list[str] = field(default_factory=list)  # of every picture, their tokens averaged: [original,blur:15,...]
+    candidate_views: bool = True  # the same views for the candidates of retrieval; false = the pictures as they are
+    router: bool = False  # joined layers: components for each layer, a learned weight for each on the image side
     spread: float = 1.0  # 1 = predicted tokens get the training spread back (costs one more fit), 0 = left alone
     chosen_on: str = "set by hand"  # how the layer was chosen; `recon sweep` writes it into best.yaml
 
@@ -106,10 +112,20 @@ class EncoderConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of the named parts of the loss; normalisation of the two sides of the contrastive part."""
+    """Weights of the named parts of the loss; the kinds of the parts; normalisation of the contrastive sides.
+
+    Only the ratio of the weights matters: the mix of Benchetrit et al. (arXiv 2310.19812) with share l is
+    ``contrastive`` l and ``regression`` 1 - l. Sources of the kinds are in `align.losses`.
+    """
 
     contrastive: float = 1.0
     regression: float = 1.0
+    mmd: float = 0.0  # distance between the sets of brain and image embeds, beside the contrastive part
+    mmd_end: float | None = None  # its weight at the last step, reached linearly (SAMGA: .9 to .5); None = constant
+    kind: str = "infonce"  # infonce | siglip (pairs by themselves, learned bias) | softclip (answers by likeness)
+    siglip_bias: float = -10.0  # siglip: start of the bias (published with temperature 0.1 and both sides normalised)
+    soft_temperature: float = 0.1  # softclip: of the cosine between pictures; lower = only the own picture counts
+    regression_kind: str = "mse"  # mse | cosine (length left free)
     normalize_image: bool = True
     normalize_brain: bool = False
     temperature: float = 1.0  # start of logit_scale; with both sides normalised take CLIP's 0.07
@@ -119,7 +135,12 @@ class LossConfig:
 
 @dataclass
 class TrainConfig:
-    """The optimiser. ``noise`` and ``image_dropout`` are training-only augmentations."""
+    """The optimiser, and augmentations that are at work in training only (`align.augment`).
+
+    ``mixup`` mixes pictures along with signals: a mixed pair is one more pair, its answer the mixed picture, with one
+    share for a whole batch. ``mixco`` mixes signals of one subject alone, each with its own share; the pictures stay
+    whole, and both are answers by their shares.
+    """
 
     epochs: int = 50
     batch_size: int = 256
@@ -130,7 +151,13 @@ class TrainConfig:
     noise: float = 0.3  # standard deviation added to standardised signals
     image_dropout: float = 0.5  # on the principal components of the image side
     mixup: float = 0.0  # a of Beta(a, a): pairs are mixed with other pairs, signals and components alike; 0 = off
+    mixco: float = 0.0  # a of Beta(a, a): signals alone are mixed, both pictures are answers (MindEye: .15); 0 = off
+    mixco_share: float = 0.5  # of the rows that are mixed
+    smooth: float = 0.0  # probability that a trial is smoothed along time (SAMGA: .3)
+    smooth_kernel: int = 5  # samples, odd
+    channel_dropout: float = 0.0  # probability that a channel or voxel of a trial is set to its mean
     average_repetitions: bool = True
+    average_up_to: int = 1  # with average_repetitions=false: every draw averages 1 to this many trials of its picture
     checkpoint_every: int = 200  # steps
 
 
@@ -138,10 +165,12 @@ class TrainConfig:
 class SweepConfig:
     """What `recon sweep` walks over and how it chooses."""
 
-    layers: list[str] = field(default_factory=list)  # empty = every layer of the backbone
+    layers: list[str] = field(default_factory=list)  # index, name, relative depth (0.5), joined (2+5); empty = all
     encoders: list[str] = field(default_factory=list)  # empty = encoder.name
+    backbones: list[str] = field(default_factory=list)  # NAME or NAME@WEIGHTS_FILE; empty = backbone.name
     seeds: int = 3
     folds: int = 3  # grouped cross-validation over training rows
+    rotate: bool = False  # seed i is scored on fold i alone: with as many seeds as folds every row once, in less time
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from align.augment import check_augmentation, reads_channels
 from align.batches import Pairs, StreamedSignals
 from align.config import Config
 from align.data.splits import grouped_folds
@@ -19,12 +20,14 @@ from align.encoders.ridge import FOLDS, RidgeFit, fit_ridge
 from align.encoders.shapes import SignalFacts
 from align.encoding import fit_encoding
 from align.errors import UserError
+from align.losses import check_loss
 from align.model import Aligner, Network
 from align.optimise import StateFolder, optimise
+from align.router import check_router, fit_targets
 from align.rows import Rows
 from align.schedule import learning_rate
 from align.seeding import derive
-from align.spaces import SignalSpace, TargetSpace
+from align.spaces import SignalSpace
 
 _AT_ONCE = 4096  # rows predicted at once
 SPREAD_FOLDS = 5  # the spread of held-out predictions is measured on one fold of this many
@@ -68,8 +71,8 @@ def fit(
     pictures = tokens.only(stimulus)
     if config.encoder.name == "encoding":
         return fit_encoding(config, rows, pictures, inverse, groups, tuple(widths or tokens.shape[1:]), device)
-    targets = TargetSpace.fit(pictures, config.target.components, config.target.whiten, device, config.target.root)
-    project = config.encoder.name in LINEAR_FIRST
+    targets = fit_targets(config, pictures, widths, device)
+    project = config.encoder.name in LINEAR_FIRST and not reads_channels(config.train)
     signals = SignalSpace.fit(rows, config.encoder.components, project, device)
     encoded = signals.encode_all(rows)
     pairs = Pairs(
@@ -77,6 +80,7 @@ def fit(
         targets.encode_all(pictures),
         torch.as_tensor(inverse, device=device),
         distinct=len(stimulus) == len(rows),
+        subject=torch.as_tensor(rows.part, device=device) if len(rows.arrays) > 1 else None,
     )
     torch.manual_seed(derive(config.seed, "init"))
     aligner = Aligner(config, signals, targets, facts).to(device)
@@ -118,6 +122,9 @@ def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray) ->
         or not config.loss.contrastive + config.loss.regression
     ):
         raise UserError("loss.contrastive and loss.regression should be 0 or more, and not both 0")
+    check_loss(config.loss)
+    check_augmentation(config, x.shape)
+    check_router(config)
     learning_rate(config.train.schedule, 0, 1)
     for key in ("train.epochs", "train.batch_size", "train.checkpoint_every", "target.components", "encoder.width"):
         section, name = key.split(".")

@@ -14,11 +14,12 @@ from align.config import Config
 from align.encoders import CLOSED_FORM, build_encoder
 from align.encoders.shapes import SignalFacts
 from align.errors import UserError
+from align.router import Router, n_layers
 from align.spaces import SignalSpace, TargetSpace
 
 
 class Network(nn.Module):
-    """The trained part: encoder, image-side projector, token head, learned temperature.
+    """The trained part: encoder, image-side projector, token head, learned temperature (and bias, for siglip).
 
     Encoders in closed form predict the components themselves: their heads are identities.
     """
@@ -39,12 +40,17 @@ class Network(nn.Module):
             self.token_head: nn.Module = nn.Identity()
         else:
             self.encoder = build_encoder(in_shape, encoder, facts, load)
-            self.image_head = nn.Sequential(
-                nn.Dropout(config.train.image_dropout), nn.Linear(components, encoder.width)
+            dropout = config.train.image_dropout
+            self.image_head = (
+                Router(n_layers(config), components, encoder.width, dropout)
+                if config.target.router
+                else nn.Sequential(nn.Dropout(dropout), nn.Linear(components, encoder.width))
             )
             self.token_head = nn.Linear(encoder.width, components)
         start = torch.tensor(-math.log(config.loss.temperature))
         self.logit_scale = nn.Parameter(start, requires_grad=config.loss.learn_temperature)
+        if config.loss.kind == "siglip":
+            self.logit_bias = nn.Parameter(torch.tensor(config.loss.siglip_bias))
 
 
 class Aligner(nn.Module):

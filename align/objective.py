@@ -2,39 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from align.augment import augmented, mixed, mixture, partners
 from align.batches import Batch
 from align.config import Config
-from align.losses import info_nce, token_regression
+from align.errors import UserError
+from align.losses import KINDS, info_nce, mmd, sides, siglip, soft_answers, soft_shares, token_regression
 from align.model import Network
 
 
 def loss_parts(network: Network, config: Config, batch: Batch, gain: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The parts of the loss with a weight above 0, by name; augments the batch with noise and mixup."""
-    signals, components = batch.signals, batch.components
+    """The parts of the loss with a weight above 0, by name; augments the batch (mixup or mixco, then `augmented`)."""
     same = None if batch.distinct else batch.stimulus[:, None] == batch.stimulus
+    pictures = batch.components  # what the image side sees; with mixco the pictures stay whole
+    mix = None
     if config.train.mixup > 0:
-        share = float(np.random.beta(config.train.mixup, config.train.mixup))
-        other = torch.randperm(len(signals), device=signals.device)
-        signals = share * signals + (1 - share) * signals[other]
-        components = share * components + (1 - share) * components[other]
-        same = None if same is None else same & same[other][:, other]
-    if config.train.noise > 0:
-        signals = signals + config.train.noise * torch.randn_like(signals)
-    hidden = network.encoder(signals)
+        batch, same = _mixed_pairs(batch, same, config.train.mixup)
+        pictures = batch.components
+    elif config.train.mixco > 0:
+        partner = partners(batch.subject, len(batch.signals), batch.signals.device)
+        mix = mixture(config.train, partner)
+        batch = replace(batch, signals=mixed(mix, batch.signals), components=mix @ batch.components)
+    hidden = network.encoder(augmented(batch.signals, config.train))
     parts = {}
     if config.loss.contrastive > 0:
-        parts["contrastive"] = info_nce(
+        seen = pictures * gain
+        embeds = sides(
             hidden,
-            network.image_head(components * gain),
-            network.logit_scale,
+            network.image_head(seen),
             normalize_brain=config.loss.normalize_brain,
             normalize_image=config.loss.normalize_image,
-            label_smoothing=config.loss.label_smoothing,
-            same=same,
         )
+        parts["contrastive"] = contrastive(network, config, *embeds, seen, same, mix)
+        if config.loss.mmd > 0:
+            parts["mmd"] = mmd(*embeds)
     if config.loss.regression > 0:
-        parts["regression"] = token_regression(network.token_head(hidden), components)
+        parts["regression"] = token_regression(
+            network.token_head(hidden), batch.components, config.loss.regression_kind
+        )
     return parts
+
+
+def contrastive(
+    network: Network,
+    config: Config,
+    brain: torch.Tensor,
+    image: torch.Tensor,
+    features: torch.Tensor,
+    same: torch.Tensor | None,
+    mix: torch.Tensor | None,
+) -> torch.Tensor:
+    """The contrastive part of ``loss.kind`` for embeds (B, E) of signals and pictures, normalised where asked for.
+
+    features: (B, k), fixed, of the pictures. same: as for `info_nce`. mix: (B, B) shares of mixed signals, or None.
+    Raises `UserError` for an unknown kind.
+    """
+    loss, scale = config.loss, network.logit_scale
+    if loss.kind not in KINDS:
+        raise UserError(f"loss.kind={loss.kind!r} is not known; use one of {', '.join(KINDS)}")
+    wanted = None
+    if loss.kind != "infonce" or mix is not None:
+        pairs = torch.eye(len(brain), device=brain.device) if same is None else same.float()
+        if loss.kind == "siglip":
+            logits = scale.exp() * brain @ image.T + network.logit_bias
+            return siglip(logits, pairs if mix is None else (mix @ pairs).clamp_max(1))
+        soft = loss.kind == "softclip"
+        shares = soft_shares(features, loss.soft_temperature) if soft else pairs / pairs.sum(1, keepdim=True)
+        wanted = soft_answers(shares, mix)
+    smoothing = loss.label_smoothing
+    return info_nce(brain, image, scale, normalize_image=False, label_smoothing=smoothing, same=same, wanted=wanted)
+
+
+def _mixed_pairs(batch: Batch, same: torch.Tensor | None, a: float) -> tuple[Batch, torch.Tensor | None]:
+    """Signals and components mixed alike with those of other rows, one share for the whole batch."""
+    share = float(np.random.beta(a, a))
+    other = torch.randperm(len(batch.signals), device=batch.signals.device)
+    signals = share * batch.signals + (1 - share) * batch.signals[other]
+    components = share * batch.components + (1 - share) * batch.components[other]
+    same = None if same is None else same & same[other][:, other]
+    return replace(batch, signals=signals, components=components), same

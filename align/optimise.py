@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from align.batches import Ahead, Pairs
+from align.batches import Ahead, Batch, Pairs
 from align.config import Config, to_dict
 from align.errors import UserError
 from align.files import read_json, write_json
-from align.losses import weighted_sum
+from align.losses import part_names, weighted_sum
 from align.model import Network
 from align.objective import loss_parts
 from align.schedule import batch_rows, learning_rate, steps_per_epoch
@@ -72,7 +72,7 @@ def _fingerprint(config: Config, pairs: Pairs) -> str:
     parts["train"].pop("checkpoint_every")
     parts["target"].pop("chosen_on")
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    held = [pairs.components, pairs.stimulus]
+    held = [pairs.components, pairs.stimulus, *([] if pairs.subject is None else [pairs.subject])]
     if isinstance(pairs.signals, torch.Tensor):
         held.insert(0, pairs.signals)
     else:
@@ -121,8 +121,7 @@ def optimise(
     total = per_epoch * train.epochs
     optimizer = _optimizer(network, config)
     average = _average(network, train.ema) if train.ema > 0 else None
-    parts_named = [name for name in ("contrastive", "regression") if getattr(config.loss, name) > 0]
-    sums = _Sums([*parts_named, "loss"]).to(pairs.components.device)
+    sums = _Sums([*part_names(config.loss), "loss"]).to(pairs.components.device)
     modules: dict[str, nn.Module] = {"network": network, "sums": sums}
     if average is not None:
         modules["average"] = average
@@ -130,15 +129,18 @@ def optimise(
     bar = progress_bar(total, stage, progress, start)
     network.train()
     order, streamed = derive(config.seed, stage), not isinstance(pairs.signals, torch.Tensor)
-    reader = Ahead(
-        lambda step: pairs.batch(batch_rows(n_rows, train.batch_size, order, step)), range(start, total), streamed
-    )
+
+    def make(step: int) -> Batch:
+        rows = batch_rows(n_rows, train.batch_size, order, step)
+        return pairs.batch(rows, train.average_up_to, derive(order, "average", step))
+
+    reader = Ahead(make, range(start, total), streamed)
     for step, batch in enumerate(reader, start):
         seed_step(config.seed, step, stage)
         for group in optimizer.param_groups:
             group["lr"] = train.lr * learning_rate(train.schedule, step, total)
         parts = loss_parts(network, config, batch, gain)
-        loss = weighted_sum(parts, config.loss)
+        loss = weighted_sum(parts, config.loss, step / max(1, total - 1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

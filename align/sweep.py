@@ -1,57 +1,56 @@
-"""Which layer? A sweep over backbones x layers x encoders in one process, chosen without looking at the test rows.
+"""Which layer? A sweep over backbones x layers x encoders, chosen without looking at the test rows.
 
     recon sweep --config configs/align/simulated.yaml
     recon sweep --config configs/align/simulated.yaml --layers 2,4,8 sweep.seeds=1 'subjects=[01]'     (small)
+    recon sweep --config FILE --processes 8                  the same, by eight processes
+    recon sweep --config FILE --list                         one command per cell, for the arrays of a cluster
 
-1. Grouped cross-validation over the training rows: every subject x seed x layer x fold is one cell, kept as one line of
-   ``cells.jsonl``; a killed sweep continues with the next cell. Folds share no group (scene or concept).
+1. Grouped cross-validation over the training rows: every subject x seed x layer x fold is one cell and one file of
+   ``cells/``; a killed sweep continues with the next cell. Folds share no group (scene or concept).
 2. The layer with the highest mean brain_to_image top-1 over subjects, seeds and folds is stored in ``choice.json``.
-3. Only then are test rows read: the chosen and the last layer are refitted on all training rows and scored once.
+3. Only then are test rows read (not at all with ``--no-test``): the chosen and the last layer are refitted on all
+   training rows and scored once.
 
 Every layer is compared at the same pooling and the same number of principal components.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
-import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from align import __version__, retrieval
-from align.config import Config, to_dict
-from align.data.signals import Trials
+from align.config import Config
 from align.data.studies import open_study
-from align.data.studies.base import Study
-from align.files import read_json, read_tensors, save_tensors, write_atomic, write_json
-from align.fit import fit
-from align.rows import Rows
-from align.sweep_grid import (
-    Grid,
-    Subject,
-    build_grid,
-    checked_encoders,
-    device,
-    digest_rows,
-    plan_cells,
-    recipe_of,
-    seeds_of,
-    subject_names,
-    training_side,
-)
-from align.sweep_report import SweepResult, Variant, chosen_on, curves, summarise, write_report
-from align.tracking import JsonLines, progress_bar
-from align.vision.targets import Targets
+from align.errors import UserError
+from align.files import read_json, write_json
+from align.sweep_cells import Cells, safe
+from align.sweep_grid import Cell, Grid, Variant, Walk, backbones_of, build_grid, plan, seeds_of
+from align.sweep_plots import draw
+from align.sweep_points import curves
+from align.sweep_report import SweepResult, chosen_on, summarise, write_report
+from align.sweep_workers import compute
+from align.tracking import progress_bar
 
-_CELL_DRAWS = 500  # bootstrap and permutation draws of one cross-validation cell; the final numbers use 2000
+
+def settled(
+    config: Config,
+    layers: Sequence[str] | None = None,
+    encoders: Sequence[str] | None = None,
+    backbones: Sequence[str] | None = None,
+) -> Config:
+    """The configuration with what was asked for beside it (None: what it says itself)."""
+    own = config.sweep
+    asked = replace(
+        own,
+        layers=list(layers or own.layers),
+        encoders=list(encoders or own.encoders),
+        backbones=list(backbones or own.backbones),
+    )
+    return replace(config, sweep=asked)
 
 
 def run(
@@ -62,6 +61,8 @@ def run(
     *,
     out: str | Path | None = None,
     progress: bool = True,
+    processes: int = 1,
+    test: bool = True,
 ) -> SweepResult:
     """Choose a layer by grouped cross-validation on training rows, then score it once on the test rows.
 
@@ -70,74 +71,124 @@ def run(
     config
         Study, subjects, recipe, seeds (``seed`` .. ``seed + sweep.seeds - 1``) and folds.
     layers, encoders, backbones
-        What to walk over; if None, ``sweep.layers`` (empty: all), ``sweep.encoders`` (empty: ``encoder.name``)
-        and ``backbone.name``.
+        What to walk over, in place of ``sweep.layers`` (empty: all), ``sweep.encoders`` (empty: ``encoder.name``) and
+        ``sweep.backbones`` (empty: ``backbone.name``).
     out
         Folder of the results, ``run_dir`` or ``runs/sweep/<study>_<backbone>`` if None. It receives sweep.csv,
-        sweep.json, best.yaml, layers.png, choice.json, cells.jsonl and test/*.safetensors (similarity matrices).
+        sweep.json, best.yaml, the figures, choice.json, cells/*.json and test/*.safetensors (similarity matrices).
+    processes
+        How many share the cells; each has its part of torch's threads.
+    test
+        False: the layer is chosen and nothing else; a later call reads the test rows.
 
     Raises
     ------
     UserError
-        Unknown subject, layer, encoder or backbone; fewer groups than folds.
+        Unknown subject, layer, encoder or backbone; fewer groups than folds; a worker that was killed.
     """
     started = time.monotonic()
-    names = checked_encoders(encoders or config.sweep.encoders or [config.encoder.name])
-    models = list(backbones or [config.backbone.name])
-    folder = Path(out or config.run_dir or _default_folder(config, models))
+    if processes < 1:
+        raise UserError(f"{processes} processes: give 1 or more")
+    config = settled(config, layers, encoders, backbones)
+    folder = folder_of(config, out)
     study = open_study(config)
-    subjects = [training_side(study, config, name) for name in subject_names(study, config)]
-    grid = build_grid(config, subjects, models, layers or config.sweep.layers, names, progress)
-    cells = _cross_validate(grid, folder / "cells.jsonl", progress)
-    choice = _store_choice(folder / "choice.json", grid, cells)
-    tests = _score_test(grid, study, choice, folder / "test", progress)
-    summary = summarise(grid.config, cells, tests, choice)
+    walk = plan(config, study)
+    grid = build_grid(walk, study, walk.subjects, progress)
+    cells = Cells(grid, study, folder)
+    validated = _results(cells, walk.cells(), "cross-validation", processes, progress)
+    choice = _store_choice(folder / "choice.json", grid, validated, test)
+    tests = _results(cells, _refits(walk, choice), "refit and test", processes, progress) if test else []
+    summary = summarise(grid.config, validated, tests, choice, facts(walk))
     summary["seconds"] = round(time.monotonic() - started, 1)
-    write_report(folder, grid.config, cells, tests, summary)
+    write_report(folder, grid.config, [*validated, *tests], summary, walk.backbones)
+    draw(summary, folder)
     return SweepResult(folder, summary)
 
 
-def _default_folder(config: Config, backbones: Sequence[str]) -> Path:
+def compute_cells(
+    config: Config, numbers: Sequence[int], out: str | Path | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Compute and store the cells of the given numbers (those of `list_cells`); `run` finds them later.
+
+    Reads only their subjects. Raises `UserError` for a number that is no cell's, and as `run` does.
+    """
+    folder, study = folder_of(config, out), open_study(config)
+    walk = plan(config, study)
+    every = walk.cells()
+    for number in numbers:
+        if not 0 <= number < len(every):
+            raise UserError(f"there is no cell {number}; this sweep has cells 0 to {len(every) - 1}")
+    asked = [every[number] for number in dict.fromkeys(numbers)]
+    subjects = list(dict.fromkeys(cell.subject for cell in asked))
+    results = _results(Cells(build_grid(walk, study, subjects, progress), study, folder), asked, "cells", 1, progress)
+    scores = {str(c): r["scores"]["brain_to_image"]["top1"] for c, r in zip(asked, results, strict=True)}
+    return {"folder": str(folder), "validation_top1": scores}
+
+
+def list_cells(config: Config) -> list[Cell]:
+    """Every cell of the cross-validation; a cell's number is its place here."""
+    return plan(config, open_study(config)).cells()
+
+
+def folder_of(config: Config, out: str | Path | None = None) -> Path:
+    """``out``, else ``run_dir``, else a telling name under ``runs/sweep``."""
+    if out or config.run_dir:
+        return Path(out or config.run_dir or "").expanduser()
     code = [config.simulated.code] if config.study.name == "simulated" else []
-    name = "_".join([config.study.name, *code, *backbones])
-    return Path(os.environ.get("RECON_HOME") or ".") / "runs" / "sweep" / _safe(name)
+    name = "_".join([config.study.name, *code, *backbones_of(config)])
+    return Path(os.environ.get("RECON_HOME") or ".") / "runs" / "sweep" / safe(name)
 
 
-def _cross_validate(grid: Grid, path: Path, progress: bool) -> list[dict[str, Any]]:
-    """One scored cell per variant, fold, subject and seed; those already in ``path`` are not computed again."""
-    plan = list(plan_cells(grid))
-    store = JsonLines(path)
-    done = {cell["key"]: cell for cell in store.read()}
-    write_atomic(path, "".join(json.dumps(cell) + "\n" for cell in done.values()))  # without a line cut by a kill
-    bar = progress_bar(len(plan), "cross-validation", progress, unit="fit")
-    cells = []
-    for variant, fold, subject, seed in plan:
-        recipe = recipe_of(grid.config, variant, seed)
-        targets = grid.targets[variant.backbone, variant.layer, subject.name]
-        part = f"fold {fold} of {len(subject.folds)}, dealt by seed {grid.config.seed}"
-        key = _key(recipe, targets, subject, part)
-        if key not in done:
-            scores = _score_fold(recipe, subject, fold, targets)
-            done[key] = {**_where(key, variant, subject.name, seed, str(fold), "validation"), "scores": scores}
-            store(done[key])
-        cells.append(done[key])
-        bar.update()
+def facts(walk: Walk) -> dict[str, Any]:
+    """Of every backbone: parameters of the loaded model, and the relative depth of its swept layers."""
+    found: dict[str, Any] = {}
+    for name, model in walk.models.items():
+        swept = {variant.layer: walk.depth(variant) for variant in walk.variants if variant.backbone == name}
+        swept.setdefault(walk.last(name), 1.0)
+        found[name] = {
+            "parameters": sum(value.numel() for value in model.parameters()),
+            "layers": len(model.layers),
+            "depth": swept,
+        }
+    return found
+
+
+def _results(cells: Cells, plan: Sequence[Cell], stage: str, processes: int, progress: bool) -> list[dict[str, Any]]:
+    """The result of every cell of ``plan``, in its order; those that are stored are not computed again."""
+    found = {cell: cells.find(cell) for cell in plan}
+    missing = [cell for cell, result in found.items() if result is None]
+    bar = progress_bar(len(plan), stage, progress, len(plan) - len(missing), unit="fit")
+    if processes > 1 and len(missing) > 1:
+        start = bar.n
+        compute(cells.grid.walk.config, cells.folder, missing, processes, lambda n: bar.update(start + n - bar.n))
+        found |= {cell: cells.find(cell) for cell in missing}
+    results = []
+    for cell in plan:
+        result = found[cell]
+        if result is None:
+            result = cells.compute(cell)
+            bar.update()
+        results.append(result)
     bar.close()
-    return cells
+    return results
 
 
-def _score_fold(recipe: Config, subject: Subject, fold: int, targets: Targets) -> dict[str, Any]:
-    fit_on, held_out = subject.folds[fold]
-    fitted = np.flatnonzero(np.isin(subject.train.stimulus, fit_on))
-    validation = subject.averaged.take(np.flatnonzero(np.isin(subject.averaged.stimulus, held_out)))
-    similarity = _similarity(recipe, subject, fitted, validation, targets)
-    return retrieval.both_directions(similarity, seed=recipe.seed, n_boot=_CELL_DRAWS, n_perm=_CELL_DRAWS)
+def _refits(walk: Walk, choice: dict[str, Any]) -> list[Cell]:
+    """The chosen and the last layer of every curve."""
+    return [
+        Cell(Variant(curve["backbone"], curve["encoder"], layer), subject, seed, None)
+        for curve in choice["curves"]
+        for layer in dict.fromkeys([curve["chosen"], curve["last"]])
+        for subject in walk.subjects
+        for seed in seeds_of(walk.config, curve["encoder"])
+    ]
 
 
-def _store_choice(path: Path, grid: Grid, cells: list[dict[str, Any]]) -> dict[str, Any]:
+def _store_choice(path: Path, grid: Grid, cells: list[dict[str, Any]], test: bool) -> dict[str, Any]:
     """Choose the best layer of every curve and the best curve; write it down before any test row is read.
 
-    Choices stored earlier in the same folder, whose test scores somebody may have seen, are kept under ``earlier``.
+    Choices stored earlier in the same folder, whose test scores somebody may have seen, are kept under ``earlier``;
+    ``test_read``: whether those of this one were, or are about to be.
     """
     found = curves(cells)
     best = max(found, key=lambda curve: curve["best"]["top1"])
@@ -149,90 +200,16 @@ def _store_choice(path: Path, grid: Grid, cells: list[dict[str, Any]]) -> dict[s
                 "backbone": curve["backbone"],
                 "encoder": curve["encoder"],
                 "chosen": curve["best"]["layer"],
-                "last": grid.last[curve["backbone"]],
+                "last": grid.walk.last(curve["backbone"]),
                 "validation_top1": {point["layer"]: point["top1"] for point in curve["points"]},
             }
             for curve in found
         ],
     }
-    before = read_json(path) if path.is_file() else {}
-    earlier = before.pop("earlier", [])
-    choice["earlier"] = [*earlier, before] if before and before != choice else earlier
+    before: dict[str, Any] = read_json(path) if path.is_file() else {"test_read": False}
+    earlier, seen = before.pop("earlier", []), before.pop("test_read", True)
+    same = before == choice
+    choice["test_read"] = test or (seen and same)
+    choice["earlier"] = [*earlier, before] if seen and not same else earlier
     write_json(path, choice)
     return choice
-
-
-def _score_test(grid: Grid, study: Study, choice: dict[str, Any], folder: Path, progress: bool) -> list[dict[str, Any]]:
-    """Refit the chosen and the last layer of every curve on all training rows and score the test rows."""
-    plan = [
-        (Variant(curve["backbone"], curve["encoder"], layer), subject, seed)
-        for curve in choice["curves"]
-        for layer in dict.fromkeys([curve["chosen"], curve["last"]])
-        for subject in grid.subjects
-        for seed in seeds_of(grid.config, curve["encoder"])
-    ]
-    held_out = {subject.name: study.recording(subject.name).test.averaged() for subject in grid.subjects}
-    bar = progress_bar(len(plan), "refit and test", progress, unit="fit")
-    tests = []
-    for variant, subject, seed in plan:
-        rows = held_out[subject.name]
-        recipe = recipe_of(grid.config, variant, seed)
-        targets = grid.targets[variant.backbone, variant.layer, subject.name]
-        key = _key(recipe, targets, subject, f"refit, test rows {digest_rows(rows, rows.stimulus)}")
-        where = _where(key, variant, subject.name, seed, "refit", "test")
-        where["ids"] = [subject.stimuli.ids[i] for i in rows.stimulus]
-        name = f"{variant.backbone}_{variant.encoder}_{variant.layer}_sub-{subject.name}_seed-{seed}"
-        path = folder / f"{_safe(name)}.safetensors"
-        similarity = _stored_similarity(path, key)
-        if similarity is None:
-            similarity = _similarity(recipe, subject, np.arange(len(subject.train)), rows, targets)
-            facts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in where.items()}
-            save_tensors(path, {"similarity": torch.from_numpy(similarity)}, facts)
-        tests.append({**where, "similarity": similarity, "scores": retrieval.report(similarity)})
-        bar.update()
-    bar.close()
-    return tests
-
-
-def _similarity(recipe: Config, subject: Subject, rows: np.ndarray, held_out: Trials, targets: Targets) -> np.ndarray:
-    """Fit on the given training rows and compare held-out rows with their pictures, (n, n) cosine.
-
-    Row i belongs to picture i. The fit reads the tokens of its own training pictures only, so no statistic can come
-    from held-out ones.
-    """
-    stimulus = subject.train.stimulus[rows]
-    pictures, index = np.unique(stimulus, return_inverse=True)
-    groups = np.asarray(subject.stimuli.groups)[stimulus]
-    signals = Rows.of(subject.train.x).only(rows)
-    tokens = Rows.of(targets.tokens).only(pictures)
-    aligner = fit(
-        recipe, signals, tokens, index, groups=groups, widths=targets.widths, facts=subject.facts, device=device()
-    )
-    embeds = aligner.predict(held_out.x)["embeds"]
-    return retrieval.scores(embeds, aligner.embed_images(np.asarray(targets.tokens[held_out.stimulus])))
-
-
-def _key(recipe: Config, targets: Targets, subject: Subject, part: str) -> str:
-    """SHA-256 of all that decides a fit: version, recipe, targets (weights and pictures), the subject's rows, part."""
-    tree = to_dict(recipe)
-    for name in ("subjects", "sweep", "run_dir", "cache_dir"):
-        tree.pop(name)
-    text = json.dumps([__version__, tree, targets.key, subject.name, subject.digest, part], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _stored_similarity(path: Path, key: str) -> np.ndarray | None:
-    if not path.is_file():
-        return None
-    tensors, metadata = read_tensors(path)
-    similarity: np.ndarray = tensors["similarity"].numpy()
-    return similarity if metadata.get("key") == key else None
-
-
-def _where(key: str, variant: Variant, subject: str, seed: int, fold: str, split: str) -> dict[str, Any]:
-    place = {"subject": subject, "seed": seed, "fold": fold, "split": split}
-    return {"key": key, **dataclasses.asdict(variant), **place}
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)

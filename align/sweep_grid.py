@@ -1,30 +1,38 @@
-"""What a sweep walks over: the training side of every subject, the variants, their targets, the recipe of one fit."""
+"""What a sweep walks over: backbones and their layers, the training side of every subject, targets, the cells."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from align.config import Config
+from align.config import BackboneConfig, Config
 from align.data.signals import Stimuli, Trials, fingerprint
 from align.data.splits import grouped_folds
 from align.data.studies.base import Study
 from align.encoders import CLOSED_FORM, ENCODERS
 from align.encoders.shapes import SignalFacts
 from align.errors import UserError
-from align.sweep_report import Variant
 from align.tracking import logger
 from align.training_set import training_rows
-from align.vision.backbones import load_backbone
+from align.vision.backbones import Backbone, load_backbone
 from align.vision.fused import layer_targets, parts_of, resolve_layers
 from align.vision.targets import Targets
 
 _SEEDLESS = CLOSED_FORM  # closed form: every seed gives the same model, so one is fitted
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing the sweep compares."""
+
+    backbone: str
+    encoder: str
+    layer: str
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,64 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Everything the sweep walks over; ``last`` = the last layer of each backbone, swept or not."""
+class Cell:
+    """The unit of a sweep, one fit: a variant, a subject, a seed, and the held-out fold (None: the test rows)."""
+
+    variant: Variant
+    subject: str
+    seed: int
+    fold: int | None
+
+    def __str__(self) -> str:
+        part = "test" if self.fold is None else f"fold {self.fold}"
+        variant = self.variant
+        return f"{variant.backbone} {variant.encoder} {variant.layer}, subject {self.subject}, seed {self.seed}, {part}"
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What is compared, known before any recording is read."""
 
     config: Config
-    subjects: list[Subject]
+    models: dict[str, Backbone]
+    backbones: dict[str, BackboneConfig]
     variants: list[Variant]
-    last: dict[str, str]
-    targets: dict[tuple[str, str, str], Targets]  # by backbone, layer, subject
+    subjects: list[str]
+
+    def last(self, backbone: str) -> str:
+        """The last layer, swept or not."""
+        layers: tuple[str, ...] = self.models[backbone].layers
+        return layers[-1]
+
+    def depth(self, variant: Variant) -> float:
+        """0 for the first layer of the backbone, 1 for the last; the mean of joined layers."""
+        layers = self.models[variant.backbone].layers
+        places = [layers.index(part) for part in parts_of(variant.layer)]
+        return sum(places) / len(places) / max(len(layers) - 1, 1)
+
+    def cells(self) -> list[Cell]:
+        """Every fit of the cross-validation, in an order that the configuration alone decides; seeds innermost."""
+        return [
+            Cell(variant, subject, seed, fold)
+            for variant in self.variants
+            for subject in self.subjects
+            for seed, fold in _seeds_and_folds(self.config, variant.encoder)
+        ]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A walk with what its fits read; ``config`` holds one number of components that every layer can give.
+
+    ``targets`` and ``candidates`` by backbone, layer, subject: what is learnt, and what retrieval chooses among. They
+    are the same unless ``target.candidate_views`` says otherwise.
+    """
+
+    config: Config
+    walk: Walk
+    subjects: dict[str, Subject]
+    targets: dict[tuple[str, str, str], Targets]
+    candidates: dict[tuple[str, str, str], Targets]
 
 
 def subject_names(study: Study, config: Config) -> list[str]:
@@ -71,7 +129,45 @@ def checked_encoders(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def training_side(study: Study, config: Config, name: str) -> Subject:
+def plan(config: Config, study: Study) -> Walk:
+    """Load the backbones and resolve the layers of ``config.sweep``; no recording is read.
+
+    Raises `UserError` for an unknown subject, encoder, backbone or layer, or a number of seeds below 1.
+    """
+    if config.protocol != "intra":
+        raise UserError(f"protocol={config.protocol!r}: a sweep compares encoders of one subject each; use intra")
+    subjects = subject_names(study, config)
+    encoders = checked_encoders(config.sweep.encoders or [config.encoder.name])
+    seeds_of(config, encoders[0])
+    backbones = backbones_of(config)
+    models = {name: load_backbone(entry).to(device()) for name, entry in backbones.items()}
+    variants = []
+    for name, model in models.items():
+        swept = list(dict.fromkeys(resolve_layers(model, layer) for layer in config.sweep.layers)) or list(model.layers)
+        swept.sort(key=lambda layer: [model.layers.index(part) for part in parts_of(layer)])
+        variants += [Variant(name, encoder, layer) for encoder in encoders for layer in swept]
+    return Walk(config, models, backbones, variants, subjects)
+
+
+def backbones_of(config: Config) -> dict[str, BackboneConfig]:
+    """The backbones of a sweep by name. Entries are ``NAME`` or ``NAME@WEIGHTS`` (a file or folder).
+
+    ``backbone.weights`` and ``backbone.image_size`` belong to ``backbone.name`` alone. Raises `UserError` when one name
+    stands with two sets of weights: results go by the name.
+    """
+    found: dict[str, BackboneConfig] = {}
+    for entry in config.sweep.backbones or [config.backbone.name]:
+        name, _, weights = entry.partition("@")
+        own = config.backbone
+        if name != own.name:
+            own = replace(own, name=name, weights=None, image_size=None, revision=None)
+        own = replace(own, weights=weights) if weights else own
+        if found.setdefault(name, own) != own:
+            raise UserError(f"backbone {name!r} stands twice, with other weights; sweep them into two folders")
+    return found
+
+
+def read_subject(study: Study, config: Config, name: str) -> Subject:
     """Training rows and folds of one subject; its test rows are not touched."""
     recording = study.recording(name)
     averaged = training_rows(recording, True, config.cache_dir)
@@ -84,42 +180,37 @@ def training_side(study: Study, config: Config, name: str) -> Subject:
     return Subject(name, recording.stimuli, train, averaged, folds, digest, facts)
 
 
-def build_grid(
-    config: Config,
-    subjects: list[Subject],
-    backbones: Sequence[str],
-    layers: Sequence[str],
-    encoders: Sequence[str],
-    progress: bool,
-) -> Grid:
-    """Extract (or find) the targets of every layer and fix one number of components for all of them."""
-    variants: list[Variant] = []
-    last: dict[str, str] = {}
-    targets: dict[tuple[str, str, str], Targets] = {}
-    for name in dict.fromkeys(backbones):
-        model = load_backbone(_backbone_config(config, name).backbone).to(device())
-        swept = list(dict.fromkeys(resolve_layers(model, layer) for layer in layers)) or list(model.layers)
-        swept.sort(key=lambda layer: [model.layers.index(part) for part in parts_of(layer)])
-        last[name] = model.layers[-1]
-        needed = list(dict.fromkeys([*swept, last[name]]))
-        for subject in subjects:
-            found = layer_targets(model, subject.stimuli, needed, config.target.pooling, config.cache_dir, progress)
-            targets |= {(name, layer, subject.name): value for layer, value in found.items()}
-        variants += [Variant(name, encoder, layer) for encoder in encoders for layer in swept]
+def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool) -> Grid:
+    """Read the given subjects and extract (or find) their targets, of all layers of the walk.
+
+    All layers, because the narrowest decides the number of components of every one.
+    """
+    config = walk.config
+    read = {name: read_subject(study, config, name) for name in subjects}
+    targets = _targets(walk, read, config.target.views, progress)
+    alike = config.target.candidate_views or not config.target.views
+    candidates = targets if alike else _targets(walk, read, [], progress)
     width = min(int(np.prod(value.tokens.shape[1:])) for value in targets.values())
     if width < config.target.components:
-        logger.warning("target.components lowered to %d for every layer: the narrowest has no more", width)
+        if progress:
+            logger.warning("target.components lowered to %d for every layer: the narrowest has no more", width)
         config = replace(config, target=replace(config.target, components=width))
-    return Grid(config, subjects, variants, last, targets)
+    return Grid(config, walk, read, targets, candidates)
 
 
-def plan_cells(grid: Grid) -> Iterator[tuple[Variant, int, Subject, int]]:
-    """Subjects and seeds innermost: neighbours share the target pictures, so their components can be reused."""
-    for variant in grid.variants:
-        for fold in range(grid.config.sweep.folds):
-            for subject in grid.subjects:
-                for seed in seeds_of(grid.config, variant.encoder):
-                    yield variant, fold, subject, seed
+def _targets(
+    walk: Walk, subjects: dict[str, Subject], views: Sequence[str], progress: bool
+) -> dict[tuple[str, str, str], Targets]:
+    """Tokens of all layers of the walk, and of every backbone's last one, by backbone, layer, subject."""
+    found: dict[tuple[str, str, str], Targets] = {}
+    pooling, cache = walk.config.target.pooling, walk.config.cache_dir
+    for name, model in walk.models.items():
+        swept = [variant.layer for variant in walk.variants if variant.backbone == name]
+        layers = list(dict.fromkeys([*swept, walk.last(name)]))
+        for subject in subjects.values():
+            tokens = layer_targets(model, subject.stimuli, layers, pooling, cache, progress, views)
+            found |= {(name, layer, subject.name): value for layer, value in tokens.items()}
+    return found
 
 
 def device() -> str:
@@ -134,20 +225,24 @@ def seeds_of(config: Config, encoder: str) -> list[int]:
     return [config.seed + i for i in range(1 if encoder in _SEEDLESS else config.sweep.seeds)]
 
 
-def recipe_of(config: Config, variant: Variant, seed: int) -> Config:
+def _seeds_and_folds(config: Config, encoder: str) -> list[tuple[int, int]]:
+    """Every seed on every fold; with ``sweep.rotate`` seed i on fold i alone, unless one seed stands for all."""
+    folds = config.sweep.folds
+    if config.sweep.rotate and encoder not in _SEEDLESS:
+        return [(seed, i % folds) for i, seed in enumerate(seeds_of(config, encoder))]
+    return [(seed, fold) for fold in range(folds) for seed in seeds_of(config, encoder)]
+
+
+def recipe_of(grid: Grid, variant: Variant, seed: int) -> Config:
     """The config of one fit. Tokens are not predicted here, so their spread needs no extra fit."""
+    config = grid.config
     return replace(
-        _backbone_config(config, variant.backbone),
+        config,
         seed=seed,
+        backbone=grid.walk.backbones[variant.backbone],
         encoder=replace(config.encoder, name=variant.encoder),
         target=replace(config.target, layer=variant.layer, spread=0.0, chosen_on=""),
     )
-
-
-def _backbone_config(config: Config, name: str) -> Config:
-    if name == config.backbone.name:
-        return config
-    return replace(config, backbone=replace(config.backbone, name=name, weights=None, image_size=None))
 
 
 def digest_rows(trials: Trials, groups: np.ndarray) -> str:

@@ -104,7 +104,9 @@ def _train_job(
         refuse_overlap(recording, trained_on=trained)
     trials = [training_rows(recording, config.train.average_repetitions, config.cache_dir) for recording in trained]
     targets = {
-        one.subject: layer_targets(backbone, one.stimuli, [layer], pooling, config.cache_dir, progress)[layer]
+        one.subject: layer_targets(
+            backbone, one.stimuli, [layer], pooling, config.cache_dir, progress, config.target.views
+        )[layer]
         for one in recordings.values()
     }
     data = join(trained, trials, [targets[one.subject].tokens for one in trained])

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from align.errors import UserError
-from recon.commands import audit, data, evaluate_images, score, table, targets
+from recon.commands import audit, data, evaluate_images, repeats, reproduce, score, sweep, table, targets, timecourse
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
-    from align.config import Config
     from recon.evaluation.settings import EvaluateConfig
 
 PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 _PAIR = re.compile(r"[A-Za-z_][\w.]*=")
-_WITHOUT_VALUE = ("--json", "--debug", "--costs")
+_WITHOUT_VALUE = ("--json", "--debug", "--costs", "--adapt", "--test", "--list", "--no-test")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,16 +94,17 @@ def build_parser() -> argparse.ArgumentParser:
     text = "extract and cache the backbone tokens of a study's pictures; or say what backbones cost"
     targets.add_arguments(add("targets", targets.run, text, "laid over the configuration file"))
 
-    for name, function, text in (
-        ("sweep", _sweep, "compare layers by cross-validation on training rows; table, plot, best.yaml"),
-        ("pretrain", _pretrain, "build the embedded miniature Stable Diffusion"),
-    ):
-        command = add(name, function, text, "laid over the configuration file")
-        command.add_argument("--config", type=Path, help="YAML file; without it the defaults")
-        if name == "sweep":
-            command.add_argument("--layers", nargs="+", metavar="LAYER", help="default: every layer of the backbone")
-            command.add_argument("--encoders", nargs="+", metavar="ENCODER", help="default: encoder.name")
-            command.add_argument("--backbones", nargs="+", metavar="BACKBONE", help="default: backbone.name")
+    text = "compare layers by cross-validation on training rows; table, figures, best.yaml"
+    sweep.add_arguments(add("sweep", sweep.run, text, "laid over the configuration file"))
+    text = "build the embedded miniature Stable Diffusion"
+    pretrain = add("pretrain", _pretrain, text, "laid over the configuration file")
+    pretrain.add_argument("--config", type=Path, help="YAML file; without it the defaults")
+
+    text = "retrieval in sliding windows: onset, peak, clusters above chance; figure, CSV, JSON"
+    timecourse.add_arguments(add("timecourse", timecourse.run, text, "laid over the configuration file"))
+
+    text = "train a published recipe; its own rule of choice beside the clean one, and the price of the leak"
+    reproduce.add_arguments(add("reproduce", reproduce.run, text, "laid over recipe and study"))
 
     _add_run_commands(add)
     for name, module, text in (
@@ -124,17 +124,19 @@ def _add_run_commands(add: Any) -> None:
     """The commands that start from a trained run."""
     places = f"where files lie, i.e. {', '.join(PLACES)}"
     pairs = (places, f"{places}; evaluate.weights_dir, evaluate.judge, evaluate.judge_weights and the like")
-    added = {}
+    added: dict[str, argparse.ArgumentParser] = {}
     for name, function, text in (
         ("predict", _predict, "predicted embeds and tokens of a split, stored in the run"),
         ("retrieve", _retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
         ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
         ("evaluate", _evaluate, "every score beside its controls; writes report.json"),
         ("gallery", _gallery, "contact sheet and page: seen, reconstructed, controls, retrieved"),
+        ("repeats", _repeats, "accuracy with 1 to k repetitions averaged, and the noise ceiling; figure, CSV, JSON"),
     ):
         command = added[name] = add(name, function, text, pairs[name in ("retrieve", "evaluate")])
         command.add_argument("--subject", required=True, help="label, e.g. 01")
         command.add_argument("--run", type=Path, help="run folder (default: the newest of the subject under runs/)")
+    repeats.add_arguments(added["repeats"])
     added["predict"].add_argument("--split", choices=["test", "train"], default="test")
     added["retrieve"].add_argument("--against", choices=["image"], default="image", help="what the candidates are")
     evaluate, generate = added["evaluate"], added["generate"]
@@ -215,31 +217,10 @@ def open_run(args: argparse.Namespace) -> Run:
     return run
 
 
-def _config(args: argparse.Namespace) -> Config:
-    from align.config import Config, load_config
-
-    return load_config(Config, args.config, args.overrides)
-
-
 def _demo(args: argparse.Namespace) -> dict[str, Any]:
     from recon.demo import demo
 
     return demo(args.out, seed=args.seed)
-
-
-def _sweep(args: argparse.Namespace) -> dict[str, Any]:
-    from align.sweep import run
-
-    result = run(_config(args), _items(args.layers), _items(args.encoders), _items(args.backbones))
-    if args.json:
-        return {**result.summary, "folder": str(result.folder)}
-    print(result.table())
-    return {"folder": str(result.folder), "best": str(result.folder / "best.yaml")}
-
-
-def _items(words: list[str] | None) -> list[str] | None:
-    """``--layers 2 4`` and ``--layers 2,4`` mean the same."""
-    return [item for word in words for item in word.split(",") if item] if words else None
 
 
 def _predict(args: argparse.Namespace) -> dict[str, Any]:
@@ -298,6 +279,10 @@ def _gallery(args: argparse.Namespace) -> dict[str, Any]:
     from recon.gallery import gallery
 
     return gallery(open_run(args))
+
+
+def _repeats(args: argparse.Namespace) -> dict[str, Any]:
+    return repeats.run(args, open_run(args))
 
 
 def _pretrain(args: argparse.Namespace) -> dict[str, Any]:

@@ -99,9 +99,9 @@ def picture_tokens(run: Run, recording: Recording) -> np.ndarray:
 
     target = run.config.target
     backbone = load_backbone(run.config.backbone)
-    cached = layer_targets(backbone, recording.stimuli, [target.layer], target.pooling, run.config.cache_dir)
-    found = cached[target.layer]
-    if run.meta.get("targets", {}).get(run.subject, found.key) != found.key:
+    views, cache = target.views if target.candidate_views else [], run.config.cache_dir
+    found = layer_targets(backbone, recording.stimuli, [target.layer], target.pooling, cache, views=views)[target.layer]
+    if views == target.views and run.meta.get("targets", {}).get(run.subject, found.key) != found.key:
         raise UserError(
             f"the tokens of {backbone.name} layer {target.layer} differ from those run {run.path} was trained with; "
             "give backbone.weights=FILE of the same weights, or train again"

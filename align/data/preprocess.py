@@ -29,10 +29,13 @@ from align.files import read_json, write_json
 _RECIPE = 1  # raise it when the numbers of a step change
 
 
-def prepare(recording: Recording, config: PreprocessConfig, cache_dir: str | Path) -> Recording:
+def prepare(
+    recording: Recording, config: PreprocessConfig, cache_dir: str | Path, picks: np.ndarray | None = None
+) -> Recording:
     """The recording after the steps that ``config`` asks for; itself where it asks for none.
 
-    Signals are read, worked on and written a few MiB at a time, whatever their size and float type.
+    ``picks``: indices of the channels or voxels that are read at all, in place of ``config.channels``. Signals are
+    read, worked on and written a few MiB at a time, whatever their size and float type.
 
     Raises
     ------
@@ -40,13 +43,13 @@ def prepare(recording: Recording, config: PreprocessConfig, cache_dir: str | Pat
         A key that the signals cannot follow (unknown channel, window outside, no time axis, no rate), values that are
         not finite, no room on the disk.
     """
-    if config == PreprocessConfig():
+    if config == PreprocessConfig() and picks is None:
         return recording
-    folder = Path(cache_dir) / "signals" / cache_key(recording, config)
+    folder = Path(cache_dir) / "signals" / cache_key(recording, config, picks)
     files = {"train": folder / "train.npy", "test": folder / "test.npy"}
     facts_file = folder / "signals.json"
     if not (facts_file.is_file() and all(path.is_file() for path in files.values())):
-        chain = plan_chain(recording, config)
+        chain = plan_chain(recording, config, picks)
         _require_room(folder, chain, recording)
         fit_chain(chain, config)
         for split, path in files.items():
@@ -66,11 +69,13 @@ def prepare(recording: Recording, config: PreprocessConfig, cache_dir: str | Pat
     )
 
 
-def cache_key(recording: Recording, config: PreprocessConfig) -> str:
-    """Changes with the steps, the recording's facts, its trials, and its signals (see `fingerprint`)."""
+def cache_key(recording: Recording, config: PreprocessConfig, picks: np.ndarray | None = None) -> str:
+    """Changes with the steps, the picks, the recording's facts, its trials, and its signals (see `fingerprint`)."""
     digest = hashlib.sha256()
     facts = [_RECIPE, asdict(config), recording.study, recording.subject, list(recording.ch_names)]
     digest.update(json.dumps([*facts, recording.sfreq, recording.tmin]).encode())
+    if picks is not None:
+        digest.update(json.dumps({"picks": picks.tolist()}).encode())
     for trials in (recording.train, recording.test):
         digest.update(np.ascontiguousarray(trials.stimulus).tobytes())
         digest.update(json.dumps(None if trials.session is None else np.asarray(trials.session).tolist()).encode())

@@ -30,7 +30,7 @@ _CONSTANT = 1e-12  # a spread below this part of the largest value is rounding: 
 class Chain:
     """Signals of one recording after the steps so far: shape of a trial, names, rate, first time, and a log."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, picks: np.ndarray | None = None) -> None:
         shape = recording.train.x.shape[1:]
         if len(shape) not in (1, 2) or recording.test.x.shape[1:] != shape:
             raise UserError(
@@ -42,7 +42,7 @@ class Chain:
             raise UserError(f"{self.what} has no training trials; no step can be fitted")
         self.train, self.test = recording.train, recording.test
         self.by_session = recording.train.session is not None and recording.test.session is not None
-        self.picks: np.ndarray | None = None  # channels that are read; None = all
+        self.picks = picks  # channels that are read; None = all
         self.shape: tuple[int, ...] = shape
         self.ch_names, self.sfreq, self.tmin = recording.ch_names, recording.sfreq, recording.tmin
         self.steps: list[Step] = []
@@ -89,10 +89,13 @@ class Chain:
         return f"{self.tmin:g} to {self.tmin + self.shape[1] / rate:g} s at {rate:g} Hz"
 
 
-def plan_chain(recording: Recording, config: PreprocessConfig) -> Chain:
-    """The steps that need no fit, all keys checked; no signal is read. Raises `UserError` naming key and value."""
+def plan_chain(recording: Recording, config: PreprocessConfig, picks: np.ndarray | None = None) -> Chain:
+    """The steps that need no fit, all keys checked; no signal is read. Raises `UserError` naming key and value.
+
+    ``picks``: channels or voxels chosen already, in place of ``config.channels``.
+    """
     _require_values(config)
-    chain = Chain(recording)
+    chain = Chain(recording, picks)
     for step in (_channels, _baseline, _crop, _resample):
         step(chain, config)
     if config.mvnn:
@@ -160,11 +163,13 @@ def resampled(x: np.ndarray, old: float, new: float) -> np.ndarray:
 
 
 def _channels(chain: Chain, config: PreprocessConfig) -> None:
-    if not config.channels:
+    if config.channels:
+        chain.picks = select_channels(config.channels, chain.ch_names, chain.what)
+    if chain.picks is None:
         return
-    chain.picks = select_channels(config.channels, chain.ch_names, chain.what)
     chain.log.append(f"kept {len(chain.picks)} of {chain.shape[0]} channels")
-    chain.ch_names = tuple(chain.ch_names[i] for i in chain.picks)
+    if chain.ch_names:
+        chain.ch_names = tuple(chain.ch_names[i] for i in chain.picks)
     chain.shape = (len(chain.picks), *chain.shape[1:])
 
 

@@ -37,13 +37,14 @@ def layer_targets(
     pooling: str,
     cache_dir: str | Path,
     progress: bool = True,
+    views: Sequence[str] = (),
 ) -> dict[str, Targets]:
     """`cached_targets` for single and joined layers. A joined target is held in memory: (n, N, sum of D).
 
     Raises `UserError` when layers to be joined have different numbers of tokens.
     """
     single = list(dict.fromkeys(part for layer in layers for part in parts_of(layer)))
-    found = cached_targets(backbone, images, single, pooling, cache_dir, progress=progress)
+    found = cached_targets(backbone, images, single, pooling, cache_dir, progress=progress, views=views)
     return {layer: _joined(layer, [found[part] for part in parts_of(layer)]) for layer in layers}
 
 

@@ -24,6 +24,7 @@ from align.config import Config
 from align.data.signals import Stimuli
 from align.errors import UserError
 from align.files import read_json, write_json
+from align.vision.views import canonical, views_of
 
 if TYPE_CHECKING:
     import torch
@@ -62,21 +63,23 @@ def cached_targets(
     cache_dir: str | Path,
     batch_size: int = 16,
     progress: bool = True,
+    views: Sequence[str] = (),
 ) -> dict[str, Targets]:
     """Targets of every layer, from the cache where they are, else extracted on the backbone's device.
 
     The result is keyed by the layer as asked for; ``Targets.layer`` is its resolved name. Memory stays at one batch.
+    ``views``: altered copies of every picture (see `align.vision.views`), whose tokens are averaged.
 
     Raises
     ------
     UserError
-        Unknown layer or pooling, an unreadable picture or cache file, tokens that are not finite in float16.
+        Unknown layer, pooling or view, an unreadable picture or cache file, tokens that are not finite in float16.
     """
     from align.vision.taps import resolve_layer
 
     folder = Path(cache_dir) / "targets"
     names = {layer: resolve_layer(backbone, layer) for layer in layers}
-    keys = {name: target_key(backbone, images, name, pooling) for name in names.values()}
+    keys = {name: target_key(backbone, images, name, pooling, views) for name in names.values()}
 
     def absent() -> dict[str, str]:
         return {name: key for name, key in keys.items() if not (folder / f"{key}.safetensors").is_file()}
@@ -85,19 +88,19 @@ def cached_targets(
         with _one_extraction(folder):
             todo = absent()
             if todo:
-                _extract(backbone, images, todo, pooling, folder, batch_size, progress)
+                _extract(backbone, images, todo, pooling, folder, batch_size, progress, views)
     return {layer: open_targets(folder / f"{keys[name]}.safetensors") for layer, name in names.items()}
 
 
-def target_key(backbone: Backbone, images: Stimuli, layer: str, pooling: str) -> str:
-    """SHA-256 over everything that changes the tokens: backbone, weights, layer, pooling, preprocessing, pictures."""
-    facts = _facts(backbone, images, layer, pooling)
+def target_key(backbone: Backbone, images: Stimuli, layer: str, pooling: str, views: Sequence[str] = ()) -> str:
+    """SHA-256 over all that changes the tokens: backbone, weights, layer, pooling, preprocessing, pictures, views."""
+    facts = _facts(backbone, images, layer, pooling, views)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _facts(backbone: Backbone, images: Stimuli, layer: str, pooling: str) -> dict[str, Any]:
-    """What the key is made of and the cache's JSON file says."""
-    return {
+def _facts(backbone: Backbone, images: Stimuli, layer: str, pooling: str, views: Sequence[str]) -> dict[str, Any]:
+    """What the key is made of and the cache's JSON file says; views are named where there are any."""
+    facts = {
         "backbone": backbone.name,
         "weights_hash": backbone.weights_hash,
         "layer": layer,
@@ -106,6 +109,7 @@ def _facts(backbone: Backbone, images: Stimuli, layer: str, pooling: str) -> dic
         "ids": images.ids,
         "hashes": images.hashes,
     }
+    return {**facts, "views": canonical(views)} if views else facts
 
 
 def open_targets(path: str | Path) -> Targets:
@@ -203,6 +207,7 @@ def _extract(
     folder: Path,
     batch_size: int,
     progress: bool,
+    views: Sequence[str],
 ) -> None:
     """One pass over the pictures for all layers. Batches start at multiples of ``batch_size``, resumed or not."""
     from tqdm import tqdm
@@ -214,14 +219,26 @@ def _extract(
         for first in range(start, len(images), batch_size):
             rows = range(first, min(first + batch_size, len(images)))
             wanted = [layer for layer, part in parts.items() if part.rows == first]
-            tokens = backbone.read(_pixels(backbone, images, rows), wanted, pooling)
+            tokens = _read(backbone, _pixels(backbone, images, rows, views), len(rows), wanted, pooling)
             for layer in wanted:
                 parts[layer].append(_half(tokens.pop(layer), backbone.name, layer))
             bar.update(len(rows))
     reports = {}
     for layer, part in parts.items():
-        reports[layer] = part.finish(_facts(backbone, images, layer, pooling))
+        reports[layer] = part.finish(_facts(backbone, images, layer, pooling, views))
     _warn(backbone.name, reports)
+
+
+def _read(
+    backbone: Backbone, pixels: torch.Tensor, count: int, layers: list[str], pooling: str
+) -> dict[str, torch.Tensor]:
+    """Tokens of ``count`` pictures from the ``pixels`` of all their views, view after view: the mean over views."""
+    if len(pixels) == count:
+        return backbone.read(pixels, layers, pooling)
+    import torch
+
+    parts = [backbone.read(part, layers, pooling) for part in pixels.split(count)]
+    return {layer: torch.stack([part[layer] for part in parts]).mean(0) for layer in layers}
 
 
 def _warn(backbone: str, reports: dict[str, dict[str, Any]]) -> None:
@@ -232,19 +249,20 @@ def _warn(backbone: str, reports: dict[str, dict[str, Any]]) -> None:
         logger.warning("%s layer %s%s: %s", backbone, ill[0], others, reports[ill[0]]["warning"])
 
 
-def _pixels(backbone: Backbone, images: Stimuli, rows: range) -> torch.Tensor:
-    """Pictures of any size, resized one by one: (B, 3, S, S) on the backbone's device."""
+def _pixels(backbone: Backbone, images: Stimuli, rows: range, views: Sequence[str]) -> torch.Tensor:
+    """Pictures of any size, resized one by one: (B, 3, S, S) on the backbone's device; view after view, if any."""
     import torch
 
-    ready = []
+    ready: list[list[torch.Tensor]] = [[] for _ in views or [""]]
     for row in rows:
         picture = images.load(row)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             found = f"{picture.dtype} {picture.shape}"
             raise UserError(f"stimulus {images.ids[row]!r} is {found}, expected 8-bit RGB (H, W, 3)")
-        ready.append(backbone.preprocess(torch.tensor(picture).permute(2, 0, 1)[None].float() / 255))
+        for part, view in zip(ready, views_of(picture, views) if views else [picture], strict=True):
+            part.append(backbone.preprocess(torch.tensor(view).permute(2, 0, 1)[None].float() / 255))
     device = next(backbone.parameters()).device
-    return torch.cat(ready).to(device)
+    return torch.cat([pixels for part in ready for pixels in part]).to(device)
 
 
 def _half(tokens: torch.Tensor, backbone: str, layer: str) -> np.ndarray:

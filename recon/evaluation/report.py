@@ -110,6 +110,7 @@ def evaluate_run(
 
 
 def _head(run: Run) -> dict[str, Any]:
+    from align.data.selection import described
     from recon.predict import run_id
 
     return {
@@ -123,6 +124,7 @@ def _head(run: Run) -> dict[str, Any]:
         "layer_chosen_on": run.meta.get("chosen_on", "not stated"),
         "epoch_chosen_on": "last",
         "encoder": run.config.encoder.name,
+        "selection": described(run.config, run.aligner.in_shape),
         "seed": run.config.seed,
         "commit": commit(),
         "versions": versions(),

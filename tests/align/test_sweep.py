@@ -5,130 +5,42 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from align import retrieval, sweep, sweep_grid, sweep_report
+from align import retrieval, sweep, sweep_cells, sweep_points, sweep_report
 from align.config import Config, load_config
-from align.data.signals import Stimuli, Trials
-from align.data.studies.base import Study, StudyInfo
 from align.errors import UserError
 from align.files import read_json, read_tensors
+from align.sweep_plots import draw
+from tests.align.fixture_sweep import N_TEST, N_TRAIN, Toy, toy, toy_config, toy_tokens
 
-N_TRAIN, N_TEST, WIDTH = 90, 24, 12
-LAYERS = ("0", "1", "2")
-
-
-@dataclass
-class _Recording:
-    """A recording whose test rows can be locked."""
-
-    train: Trials
-    stimuli: Stimuli
-    hidden_test: Trials
-    guard: Callable[[], None]
-
-    @property
-    def test(self) -> Trials:
-        self.guard()
-        return self.hidden_test
-
-
-class _Toy(Study):
-    """Signals carry what layer 1 holds; layer 0 is a noisy copy of it, layer 2 keeps two numbers of it."""
-
-    info = StudyInfo("toy", "toy", "any", "none", "none", ("01", "02"))
-    signal = 1.0
-    guard: Callable[[], None] = staticmethod(lambda: None)
-
-    def read(self, subject: str) -> Any:
-        rng = np.random.default_rng(int(subject))
-        latent = _latent()
-        mixing = rng.normal(size=(WIDTH, 20))
-        stimulus = np.repeat(np.arange(N_TRAIN + N_TEST), 2)
-        x = self.signal * latent[stimulus] @ mixing + 1.5 * rng.normal(size=(len(stimulus), 20))
-        trials = Trials(x.astype(np.float32), stimulus, np.tile([0, 1], N_TRAIN + N_TEST))
-        train, test = np.flatnonzero(stimulus < N_TRAIN), np.flatnonzero(stimulus >= N_TRAIN)
-        return _Recording(trials.take(train), _stimuli(), trials.take(test), type(self).guard)
-
-    def check(self) -> list[Any]:
-        return []
-
-
-def _latent() -> np.ndarray:
-    return np.random.default_rng(99).normal(size=(N_TRAIN + N_TEST, WIDTH))
-
-
-def _stimuli() -> Stimuli:
-    n = N_TRAIN + N_TEST
-    ids = tuple(f"picture {i}" for i in range(n))
-    return Stimuli(ids, lambda i: np.zeros((2, 2, 3), np.uint8), np.arange(n) // 3, ("",) * n, ("",) * n)
-
-
-def _tokens(layer: str) -> np.ndarray:
-    rng = np.random.default_rng(7)
-    latent = _latent()
-    if layer == "0":
-        latent = latent + 1.5 * rng.normal(size=latent.shape)
-    if layer == "2":
-        latent[:, 2:] = 0
-    flat = latent @ rng.normal(size=(WIDTH, 32)) + 0.01 * rng.normal(size=(len(latent), 32))
-    return flat.reshape(len(latent), 4, 8).astype(np.float16)
-
-
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> type[_Toy]:
-    """The toy study and its backbone in place of real ones; everything else is the real thing."""
-    study = type("Toy", (_Toy,), {})
-
-    def targets(model: Any, images: Stimuli, layers: Any, pooling: str, cache: str, **_: Any) -> dict[str, Any]:
-        assert pooling == "grid:2"
-        return {layer: SimpleNamespace(tokens=_tokens(layer), key=f"{model.name} {layer}") for layer in layers}
-
-    def backbone(config: Any) -> Any:
-        model = SimpleNamespace(layers=LAYERS, name=config.name)
-        model.to = lambda device: model
-        return model
-
-    monkeypatch.setattr(sweep, "open_study", study)
-    monkeypatch.setattr(sweep_grid, "load_backbone", backbone)
-    monkeypatch.setattr(sweep_grid, "resolve_layer", lambda model, layer: layer)
-    monkeypatch.setattr(sweep_grid, "cached_targets", targets)
-    return study
-
-
-def _config(**sweep_values: Any) -> Config:
-    recipe = ["study.name=folder", "target.pooling=grid:2", "target.components=10", "train.epochs=3", "sweep.seeds=2"]
-    encoder = ["encoder.name=ridge", "encoder.width=16", "encoder.alphas=[1,10,100]"]
-    config = load_config(Config, None, [*recipe, *encoder])
-    return replace(config, sweep=replace(config.sweep, **sweep_values))
+__all__ = ["toy"]
 
 
 def _run(folder: Path, **options: Any) -> sweep_report.SweepResult:
-    return sweep.run(_config(), out=folder, progress=False, **options)
+    return sweep.run(toy_config(), out=folder, progress=False, **options)
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every real fit, as (recipe, rows, pictures)."""
     calls: list[Any] = []
-    real = sweep.fit
+    real = sweep_cells.fit
 
     def counting(config: Config, x: np.ndarray, tokens: np.ndarray, index: np.ndarray, **options: Any) -> Any:
         calls.append((config, x, tokens, index))
         return real(config, x, tokens, index, **options)
 
-    monkeypatch.setattr(sweep, "fit", counting)
+    monkeypatch.setattr(sweep_cells, "fit", counting)
     return calls
 
 
-def test_it_chooses_the_layer_the_signals_carry(toy: type[_Toy], tmp_path: Path) -> None:
+def test_it_chooses_the_layer_the_signals_carry(toy: type[Toy], tmp_path: Path) -> None:
     result = _run(tmp_path)
     found = result.summary
     assert found["chosen"] == {"backbone": "mini", "encoder": "ridge", "layer": "1"}
@@ -143,7 +55,7 @@ def test_it_chooses_the_layer_the_signals_carry(toy: type[_Toy], tmp_path: Path)
     assert "1 *" in result.table() and "chosen: mini layer 1" in result.table()
 
 
-def test_test_rows_wait_for_the_stored_choice(toy: type[_Toy], tmp_path: Path) -> None:
+def test_test_rows_wait_for_the_stored_choice(toy: type[Toy], tmp_path: Path) -> None:
     class Peeked(Exception):
         pass
 
@@ -153,12 +65,12 @@ def test_test_rows_wait_for_the_stored_choice(toy: type[_Toy], tmp_path: Path) -
 
     toy.guard = staticmethod(guard)
     with pytest.raises(Peeked):
-        _ = toy(_config()).recording("01").test
+        _ = toy(toy_config()).recording("01").test
     choice = _run(tmp_path).summary["chosen"]
     assert read_json(tmp_path / "choice.json")["chosen"] == choice
 
 
-def test_the_choice_does_not_depend_on_test_rows(toy: type[_Toy], tmp_path: Path) -> None:
+def test_the_choice_does_not_depend_on_test_rows(toy: type[Toy], tmp_path: Path) -> None:
     before = _run(tmp_path / "a").summary
     spoiled = type("Spoiled", (toy,), {})
 
@@ -176,12 +88,12 @@ def test_the_choice_does_not_depend_on_test_rows(toy: type[_Toy], tmp_path: Path
 
 
 def test_fits_see_training_rows_only_and_folds_keep_groups_apart(
-    toy: type[_Toy], tmp_path: Path, counted: list[Any]
+    toy: type[Toy], tmp_path: Path, counted: list[Any]
 ) -> None:
     _run(tmp_path)
     assert len(counted) == 3 * 3 * 2 + 2 * 2  # layers x folds x subjects, then chosen and last
     for recipe, x, tokens, index in counted:
-        every = _tokens(recipe.target.layer)
+        every = toy_tokens(recipe.target.layer)
         rows = [int(np.flatnonzero((every == row).all(axis=(1, 2)))[0]) for row in tokens.all().numpy()]
         assert max(rows) < N_TRAIN and len(x) == len(index) == len(rows)
         assert len(set(np.arange(N_TRAIN)[rows] // 3)) * 3 == len(rows), "whole groups"
@@ -190,24 +102,23 @@ def test_fits_see_training_rows_only_and_folds_keep_groups_apart(
 
 
 def test_a_killed_sweep_continues_with_the_next_cell(
-    toy: type[_Toy], tmp_path: Path, counted: list[Any], monkeypatch: pytest.MonkeyPatch
+    toy: type[Toy], tmp_path: Path, counted: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _run(tmp_path / "whole")
     n_whole = len(counted)
-    counting = sweep.fit
+    counting = sweep_cells.fit
 
     def failing(*args: Any, **options: Any) -> Any:
         if len(counted) == n_whole + 7:
             raise KeyboardInterrupt
         return counting(*args, **options)
 
-    monkeypatch.setattr(sweep, "fit", failing)
+    monkeypatch.setattr(sweep_cells, "fit", failing)
     with pytest.raises(KeyboardInterrupt):
         _run(tmp_path / "cut")
     assert not (tmp_path / "cut" / "choice.json").exists()
-    with (tmp_path / "cut" / "cells.jsonl").open("a") as lines:
-        lines.write('{"key": "half a li')
-    monkeypatch.setattr(sweep, "fit", counting)
+    (tmp_path / "cut" / "cells" / ".0123.tmp-1.json").write_text('{"key": "half a fi')
+    monkeypatch.setattr(sweep_cells, "fit", counting)
     resumed = _run(tmp_path / "cut")
     assert len(counted) == 2 * n_whole, "no cell is computed twice"
     assert (tmp_path / "cut" / "sweep.csv").read_text() == (tmp_path / "whole" / "sweep.csv").read_text()
@@ -218,16 +129,16 @@ def test_a_killed_sweep_continues_with_the_next_cell(
     assert len(counted) == 2 * n_whole, "a finished sweep fits nothing"
 
 
-def test_changed_recipes_or_rows_are_computed_again(toy: type[_Toy], tmp_path: Path, counted: list[Any]) -> None:
+def test_changed_recipes_or_rows_are_computed_again(toy: type[Toy], tmp_path: Path, counted: list[Any]) -> None:
     _run(tmp_path)
     n = len(counted)
-    changed = replace(_config(), target=replace(_config().target, components=9))
+    changed = replace(toy_config(), target=replace(toy_config().target, components=9))
     sweep.run(changed, out=tmp_path, progress=False)
     assert len(counted) == 2 * n
     toy.signal = 0.5
     _run(tmp_path)
     assert len(counted) == 3 * n
-    mlp = replace(_config(seeds=2), encoder=replace(_config().encoder, name="mlp"), subjects=["01"])
+    mlp = replace(toy_config(seeds=2), encoder=replace(toy_config().encoder, name="mlp"), subjects=["01"])
     sweep.run(mlp, layers=["1"], out=tmp_path / "mlp", progress=False)
     n = len(counted)
     sweep.run(replace(mlp, seed=1), layers=["1"], out=tmp_path / "mlp", progress=False)
@@ -235,7 +146,7 @@ def test_changed_recipes_or_rows_are_computed_again(toy: type[_Toy], tmp_path: P
     assert len(counted) == n + folds + refits
 
 
-def test_later_choices_in_one_folder_are_counted(toy: type[_Toy], tmp_path: Path) -> None:
+def test_later_choices_in_one_folder_are_counted(toy: type[Toy], tmp_path: Path) -> None:
     _run(tmp_path, layers=["0"])
     assert _run(tmp_path, layers=["0"]).summary["earlier_choices"] == 0
     result = _run(tmp_path)
@@ -243,28 +154,28 @@ def test_later_choices_in_one_folder_are_counted(toy: type[_Toy], tmp_path: Path
     assert "1 earlier choice" in result.table()
 
 
-def test_the_last_layer_is_scored_even_when_not_swept(toy: type[_Toy], tmp_path: Path) -> None:
+def test_the_last_layer_is_scored_even_when_not_swept(toy: type[Toy], tmp_path: Path) -> None:
     found = _run(tmp_path, layers=["1", "0"]).summary
     assert [point["layer"] for point in found["curves"][0]["points"]] == ["0", "1"], "in order of depth"
     assert found["last_layer"]["layer"] == "2"
 
 
-def test_no_signal_is_not_significant(toy: type[_Toy], tmp_path: Path) -> None:
+def test_no_signal_is_not_significant(toy: type[Toy], tmp_path: Path) -> None:
     toy.signal = 0.0
     found = _run(tmp_path).summary
     assert found["final"]["p_permutation"] > 0.05
     assert found["final"]["ci95_top1"][0] <= found["final"]["chance_top1"]
 
 
-def test_table_of_cells_is_tidy(toy: type[_Toy], tmp_path: Path) -> None:
+def test_table_of_cells_is_tidy(toy: type[Toy], tmp_path: Path) -> None:
     result = _run(tmp_path, encoders=["ridge", "mlp"])
     rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
     cells = 2 * 3 * 3 * (1 + 2)  # subjects x layers x folds x (ridge: one seed, mlp: two)
     refits = 2 * sum(
         len(curve["test"]) * (1 if curve["encoder"] == "ridge" else 2) for curve in result.summary["curves"]
     )
-    assert len(rows) == 2 * (cells + refits)
-    place = ("backbone", "encoder", "layer", "subject", "seed", "fold", "split", "direction")
+    assert len(rows) == 2 * (cells + refits) + cells
+    place = ("backbone", "encoder", "layer", "subject", "seed", "fold", "split", "direction", "level")
     assert len({tuple(row[name] for name in place) for row in rows}) == len(rows)
     assert {row["split"] for row in rows if row["fold"] == "refit"} == {"test"}
     chosen = result.summary["chosen"]
@@ -273,14 +184,14 @@ def test_table_of_cells_is_tidy(toy: type[_Toy], tmp_path: Path) -> None:
         float(row["top1"])
         for row in rows
         if all(row[name] == chosen[name] for name in chosen) and row["direction"] == "brain_to_image"
-        and row["split"] == "validation"
+        and row["split"] == "validation" and row["level"] == "picture"
     ]  # fmt: skip
     point = next(point for point in curve["points"] if point["layer"] == chosen["layer"])
     assert point["top1"] == pytest.approx(np.mean(values))
     assert all(point["top1"] >= other["top1"] for item in result.summary["curves"] for other in item["points"])
 
 
-def test_final_numbers_follow_from_the_stored_matrices(toy: type[_Toy], tmp_path: Path) -> None:
+def test_final_numbers_follow_from_the_stored_matrices(toy: type[Toy], tmp_path: Path) -> None:
     found = _run(tmp_path).summary
     hits = []
     for subject in ("01", "02"):
@@ -303,16 +214,16 @@ def test_subjects_who_saw_other_pictures_count_as_other_pictures() -> None:
             | {"scores": scores}
             | {"similarity": similarity}
         )
-    found = sweep_report.combine(tests, "brain_to_image")
+    found = sweep_points.combine(tests, "brain_to_image")
     assert (found["n"], found["runs"]) == (40, 3)
     assert found["top1"] == pytest.approx(np.mean([test["scores"]["brain_to_image"]["top1"] for test in tests]))
-    assert sweep_report.combine(tests, "image_to_brain") != found
+    assert sweep_points.combine(tests, "image_to_brain") != found
 
 
-def test_best_yaml_is_a_recipe(toy: type[_Toy], tmp_path: Path) -> None:
+def test_best_yaml_is_a_recipe(toy: type[Toy], tmp_path: Path) -> None:
     _run(tmp_path, encoders=["mlp", "ridge"])
     best = load_config(Config, tmp_path / "best.yaml")
-    expected = _config()
+    expected = toy_config()
     assert best.target.layer == "1"
     assert best.encoder.name == read_json(tmp_path / "choice.json")["chosen"]["encoder"]
     assert best.target.chosen_on == "grouped 3-fold cross-validation on training rows"
@@ -320,49 +231,50 @@ def test_best_yaml_is_a_recipe(toy: type[_Toy], tmp_path: Path) -> None:
     assert best.train == expected.train
 
 
-def test_components_are_the_same_for_every_layer(toy: type[_Toy], tmp_path: Path, counted: list[Any]) -> None:
-    config = replace(_config(), target=replace(_config().target, components=400))
+def test_components_are_the_same_for_every_layer(toy: type[Toy], tmp_path: Path, counted: list[Any]) -> None:
+    config = replace(toy_config(), target=replace(toy_config().target, components=400))
     found = sweep.run(config, layers=["1"], out=tmp_path, progress=False).summary
     assert found["components"] == 32  # 4 tokens of width 8
     assert {call[0].target.components for call in counted} == {32}
     assert load_config(Config, tmp_path / "best.yaml").target.components == 32
 
 
-def test_plot_is_drawn_for_several_backbones(toy: type[_Toy], tmp_path: Path) -> None:
+def test_plot_is_drawn_for_several_backbones(toy: type[Toy], tmp_path: Path) -> None:
     from PIL import Image
 
     result = _run(tmp_path, backbones=["mini", "torchvision/other"])
     assert {curve["backbone"] for curve in result.summary["curves"]} == {"mini", "torchvision/other"}
+    draw(result.summary, tmp_path)
     with Image.open(tmp_path / "layers.png") as picture:
         wide = np.asarray(picture.convert("RGB"))
     assert wide.shape[1] > 2 * wide.shape[0] and wide.std() > 10
     assert not list(tmp_path.glob(".*"))
 
 
-def test_repetitions_can_stay_single_in_training(toy: type[_Toy], tmp_path: Path, counted: list[Any]) -> None:
-    config = replace(_config(), train=replace(_config().train, average_repetitions=False))
+def test_repetitions_can_stay_single_in_training(toy: type[Toy], tmp_path: Path, counted: list[Any]) -> None:
+    config = replace(toy_config(), train=replace(toy_config().train, average_repetitions=False))
     found = sweep.run(config, layers=["1"], out=tmp_path, progress=False).summary
     assert sorted({len(call[1]) for call in counted}) == [120, 180]
     assert found["curves"][0]["points"][0]["candidates"] == 30, "validation rows are averaged"
 
 
-def test_bad_input_is_one_clear_line(toy: type[_Toy], tmp_path: Path) -> None:
+def test_bad_input_is_one_clear_line(toy: type[Toy], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'ridge'"):
         _run(tmp_path / "x", encoders=["rigde"])
     with pytest.raises(UserError, match="no subject '03'"):
-        sweep.run(replace(_config(), subjects=["03"]), out=tmp_path / "x", progress=False)
+        sweep.run(replace(toy_config(), subjects=["03"]), out=tmp_path / "x", progress=False)
     with pytest.raises(UserError, match=r"sweep\.seeds=0"):
-        sweep.run(_config(seeds=0), out=tmp_path / "x", progress=False)
+        sweep.run(toy_config(seeds=0), out=tmp_path / "x", progress=False)
     with pytest.raises(UserError, match="31 folds"):
-        sweep.run(_config(folds=31), out=tmp_path / "x", progress=False)
+        sweep.run(toy_config(folds=31), out=tmp_path / "x", progress=False)
     assert not (tmp_path / "x").exists(), "nothing half-written"
 
 
-def test_results_do_not_depend_on_the_folder(toy: type[_Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_folder(toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECON_HOME", str(tmp_path))
-    first = sweep.run(_config(), layers=["1"], progress=False)
+    first = sweep.run(toy_config(), layers=["1"], progress=False)
     assert first.folder == tmp_path / "runs" / "sweep" / "folder_mini"
     csv_text = (first.folder / "sweep.csv").read_text()
     shutil.rmtree(first.folder)
-    second = sweep.run(_config(), layers=["1"], progress=False)
+    second = sweep.run(toy_config(), layers=["1"], progress=False)
     assert (second.folder / "sweep.csv").read_text() == csv_text

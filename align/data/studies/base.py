@@ -63,13 +63,20 @@ class Study(ABC):
         return self.info.subjects
 
     def recording(self, subject: str) -> Recording:
-        """Training and test trials of one subject, preprocessed as ``config.preprocess`` says.
+        """Training and test trials of one subject: the part ``config.study`` asks for, after ``config.preprocess``.
 
         Raises `UserError` on any fault in the files.
         """
         from align.data.preprocess import prepare
+        from align.data.selection import resolve
 
-        return prepare(self.read(subject), self.config.preprocess, self.config.cache_dir)
+        recording = self.read(subject)
+        steps, picks = resolve(self.config, recording, lambda: self.rois(subject))
+        return prepare(recording, steps, self.config.cache_dir, picks)
+
+    def rois(self, subject: str) -> dict[str, tuple[int | str, ...]]:
+        """Regions that ``study.roi`` may name: channels or voxels by index from 0, or channels by name."""
+        return {}
 
     @abstractmethod
     def read(self, subject: str) -> Recording:

@@ -7,7 +7,8 @@
   ``images/``), ``split`` (``train``, ``test`` or ``unused``), ``subject``, and optionally ``concept``, ``caption``,
   ``repetition``, ``session`` (the recording session; for all lines of a subject or none);
 - optionally ``info.json``: ``sfreq`` (Hz), ``ch_names``, ``tmin`` (s), ``concept_disjoint`` (true: refuse a split
-  whose training and test share a concept).
+  whose training and test share a concept), ``roi`` (regions for ``study.roi``: {name: [channel names, or indices of
+  channels or voxels from 0]}).
 
 A split in which training and test share a picture is refused; near-duplicates over the split are named in the log.
 """
@@ -20,7 +21,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -64,6 +65,7 @@ class Info:
     ch_names: tuple[str, ...] = ()
     tmin: float = 0.0
     concept_disjoint: bool = False
+    roi: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
 
 
 class Folder(Study):
@@ -136,6 +138,10 @@ class Folder(Study):
         )
         refuse_overlap(recording, self.details.concept_disjoint)
         return recording
+
+    def rois(self, subject: str) -> dict[str, tuple[int | str, ...]]:
+        """The regions of ``info.json``, the same for all subjects."""
+        return self.details.roi
 
     def check(self) -> list[Fact]:
         """What ``stimuli.csv`` lists beside what can be read; every fault in the files raises `UserError`."""
@@ -258,7 +264,7 @@ def _read_info(path: Path) -> Info:
     if not path.exists():
         return Info()
     content = read_json(path)
-    names = ("sfreq", "ch_names", "tmin", "concept_disjoint")
+    names = ("sfreq", "ch_names", "tmin", "concept_disjoint", "roi")
     unknown = [name for name in content if name not in names] if isinstance(content, dict) else [json.dumps(content)]
     if unknown:
         raise UserError(f"info.json: {unknown[0]!r} is not known; it may hold {', '.join(names)}")
@@ -271,7 +277,18 @@ def _read_info(path: Path) -> Info:
     disjoint = content.get("concept_disjoint", False)
     if not isinstance(disjoint, bool):
         raise UserError(f"info.json: concept_disjoint {disjoint!r} is not true or false")
-    return Info(sfreq, tuple(ch_names), _number(content.get("tmin", 0.0), "tmin"), disjoint)
+    roi = _read_rois(content.get("roi", {}))
+    return Info(sfreq, tuple(ch_names), _number(content.get("tmin", 0.0), "tmin"), disjoint, roi)
+
+
+def _read_rois(content: object) -> dict[str, tuple[int | str, ...]]:
+    """Regions by name, each a list of texts or whole numbers; whether they fit the signals is seen when one is used."""
+    if not isinstance(content, dict):
+        raise UserError('info.json: roi is no object of lists, such as {"V1": [0, 1, 2]}')
+    for name, members in content.items():
+        if not isinstance(members, list) or not all(type(entry) in (int, str) for entry in members):
+            raise UserError(f"info.json: roi {name!r} is not a list of channel names or whole numbers")
+    return {name: tuple(members) for name, members in content.items()}
 
 
 def _number(value: object, name: str) -> float:

@@ -101,6 +101,10 @@ class Simulated(Study):
             log=(f"simulated.code={self.code}: both codes are there by construction",),
         )
 
+    def rois(self, subject: str) -> dict[str, tuple[int | str, ...]]:
+        """The channels over which the early and the late code lie."""
+        return {"occipital": simulated_brain.OCCIPITAL, "temporal": simulated_brain.TEMPORAL}
+
     def check(self) -> list[Fact]:
         facts = [Fact("concepts shared by train and test", "0", str(len(set(TRAIN_CONCEPTS) & set(TEST_CONCEPTS))))]
         for subject in self.subjects:

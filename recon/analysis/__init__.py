@@ -1,0 +1,1 @@
+"""What trained encoders and recordings say beyond one score: time courses, repetitions, noise ceilings."""

@@ -1,0 +1,279 @@
+"""When does a recording tell which picture was seen? Retrieval in sliding windows, onset, clusters; for several layers.
+
+By default nothing but training rows is read: decoders are fitted and scored by grouped cross-validation over them. With
+``test`` they are fitted on all training rows and scored once on the test rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.data.selection import described
+from align.errors import UserError
+from align.files import write_atomic, write_json
+from recon.analysis.clusters import LEVEL, ClusterTest, cluster_test
+from recon.analysis.windows import Fold, Hits, Window, cross_validation, decode, restrict, sliding_windows
+
+if TYPE_CHECKING:
+    from align.config import Config
+    from align.data.signals import Recording
+
+N_BOOT = 1000
+MEAN = "mean"  # the entry of all subjects together
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``width`` and ``step`` of the windows in s; ``test``: score test rows; ``n_perm`` random pairings."""
+
+    width: float = 0.1
+    step: float = 0.02
+    test: bool = False
+    n_perm: int = 2000
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One layer of one subject, or of the mean of subjects: (n, W) hits per picture, (B, W) null."""
+
+    hits: np.ndarray
+    null: np.ndarray
+    chance: float
+    candidates: float
+
+
+def time_course(
+    config: Config, layers: Sequence[str], settings: Settings, out: str | Path, progress: bool = True
+) -> dict[str, Any]:
+    """Curves of every subject of ``config`` and of their mean, for every layer; writes timecourse.{json,csv,png}.
+
+    ``layers``: names or indices of ``config.backbone``, compared with the same number of components; the shallowest is
+    what the times of the others are compared with. Returns the content of timecourse.json.
+
+    Raises
+    ------
+    UserError
+        No time axis, windows that do not fit, unknown subject or layer, too few pictures for the folds.
+    """
+    from align.data.studies import open_study
+    from align.vision.backbones import load_backbone
+    from align.vision.fused import layer_targets, resolve_layers
+
+    if settings.n_perm < 1:
+        raise UserError(f"--permutations {settings.n_perm} should be 1 or more")
+    study = open_study(config)
+    subjects = list(dict.fromkeys(config.subjects or study.subjects))
+    for subject in subjects:
+        study.require_subject(subject)
+    backbone = load_backbone(config.backbone)
+    names = list(dict.fromkeys(resolve_layers(backbone, layer) for layer in layers))
+    names.sort(key=lambda layer: max(backbone.layers.index(part) for part in layer.split("+")))
+    found: dict[str, dict[str, _Scored]] = {}
+    pictures, windows = {}, None
+    for subject in subjects:
+        recording = study.recording(subject)
+        cut = sliding_windows(recording, settings.width, settings.step)
+        if windows is not None and windows != cut:
+            raise UserError(f"subjects {subjects[0]} and {subject} have other windows; run them apart (subjects=[01])")
+        windows = cut
+        log.info("timecourse: subject %s, %d windows, layers %s", subject, len(cut), ", ".join(names))
+        cached = layer_targets(backbone, recording.stimuli, names, config.target.pooling, config.cache_dir, progress)
+        hits = course(config, recording, {name: cached[name].tokens for name in names}, cut, settings)
+        found[subject] = {name: _scored(part, settings.n_perm, config.seed) for name, part in hits.items()}
+        pictures[subject] = [recording.stimuli.ids[i] for i in hits[names[0]].stimulus]
+    assert windows is not None
+    together = _mean(found, pictures)
+    entries = {name: _subject(part, windows, config.seed) for name, part in {**found, **together}.items()}
+    facts = _facts(config, backbone.name, names, subjects, windows, settings, recording.train.x.shape[1:])
+    result = {**facts, "subjects": entries}
+    _write(Path(out), result)
+    return result
+
+
+def course(
+    config: Config,
+    recording: Recording,
+    tokens: dict[str, np.ndarray],
+    windows: Sequence[Window],
+    settings: Settings,
+) -> dict[str, Hits]:
+    """Hits of one subject per layer; ``tokens``: layer to (K, N, D) of the recording's pictures."""
+    from align.training_set import training_rows
+
+    groups = np.asarray(recording.stimuli.groups)
+    trials = training_rows(recording, True, config.cache_dir)
+    if settings.test:
+        scored = recording.test.averaged()
+        folds = [Fold(trials, np.arange(len(trials)), scored, np.arange(len(scored)))]
+    else:
+        folds = cross_validation(trials, groups, config.sweep.folds, config.seed)
+    return decode(restrict(config, tokens), folds, tokens, groups, windows)
+
+
+def _scored(hits: Hits, n_perm: int, seed: int) -> _Scored:
+    return _Scored(hits.observed(), hits.null(n_perm, seed), hits.chance, hits.candidates)
+
+
+def _mean(found: dict[str, dict[str, _Scored]], pictures: dict[str, list[str]]) -> dict[str, dict[str, _Scored]]:
+    """All subjects together, picture by picture and permutation by permutation, where they saw the same pictures."""
+    if len(found) < 2 or len({tuple(ids) for ids in pictures.values()}) > 1:
+        return {}
+    members = list(found.values())
+    layers = {}
+    for name, first in members[0].items():
+        parts = [part[name] for part in members]
+        hits, null = (np.mean([getattr(part, what) for part in parts], axis=0) for what in ("hits", "null"))
+        layers[name] = _Scored(hits, null, first.chance, first.candidates)
+    return {MEAN: layers}
+
+
+def _subject(layers: dict[str, _Scored], windows: Sequence[Window], seed: int) -> dict[str, Any]:
+    """The entry of one subject: a curve per layer, and how its times differ from those of the first layer."""
+    centres = np.array([window.centre for window in windows])
+    first, entry = next(iter(layers)), {}
+    resampled = {}
+    for name, part in layers.items():
+        test = cluster_test(part.hits.mean(axis=0), part.null)
+        draws = _resampled(part.hits, seed)
+        resampled[name] = (test.onsets(draws), draws.argmax(axis=1))
+        entry[name] = _curve(part, windows, test, draws, resampled[name])
+    later = {name: _later(resampled[first], resampled[name], centres) for name in layers if name != first}
+    return {"layers": entry, "later_than": {"layer": first, "layers": later}}
+
+
+def _resampled(hits: np.ndarray, seed: int) -> np.ndarray:
+    """(N_BOOT, W) mean curves of pictures drawn with replacement; the same draws for every layer of one seed."""
+    n = len(hits)
+    counts = np.random.default_rng([seed, 1]).multinomial(n, np.full(n, 1 / n), size=N_BOOT)
+    return np.asarray(counts @ hits / n)
+
+
+def _curve(
+    part: _Scored,
+    windows: Sequence[Window],
+    test: ClusterTest,
+    draws: np.ndarray,
+    times: tuple[np.ndarray, np.ndarray],
+) -> dict[str, Any]:
+    top1 = part.hits.mean(axis=0)
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    p = (1 + (part.null >= top1 - 1e-9).sum(axis=0)) / (1 + len(part.null))
+    points = [
+        {
+            "begin": window.begin,
+            "end": window.end,
+            "centre": window.centre,
+            "top1": float(top1[w]),
+            "ci95": [float(low[w]), float(high[w])],
+            "p_uncorrected": float(p[w]),
+        }
+        for w, window in enumerate(windows)
+    ]
+    clusters = [
+        {
+            "begin": windows[cluster.first].begin,
+            "end": windows[cluster.last].end,
+            "first_window": cluster.first,
+            "last_window": cluster.last,
+            "mass": cluster.mass,
+            "p": cluster.p,
+        }
+        for cluster in test.found
+    ]
+    centres = np.array([window.centre for window in windows])
+    return {
+        "n": len(part.hits),
+        "candidates": part.candidates,
+        "chance": part.chance,
+        "onset": _when(test.onset, windows, times[0], centres),
+        "peak": {**(_when(int(top1.argmax()), windows, times[1], centres) or {}), "top1": float(top1.max())},
+        "clusters": clusters,
+        "points": points,
+    }
+
+
+def _when(at: int | None, windows: Sequence[Window], drawn: np.ndarray, centres: np.ndarray) -> dict[str, Any] | None:
+    """A time as the window it is in; ``ci95`` of its centre over resampled pictures, of those that have one."""
+    if at is None:
+        return None
+    held = drawn[drawn >= 0]
+    interval = [float(end) for end in np.percentile(centres[held], [2.5, 97.5])] if len(held) else None
+    window = windows[at]
+    return {
+        "centre": window.centre,
+        "begin": window.begin,
+        "end": window.end,
+        "ci95": interval,
+        "found_in": len(held) / len(drawn),
+    }
+
+
+def _later(
+    first: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], centres: np.ndarray
+) -> dict[str, Any]:
+    """By how many s onset and peak come later than those of the first layer, over the same resampled pictures."""
+    entry: dict[str, Any] = {}
+    for name, a, b in zip(("onset", "peak"), first, other, strict=True):
+        both = (a >= 0) & (b >= 0)
+        if both.mean() < 1 - LEVEL:
+            entry[name] = None
+            continue
+        gap = centres[b[both]] - centres[a[both]]
+        low, high = np.percentile(gap, [2.5, 97.5])
+        entry[name] = {"median": float(np.median(gap)), "ci95": [float(low), float(high)]}
+    return entry
+
+
+def _facts(
+    config: Config,
+    backbone: str,
+    layers: list[str],
+    subjects: list[str],
+    windows: Sequence[Window],
+    settings: Settings,
+    shape: Sequence[int],
+) -> dict[str, Any]:
+    study = config.study
+    rule = (
+        "decoders fitted on all training rows, test rows scored once"
+        if settings.test
+        else f"grouped {config.sweep.folds}-fold cross-validation on training rows; test rows not scored"
+    )
+    return {
+        "schema": 1,
+        "study": study.name,
+        **({"code": config.simulated.code} if study.name == "simulated" else {}),
+        "selection": described(config, shape),
+        "split": "test" if settings.test else "train",
+        "rule": rule,
+        "decoder": "ridge per window, penalty chosen inside the fitted rows; repetitions averaged",
+        "statistics": (
+            f"top-1 of brain_to_image among the pictures of a block; ci95: bootstrap over pictures ({N_BOOT}); "
+            f"clusters: {settings.n_perm} shuffled pairings, one-sided {LEVEL}, mass = sum of z; onset: first window "
+            "of the first significant cluster, a description (the test is of the cluster); times: middle of a window"
+        ),
+        "backbone": backbone,
+        "pooling": config.target.pooling,
+        "layers": layers,
+        "subject_names": subjects,
+        "width": settings.width,
+        "step": settings.step,
+        "windows": len(windows),
+        "seed": config.seed,
+    }
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    from recon.analysis.figures import plot_time_course
+    from recon.analysis.timecourse_text import csv_text
+
+    write_json(folder / "timecourse.json", result)
+    write_atomic(folder / "timecourse.csv", csv_text(result))
+    plot_time_course(result, folder / "timecourse.png")

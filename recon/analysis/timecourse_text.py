@@ -1,0 +1,45 @@
+"""A time course as a table (CSV) and as lines for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+
+def csv_text(result: dict[str, Any]) -> str:
+    """Tidy table: one row per subject, layer and window; times in s."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = ("begin", "end", "centre", "top1", "ci95_low", "ci95_high", "p_uncorrected")
+    writer.writerow(["subject", "layer", "split", *columns, "p_cluster", "chance", "n", "candidates"])
+    for subject, entry in result["subjects"].items():
+        for layer, curve in entry["layers"].items():
+            for w, point in enumerate(curve["points"]):
+                inside = [c["p"] for c in curve["clusters"] if c["first_window"] <= w <= c["last_window"]]
+                values = [*(point[k] for k in columns[:4]), *point["ci95"], point["p_uncorrected"]]
+                facts = [inside[0] if inside else "", curve["chance"], curve["n"], curve["candidates"]]
+                writer.writerow([subject, layer, result["split"], *values, *facts])
+    return text.getvalue()
+
+
+def format_time_course(result: dict[str, Any]) -> str:
+    """A few lines for the terminal; times in ms."""
+    lines = [f"{result['study']}, {result['backbone']}: {result['rule']}"]
+    for subject, entry in result["subjects"].items():
+        for layer, curve in entry["layers"].items():
+            onset, peak = curve["onset"], curve["peak"]
+            told = "no cluster above chance"
+            if onset is not None:
+                p = min(cluster["p"] for cluster in curve["clusters"])
+                told = f"onset {_ms(onset)}, cluster p {p:.2g}"
+            lines.append(
+                f"  {subject} layer {layer}: {told}; peak {_ms(peak)} with top-1 {100 * peak['top1']:.1f} % "
+                f"(chance {100 * curve['chance']:.2f} %, n {curve['n']})"
+            )
+    return "\n".join(lines)
+
+
+def _ms(when: dict[str, Any]) -> str:
+    interval = f" [{1000 * when['ci95'][0]:.0f}, {1000 * when['ci95'][1]:.0f}]" if when["ci95"] else ""
+    return f"{1000 * when['centre']:.0f} ms{interval}"

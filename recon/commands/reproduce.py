@@ -1,0 +1,30 @@
+"""`recon reproduce`: a published recipe, scored under its own rule of choice and under the clean one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Grammar of ``recon reproduce``."""
+    parser.add_argument(
+        "recipe", metavar="NAME", help="nice, atm, ubp, neurobridge, samga, shallow_alignment, or a YAML file"
+    )
+    parser.add_argument("--config", type=Path, help="YAML file of the study (default: the simulation)")
+    parser.add_argument(
+        "--adapt",
+        action="store_true",
+        help="let encoder, kernels and batch size follow the signals; printed in the table",
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """The dict of `recon.reproduce.run.reproduce`; ``text`` is the Markdown table.
+
+    Raises `UserError` for a bad recipe, configuration or study, or an encoder that cannot read the signals.
+    """
+    from recon.reproduce.run import reproduce
+
+    return reproduce(args.recipe, args.config, args.overrides, adapt=args.adapt)

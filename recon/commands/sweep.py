@@ -1,0 +1,63 @@
+"""`recon sweep`: compare layers by cross-validation on training rows; table, figures, best.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Grammar of ``recon sweep``."""
+    parser.add_argument("--config", type=Path, help="YAML file; without it the defaults")
+    parser.add_argument(
+        "--layers", nargs="+", metavar="LAYER", help="index, name, relative depth such as 0.5, joined as 2+5 (all)"
+    )
+    parser.add_argument("--encoders", nargs="+", metavar="ENCODER", help="default: encoder.name")
+    parser.add_argument(
+        "--backbones", nargs="+", metavar="BACKBONE", help="NAME or NAME@WEIGHTS_FILE (default: backbone.name)"
+    )
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="that share the cells (default: 1)")
+    parser.add_argument("--no-test", action="store_true", help="choose the layer now, read the test rows another time")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--list", action="store_true", help="print one command per cell, and do nothing")
+    one.add_argument(
+        "--cell", nargs="+", type=int, metavar="NUMBER", help="compute these cells only; a later sweep finds them"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """The summary (sweep.json) with its folder, and the table as ``text``; for --list the ``commands``."""
+    from align.config import Config, load_config
+    from align.sweep import compute_cells, list_cells, run, settled
+
+    config = load_config(Config, args.config, args.overrides)
+    config = settled(config, _items(args.layers), _items(args.encoders), _items(args.backbones))
+    if args.list:
+        commands = [f"{_command(args)} --cell {number}  # {cell}" for number, cell in enumerate(list_cells(config))]
+        return {"commands": commands, "text": "\n".join(commands)}
+    if args.cell:
+        if args.processes != 1:
+            raise UserError("--cell computes in one process; leave out --processes")
+        return compute_cells(config, args.cell)
+    result = run(config, processes=args.processes, test=not args.no_test)
+    best = result.folder / "best.yaml"
+    text = f"{result.table()}\nfolder: {result.folder}\nbest: {best}"
+    return {**result.summary, "folder": str(result.folder), "text": text}
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The same call for a shell, without what is said once."""
+    words = ["recon", "sweep", *(["--config", str(args.config)] if args.config else [])]
+    words += args.overrides
+    for name in ("layers", "encoders", "backbones"):
+        words += [f"--{name}", *getattr(args, name)] if getattr(args, name) else []
+    return shlex.join(words)
+
+
+def _items(words: list[str] | None) -> list[str] | None:
+    """``--layers 2 4`` and ``--layers 2,4`` mean the same."""
+    return [item for word in words for item in word.split(",") if item] if words else None

@@ -1,0 +1,50 @@
+"""`recon timecourse`: when a recording tells which picture was seen, in sliding windows."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align.config import Config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Grammar of ``recon timecourse``."""
+    parser.add_argument("--config", type=Path, help="YAML file; without it the defaults")
+    parser.add_argument("--subject", help="label, e.g. 01 (default: subjects of the configuration)")
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="layers to compare (default: target.layer)")
+    parser.add_argument("--width", type=float, default=0.1, help="of a window, in s (default: %(default)s)")
+    parser.add_argument("--step", type=float, default=0.02, help="between windows, in s (default: %(default)s)")
+    parser.add_argument("--test", action="store_true", help="score the test rows (once) instead of cross-validation")
+    parser.add_argument("--permutations", type=int, default=2000, help="shuffled pairings (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: under runs/timecourse)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """The content of timecourse.json with ``folder``; ``text`` is for the terminal. Raises `UserError` on bad input."""
+    from align.config import Config, load_config
+    from recon.analysis.timecourse import Settings, time_course
+    from recon.analysis.timecourse_text import format_time_course
+
+    config = load_config(Config, args.config, args.overrides)
+    if args.subject:
+        config.subjects = [args.subject]
+    layers = [item for word in args.layers for item in word.split(",") if item] if args.layers else []
+    settings = Settings(args.width, args.step, args.test, args.permutations)
+    folder = args.out or _default_folder(config, args.test)
+    result = time_course(config, layers or [config.target.layer], settings, folder)
+    text = f"{format_time_course(result)}\nwritten: {folder / 'timecourse.json'}, .csv, .png"
+    return {**result, "text": text}
+
+
+def _default_folder(config: Config, test: bool) -> Path:
+    from align.checkpoint import home
+
+    study = config.study
+    parts = [study.name, config.simulated.code if study.name == "simulated" else "", *config.subjects]
+    parts += [*study.roi, study.channels or "", study.window or "", "test" if test else ""]
+    name = "_".join(part for part in parts if part)
+    return home() / "runs" / "timecourse" / re.sub(r"[^\w.-]+", "-", name)

@@ -1,0 +1,117 @@
+"""One fit scored after every epoch, kept in a file: what every rule of choice reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from align import __version__, retrieval
+from align.config import Config, to_dict
+from align.data.signals import Trials
+from align.errors import UserError
+from align.files import read_tensors, save_tensors
+from align.fit import fit
+from align.losses import info_nce
+from align.model import Aligner
+from align.rows import Rows
+from align.vision.targets import Targets
+from recon.reproduce.side import Side
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Held-out scores after each of E epochs: expected hits ``top1``, ``top5`` (E, n) of every row, ``loss`` (E,)."""
+
+    top1: np.ndarray
+    top5: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Top-1 (E,)."""
+        mean: np.ndarray = self.top1.mean(axis=1)
+        return mean
+
+
+def curve(path: Path, key: str, config: Config, side: Side, rows: np.ndarray, held: Trials, at: Targets) -> Curve:
+    """`fit_curve`, or what an earlier call with the same ``key`` left in ``path``."""
+    if path.is_file():
+        tensors, metadata = read_tensors(path)
+        if metadata.get("key") == key:
+            return Curve(**{name: value.numpy() for name, value in tensors.items()})
+    found = fit_curve(config, side, rows, held, at)
+    save_tensors(path, {name: torch.from_numpy(value) for name, value in vars(found).items()}, {"key": key})
+    return found
+
+
+def fit_curve(config: Config, side: Side, rows: np.ndarray, held_out: Trials, targets: Targets) -> Curve:
+    """Fit on the given training rows; after every epoch rank the pictures of ``held_out`` (n rows, one each) for them.
+
+    Raises `UserError` for an encoder that is not trained in epochs.
+    """
+    stimulus = side.train.stimulus[rows]
+    pictures, index = np.unique(stimulus, return_inverse=True)
+    tokens = np.asarray(targets.tokens[held_out.stimulus])
+    scored: list[tuple[list[float], list[float], float]] = []
+
+    def after_epoch(aligner: Aligner, epoch: int) -> None:
+        embeds, candidates = aligner.predict(held_out.x)["embeds"], aligner.embed_images(tokens)
+        hits = retrieval.per_stimulus(retrieval.scores(embeds, candidates))["brain_to_image"]
+        scored.append((hits["top1"], hits["top5"], _loss(aligner, embeds, candidates)))
+
+    fit(
+        config,
+        Rows.of(side.train.x).only(rows),
+        Rows.of(targets.tokens).only(pictures),
+        index,
+        groups=np.asarray(side.stimuli.groups)[stimulus],
+        widths=targets.widths,
+        facts=side.facts,
+        after_epoch=after_epoch,
+        device=device(),
+    )
+    if not scored:
+        raise UserError(f"encoder.name={config.encoder.name} is solved, not trained in epochs: nothing to choose among")
+    top1, top5, loss = (np.array(part, dtype=np.float32) for part in zip(*scored, strict=True))
+    return Curve(top1, top5, loss)
+
+
+def device() -> str:
+    """Where backbones run and fits happen: the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _loss(aligner: Aligner, embeds: np.ndarray, candidates: np.ndarray) -> float:
+    """The contrastive loss of held-out rows against one another."""
+    settings = aligner.config.loss
+    value = info_nce(
+        torch.from_numpy(embeds),
+        torch.from_numpy(candidates),
+        aligner.network.logit_scale.detach().cpu(),
+        normalize_brain=settings.normalize_brain,
+        normalize_image=settings.normalize_image,
+    )
+    return float(value)
+
+
+def fit_key(config: Config, targets: Targets, side: Side, part: str) -> str:
+    """SHA-256 of all that decides a curve: version, configuration, targets, the subject's rows, held-out part."""
+    tree: dict[str, Any] = to_dict(config)
+    for name in ("subjects", "sweep", "run_dir", "cache_dir", "study"):
+        tree.pop(name)
+    tree["train"].pop("checkpoint_every")
+    text = json.dumps([__version__, tree, targets.key, side.name, side.digest, part], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pooled(parts: Sequence[Curve]) -> np.ndarray:
+    """Top-1 (E,) over the rows of several folds, each row once."""
+    mean: np.ndarray = np.concatenate([part.top1 for part in parts], axis=1).mean(axis=1)
+    return mean

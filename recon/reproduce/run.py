@@ -1,0 +1,199 @@
+"""Walks a recipe over subjects, seeds, layers and folds: validation first, then the choice, then the test rows."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from align.checkpoint import home
+from align.config import Config
+from align.data.splits import refuse_overlap
+from align.data.studies import open_study
+from align.data.studies.base import Study
+from align.errors import UserError
+from align.files import write_atomic, write_json
+from align.schedule import learning_rate
+from align.tracking import logger, progress_bar
+from align.vision.backbones import Backbone, load_backbone
+from align.vision.fused import layer_targets, resolve_layers
+from align.vision.targets import Targets
+from recon.evaluation.provenance import commit, versions
+from recon.reproduce import rules
+from recon.reproduce.adapt import adapted
+from recon.reproduce.curves import Curve, curve, device, fit_key, pooled
+from recon.reproduce.recipe import Recipe, load_recipe
+from recon.reproduce.report import markdown, summarise
+from recon.reproduce.rules import Cell
+from recon.reproduce.side import Side, digest_rows, side_of
+
+
+class Walk:
+    """One recipe on one study: its layers, targets, seeds, and the folder where every fit leaves its curve."""
+
+    def __init__(self, recipe: Recipe, study: Study, allowed: bool, given: set[str], progress: bool) -> None:
+        self.study, self.progress = study, progress
+        config = recipe.config
+        if config.sweep.seeds < 1:
+            raise UserError(f"sweep.seeds={config.sweep.seeds} should be 1 or more")
+        learning_rate(config.train.schedule, 0, 1)
+        self.subjects = _subjects(study, config)
+        self.seeds = [config.seed + i for i in range(config.sweep.seeds)]
+        first = side_of(study, config, self.subjects[0])
+        shape = tuple(first.train.x.shape[1:])
+        config, changes = adapted(config, shape, first.facts, len(first.train), allowed, given)
+        self.backbone: Backbone = load_backbone(config.backbone).to(device())
+        self.layers = [resolve_layers(self.backbone, config.target.layer)]
+        if recipe.paper.layer_rule == "test":
+            open_layers = config.sweep.layers or list(self.backbone.layers)
+            self.layers = list(dict.fromkeys(resolve_layers(self.backbone, layer) for layer in open_layers))
+        widths = [int(np.prod(self.targets(config, first)[layer].tokens.shape[1:])) for layer in self.layers]
+        if min(widths) < config.target.components:
+            changes.append(f"target.components={min(widths)}: the narrowest layer has no more")
+            config = replace(config, target=replace(config.target, components=min(widths)))
+        self.recipe = replace(recipe, config=config, stand_ins=(*recipe.stand_ins, *changes))
+        self.folder = Path(config.run_dir) if config.run_dir else _default_folder(self.recipe)
+
+    @property
+    def config(self) -> Config:
+        """The recipe as it is trained here."""
+        return self.recipe.config
+
+    def targets(self, config: Config, side: Side) -> dict[str, Targets]:
+        """The tokens of the subject's pictures in every layer."""
+        pooling, cache = config.target.pooling, config.cache_dir
+        return layer_targets(self.backbone, side.stimuli, self.layers, pooling, cache, self.progress)
+
+    def of_cell(self, layer: str, seed: int) -> Config:
+        """The configuration of one fit."""
+        return replace(self.config, seed=seed, target=replace(self.config.target, layer=layer, chosen_on=""))
+
+    def path(self, cell: Cell, part: str) -> Path:
+        """Where the curve of one fit lies."""
+        layer, subject, seed = cell
+        name = f"{part}_{layer}_sub-{subject}_seed-{seed}.safetensors"
+        return self.folder / "curves" / re.sub(r"[^\w.+-]+", "-", name)
+
+
+def reproduce(
+    name: str, study_file: Path | None, pairs: list[str], *, adapt: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Train recipe ``name`` and score it under its own rule, under the clean rule, and (marked) as the test chooses.
+
+    Returns the content of ``reproduction.json`` and the ``text`` of ``reproduction.md``; both lie in ``run_dir``
+    (default ``runs/reproduce/<recipe>_<study>``) beside ``choice.json``, written before any test row is scored, and
+    ``curves/``, one file per fit: a killed call continues behind the last of them.
+
+    Raises
+    ------
+    UserError
+        Bad recipe, configuration or files; an encoder that cannot read the trials (see `adapted`).
+    """
+    started = time.monotonic()
+    recipe = load_recipe(name, study_file, pairs)
+    given = {pair.partition("=")[0].strip() for pair in pairs}
+    walk = Walk(recipe, open_study(recipe.config), adapt, given, progress)
+    for change in walk.recipe.stand_ins:
+        logger.info("%s: %s", walk.recipe.name, change)
+    validation = _validate(walk)
+    chosen = rules.clean(validation, walk.layers)
+    write_json(walk.folder / "choice.json", chosen.as_json())
+    test, ids = _test(walk)
+    paper = walk.recipe.paper
+    choices = {
+        "own_rule": rules.own(test, walk.layers, paper.epoch_rule),
+        "clean": chosen,
+        "oracle": rules.oracle(test, walk.layers),
+    }
+    found = summarise(choices, test, ids)
+    result = {**_facts(walk), **found, "seconds": round(time.monotonic() - started, 1)}
+    text = markdown(result)
+    write_json(walk.folder / "reproduction.json", result)
+    write_atomic(walk.folder / "reproduction.md", text + "\n")
+    return {**result, "folder": str(walk.folder), "text": text}
+
+
+def _validate(walk: Walk) -> dict[Cell, np.ndarray]:
+    """Validation top-1 after every epoch (E,) of every cell: rows of all folds, each scored by the fit without it."""
+    found: dict[Cell, np.ndarray] = {}
+    total = len(walk.subjects) * len(walk.layers) * len(walk.seeds) * walk.config.sweep.folds
+    bar = progress_bar(total, "cross-validation", walk.progress, unit="fit")
+    for name in walk.subjects:
+        side = side_of(walk.study, walk.config, name)
+        targets = walk.targets(walk.config, side)
+        for layer in walk.layers:
+            for seed in walk.seeds:
+                parts = []
+                for fold in range(len(side.folds)):
+                    parts.append(_fold(walk, (layer, name, seed), side, fold, targets[layer]))
+                    bar.update()
+                found[layer, name, seed] = pooled(parts)
+    bar.close()
+    return found
+
+
+def _fold(walk: Walk, cell: Cell, side: Side, fold: int, targets: Targets) -> Curve:
+    rows, held = side.fold(fold)
+    config = walk.of_cell(cell[0], cell[2])
+    key = fit_key(config, targets, side, f"fold {fold} of {len(side.folds)}, dealt by seed {walk.config.seed}")
+    return curve(walk.path(cell, f"fold-{fold}"), key, config, side, rows, held, targets)
+
+
+def _test(walk: Walk) -> tuple[dict[Cell, Curve], dict[str, list[str]]]:
+    """Refits on all training rows: the curve of every cell on the test rows; of every subject the test picture ids."""
+    found: dict[Cell, Curve] = {}
+    ids: dict[str, list[str]] = {}
+    bar = progress_bar(len(walk.subjects) * len(walk.layers) * len(walk.seeds), "refit", walk.progress, unit="fit")
+    for name in walk.subjects:
+        side = side_of(walk.study, walk.config, name)
+        refuse_overlap(side.recording)
+        held = side.recording.test.averaged()
+        ids[name] = [side.stimuli.ids[i] for i in held.stimulus]
+        targets = walk.targets(walk.config, side)
+        for layer in walk.layers:
+            for seed in walk.seeds:
+                cell, config = (layer, name, seed), walk.of_cell(layer, seed)
+                key = fit_key(config, targets[layer], side, f"test rows {digest_rows(held)}")
+                rows = np.arange(len(side.train))
+                found[cell] = curve(walk.path(cell, "test"), key, config, side, rows, held, targets[layer])
+                bar.update()
+    bar.close()
+    return found, ids
+
+
+def _subjects(study: Study, config: Config) -> list[str]:
+    """Those asked for, all if none; raises `UserError` for one the study does not have."""
+    for name in config.subjects:
+        study.require_subject(name)
+    return list(dict.fromkeys(config.subjects or study.subjects))
+
+
+def _facts(walk: Walk) -> dict[str, Any]:
+    paper, config = walk.recipe.paper, walk.config
+    return {
+        "schema": 1,
+        "kind": "reproduction",
+        "recipe": walk.recipe.name,
+        "paper": asdict(paper),
+        "study": config.study.name,
+        **({"code": config.simulated.code} if config.study.name == "simulated" else {}),
+        "encoder": config.encoder.name,
+        "backbone": config.backbone.name,
+        "layers": walk.layers,
+        "epochs": config.train.epochs,
+        "seeds": walk.seeds,
+        "commit": commit(),
+        "versions": versions(),
+        "folds": config.sweep.folds,
+        "stand_ins": list(walk.recipe.stand_ins),
+        "published": asdict(paper.number(config.study.name)),
+    }
+
+
+def _default_folder(recipe: Recipe) -> Path:
+    code = [recipe.config.simulated.code] if recipe.config.study.name == "simulated" else []
+    return home() / "runs" / "reproduce" / "_".join([recipe.name, recipe.config.study.name, *code])

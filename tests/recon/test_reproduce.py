@@ -1,0 +1,483 @@
+"""`recon reproduce`: recipes as published, honest choices, marked oracles, resuming, mistakes in one line."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from align import retrieval
+from align.config import Config, load_config
+from align.data.signals import Stimuli, Trials
+from align.data.studies.base import Study, StudyInfo
+from align.encoders import build_encoder
+from align.encoders.shapes import SignalFacts
+from align.errors import UserError
+from align.files import read_json
+from align.fit import fit
+from recon import cli
+from recon.reproduce import curves, rules, run
+from recon.reproduce.adapt import STEPS, adapted, substitute
+from recon.reproduce.curves import Curve
+from recon.reproduce.recipe import find_recipe, load_recipe
+from recon.reproduce.report import markdown, summarise
+from recon.reproduce.side import side_of
+from tests.conftest import PROJECT
+from tests.one_line import fails
+
+PAPERS = {  # encoder, backbone, epochs, batch, lr, rule of layer and epoch; trial shape and rows as published
+    "nice": ("tsconv", "ViT-L-14", 200, 1000, 2e-4, "fixed", "last", (63, 250), 16_540),
+    "atm": ("atm", "ViT-H-14", 40, 64, 3e-4, "fixed", "test_top1", (63, 250), 66_160),
+    "ubp": ("mlp", "RN50", 50, 1024, 1e-4, "fixed", "last", (17, 250), 16_540),
+    "neurobridge": ("mlp", "RN50", 50, 1024, 1e-4, "fixed", "test_loss", (17, 250), 16_540),
+    "samga": ("mlp", "InternViT-6B", 60, 512, 1e-4, "fixed", "test_top1", (17, 250), 16_540),
+    "shallow_alignment": ("mlp", "InternViT-6B", 50, 1024, 1e-4, "test", "last", (17, 250), 16_540),
+}
+THINGS = PROJECT / "configs" / "align" / "things_eeg2.yaml"
+V4 = PROJECT / "configs" / "align" / "cowley2023_v4.yaml"
+N_TRAIN, N_TEST, WIDTH, LAYERS = 96, 24, 12, ("0", "1", "2")
+
+
+def test_every_recipe_file_has_a_case() -> None:
+    assert {path.stem for path in (PROJECT / "configs" / "papers").glob("*.yaml")} == set(PAPERS)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_recipe_on_its_own_study_is_the_published_one(name: str) -> None:
+    recipe = load_recipe(name, THINGS, ["study.root=/data", "subjects=[08]"])
+    encoder, backbone, epochs, batch, lr, layer_rule, epoch_rule, shape, rows = PAPERS[name]
+    config, paper = recipe.config, recipe.paper
+    assert (config.encoder.name, config.train.epochs, config.train.batch_size) == (encoder, epochs, batch)
+    assert config.train.lr == lr and backbone in config.backbone.name
+    assert (paper.layer_rule, paper.epoch_rule) == (layer_rule, epoch_rule)
+    assert config.subjects == ["08"] and config.study.root == "/data" and recipe.stand_ins == ()
+    assert (config.train.noise, config.train.image_dropout, config.loss.regression) == (0, 0, 0)
+    assert config.train.average_repetitions == (name != "atm")
+    assert bool(config.preprocess.channels) == (shape[0] == 17)
+    number = paper.number("things_eeg2")
+    assert 1 < number.top1 < number.top5 <= 100
+    if number.subjects:
+        assert np.mean(list(number.subjects.values())) == pytest.approx(number.top1, abs=0.15)
+    assert paper.status == "not yet verified" and len(paper.differences) > 2
+    assert adapted(config, shape, SignalFacts(), rows, True, set()) == (config, [])
+
+
+def test_the_sizes_of_nice_and_atm_are_those_of_the_papers() -> None:
+    nice = build_encoder((63, 250), load_recipe("nice", THINGS, []).config.encoder)
+    assert nice.head[0].in_features == 1440  # type: ignore[union-attr,index]
+    atm = build_encoder((63, 250), load_recipe("atm", THINGS, []).config.encoder)
+    assert sum(p.numel() for p in atm.parameters()) / 1e6 == pytest.approx(3.18, rel=0.05)
+
+
+def test_another_study_lends_its_backbone_and_keeps_the_recipe() -> None:
+    recipe = load_recipe("samga", V4, ["study.root=/v4", "train.epochs=3", "encoder.width=64"])
+    config = recipe.config
+    assert config.study.name == "cowley2023_v4" and config.subjects[0] == "190925"
+    assert config.backbone.name == "torchvision/squeezenet1_1" and config.target.pooling == "grid:4"
+    assert config.target.layer == "0.44+0.53+0.62+0.71+0.8" and config.target.components == 400
+    assert config.preprocess.channels == [] and config.train.lr == 1e-4 and config.train.noise == 0
+    assert (config.train.epochs, config.encoder.width, config.loss.normalize_brain) == (3, 64, False)
+    assert any("squeezenet1_1" in said for said in recipe.stand_ins)
+    assert [said for said in recipe.stand_ins if said.startswith("set by hand")] == [
+        "set by hand: train.epochs=3",
+        "set by hand: encoder.width=64",
+    ]
+    simulated = load_recipe("ubp", None, []).config
+    assert simulated.study.name == "simulated" and simulated.preprocess.channels == ["P.*", "O.*"]
+    given = load_recipe("ubp", V4, ["backbone.name=open_clip/RN50", "target.layer=attnpool"]).config
+    assert (given.backbone.name, given.target.layer) == ("open_clip/RN50", "attnpool")
+    assert load_recipe("shallow_alignment", V4, []).config.sweep.layers[0] == "features.3"
+    at_home = load_recipe("shallow_alignment", THINGS, []).config.sweep
+    assert "28" in at_home.layers and at_home.seeds == 5
+    assert load_recipe("shallow_alignment", V4, []).config.sweep.seeds == 1
+    assert load_recipe("shallow_alignment", THINGS, ["sweep.seeds=2"]).config.sweep.seeds == 2
+
+
+def test_recipes_that_do_not_fit_name_the_substitute() -> None:
+    nice, facts = load_recipe("nice", None, []).config, SignalFacts()
+    line = fails("--adapt, which takes encoder.kernel=5", lambda: adapted(nice, (63, 50), facts, 920, False, set()))
+    assert "75 samples" in line
+    fails("--adapt, which takes encoder.name=mlp", lambda: adapted(nice, (88,), facts, 920, False, set()))
+    short, said = adapted(nice, (63, 50), facts, 920, True, set())
+    assert (short.encoder.kernel, short.encoder.pool, short.encoder.stride) == (5, 10, 1) and len(said) == 2
+    assert round(920 / short.train.batch_size) == STEPS
+    voxels, said = adapted(nice, (88,), facts, 920, True, {"train.batch_size"})
+    assert voxels.encoder == replace(nice.encoder, name="mlp") and voxels.train.batch_size == 1000
+    assert said == ["encoder.name=mlp instead of tsconv (no time axis)"]
+    fails("tsconv", lambda: adapted(nice, (88,), facts, 920, True, {"encoder.name"}))
+    same, said = adapted(load_recipe("ubp", None, []).config, (17, 50), facts, 920, False, set())
+    assert same.train.batch_size == 1024 and "--adapt takes train.batch_size=57" in said[0]
+    for samples in (20, 50, 100, 201, 249):
+        build_encoder((63, samples), substitute(nice.encoder, (63, samples))[0])
+
+
+# --- rules, against loops ---
+
+
+def random_test(seed: int = 0, n: int = 30, epochs: int = 6) -> dict[rules.Cell, Curve]:
+    rng = np.random.default_rng(seed)
+    return {
+        (layer, subject, number): Curve(
+            rng.integers(0, 2, (epochs, n)).astype(np.float32), np.ones((epochs, n), np.float32), rng.random(epochs)
+        )
+        for layer in LAYERS
+        for subject in ("01", "02", "03")
+        for number in (0, 1)
+    }
+
+
+def test_rules_choose_what_loops_choose() -> None:
+    test = random_test()
+    places = [cell[1:] for cell in test if cell[0] == "0"]
+    validation = {cell: np.random.default_rng(9).permutation(curve.mean) for cell, curve in test.items()}
+    best = max(LAYERS, key=lambda layer: sum(max(validation[(layer, *place)]) for place in places))
+    chosen = rules.clean(validation, LAYERS)
+    assert chosen.layer == best and not chosen.on_test
+    for place, epoch in chosen.epochs.items():
+        assert validation[(best, *place)][epoch - 1] == max(validation[(best, *place)])
+    oracle = rules.oracle(test, LAYERS)
+    tops = {layer: np.mean([test[(layer, *place)].mean.max() for place in places]) for layer in LAYERS}
+    assert oracle.layer == max(tops, key=lambda layer: tops[layer]) and oracle.on_test
+    last = rules.own(test, ["1"], "last")
+    assert last == rules.Choice("1", dict.fromkeys(places, 6), False)
+    lowest = rules.own(test, ["2"], "test_loss")
+    assert all(
+        test[("2", *place)].loss[epoch - 1] == test[("2", *place)].loss.min() for place, epoch in lowest.epochs.items()
+    )
+    assert lowest.on_test and rules.own(test, LAYERS, "last").on_test
+
+
+def test_prices_are_paired_differences_with_both_intervals() -> None:
+    test = random_test(1)
+    ids = {subject: [f"picture {i}" for i in range(30)] for subject in ("01", "02", "03")}
+    validation = {cell: curve.mean[::-1] for cell, curve in test.items()}
+    choices = {
+        "own_rule": rules.own(test, LAYERS, "last"),
+        "clean": rules.clean(validation, LAYERS),
+        "oracle": rules.oracle(test, LAYERS),
+    }
+    found = summarise(choices, test, ids)
+
+    def hits(choice: rules.Choice, subject: str) -> np.ndarray:
+        rows = [test[choice.layer, subject, seed].top1[choice.epochs[subject, seed] - 1] for seed in (0, 1)]
+        return np.mean(rows, axis=0)
+
+    for name in ("own_rule", "oracle"):
+        each = {subject: hits(choices[name], subject) - hits(choices["clean"], subject) for subject in ids}
+        means = [float(values.mean()) for values in each.values()]
+        price = found["price"][name]
+        assert price["difference"] == pytest.approx(np.mean(means), abs=1e-6)
+        interval = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
+        assert price["ci95_subjects"] == pytest.approx(interval, abs=1e-6)
+        rng, together = np.random.default_rng(3), np.mean(list(each.values()), axis=0)
+        drawn = [together[rng.integers(0, 30, 30)].mean() for _ in range(4000)]
+        assert price["ci95"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+        assert found["mean"][name]["top1"] == pytest.approx(
+            np.mean([hits(choices[name], subject).mean() for subject in ids]), abs=1e-6
+        )
+    assert found["price"]["oracle"]["difference"] >= found["price"]["own_rule"]["difference"]
+    two = {cell: curve for cell, curve in test.items() if cell[1] != "03"}
+    fewer = {
+        name: replace(c, epochs={k: v for k, v in c.epochs.items() if k[0] != "03"}) for name, c in choices.items()
+    }
+    assert "ci95_subjects" not in summarise(fewer, two, {k: ids[k] for k in ("01", "02")})["price"]["oracle"]
+
+
+# --- the whole walk, on a toy study ---
+
+
+@dataclass
+class _Recording:
+    """A recording whose test rows can be locked."""
+
+    study: str
+    subject: str
+    train: Trials
+    stimuli: Stimuli
+    hidden_test: Trials
+    guard: Callable[[], None]
+    sfreq: float | None = None
+    ch_names: tuple[str, ...] = ()
+
+    @property
+    def test(self) -> Trials:
+        self.guard()
+        return self.hidden_test
+
+
+class _Toy(Study):
+    """Signals carry what layer 1 holds; layer 0 is a noisy copy of it, layer 2 keeps two numbers of it."""
+
+    info = StudyInfo("toy", "toy", "any", "none", "none", ("01", "02"))
+    guard: Callable[[], None] = staticmethod(lambda: None)
+    shift = 0  # of the test rows against their pictures
+
+    def recording(self, subject: str) -> Any:
+        rng, latent = np.random.default_rng(int(subject)), _latent()
+        stimulus = np.repeat(np.arange(N_TRAIN + N_TEST), 2)
+        x = latent[stimulus] @ rng.normal(size=(WIDTH, 20)) + 2.0 * rng.normal(size=(len(stimulus), 20))
+        trials = Trials(x.astype(np.float32), stimulus, np.tile([0, 1], N_TRAIN + N_TEST))
+        train, test = (trials.take(np.flatnonzero(side)) for side in (stimulus < N_TRAIN, stimulus >= N_TRAIN))
+        test = replace(test, x=np.roll(test.x, 2 * self.shift, axis=0))
+        return _Recording("toy", subject, train, _stimuli(), test, type(self).guard)
+
+    def read(self, subject: str) -> Any:
+        raise NotImplementedError
+
+    def check(self) -> list[Any]:
+        return []
+
+
+def _latent() -> np.ndarray:
+    return np.random.default_rng(99).normal(size=(N_TRAIN + N_TEST, WIDTH))
+
+
+def _stimuli() -> Stimuli:
+    n = N_TRAIN + N_TEST
+    ids = tuple(f"picture {i}" for i in range(n))
+    return Stimuli(ids, lambda i: np.full((2, 2, 3), i, np.uint8), np.arange(n) // 3, ("",) * n, ("",) * n)
+
+
+def _tokens(layer: str) -> np.ndarray:
+    rng, latent = np.random.default_rng(7), _latent()
+    if layer == "0":
+        latent = latent + 1.5 * rng.normal(size=latent.shape)
+    if layer == "2":
+        latent[:, 2:] = 0
+    return (latent @ rng.normal(size=(WIDTH, 32))).reshape(len(latent), 4, 8).astype(np.float16)
+
+
+def _targets(model: Any, images: Stimuli, layers: Any, *_: Any) -> dict[str, Any]:
+    return {layer: SimpleNamespace(tokens=_tokens(layer), key=f"toy {layer}", widths=()) for layer in layers}
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> type[_Toy]:
+    """The toy study and its backbone in place of real ones; everything else is the real thing."""
+    study = type("Toy", (_Toy,), {})
+    monkeypatch.setattr(run, "open_study", study)
+    backbone = SimpleNamespace(layers=LAYERS, name="toy")
+    backbone.to = lambda device: backbone
+    monkeypatch.setattr(run, "load_backbone", lambda config: backbone)
+    monkeypatch.setattr(run, "layer_targets", _targets)
+    return study
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of training rows of every real fit."""
+    calls: list[int] = []
+
+    def counting(config: Config, x: Any, *args: Any, **options: Any) -> Any:
+        calls.append(len(x))
+        return fit(config, x, *args, **options)
+
+    monkeypatch.setattr(curves, "fit", counting)
+    return calls
+
+
+PAIRS = [
+    *("encoder.width=16", "train.epochs=3", "train.lr=1e-2", "train.batch_size=32"),
+    *("target.components=10", "sweep.seeds=1", "sweep.folds=2"),
+]
+
+
+def walk(folder: Path, name: str = "shallow_alignment", *pairs: str) -> dict[str, Any]:
+    every = [*PAIRS, "sweep.layers=[0,1]", f"run_dir={folder}", f"cache_dir={folder / 'cache'}", *pairs]
+    return run.reproduce(name, None, every, adapt=True, progress=False)
+
+
+def test_the_clean_number_is_that_of_a_fit_stopped_there(toy: type[_Toy], tmp_path: Path) -> None:
+    result = walk(tmp_path)
+    for row in result["rows"]:
+        layer, epoch = row["clean"]["layer"], row["clean"]["epoch"]
+        recording = _Toy(Config()).recording(row["subject"])
+        config = load_recipe("shallow_alignment", None, [*PAIRS, f"train.epochs={epoch}"]).config
+        train, test = recording.train.averaged(), recording.test.averaged()
+        aligner = fit(
+            config, train.x, _tokens(layer), train.stimulus, groups=np.asarray(recording.stimuli.groups)[train.stimulus]
+        )
+        similarity = retrieval.scores(
+            aligner.predict(test.x)["embeds"], aligner.embed_images(_tokens(layer)[test.stimulus])
+        )
+        hits = similarity.argmax(1) == np.arange(N_TEST)
+        assert row["clean"]["top1"] == pytest.approx(hits.mean())
+    assert (
+        result["choices"]["clean"]["layer"] == "1"
+        and "set by hand: train.epochs=3" in result["stand_ins"]
+        and result["mean"]["clean"]["top1"] > 4 / N_TEST
+    )
+    assert result["mean"]["oracle"]["top1"] >= max(result["mean"][name]["top1"] for name in ("clean", "own_rule"))
+
+
+def test_the_choice_is_stored_before_a_test_row_is_read_and_never_depends_on_one(
+    toy: type[_Toy], tmp_path: Path
+) -> None:
+    asked = []
+
+    def guard() -> None:
+        asked.append((tmp_path / "a" / "choice.json").is_file())
+
+    toy.guard = staticmethod(guard)
+    first = walk(tmp_path / "a")
+    assert asked and all(asked)
+    toy.guard, toy.shift = staticmethod(lambda: None), 5
+    other = walk(tmp_path / "b")
+    assert other["choices"]["clean"] == first["choices"]["clean"]
+    assert other["mean"]["clean"]["top1"] < first["mean"]["clean"]["top1"]
+    assert first["choices"]["own_rule"]["on_test"] and not first["choices"]["clean"]["on_test"]
+
+
+def test_a_killed_walk_loses_one_fit(toy: type[_Toy], fits: list[int], tmp_path: Path, monkeypatch: Any) -> None:
+    whole = walk(tmp_path / "whole")
+    total = len(fits)
+    assert total == 2 * 2 * (2 + 1)  # subjects x layers x (folds + refit)
+    assert fits == [N_TRAIN // 2] * 8 + [N_TRAIN] * 4, "folds first, then all training rows"
+    assert walk(tmp_path / "whole")["rows"] == whole["rows"] and len(fits) == total
+    real = curves.fit
+
+    def killed(*args: Any, **options: Any) -> Any:
+        if len(fits) == total + 5:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(curves, "fit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        walk(tmp_path / "part")
+    monkeypatch.setattr(curves, "fit", real)
+    assert walk(tmp_path / "part")["rows"] == whole["rows"] and len(fits) == 2 * total
+    walk(tmp_path / "part", "shallow_alignment", "train.lr=1e-3", "subjects=[01]")
+    assert len(fits) == 2.5 * total, "another recipe in the same folder is fitted anew"
+
+
+def test_folds_share_no_group_and_hold_every_picture_out_once() -> None:
+    config = load_recipe("atm", None, ["sweep.folds=3"]).config
+    side = side_of(_Toy(config), config, "01")
+    assert len(side.train) == 2 * N_TRAIN == 2 * len(side.averaged), "single trials to fit on, averages to validate on"
+    held_out = []
+    for number in range(3):
+        rows, held = side.fold(number)
+        groups = [set(side.stimuli.groups[stimulus]) for stimulus in (side.train.stimulus[rows], held.stimulus)]
+        assert not groups[0] & groups[1] and len(rows) + 2 * len(held) == 2 * N_TRAIN
+        held_out += list(held.stimulus)
+    assert sorted(held_out) == list(range(N_TRAIN))
+
+
+def test_a_fixed_layer_stays_and_the_table_marks_the_oracle(toy: type[_Toy], tmp_path: Path) -> None:
+    result = walk(tmp_path, "atm", "encoder.name=mlp", "target.layer=2")
+    assert result["layers"] == ["2"] and {
+        row[name]["layer"] for row in result["rows"] for name in ("own_rule", "clean", "oracle")
+    } == {"2"}
+    assert result["rows"][0]["own_rule"] == result["rows"][0]["oracle"], "ATM's own rule is the best test epoch"
+    text = (tmp_path / "reproduction.md").read_text()
+    assert "ORACLE (chosen on test)" in text and "Test rows chose: no clean number." in text
+    assert "published on things_eeg2: 26.1/55.3 top-1/top-5; proceedings, cited [not read in its source]" in text
+    stored = read_json(tmp_path / "reproduction.json")
+    assert stored["rows"] == result["rows"] and markdown(stored) + "\n" == text
+    assert {"published", "choices", "price", "mean", "stand_ins"} <= set(stored)
+    assert "| 28.6 on things_eeg2 |" in text and stored["paper"]["published"][0]["top1"] == 28.64
+    for study, told in (("things_eeg2", "| 01 | 0 | 75.0 |"), ("toy", "| 01 | 0 | – |")):
+        shown = {**stored, "study": study, "published": {**stored["published"], "subjects": {"01": 75.0}}}
+        assert told in markdown(shown)
+
+
+# --- mistakes ---
+
+
+def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        (["nicee"], "did you mean 'nice'"),
+        (["nice", "train.epoch=3"], "train.epochs"),
+        (["nice", "protocol=loso"], "within subjects only"),
+        (["nice", "--config", str(tmp_path / "none.yaml")], "does not exist"),
+        ([str(tmp_path / "none.yaml")], "does not exist"),
+        (["nice", "sweep.seeds=0"], "sweep.seeds=0"),
+        (["nice", "subjects=[1]"], "has no subject '1'"),
+        (["nice", "study.name=simulatd"], "did you mean"),
+    ):
+        assert cli.main(["reproduce", *words]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+    assert cli.parse(["reproduce", "ubp", "--adapt", "seed=1"]).overrides == ["seed=1"]
+
+
+def test_broken_recipes_end_in_one_line(tmp_path: Path) -> None:
+    whole = yaml.safe_load(find_recipe("nice").read_text())
+    path = tmp_path / "mine.yaml"
+
+    def broken(change: Callable[[dict[str, Any]], Any], words: str) -> None:
+        tree = copy.deepcopy(whole)
+        change(tree)
+        path.write_text(json.dumps(tree))
+        fails(words, lambda: load_recipe(str(path), None, []))
+
+    broken(lambda tree: tree.pop("paper"), "its paper block is not whole")
+    broken(lambda tree: tree["paper"].pop("rule"), "no 'rule'")
+    broken(lambda tree: tree["paper"]["rule"].update(epoch="best"), "paper.rule.epoch 'best' is not one of last")
+    broken(lambda tree: tree["paper"]["rule"].update(layer=3), "paper.rule.layer '3' is not one of fixed")
+    broken(lambda tree: tree["paper"].update(published=[]), "no number with protocol intra")
+    broken(lambda tree: tree["paper"].update(studies=[]), "paper.studies is empty")
+    broken(lambda tree: tree["paper"]["published"][0].update(top1="high"), "could not convert")
+    broken(lambda tree: tree["paper"]["published"][0].update(in_source="perhaps"), "not true or false")
+    broken(lambda tree: tree["paper"]["published"][0].update(subjects=[1]), "not whole")
+    broken(lambda tree: tree["train"].update(epoch=3), "unknown key 'train.epoch'")
+    path.write_text("- a\n")
+    fails("holds no keys", lambda: load_recipe(str(path), None, []))
+    path.write_text("a: [\n")
+    fails("not readable YAML", lambda: load_recipe(str(path), None, []))
+
+
+def test_an_encoder_in_closed_form_has_no_epochs(toy: type[_Toy], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="solved, not trained in epochs"):
+        walk(tmp_path, "ubp", "encoder.name=ridge")
+
+
+# --- null calibration (benchmarks/null_calibration.py) ---
+
+
+def calibration() -> ModuleType:
+    """The benchmark, which lies outside the packages."""
+    spec = importlib.util.spec_from_file_location("null_calibration", PROJECT / "benchmarks" / "null_calibration.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_p_values_of_shuffled_pairs_are_uniform() -> None:
+    module, rng = calibration(), np.random.default_rng(0)
+    latent = rng.normal(size=(160, 6))
+    x = (latent @ rng.normal(size=(6, 15)) + rng.normal(size=(160, 15))).astype(np.float32)
+    tokens = (latent @ rng.normal(size=(6, 24))).reshape(160, 3, 8).astype(np.float32)
+    data = {"train_x": x[:100], "train_tokens": tokens[:100], "test_x": x[100:], "test_tokens": tokens[100:]}
+    config = load_config(Config, None, [*module.RECIPE, "encoder.name=ridge", "encoder.alphas=[10]"])
+    found = module.summary([module.draw(config, data, number) for number in range(60)], 60)
+    assert found["p_pool"]["ks_p"] > 0.05 and found["p_randomised"]["ks_p"] > 0.05
+    assert found["p_all"]["at_most_05"] <= 0.15 and 0.3 < found["p_true_pairs"]["mean"] < 0.7
+    low, high = found["chance_interval"]
+    assert low <= found["top1"] <= high and found["chance"] == 1 / 60
+    real = fit(config, data["train_x"], data["train_tokens"], np.arange(100))
+    similarity = retrieval.scores(real.predict(data["test_x"])["embeds"], real.embed_images(data["test_tokens"]))
+    assert retrieval.retrieve(similarity, np.arange(60), n_boot=0)["p_permutation"] < 0.001, "the pairs hold a signal"
+
+
+def test_the_summary_finds_p_values_that_are_not_uniform() -> None:
+    module = calibration()
+    p = np.random.default_rng(0).random(200)
+    kinds = ("p_pool", "p_randomised", "p_all", "p_true_pairs")
+    fair = module.summary([{"top1": 0.01, **dict.fromkeys(kinds, value)} for value in p], 100)
+    small = module.summary([{"top1": 0.02, **dict.fromkeys(kinds, value**1.5)} for value in p], 100)
+    assert fair["p_pool"]["ks_p"] > 0.05 > small["p_pool"]["ks_p"]
+    assert fair["chance_interval"][1] < small["top1"]
+    exact = stats.binom.interval(0.95, 20_000, 0.01)
+    assert fair["chance_interval"] == pytest.approx([end / 20_000 for end in exact])
