@@ -33,6 +33,8 @@ class _Recording:
     stimuli: Stimuli
     hidden_test: Trials
     guard: Callable[[], None]
+    sfreq: float | None = None
+    ch_names: tuple[str, ...] = ()
 
     @property
     def test(self) -> Trials:
@@ -87,9 +89,11 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[_Toy]:
     """The toy study and its backbone in place of real ones; everything else is the real thing."""
     study = type("Toy", (_Toy,), {})
 
-    def targets(model: Any, images: Stimuli, layers: Any, pooling: str, cache: str, **_: Any) -> dict[str, Any]:
+    def targets(model: Any, images: Stimuli, layers: Any, pooling: str, cache: str, _: bool) -> dict[str, Any]:
         assert pooling == "grid:2"
-        return {layer: SimpleNamespace(tokens=_tokens(layer), key=f"{model.name} {layer}") for layer in layers}
+        return {
+            layer: SimpleNamespace(tokens=_tokens(layer), key=f"{model.name} {layer}", widths=()) for layer in layers
+        }
 
     def backbone(config: Any) -> Any:
         model = SimpleNamespace(layers=LAYERS, name=config.name)
@@ -98,8 +102,8 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[_Toy]:
 
     monkeypatch.setattr(sweep, "open_study", study)
     monkeypatch.setattr(sweep_grid, "load_backbone", backbone)
-    monkeypatch.setattr(sweep_grid, "resolve_layer", lambda model, layer: layer)
-    monkeypatch.setattr(sweep_grid, "cached_targets", targets)
+    monkeypatch.setattr(sweep_grid, "resolve_layers", lambda model, layer: layer)
+    monkeypatch.setattr(sweep_grid, "layer_targets", targets)
     return study
 
 
