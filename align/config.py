@@ -132,6 +132,7 @@ class TrainConfig:
     mixup: float = 0.0  # a of Beta(a, a): pairs are mixed with other pairs, signals and components alike; 0 = off
     average_repetitions: bool = True
     checkpoint_every: int = 200  # steps
+    share: str = "batches"  # what several processes share: batches of one encoder | encoders (each its own)
 
 
 @dataclass
