@@ -162,6 +162,7 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     run_dir: str | None = None  # None = runs/align/<study>_sub-<subject>_<encoder>_<layer>_seed-<seed>
     cache_dir: str = "cache"
+    tracker: str = "none"  # none | tensorboard | wandb | any other of accelerate, beside metrics.jsonl
     seed: int = 0
 
 

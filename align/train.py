@@ -13,6 +13,7 @@ encoders.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import sys
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from align.data.studies.base import Study
     from align.protocols import Job
+    from align.tracking import JsonLines
     from align.vision.backbones import Backbone
 
 
@@ -89,6 +91,18 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     return finished
 
 
+def _metrics(config: Config, path: Path) -> JsonLines:
+    """Where the records of the epochs go; a tracker is told by the main process alone."""
+    from align.config import keys
+    from align.distributed import world
+    from align.tracking import JsonLines, Tracked
+
+    if config.tracker == "none" or world()[0] != 0:
+        return JsonLines(path)
+    values = {key: str(functools.reduce(getattr, key.split("."), config)) for key in keys(config)}
+    return Tracked(path, config.tracker, values)
+
+
 def _own_jobs(config: Config, jobs: list[Job], process: PartialState) -> list[Job]:
     """Every process takes part in every encoder, or each has encoders of its own (``train.share``)."""
     from align.distributed import alone
@@ -110,7 +124,6 @@ def _train_job(
     from align.distributed import world
     from align.encoders.shapes import SignalFacts
     from align.fit import fit
-    from align.tracking import JsonLines
     from align.training_set import join, training_rows
     from align.vision.fused import layer_targets
 
@@ -136,7 +149,7 @@ def _train_job(
         facts=SignalFacts(trained[0].sfreq, trained[0].ch_names),
         state_dir=folder / "state",
         progress=progress,
-        metrics=JsonLines(folder / METRICS),
+        metrics=_metrics(config, folder / METRICS),
         device=device,
     )
     digest = tensors_hash(aligner.state())
