@@ -159,6 +159,7 @@ class TrainConfig:
     average_repetitions: bool = True
     average_up_to: int = 1  # with average_repetitions=false: every draw averages 1 to this many trials of its picture
     checkpoint_every: int = 200  # steps
+    share: str = "batches"  # what several processes share: batches of one encoder | encoders (each its own)
 
 
 @dataclass
@@ -190,6 +191,7 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     run_dir: str | None = None  # None = runs/align/<study>_sub-<subject>_<encoder>_<layer>_seed-<seed>
     cache_dir: str = "cache"
+    tracker: str = "none"  # none | tensorboard | wandb | any other of accelerate, beside metrics.jsonl
     seed: int = 0
 
 

@@ -10,20 +10,26 @@ import torch
 from align.augment import augmented, mixed, mixture, partners
 from align.batches import Batch
 from align.config import Config
+from align.distributed import all_rows, world
 from align.errors import UserError
 from align.losses import KINDS, info_nce, mmd, sides, siglip, soft_answers, soft_shares, token_regression
 from align.model import Network
 
 
 def loss_parts(network: Network, config: Config, batch: Batch, gain: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The parts of the loss with a weight above 0, by name; augments the batch (mixup or mixco, then `augmented`)."""
-    same = None if batch.distinct else batch.stimulus[:, None] == batch.stimulus
+    """The parts of the loss with a weight above 0, by name; augments the batch (mixup or mixco, then `augmented`).
+
+    Of several processes each has its own rows in ``batch``; the loss is that of the rows of all.
+    """
+    same = _same_pictures(batch, batch.stimulus)
     pictures = batch.components  # what the image side sees; with mixco the pictures stay whole
     mix = None
     if config.train.mixup > 0:
         batch, same = _mixed_pairs(batch, same, config.train.mixup)
         pictures = batch.components
     elif config.train.mixco > 0:
+        if world()[1] > 1:
+            raise UserError("train.mixco mixes whole batches; train in one process, or take train.mixup")
         partner = partners(batch.subject, len(batch.signals), batch.signals.device)
         mix = mixture(config.train, partner)
         batch = replace(batch, signals=mixed(mix, batch.signals), components=mix @ batch.components)
@@ -32,17 +38,17 @@ def loss_parts(network: Network, config: Config, batch: Batch, gain: torch.Tenso
     if config.loss.contrastive > 0:
         seen = pictures * gain
         embeds = sides(
-            hidden,
-            network.image_head(seen),
+            all_rows(hidden),
+            all_rows(network.image_head(seen)),
             normalize_brain=config.loss.normalize_brain,
             normalize_image=config.loss.normalize_image,
         )
-        parts["contrastive"] = contrastive(network, config, *embeds, seen, same, mix)
+        parts["contrastive"] = contrastive(network, config, *embeds, all_rows(seen), same, mix)
         if config.loss.mmd > 0:
             parts["mmd"] = mmd(*embeds)
     if config.loss.regression > 0:
         parts["regression"] = token_regression(
-            network.token_head(hidden), batch.components, config.loss.regression_kind
+            all_rows(network.token_head(hidden)), all_rows(batch.components), config.loss.regression_kind
         )
     return parts
 
@@ -77,11 +83,20 @@ def contrastive(
     return info_nce(brain, image, scale, normalize_image=False, label_smoothing=smoothing, same=same, wanted=wanted)
 
 
+def _same_pictures(batch: Batch, stimulus: torch.Tensor) -> torch.Tensor | None:
+    """(B, B): rows of all processes that show one picture; None where no picture comes twice."""
+    if batch.distinct:
+        return None
+    every = all_rows(stimulus)
+    return every[:, None] == every
+
+
 def _mixed_pairs(batch: Batch, same: torch.Tensor | None, a: float) -> tuple[Batch, torch.Tensor | None]:
     """Signals and components mixed alike with those of other rows, one share for the whole batch."""
     share = float(np.random.beta(a, a))
     other = torch.randperm(len(batch.signals), device=batch.signals.device)
     signals = share * batch.signals + (1 - share) * batch.signals[other]
     components = share * batch.components + (1 - share) * batch.components[other]
-    same = None if same is None else same & same[other][:, other]
+    second = _same_pictures(batch, batch.stimulus[other])
+    same = None if same is None or second is None else same & second
     return replace(batch, signals=signals, components=components), same

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from align.batches import Ahead, Batch, Pairs
 from align.config import Config, to_dict
+from align.distributed import own_part, sum_gradients, wait_for_all, world
 from align.errors import UserError
 from align.files import read_json, write_json
 from align.losses import part_names, weighted_sum
@@ -43,18 +44,24 @@ class StateFolder:
         metrics: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.record: Callable[[dict[str, Any]], None] = metrics or (lambda record: None)
-        if self.folder is None:
-            return
+        self.main = world()[0] == 0  # of several processes, one writes
+        self.record: Callable[[dict[str, Any]], None] = (metrics if self.main else None) or (lambda record: None)
+        if self.folder is not None and self.main:
+            self._prepare(self.folder, config, pairs, metrics)
+        wait_for_all()
+
+    def _prepare(
+        self, folder: Path, config: Config, pairs: Pairs, metrics: Callable[[dict[str, Any]], None] | None
+    ) -> None:
         fingerprint = {"fingerprint": _fingerprint(config, pairs)}
-        note = self.folder / "fit.json"
+        note = folder / "fit.json"
         if not note.is_file() or read_json(note) != fingerprint:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             write_json(note, fingerprint)
-        for leftover in self.folder.glob("*/.*.tmp-*"):  # of a process that was killed while it wrote
+        for leftover in folder.glob("*/.*.tmp-*"):  # of a process that was killed while it wrote
             leftover.unlink()
         if isinstance(metrics, JsonLines):
-            metrics.resume({stage: load_finished_step(self.folder / stage) for stage in STAGES})
+            metrics.resume({stage: load_finished_step(folder / stage) for stage in STAGES})
 
     def load(self, stage: str, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> int:
         """The number of finished steps, after restoring modules and optimizer; 0 = start."""
@@ -62,7 +69,7 @@ class StateFolder:
 
     def save(self, stage: str, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, step: int) -> None:
         """Replace the stage's checkpoint."""
-        if self.folder is not None:
+        if self.folder is not None and self.main:
             save_state(self.folder / stage, modules, optimizer, step)
 
 
@@ -129,20 +136,22 @@ def optimise(
     bar = progress_bar(total, stage, progress, start)
     network.train()
     order, streamed = derive(config.seed, stage), not isinstance(pairs.signals, torch.Tensor)
+    rank = world()[0]
 
-    def make(step: int) -> Batch:
-        rows = batch_rows(n_rows, train.batch_size, order, step)
-        return pairs.batch(rows, train.average_up_to, derive(order, "average", step))
+    def read(step: int) -> Batch:
+        rows = own_part(batch_rows(n_rows, train.batch_size, order, step))
+        return pairs.batch(rows, train.average_up_to, derive(order, "average", step, rank))
 
-    reader = Ahead(make, range(start, total), streamed)
+    reader = Ahead(read, range(start, total), streamed)
     for step, batch in enumerate(reader, start):
-        seed_step(config.seed, step, stage)
+        seed_step(config.seed, step, stage if rank == 0 else f"{stage}/{rank}")
         for group in optimizer.param_groups:
             group["lr"] = train.lr * learning_rate(train.schedule, step, total)
         parts = loss_parts(network, config, batch, gain)
         loss = weighted_sum(parts, config.loss, step / max(1, total - 1))
         optimizer.zero_grad()
         loss.backward()
+        sum_gradients(network, ("logit_scale", "logit_bias"))
         optimizer.step()
         if average is not None:
             average.update_parameters(network)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.errors import UserError
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -55,6 +57,36 @@ class JsonLines:
 
         kept = [record for record in self.read() if record.get("step", 0) <= steps.get(record.get("stage", ""), -1)]
         write_atomic(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+class Tracked(JsonLines):
+    """`JsonLines` that also tells a tracker of accelerate (tensorboard, wandb, ...) what it writes.
+
+    Raises `UserError` for an unknown tracker, or one whose package is not installed. The tracker's files lie in the
+    folder of ``path``; what a resumed run repeats is told to it again.
+    """
+
+    def __init__(self, path: str | Path, tracker: str, config: dict[str, Any]) -> None:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        super().__init__(path)
+        if tracker not in LOGGER_TYPE_TO_CLASS:
+            raise UserError(f"tracker={tracker!r} is not known. Known: none, {', '.join(LOGGER_TYPE_TO_CLASS)}")
+        kind = LOGGER_TYPE_TO_CLASS[tracker]
+        place = {"logging_dir": self.path.parent} if kind.requires_logging_directory else {}
+        try:
+            self.tracker = kind(run_name=self.path.parent.name, **place)
+            self.tracker.start()
+        except ImportError as error:
+            raise UserError(f"tracker={tracker}: {error}; pip install {tracker}") from error
+        self.tracker.store_init_configuration(config)
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Append one record and log its numbers as ``<stage>/<name>`` at its step."""
+        super().__call__(record)
+        stage, step = record.get("stage", ""), record.get("step", 0)
+        numbers = {f"{stage}/{name}": value for name, value in record.items() if isinstance(value, float)}
+        self.tracker.log(numbers, step=step)
 
 
 def progress_bar(total: int, stage: str, show: bool, start: int = 0, unit: str = "step") -> tqdm[Any]:

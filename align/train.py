@@ -6,12 +6,14 @@
     python -m align.train protocol=pooled 'subjects=[01,02]'                                # one encoder for both
 
 A killed run continues from its last checkpoint when called again with the same configuration. Several processes share
-the encoders among them.
+every batch (`ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 align/train.py`), or with train.share=encoders the
+encoders.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import sys
@@ -27,8 +29,11 @@ except ModuleNotFoundError as error:  # a script's own folder is on the path, no
 from align.errors import UserError
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from align.data.studies.base import Study
     from align.protocols import Job
+    from align.tracking import JsonLines
     from align.vision.backbones import Backbone
 
 
@@ -54,7 +59,8 @@ class Trained:
 def train(config: Config, progress: bool = True) -> list[Trained]:
     """Train the encoders that ``protocol`` asks for (``subjects``, empty = all) and write one run folder each.
 
-    With several processes of `accelerate launch`, each trains its share of the encoders and returns those.
+    Several processes of `accelerate launch` compute every batch together, or with ``train.share=encoders`` train their
+    share of the encoders each and return those.
 
     Raises
     ------
@@ -76,13 +82,38 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     process = PartialState()
     backbone = load_backbone(config.backbone).to(process.device)
     config = replace(config, target=replace(config.target, layer=resolve_layers(backbone, config.target.layer)))
+    own = _own_jobs(config, jobs, process)
     finished = []
-    with process.split_between_processes(jobs) as share:
-        for job in share:
-            folder = run_folder(config, job, alone=len(jobs) == 1)
-            finished.append(_train_job(config, job, study, backbone, folder, process.device, progress))
+    for job in own:
+        folder = run_folder(config, job, alone=len(jobs) == 1)
+        finished.append(_train_job(config, job, study, backbone, folder, process.device, progress))
     process.wait_for_everyone()
     return finished
+
+
+def _metrics(config: Config, path: Path) -> JsonLines:
+    """Where the records of the epochs go; a tracker is told by the main process alone."""
+    from align.config import keys
+    from align.distributed import world
+    from align.tracking import JsonLines, Tracked
+
+    if config.tracker == "none" or world()[0] != 0:
+        return JsonLines(path)
+    values = {key: str(functools.reduce(getattr, key.split("."), config)) for key in keys(config)}
+    return Tracked(path, config.tracker, values)
+
+
+def _own_jobs(config: Config, jobs: list[Job], process: PartialState) -> list[Job]:
+    """Every process takes part in every encoder, or each has encoders of its own (``train.share``)."""
+    from align.distributed import alone
+
+    if config.train.share not in ("batches", "encoders"):
+        raise UserError(f"train.share={config.train.share!r} is not known; choose batches or encoders")
+    if config.train.share == "batches":
+        return jobs
+    alone()
+    with process.split_between_processes(jobs) as share:
+        return list(share)
 
 
 def _train_job(
@@ -90,9 +121,9 @@ def _train_job(
 ) -> Trained:
     from align.checkpoint import METRICS, save_run, tensors_hash
     from align.data.splits import joint_manifest, refuse_overlap
+    from align.distributed import world
     from align.encoders.shapes import SignalFacts
     from align.fit import fit
-    from align.tracking import JsonLines
     from align.training_set import join, training_rows
     from align.vision.fused import layer_targets
 
@@ -120,7 +151,7 @@ def _train_job(
         facts=SignalFacts(trained[0].sfreq, trained[0].ch_names),
         state_dir=folder / "state",
         progress=progress,
-        metrics=JsonLines(folder / METRICS),
+        metrics=_metrics(config, folder / METRICS),
         device=device,
     )
     digest = tensors_hash(aligner.state())
@@ -129,7 +160,8 @@ def _train_job(
         "n_training_rows": len(data.stimulus),
         "weights_hash": digest,
     }
-    save_run(folder, aligner, config, joint_manifest(trained, tested), facts)
+    if world()[0] == 0:
+        save_run(folder, aligner, config, joint_manifest(trained, tested), facts)
     seconds = time.monotonic() - started
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
 
@@ -185,7 +217,8 @@ def _run(config: Config) -> int:
     setup_logging(process.is_main_process)
     use_all_cores()
     for finished in train(config, progress=process.is_main_process):
-        print(finished, flush=True)
+        if process.is_main_process or config.train.share == "encoders":
+            print(finished, flush=True)
     return 0
 
 

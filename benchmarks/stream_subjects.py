@@ -1,6 +1,6 @@
 """Share of computing in the time of an epoch over many subjects whose trials stay in their files.
 
-    python benchmarks/stream_subjects.py [--subjects 10] [--channels 17] [--encoder mlp] [--steps 0] [--folder DIR]
+    python benchmarks/stream_subjects.py [--subjects 10] [--channels 17] [--encoder mlp] [--steps 0] [--baseline 0]
 
 Writes one memory-mappable file per subject in the shape of THINGS-EEG2 (16,540 pictures x 4 repetitions, C channels x
 250 samples, float32, seeded noise; 1.1 GB each with 17 channels), and tokens of 16,540 pictures. Then, in a process of
@@ -8,6 +8,7 @@ its own, fits one encoder to the single trials of all subjects: every step reads
 processor time of the reading thread and of the whole epoch (their ratio does not depend on what else the machine does),
 seconds that the loop waited for rows, seconds per step beside those of batches that are in memory already (the least of
 60 before and 60 after), time of the statistics (one pass over all files), peak memory.
+``--baseline``: also so many steps of the published TSConv loop with all trials in memory (`published_tsconv.py`).
 ``--steps``: only so many steps of an epoch (0: all). Everything written is removed at the end.
 """
 
@@ -134,6 +135,9 @@ def main() -> int:
     parser.add_argument("--channels", type=int, default=17)
     parser.add_argument("--encoder", default="mlp")
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument(
+        "--baseline", type=int, default=0, metavar="STEPS", help="of the published TSConv loop, in memory"
+    )
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -148,7 +152,13 @@ def main() -> int:
         np.save(folder / "tokens.npy", rng.standard_normal((PICTURES, *TOKENS), np.float32).astype(np.float16))
         command = [sys.executable, __file__, "--measure", str(folder), "--encoder", options.encoder]
         done = subprocess.run([*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, text=True, check=True)
-        print(json.dumps(json.loads(done.stdout), indent=2))
+        found = {"streamed": json.loads(done.stdout)}
+        if options.baseline:
+            published = Path(__file__).with_name("published_tsconv.py")
+            command = [sys.executable, str(published), str(folder), str(options.baseline)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found["published"] = json.loads(done.stdout)
+        print(json.dumps(found, indent=2))
     finally:
         shutil.rmtree(folder)
     return 0

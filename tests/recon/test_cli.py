@@ -178,6 +178,8 @@ def test_every_command_of_the_readme_is_valid(words: list[str]) -> None:
         assert all(
             re.search(rf"^{word.split('=')[0]} \?=", makefile, re.MULTILINE) for word in words[1:] if "=" in word
         )
+    elif words[:2] == ["pip", "install"]:
+        check_install([word for word in words[2:] if not word.startswith("-")])
     else:
         assert words[0] in ("git", "cd", "source", "python"), f"the README holds a command no test knows: {words}"
 
@@ -187,6 +189,17 @@ def test_demo_runs_the_recipe_of_the_simulated_study() -> None:
 
     path = PROJECT / "configs" / "align" / "simulated.yaml"
     assert load_config(Config, None, RECIPE) == load_config(Config, path)
+
+
+def check_install(packages: list[str]) -> None:
+    """Extras of the project exist; other packages have a tested version."""
+    import tomllib
+
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    tested = {line.split("==")[0].lower() for line in (PROJECT / "constraints.txt").read_text().splitlines()}
+    for package in packages:
+        named = re.fullmatch(r"\.\[(\w+)\]", package)
+        assert named[1] in extras if named else package in tested, package
 
 
 def check_config(path: Path | None, overrides: list[str], tree: type) -> None:
