@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.config import Config, dump_yaml, load_config, set_key, to_dict
+from align.config import Config, dump_yaml, flatten, load_config, set_key, to_dict
 from align.errors import UserError
 from align.files import read_tensors, save_tensors, write_atomic, write_json
 
@@ -110,7 +110,7 @@ def load_run(path: str | Path, subject: str | None = None) -> Run:
     if metadata.get("format") != _FORMAT or "config" not in metadata:
         raise UserError(f"{str(file)!r} is not the model of an alignment run (format {metadata.get('format')!r})")
     config = load_config(Config)
-    for key, value in _leaves(json.loads(metadata["config"])):
+    for key, value in flatten(json.loads(metadata["config"])):
         set_key(config, key, value)
     meta = json.loads(metadata["meta"])
     subjects = meta.get("subjects", [meta["subject"]])
@@ -123,13 +123,6 @@ def load_run(path: str | Path, subject: str | None = None) -> Run:
     except UserError as error:
         raise UserError(f"{str(file)!r}: {error}") from error
     return Run(config, aligner, subject or subjects[0], meta["study"], meta, folder)
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        pairs += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return pairs
 
 
 def home() -> Path:

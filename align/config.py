@@ -205,7 +205,7 @@ def load_config(cls: type[C], path: str | Path | None = None, overrides: list[st
     """
     config = cls()
     if path is not None:
-        for key, value in _flatten(_read_yaml(Path(path))):
+        for key, value in flatten(_read_yaml(Path(path))):
             set_key(config, key, value)
     for pair in overrides:
         key, sep, text = pair.partition("=")
@@ -304,10 +304,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested sections as pairs of a dotted key and a value."""
     pairs: list[tuple[str, Any]] = []
     for name, value in tree.items():
-        pairs += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+        pairs += flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
     return pairs
 
 

@@ -22,11 +22,10 @@ from align.config import Config, to_dict
 from align.data.signals import Trials
 from align.data.studies.base import Study
 from align.files import read_json, read_tensors, save_tensors, write_json
-from align.fit import fit
 from align.model import Aligner
-from align.rows import Rows
-from align.sweep_grid import Cell, Grid, Subject, device, digest_rows, recipe_of
+from align.sweep_grid import Cell, Grid, recipe_of
 from align.sweep_measures import concept_level, held_out_loss
+from align.training_side import TrainingSide, digest_rows
 
 _DRAWS = 500  # bootstrap and permutation draws of one cross-validation cell; the final numbers use 2000
 _PLACES = (("study", "root"), ("study", "images"), ("backbone", "weights"))  # where files lie: their content counts
@@ -107,10 +106,8 @@ class Cells:
         scores = retrieval.report(similarity)
         return {**_where(key, cell), "ids": ids, "similarity": similarity, "scores": scores}
 
-    def _validate(self, recipe: Config, subject: Subject, cell: Cell) -> dict[str, Any]:
-        fit_on, held_out = subject.folds[cell.fold or 0]
-        fitted = np.flatnonzero(np.isin(subject.train.stimulus, fit_on))
-        rows = subject.averaged.take(np.flatnonzero(np.isin(subject.averaged.stimulus, held_out)))
+    def _validate(self, recipe: Config, subject: TrainingSide, cell: Cell) -> dict[str, Any]:
+        fitted, rows = subject.fold(cell.fold or 0)
         aligner, train_loss = self._fit(recipe, subject, fitted, cell)
         similarity = self._similarity(aligner, subject, rows, cell)
         tokens = self.grid.targets[self._place(cell)].tokens[rows.stimulus]
@@ -121,27 +118,14 @@ class Cells:
             "loss": {"train": train_loss, "validation": validation_loss},
         }
 
-    def _fit(self, recipe: Config, subject: Subject, rows: np.ndarray, cell: Cell) -> tuple[Aligner, float | None]:
-        """Fit on the given training rows, with the tokens of their own pictures only; loss of the last epoch."""
-        stimulus = subject.train.stimulus[rows]
-        pictures, index = np.unique(stimulus, return_inverse=True)
-        targets = self.grid.targets[self._place(cell)]
+    def _fit(self, recipe: Config, subject: TrainingSide, rows: np.ndarray, cell: Cell) -> tuple[Aligner, float | None]:
+        """Fit on the given training rows; also the loss of the last epoch, where there are epochs."""
         records: list[dict[str, Any]] = []
-        aligner = fit(
-            recipe,
-            Rows.of(subject.train.x).only(rows),
-            Rows.of(targets.tokens).only(pictures),
-            index,
-            groups=np.asarray(subject.stimuli.groups)[stimulus],
-            widths=targets.widths,
-            facts=subject.facts,
-            metrics=records.append,
-            device=device(),
-        )
+        aligner = subject.fit(recipe, rows, self.grid.targets[self._place(cell)], metrics=records.append)
         epochs = [record for record in records if record["stage"] == "train"]
         return aligner, epochs[-1]["loss"] if epochs else None
 
-    def _similarity(self, aligner: Aligner, subject: Subject, rows: Trials, cell: Cell) -> np.ndarray:
+    def _similarity(self, aligner: Aligner, subject: TrainingSide, rows: Trials, cell: Cell) -> np.ndarray:
         """Held-out rows against their pictures, (n, n) cosine; row i belongs to picture i."""
         tokens = self.grid.candidates[self._place(cell)].tokens[rows.stimulus]
         return retrieval.scores(aligner.predict(rows.x)["embeds"], aligner.embed_images(np.asarray(tokens)))

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from align.config import BackboneConfig, Config
-from align.data.signals import Stimuli, Trials, fingerprint
-from align.data.splits import grouped_folds
 from align.data.studies.base import Study
 from align.encoders import CLOSED_FORM, ENCODERS
-from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.tracking import logger
-from align.training_set import training_rows
+from align.training_side import TrainingSide, device, training_side
 from align.vision.backbones import Backbone, load_backbone
 from align.vision.fused import layer_targets, parts_of, resolve_layers
 from align.vision.targets import Targets
@@ -33,22 +28,6 @@ class Variant:
     backbone: str
     encoder: str
     layer: str
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The training side of one subject: rows to fit on, rows to validate on (repetitions averaged).
-
-    ``folds``: pairs (pictures to fit on, pictures to validate on).
-    """
-
-    name: str
-    stimuli: Stimuli
-    train: Trials
-    averaged: Trials
-    folds: list[tuple[np.ndarray, np.ndarray]]
-    digest: str
-    facts: SignalFacts
 
 
 @dataclass(frozen=True)
@@ -107,7 +86,7 @@ class Grid:
 
     config: Config
     walk: Walk
-    subjects: dict[str, Subject]
+    subjects: dict[str, TrainingSide]
     targets: dict[tuple[str, str, str], Targets]
     candidates: dict[tuple[str, str, str], Targets]
 
@@ -167,26 +146,13 @@ def backbones_of(config: Config) -> dict[str, BackboneConfig]:
     return found
 
 
-def read_subject(study: Study, config: Config, name: str) -> Subject:
-    """Training rows and folds of one subject; its test rows are not touched."""
-    recording = study.recording(name)
-    averaged = training_rows(recording, True, config.cache_dir)
-    train = averaged if config.train.average_repetitions else recording.train
-    groups = np.asarray(recording.stimuli.groups)[averaged.stimulus]
-    pairs = grouped_folds(groups, config.sweep.folds, config.seed)
-    folds = [(averaged.stimulus[fitted], averaged.stimulus[held_out]) for fitted, held_out in pairs]
-    digest = digest_rows(train, groups)
-    facts = SignalFacts(recording.sfreq, recording.ch_names)
-    return Subject(name, recording.stimuli, train, averaged, folds, digest, facts)
-
-
 def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool) -> Grid:
     """Read the given subjects and extract (or find) their targets, of all layers of the walk.
 
     All layers, because the narrowest decides the number of components of every one.
     """
     config = walk.config
-    read = {name: read_subject(study, config, name) for name in subjects}
+    read = {name: training_side(study, config, name) for name in subjects}
     targets = _targets(walk, read, config.target.views, progress)
     alike = config.target.candidate_views or not config.target.views
     candidates = targets if alike else _targets(walk, read, [], progress)
@@ -199,7 +165,7 @@ def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool
 
 
 def _targets(
-    walk: Walk, subjects: dict[str, Subject], views: Sequence[str], progress: bool
+    walk: Walk, subjects: dict[str, TrainingSide], views: Sequence[str], progress: bool
 ) -> dict[tuple[str, str, str], Targets]:
     """Tokens of all layers of the walk, and of every backbone's last one, by backbone, layer, subject."""
     found: dict[tuple[str, str, str], Targets] = {}
@@ -211,11 +177,6 @@ def _targets(
             tokens = layer_targets(model, subject.stimuli, layers, pooling, cache, progress, views)
             found |= {(name, layer, subject.name): value for layer, value in tokens.items()}
     return found
-
-
-def device() -> str:
-    """Where fits and backbones run: the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def seeds_of(config: Config, encoder: str) -> list[int]:
@@ -243,11 +204,3 @@ def recipe_of(grid: Grid, variant: Variant, seed: int) -> Config:
         encoder=replace(config.encoder, name=variant.encoder),
         target=replace(config.target, layer=variant.layer, spread=0.0, chosen_on=""),
     )
-
-
-def digest_rows(trials: Trials, groups: np.ndarray) -> str:
-    """SHA-256 of signals (see `fingerprint`), stimulus indices and groups."""
-    digest = hashlib.sha256(fingerprint(trials.x).encode())
-    for array in (trials.stimulus, groups):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

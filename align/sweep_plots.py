@@ -62,7 +62,8 @@ def _over_depth(summary: dict[str, Any], label: str, inside: Draw) -> Any:
         curves = [curve for curve in summary["curves"] if curve["backbone"] == backbone]
         layers = _layer_order(curves)
         inside(axes, curves, layers, summary)
-        axes.set_xticks(range(len(layers)), layers, rotation=40 if max(map(len, layers)) >= _TURNED else 0)
+        ticks = [_short(layer) for layer in layers]
+        axes.set_xticks(range(len(layers)), ticks, rotation=40 if max(map(len, ticks)) >= _TURNED else 0)
         axes.set(xlabel=f"layer of {backbone} (depth →)", ylabel=label if column == 0 else None)
         _plain(axes)
         legend = below.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=2, loc="upper center")
@@ -71,6 +72,12 @@ def _over_depth(summary: dict[str, Any], label: str, inside: Draw) -> Any:
         shared.set_ylim(bottom=0)  # after all panels: it ends the growth of the common axis
     figure.suptitle(_title(summary), fontsize=11)
     return figure
+
+
+def _short(layer: str) -> str:
+    """Joined layers by the first, the last and their number: their whole name would fill the figure."""
+    parts = layer.split("+")
+    return layer if len(parts) < 3 else f"{parts[0]} … {parts[-1]} ({len(parts)})"
 
 
 def _layer_order(curves: list[dict[str, Any]]) -> list[str]:
@@ -86,7 +93,9 @@ def _layers(axes: Any, curves: list[dict[str, Any]], names: list[str], summary: 
         chosen = [point["layer"] for point in curve["points"]].index(curve["chosen"])
         ring = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.8}
         top = 100 * curve["points"][chosen]["top1"]
-        axes.plot(x[chosen], top, "o", label=f"{curve['encoder']}: chosen on validation: {curve['chosen']}", **ring)
+        axes.plot(
+            x[chosen], top, "o", label=f"{curve['encoder']}: chosen on validation: {_short(curve['chosen'])}", **ring
+        )
         _test_points(axes, curve, names, colour, 0.16 + 0.12 * place)
     _chance(axes, 100 * float(np.mean([point["chance"] for point in curves[0]["points"]])), ":", "validation")
     if curves[0]["test"]:

@@ -84,7 +84,8 @@ def time_course(
             raise UserError(f"subjects {subjects[0]} and {subject} have other windows; run them apart (subjects=[01])")
         windows = cut
         log.info("timecourse: subject %s, %d windows, layers %s", subject, len(cut), ", ".join(names))
-        cached = layer_targets(backbone, recording.stimuli, names, config.target.pooling, config.cache_dir, progress)
+        pooling, cache, views = config.target.pooling, config.cache_dir, config.target.views
+        cached = layer_targets(backbone, recording.stimuli, names, pooling, cache, progress, views)
         hits = course(config, recording, {name: cached[name].tokens for name in names}, cut, settings)
         found[subject] = {name: _scored(part, settings.n_perm, config.seed) for name, part in hits.items()}
         pictures[subject] = [recording.stimuli.ids[i] for i in hits[names[0]].stimulus]

@@ -17,12 +17,10 @@ from align.config import Config, to_dict
 from align.data.signals import Trials
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
-from align.fit import fit
 from align.losses import info_nce
 from align.model import Aligner
-from align.rows import Rows
+from align.training_side import TrainingSide
 from align.vision.targets import Targets
-from recon.reproduce.side import Side
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,9 @@ class Curve:
         return mean
 
 
-def curve(path: Path, key: str, config: Config, side: Side, rows: np.ndarray, held: Trials, at: Targets) -> Curve:
+def curve(
+    path: Path, key: str, config: Config, side: TrainingSide, rows: np.ndarray, held: Trials, at: Targets
+) -> Curve:
     """`fit_curve`, or what an earlier call with the same ``key`` left in ``path``."""
     if path.is_file():
         tensors, metadata = read_tensors(path)
@@ -51,13 +51,11 @@ def curve(path: Path, key: str, config: Config, side: Side, rows: np.ndarray, he
     return found
 
 
-def fit_curve(config: Config, side: Side, rows: np.ndarray, held_out: Trials, targets: Targets) -> Curve:
+def fit_curve(config: Config, side: TrainingSide, rows: np.ndarray, held_out: Trials, targets: Targets) -> Curve:
     """Fit on the given training rows; after every epoch rank the pictures of ``held_out`` (n rows, one each) for them.
 
     Raises `UserError` for an encoder that is not trained in epochs.
     """
-    stimulus = side.train.stimulus[rows]
-    pictures, index = np.unique(stimulus, return_inverse=True)
     tokens = np.asarray(targets.tokens[held_out.stimulus])
     scored: list[tuple[list[float], list[float], float]] = []
 
@@ -66,26 +64,11 @@ def fit_curve(config: Config, side: Side, rows: np.ndarray, held_out: Trials, ta
         hits = retrieval.per_stimulus(retrieval.scores(embeds, candidates))["brain_to_image"]
         scored.append((hits["top1"], hits["top5"], _loss(aligner, embeds, candidates)))
 
-    fit(
-        config,
-        Rows.of(side.train.x).only(rows),
-        Rows.of(targets.tokens).only(pictures),
-        index,
-        groups=np.asarray(side.stimuli.groups)[stimulus],
-        widths=targets.widths,
-        facts=side.facts,
-        after_epoch=after_epoch,
-        device=device(),
-    )
+    side.fit(config, rows, targets, after_epoch=after_epoch)
     if not scored:
         raise UserError(f"encoder.name={config.encoder.name} is solved, not trained in epochs: nothing to choose among")
     top1, top5, loss = (np.array(part, dtype=np.float32) for part in zip(*scored, strict=True))
     return Curve(top1, top5, loss)
-
-
-def device() -> str:
-    """Where backbones run and fits happen: the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _loss(aligner: Aligner, embeds: np.ndarray, candidates: np.ndarray) -> float:
@@ -101,7 +84,7 @@ def _loss(aligner: Aligner, embeds: np.ndarray, candidates: np.ndarray) -> float
     return float(value)
 
 
-def fit_key(config: Config, targets: Targets, side: Side, part: str) -> str:
+def fit_key(config: Config, targets: Targets, side: TrainingSide, part: str) -> str:
     """SHA-256 of all that decides a curve: version, configuration, targets, the subject's rows, held-out part."""
     tree: dict[str, Any] = to_dict(config)
     for name in ("subjects", "sweep", "run_dir", "cache_dir", "study"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from align.config import Config, load_config, set_key
+from align.config import Config, flatten, load_config, set_key
 from align.errors import UserError
 
 FOLDER = Path("configs") / "papers"
@@ -87,7 +87,7 @@ def load_recipe(name: str, study_file: Path | None, pairs: list[str]) -> Recipe:
     tree = _read(path)
     paper = _paper(tree.pop("paper", None), path)
     config = Config()
-    for key, value in _flat(tree):
+    for key, value in flatten(tree):
         set_key(config, key, value)
     config, stand_ins = _on_study(config, paper, load_config(Config, study_file, pairs))
     for pair in pairs:
@@ -163,13 +163,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{str(path)!r} holds no keys; a recipe has a paper block and keys of the configuration")
     return tree
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return pairs
 
 
 def _paper(block: Any, path: Path) -> Paper:

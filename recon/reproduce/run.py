@@ -19,17 +19,17 @@ from align.errors import UserError
 from align.files import write_atomic, write_json
 from align.schedule import learning_rate
 from align.tracking import logger, progress_bar
+from align.training_side import TrainingSide, device, digest_rows, training_side
 from align.vision.backbones import Backbone, load_backbone
 from align.vision.fused import layer_targets, resolve_layers
 from align.vision.targets import Targets
 from recon.evaluation.provenance import commit, versions
 from recon.reproduce import rules
 from recon.reproduce.adapt import adapted
-from recon.reproduce.curves import Curve, curve, device, fit_key, pooled
+from recon.reproduce.curves import Curve, curve, fit_key, pooled
 from recon.reproduce.recipe import Recipe, load_recipe
 from recon.reproduce.report import markdown, summarise
 from recon.reproduce.rules import Cell
-from recon.reproduce.side import Side, digest_rows, side_of
 
 
 class Walk:
@@ -43,7 +43,7 @@ class Walk:
         learning_rate(config.train.schedule, 0, 1)
         self.subjects = _subjects(study, config)
         self.seeds = [config.seed + i for i in range(config.sweep.seeds)]
-        first = side_of(study, config, self.subjects[0])
+        first = training_side(study, config, self.subjects[0])
         shape = tuple(first.train.x.shape[1:])
         config, changes = adapted(config, shape, first.facts, len(first.train), allowed, given)
         self.backbone: Backbone = load_backbone(config.backbone).to(device())
@@ -63,10 +63,12 @@ class Walk:
         """The recipe as it is trained here."""
         return self.recipe.config
 
-    def targets(self, config: Config, side: Side) -> dict[str, Targets]:
+    def targets(self, config: Config, side: TrainingSide) -> dict[str, Targets]:
         """The tokens of the subject's pictures in every layer."""
         pooling, cache = config.target.pooling, config.cache_dir
-        return layer_targets(self.backbone, side.stimuli, self.layers, pooling, cache, self.progress)
+        return layer_targets(
+            self.backbone, side.stimuli, self.layers, pooling, cache, self.progress, config.target.views
+        )
 
     def of_cell(self, layer: str, seed: int) -> Config:
         """The configuration of one fit."""
@@ -123,7 +125,7 @@ def _validate(walk: Walk) -> dict[Cell, np.ndarray]:
     total = len(walk.subjects) * len(walk.layers) * len(walk.seeds) * walk.config.sweep.folds
     bar = progress_bar(total, "cross-validation", walk.progress, unit="fit")
     for name in walk.subjects:
-        side = side_of(walk.study, walk.config, name)
+        side = training_side(walk.study, walk.config, name)
         targets = walk.targets(walk.config, side)
         for layer in walk.layers:
             for seed in walk.seeds:
@@ -136,7 +138,7 @@ def _validate(walk: Walk) -> dict[Cell, np.ndarray]:
     return found
 
 
-def _fold(walk: Walk, cell: Cell, side: Side, fold: int, targets: Targets) -> Curve:
+def _fold(walk: Walk, cell: Cell, side: TrainingSide, fold: int, targets: Targets) -> Curve:
     rows, held = side.fold(fold)
     config = walk.of_cell(cell[0], cell[2])
     key = fit_key(config, targets, side, f"fold {fold} of {len(side.folds)}, dealt by seed {walk.config.seed}")
@@ -149,9 +151,10 @@ def _test(walk: Walk) -> tuple[dict[Cell, Curve], dict[str, list[str]]]:
     ids: dict[str, list[str]] = {}
     bar = progress_bar(len(walk.subjects) * len(walk.layers) * len(walk.seeds), "refit", walk.progress, unit="fit")
     for name in walk.subjects:
-        side = side_of(walk.study, walk.config, name)
-        refuse_overlap(side.recording)
-        held = side.recording.test.averaged()
+        side = training_side(walk.study, walk.config, name)
+        recording = walk.study.recording(name)
+        refuse_overlap(recording)
+        held = recording.test.averaged()
         ids[name] = [side.stimuli.ids[i] for i in held.stimulus]
         targets = walk.targets(walk.config, side)
         for layer in walk.layers:

@@ -1,4 +1,4 @@
-"""A study of 90 pictures and backbones of three layers for the tests of sweeps, in memory."""
+"""A study of 90 pictures and backbones of three layers for the tests of sweeps and recipes, in memory."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class ToyRecording:
     stimuli: Stimuli
     hidden_test: Trials
     guard: Callable[[], None]
+    subject: str
+    study: str = "toy"
     sfreq: float | None = None
     ch_names: tuple[str, ...] = ()
 
@@ -41,7 +43,8 @@ class Toy(Study):
     """Signals carry what layer 1 holds; layer 0 is a noisy copy of it, layer 2 keeps two numbers of it."""
 
     info = StudyInfo("toy", "toy", "any", "none", "none", ("01", "02"))
-    signal = 1.0
+    signal, noise = 1.0, 1.5
+    shift = 0  # of the test rows against their pictures
     guard: Callable[[], None] = staticmethod(lambda: None)
 
     def read(self, subject: str) -> Any:
@@ -49,10 +52,11 @@ class Toy(Study):
         latent = _latent()
         mixing = rng.normal(size=(WIDTH, 20))
         stimulus = np.repeat(np.arange(N_TRAIN + N_TEST), 2)
-        x = self.signal * latent[stimulus] @ mixing + 1.5 * rng.normal(size=(len(stimulus), 20))
+        x = self.signal * latent[stimulus] @ mixing + self.noise * rng.normal(size=(len(stimulus), 20))
         trials = Trials(x.astype(np.float32), stimulus, np.tile([0, 1], N_TRAIN + N_TEST))
-        train, test = np.flatnonzero(stimulus < N_TRAIN), np.flatnonzero(stimulus >= N_TRAIN)
-        return ToyRecording(trials.take(train), _stimuli(), trials.take(test), type(self).guard)
+        train, test = (trials.take(np.flatnonzero(side)) for side in (stimulus < N_TRAIN, stimulus >= N_TRAIN))
+        test = replace(test, x=np.roll(test.x, 2 * self.shift, axis=0))
+        return ToyRecording(train, _stimuli(), test, type(self).guard, subject)
 
     def check(self) -> list[Any]:
         return []
@@ -65,7 +69,7 @@ def _latent() -> np.ndarray:
 def _stimuli() -> Stimuli:
     n = N_TRAIN + N_TEST
     ids = tuple(f"picture {i}" for i in range(n))
-    return Stimuli(ids, lambda i: np.zeros((2, 2, 3), np.uint8), np.arange(n) // 3, ("",) * n, ("",) * n)
+    return Stimuli(ids, lambda i: np.full((2, 2, 3), i, np.uint8), np.arange(n) // 3, ("",) * n, ("",) * n)
 
 
 def toy_tokens(layer: str) -> np.ndarray:

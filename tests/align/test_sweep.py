@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align import retrieval, sweep, sweep_cells, sweep_points, sweep_report
+from align import retrieval, sweep, sweep_points, sweep_report, training_side
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json, read_tensors
@@ -30,13 +30,13 @@ def _run(folder: Path, **options: Any) -> sweep_report.SweepResult:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every real fit, as (recipe, rows, pictures)."""
     calls: list[Any] = []
-    real = sweep_cells.fit
+    real = training_side.fit
 
     def counting(config: Config, x: np.ndarray, tokens: np.ndarray, index: np.ndarray, **options: Any) -> Any:
         calls.append((config, x, tokens, index))
         return real(config, x, tokens, index, **options)
 
-    monkeypatch.setattr(sweep_cells, "fit", counting)
+    monkeypatch.setattr(training_side, "fit", counting)
     return calls
 
 
@@ -106,19 +106,19 @@ def test_a_killed_sweep_continues_with_the_next_cell(
 ) -> None:
     whole = _run(tmp_path / "whole")
     n_whole = len(counted)
-    counting = sweep_cells.fit
+    counting = training_side.fit
 
     def failing(*args: Any, **options: Any) -> Any:
         if len(counted) == n_whole + 7:
             raise KeyboardInterrupt
         return counting(*args, **options)
 
-    monkeypatch.setattr(sweep_cells, "fit", failing)
+    monkeypatch.setattr(training_side, "fit", failing)
     with pytest.raises(KeyboardInterrupt):
         _run(tmp_path / "cut")
     assert not (tmp_path / "cut" / "choice.json").exists()
     (tmp_path / "cut" / "cells" / ".0123.tmp-1.json").write_text('{"key": "half a fi')
-    monkeypatch.setattr(sweep_cells, "fit", counting)
+    monkeypatch.setattr(training_side, "fit", counting)
     resumed = _run(tmp_path / "cut")
     assert len(counted) == 2 * n_whole, "no cell is computed twice"
     assert (tmp_path / "cut" / "sweep.csv").read_text() == (tmp_path / "whole" / "sweep.csv").read_text()

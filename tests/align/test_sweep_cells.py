@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from align import sweep, sweep_cells, sweep_grid
+from align import sweep, sweep_grid, training_side
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json
@@ -34,7 +34,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         calls.append(config)
         return fit(config, *args, **options)
 
-    monkeypatch.setattr(sweep_cells, "fit", counting)
+    monkeypatch.setattr(training_side, "fit", counting)
     return calls
 
 

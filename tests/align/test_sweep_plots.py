@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,12 @@ def test_scaling_is_pearson_with_the_logarithm() -> None:
     assert found["pearson"]["depth"] is None, "all best layers are equally deep: no correlation"
     assert _summary(list(SIZES)[:2])["scaling"]["mlp"]["pearson"]["top1"] is None
     assert scaling([], {}) == {}
+
+
+def test_joined_layers_leave_room_for_the_panel() -> None:
+    text = json.dumps(_summary(["tiny"])).replace('"b.3"', json.dumps("+".join(f"features.{k}" for k in range(9))))
+    figure = sweep_plots._over_depth(json.loads(text), "top-1", sweep_plots._layers)
+    figure.draw_without_rendering()
+    panel = figure.axes[0]
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["a.1", "a.2", "features.0 … features.8 (9)"]
+    assert panel.get_position().width > 0.6 and panel.get_position().height > 0.3

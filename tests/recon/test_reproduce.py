@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,22 +16,23 @@ import pytest
 import yaml
 from scipy import stats
 
+import align.training_side
 from align import retrieval
 from align.config import Config, load_config
-from align.data.signals import Stimuli, Trials
-from align.data.studies.base import Study, StudyInfo
+from align.data.signals import Stimuli
 from align.encoders import build_encoder
 from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.files import read_json
 from align.fit import fit
+from align.training_side import training_side
 from recon import cli
-from recon.reproduce import curves, rules, run
+from recon.reproduce import rules, run
 from recon.reproduce.adapt import STEPS, adapted, substitute
 from recon.reproduce.curves import Curve
 from recon.reproduce.recipe import find_recipe, load_recipe
 from recon.reproduce.report import markdown, summarise
-from recon.reproduce.side import side_of
+from tests.align.fixture_sweep import LAYERS, N_TEST, N_TRAIN, Toy, toy_tokens
 from tests.conftest import PROJECT
 from tests.one_line import fails
 
@@ -45,7 +46,6 @@ PAPERS = {  # encoder, backbone, epochs, batch, lr, rule of layer and epoch; tri
 }
 THINGS = PROJECT / "configs" / "align" / "things_eeg2.yaml"
 V4 = PROJECT / "configs" / "align" / "cowley2023_v4.yaml"
-N_TRAIN, N_TEST, WIDTH, LAYERS = 96, 24, 12, ("0", "1", "2")
 
 
 def test_every_recipe_file_has_a_case() -> None:
@@ -196,69 +196,17 @@ def test_prices_are_paired_differences_with_both_intervals() -> None:
 # --- the whole walk, on a toy study ---
 
 
-@dataclass
-class _Recording:
-    """A recording whose test rows can be locked."""
+class _Toy(Toy):
+    """The study of the sweep tests, noisier; its rows of 20 numbers have no window that a recipe could choose."""
 
-    study: str
-    subject: str
-    train: Trials
-    stimuli: Stimuli
-    hidden_test: Trials
-    guard: Callable[[], None]
-    sfreq: float | None = None
-    ch_names: tuple[str, ...] = ()
-
-    @property
-    def test(self) -> Trials:
-        self.guard()
-        return self.hidden_test
-
-
-class _Toy(Study):
-    """Signals carry what layer 1 holds; layer 0 is a noisy copy of it, layer 2 keeps two numbers of it."""
-
-    info = StudyInfo("toy", "toy", "any", "none", "none", ("01", "02"))
-    guard: Callable[[], None] = staticmethod(lambda: None)
-    shift = 0  # of the test rows against their pictures
+    noise = 2.0
 
     def recording(self, subject: str) -> Any:
-        rng, latent = np.random.default_rng(int(subject)), _latent()
-        stimulus = np.repeat(np.arange(N_TRAIN + N_TEST), 2)
-        x = latent[stimulus] @ rng.normal(size=(WIDTH, 20)) + 2.0 * rng.normal(size=(len(stimulus), 20))
-        trials = Trials(x.astype(np.float32), stimulus, np.tile([0, 1], N_TRAIN + N_TEST))
-        train, test = (trials.take(np.flatnonzero(side)) for side in (stimulus < N_TRAIN, stimulus >= N_TRAIN))
-        test = replace(test, x=np.roll(test.x, 2 * self.shift, axis=0))
-        return _Recording("toy", subject, train, _stimuli(), test, type(self).guard)
-
-    def read(self, subject: str) -> Any:
-        raise NotImplementedError
-
-    def check(self) -> list[Any]:
-        return []
-
-
-def _latent() -> np.ndarray:
-    return np.random.default_rng(99).normal(size=(N_TRAIN + N_TEST, WIDTH))
-
-
-def _stimuli() -> Stimuli:
-    n = N_TRAIN + N_TEST
-    ids = tuple(f"picture {i}" for i in range(n))
-    return Stimuli(ids, lambda i: np.full((2, 2, 3), i, np.uint8), np.arange(n) // 3, ("",) * n, ("",) * n)
-
-
-def _tokens(layer: str) -> np.ndarray:
-    rng, latent = np.random.default_rng(7), _latent()
-    if layer == "0":
-        latent = latent + 1.5 * rng.normal(size=latent.shape)
-    if layer == "2":
-        latent[:, 2:] = 0
-    return (latent @ rng.normal(size=(WIDTH, 32))).reshape(len(latent), 4, 8).astype(np.float16)
+        return self.read(subject)
 
 
 def _targets(model: Any, images: Stimuli, layers: Any, *_: Any) -> dict[str, Any]:
-    return {layer: SimpleNamespace(tokens=_tokens(layer), key=f"toy {layer}", widths=()) for layer in layers}
+    return {layer: SimpleNamespace(tokens=toy_tokens(layer), key=f"toy {layer}", widths=()) for layer in layers}
 
 
 @pytest.fixture
@@ -282,7 +230,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(x))
         return fit(config, x, *args, **options)
 
-    monkeypatch.setattr(curves, "fit", counting)
+    monkeypatch.setattr(align.training_side, "fit", counting)
     return calls
 
 
@@ -305,10 +253,14 @@ def test_the_clean_number_is_that_of_a_fit_stopped_there(toy: type[_Toy], tmp_pa
         config = load_recipe("shallow_alignment", None, [*PAIRS, f"train.epochs={epoch}"]).config
         train, test = recording.train.averaged(), recording.test.averaged()
         aligner = fit(
-            config, train.x, _tokens(layer), train.stimulus, groups=np.asarray(recording.stimuli.groups)[train.stimulus]
+            config,
+            train.x,
+            toy_tokens(layer),
+            train.stimulus,
+            groups=np.asarray(recording.stimuli.groups)[train.stimulus],
         )
         similarity = retrieval.scores(
-            aligner.predict(test.x)["embeds"], aligner.embed_images(_tokens(layer)[test.stimulus])
+            aligner.predict(test.x)["embeds"], aligner.embed_images(toy_tokens(layer)[test.stimulus])
         )
         hits = similarity.argmax(1) == np.arange(N_TEST)
         assert row["clean"]["top1"] == pytest.approx(hits.mean())
@@ -344,17 +296,17 @@ def test_a_killed_walk_loses_one_fit(toy: type[_Toy], fits: list[int], tmp_path:
     assert total == 2 * 2 * (2 + 1)  # subjects x layers x (folds + refit)
     assert fits == [N_TRAIN // 2] * 8 + [N_TRAIN] * 4, "folds first, then all training rows"
     assert walk(tmp_path / "whole")["rows"] == whole["rows"] and len(fits) == total
-    real = curves.fit
+    real = align.training_side.fit
 
     def killed(*args: Any, **options: Any) -> Any:
         if len(fits) == total + 5:
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(curves, "fit", killed)
+    monkeypatch.setattr(align.training_side, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
         walk(tmp_path / "part")
-    monkeypatch.setattr(curves, "fit", real)
+    monkeypatch.setattr(align.training_side, "fit", real)
     assert walk(tmp_path / "part")["rows"] == whole["rows"] and len(fits) == 2 * total
     walk(tmp_path / "part", "shallow_alignment", "train.lr=1e-3", "subjects=[01]")
     assert len(fits) == 2.5 * total, "another recipe in the same folder is fitted anew"
@@ -362,7 +314,7 @@ def test_a_killed_walk_loses_one_fit(toy: type[_Toy], fits: list[int], tmp_path:
 
 def test_folds_share_no_group_and_hold_every_picture_out_once() -> None:
     config = load_recipe("atm", None, ["sweep.folds=3"]).config
-    side = side_of(_Toy(config), config, "01")
+    side = training_side(_Toy(config), config, "01")
     assert len(side.train) == 2 * N_TRAIN == 2 * len(side.averaged), "single trials to fit on, averages to validate on"
     held_out = []
     for number in range(3):

@@ -1,40 +1,40 @@
-"""The training side of one subject: rows to fit on, rows to validate on, folds of pictures."""
+"""The training side of one subject: rows to fit on, rows to validate on, folds of pictures; no test rows."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from align.config import Config
-from align.data.signals import Recording, Stimuli, Trials, fingerprint
+from align.data.signals import Stimuli, Trials, fingerprint
 from align.data.splits import grouped_folds
 from align.data.studies.base import Study
 from align.encoders.shapes import SignalFacts
+from align.fit import fit
+from align.model import Aligner
+from align.rows import Rows
 from align.training_set import training_rows
+from align.vision.targets import Targets
 
 
 @dataclass(frozen=True)
-class Side:
+class TrainingSide:
     """``train``: rows to fit on; ``averaged``: one row per picture, to validate on; ``digest``: stands for both.
 
-    ``folds``: pairs (pictures to fit on, pictures to validate on) that share no group. ``recording`` holds the test
-    rows; nothing here has read them.
+    ``folds``: pairs (pictures to fit on, pictures to validate on) that share no group.
     """
 
     name: str
-    recording: Recording
+    stimuli: Stimuli
     train: Trials
     averaged: Trials
     folds: list[tuple[np.ndarray, np.ndarray]]
     digest: str
     facts: SignalFacts
-
-    @property
-    def stimuli(self) -> Stimuli:
-        """The pictures."""
-        return self.recording.stimuli
 
     def fold(self, number: int) -> tuple[np.ndarray, Trials]:
         """Rows of ``train`` to fit on, and the averaged rows held out."""
@@ -42,9 +42,25 @@ class Side:
         rows = np.flatnonzero(np.isin(self.train.stimulus, fit_on))
         return rows, self.averaged.take(np.flatnonzero(np.isin(self.averaged.stimulus, held_out)))
 
+    def fit(self, config: Config, rows: np.ndarray, targets: Targets, **options: Any) -> Aligner:
+        """`fit` on the given rows of ``train``; of the targets it is handed the pictures of these rows only."""
+        stimulus = self.train.stimulus[rows]
+        pictures, index = np.unique(stimulus, return_inverse=True)
+        return fit(
+            config,
+            Rows.of(self.train.x).only(rows),
+            Rows.of(targets.tokens).only(pictures),
+            index,
+            groups=np.asarray(self.stimuli.groups)[stimulus],
+            widths=targets.widths,
+            facts=self.facts,
+            device=device(),
+            **options,
+        )
 
-def side_of(study: Study, config: Config, name: str) -> Side:
-    """The training side of subject ``name``; raises `UserError` for faults in the files or too many folds."""
+
+def training_side(study: Study, config: Config, name: str) -> TrainingSide:
+    """Training rows and folds of subject ``name``; raises `UserError` for faults in the files or too many folds."""
     recording = study.recording(name)
     averaged = training_rows(recording, True, config.cache_dir)
     train = averaged if config.train.average_repetitions else recording.train
@@ -52,7 +68,7 @@ def side_of(study: Study, config: Config, name: str) -> Side:
     pairs = grouped_folds(groups, config.sweep.folds, config.seed)
     folds = [(averaged.stimulus[fitted], averaged.stimulus[held_out]) for fitted, held_out in pairs]
     facts = SignalFacts(recording.sfreq, recording.ch_names)
-    return Side(name, recording, train, averaged, folds, digest_rows(train, groups), facts)
+    return TrainingSide(name, recording.stimuli, train, averaged, folds, digest_rows(train, groups), facts)
 
 
 def digest_rows(trials: Trials, *more: np.ndarray) -> str:
@@ -61,3 +77,8 @@ def digest_rows(trials: Trials, *more: np.ndarray) -> str:
     for array in (trials.stimulus, *more):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def device() -> str:
+    """Where fits and backbones run: the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
