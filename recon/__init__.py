@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from align.checkpoint import load_run as load_run
     from recon.evaluate_images import evaluate_images as evaluate_images
+    from recon.publishing.hub import load_run as load_run
     from recon.score import score as score
 
-_API = {"evaluate_images": "recon.evaluate_images", "load_run": "align.checkpoint", "score": "recon.score"}
+_API = {"evaluate_images": "recon.evaluate_images", "load_run": "recon.publishing.hub", "score": "recon.score"}
 __all__ = ["evaluate_images", "load_run", "score"]
 
 

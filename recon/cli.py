@@ -13,7 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from align.errors import UserError
-from recon.commands import audit, data, evaluate_images, repeats, reproduce, score, sweep, table, targets, timecourse
+from recon.commands import (
+    audit,
+    data,
+    evaluate_images,
+    gallery,
+    generate,
+    publish,
+    repeats,
+    reproduce,
+    score,
+    sweep,
+    table,
+    targets,
+    timecourse,
+)
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -21,7 +35,7 @@ if TYPE_CHECKING:
 
 PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 _PAIR = re.compile(r"[A-Za-z_][\w.]*=")
-_WITHOUT_VALUE = ("--json", "--debug", "--costs", "--adapt", "--test", "--list", "--no-test")
+_WITHOUT_VALUE = ("--json", "--debug", "--costs", "--adapt", "--test", "--list", "--no-test", "--compile", "--offload")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -115,6 +129,8 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         places = f"where the files of a run lie, i.e. {', '.join(PLACES)}" if module is audit else None
         module.add_arguments(add(name, module.run, text, places))
+    publish.add_card_arguments(add("card", publish.run_card, "write the model card of a run or conditioner"))
+    publish.add_push_arguments(add("push", publish.run_push, "upload a run or conditioner to the Hugging Face hub"))
     info = add("info", _info, "say what a run folder or a file is")
     info.add_argument("path", type=Path, metavar="RUN_OR_FILE")
     return parser
@@ -130,22 +146,20 @@ def _add_run_commands(add: Any) -> None:
         ("retrieve", _retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
         ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
         ("evaluate", _evaluate, "every score beside its controls; writes report.json"),
-        ("gallery", _gallery, "contact sheet and page: seen, reconstructed, controls, retrieved"),
+        ("gallery", gallery.run, "page and sheets: seen, reconstructed, controls, evidence, retrieved"),
         ("repeats", _repeats, "accuracy with 1 to k repetitions averaged, and the noise ceiling; figure, CSV, JSON"),
     ):
         command = added[name] = add(name, function, text, pairs[name in ("retrieve", "evaluate")])
+        if name == "gallery":  # takes several of both
+            gallery.add_arguments(command)
+            continue
         command.add_argument("--subject", required=True, help="label, e.g. 01")
         command.add_argument("--run", type=Path, help="run folder (default: the newest of the subject under runs/)")
     repeats.add_arguments(added["repeats"])
     added["predict"].add_argument("--split", choices=["test", "train"], default="test")
     added["retrieve"].add_argument("--against", choices=["image"], default="image", help="what the candidates are")
-    evaluate, generate = added["evaluate"], added["generate"]
-    generate.add_argument("--generator", default="mini", help="mini, or a folder in diffusers layout")
-    generate.add_argument("--out", type=Path, help="folder for the pictures (default: the run folder)")
-    generate.add_argument("--seed", type=int, default=0, help="of the starting noise")
-    generate.add_argument("--steps", type=int, help="sampling steps (default: the generator's own)")
-    generate.add_argument("--guidance-scale", type=float, help="(default: the generator's own)")
-    generate.add_argument("--limit", type=int, help="only the first pictures of the test split")
+    evaluate = added["evaluate"]
+    generate.add_arguments(added["generate"])
     evaluate.add_argument("--generator", help="whose pictures, where the run holds those of several")
     evaluate.add_argument("--images", type=Path, help="what recon generate --out was told (default: the run folder)")
     evaluate.add_argument("--seed", type=int, help="which sample of each stimulus (default: the lowest)")
@@ -237,10 +251,7 @@ def _retrieve(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _generate(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.generate import Sampling, generate
-
-    sampling = Sampling(seed=args.seed, steps=args.steps, guidance_scale=args.guidance_scale)
-    return generate(open_run(args), args.generator, out=args.out, sampling=sampling, limit=args.limit)
+    return generate.run(args, open_run(args))
 
 
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
@@ -273,12 +284,6 @@ def _evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
     if min(settings.n_boot, settings.n_perm) < 1:
         raise UserError("evaluate.n_boot and evaluate.n_perm should be 1 or more")
     return settings
-
-
-def _gallery(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.gallery import gallery
-
-    return gallery(open_run(args))
 
 
 def _repeats(args: argparse.Namespace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ accelerate launch recon/train.py --config configs/recon/conditioner.yaml picture
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -72,8 +73,18 @@ def train(config) -> Path:  # type: ignore[no-untyped-def]
     )
     averaged = run_stage(stage)["conditioner"]
     assert isinstance(averaged, Conditioner)
-    save_conditioner(averaged, run_dir / WEIGHTS, {"steps": str(config.train.steps)})
+    save_conditioner(averaged, run_dir / WEIGHTS, training_facts(config, pool))
     return run_dir / WEIGHTS
+
+
+def training_facts(config, pool) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    """What the file says about its training, beside what it takes: numbers, and names of the sources of pictures."""
+    sources = [Path(source).name for source in config.pictures.photographs]
+    sources += ["training images of V4_compact_models"] if config.pictures.v4_root else []
+    facts = {"steps": config.train.steps, "batch_size": config.train.batch_size, "lr": config.train.lr}
+    facts |= {"seed": config.seed, "num_tokens": config.num_tokens, "rendered": pool.n_rendered}
+    facts |= {"photographs": len(pool.ids) - pool.n_rendered, "sources": json.dumps(sources)}
+    return {key: str(value) for key, value in facts.items()}
 
 
 def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]

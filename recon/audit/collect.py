@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.evaluation.recordings import Behind
 
+PARTS = ("pictures", "signals", "embeds", "reconstructions")
+
 
 def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Material, str]:
     """Material of a run or sweep folder, and one line that says what it is.
@@ -47,8 +49,11 @@ def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Materi
     return from_run(run), f"run {path}: study {run.study}, subject {run.subject}, layer {run.config.target.layer}"
 
 
-def from_run(run: Run) -> Material:
-    """Split and categories from split.json; pictures, recordings and embeds through the study; declarations."""
+def from_run(run: Run, parts: Sequence[str] = PARTS) -> Material:
+    """Split and categories from split.json, what the run says of its choices, and ``parts`` through the study.
+
+    The gallery asks for no part: split.json and declarations are read in no time, a study may take minutes.
+    """
     from recon.evaluation.recordings import Behind
 
     material, behind = Material(), Behind(run)
@@ -62,7 +67,9 @@ def from_run(run: Run) -> Material:
         "reconstructions": _add_reconstructions,
     }
     for name, add in rest.items():
-        if "split" in material.missing:  # without it nobody knows what the run was trained on
+        if name not in parts:
+            material.missing[name] = "it was left out here"
+        elif "split" in material.missing:  # without it nobody knows what the run was trained on
             material.missing[name] = material.missing["split"]
         else:
             _try(material, name, partial(add, material, behind))

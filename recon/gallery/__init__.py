@@ -1,9 +1,11 @@
-"""Galleries of seen and reconstructed pictures: a contact sheet (PNG) and a page (HTML)."""
+"""Galleries of seen and reconstructed pictures: a sheet (PNG), a page (HTML), contact sheets for papers (PDF, PNG)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.files import atomic_path, write_atomic
 
@@ -12,32 +14,62 @@ if TYPE_CHECKING:
     from recon.gallery.content import Content
 
 
+@dataclass(frozen=True)
+class Contact:
+    """Which stimuli a contact sheet for a paper shows (chosen, all, random), how many in a row, seed of the draw."""
+
+    which: str = "chosen"
+    count: int = 6
+    seed: int = 0
+
+
 def gallery(run: Run) -> dict[str, str]:
     """Write ``gallery_sub-XX.png`` and ``.html`` into the run folder; returns their paths.
 
     Raises `UserError` naming `recon evaluate` when that has not run for this training of the run.
     """
+    page = run.path / f"gallery_sub-{run.subject}.html"
+    made = galleries([run], page)
+    return {"sheet": made["sheets"][0], "page": made["page"]}
+
+
+def galleries(runs: Sequence[Run], page: Path, contact: Contact | None = None) -> dict[str, Any]:
+    """One ``page`` of all runs, and in each run folder its sheet and, where asked for, its contact sheet.
+
+    Runs are read one after the other; only their encoded pictures are held together. Returns the paths.
+    """
+    from recon.gallery.contact import write_sheets
     from recon.gallery.content import read_content
 
-    content, name = read_content(run), f"gallery_sub-{run.subject}"
-    sheet, page = run.path / f"{name}.png", run.path / f"{name}.html"
-    _save_sheet(content, sheet)
-    _save_page(content, page)
-    return {"sheet": str(sheet), "page": str(page)}
+    sheets, contacts = [], []
+
+    def contents() -> Iterator[Content]:
+        for run in runs:
+            content = read_content(run)
+            sheets.append(run.path / f"gallery_sub-{run.subject}.png")
+            _save_sheet(content, sheets[-1])
+            if contact is not None:
+                stem = run.path / f"contact_sub-{run.subject}"
+                contacts.extend(write_sheets(content, stem, contact.which, contact.count, contact.seed))
+            yield content
+
+    _save_page(contents(), page)
+    made: dict[str, Any] = {"sheets": [str(path) for path in sheets], "page": str(page)}
+    return made | ({"contact": [str(path) for path in contacts]} if contact is not None else {})
 
 
 def write_sheet(run: Run, path: str | Path) -> None:
-    """Write the contact sheet as PNG, atomically."""
+    """Write the sheet of one run as PNG, atomically."""
     from recon.gallery.content import read_content
 
     _save_sheet(read_content(run), path)
 
 
 def write_page(run: Run, path: str | Path) -> None:
-    """Write the page as one HTML file that needs nothing else, atomically."""
+    """Write the page of one run as one HTML file that needs nothing else, atomically."""
     from recon.gallery.content import read_content
 
-    _save_page(read_content(run), path)
+    _save_page([read_content(run)], path)
 
 
 def _save_sheet(content: Content, path: str | Path) -> None:
@@ -48,7 +80,7 @@ def _save_sheet(content: Content, path: str | Path) -> None:
         image.save(temporary, optimize=True)
 
 
-def _save_page(content: Content, path: str | Path) -> None:
+def _save_page(contents: Iterable[Content], path: str | Path) -> None:
     from recon.gallery.page import draw_page
 
-    write_atomic(path, draw_page(content))
+    write_atomic(path, draw_page(contents))

@@ -1,9 +1,9 @@
-"""What both galleries show: pictures, captions and scores of one run, and which stimuli are best, median and worst."""
+"""What every gallery shows: pictures, captions and scores of one run, and which stimuli are best, median and worst."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
-from recon.evaluation.pictures import PictureFolders, read_seed
+from recon.evaluation.pictures import PictureFolders
 from recon.evaluation.report import report_path, stimuli_path
+from recon.gallery.extras import Extras, read_extras, read_seed_pictures, reduced
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -33,7 +34,11 @@ CONTROLS = {  # in the order shown, with the words that explain them
 
 @dataclass(frozen=True)
 class Item:
-    """One stimulus. Pictures are uint8 (H, W, 3); ``retrieved`` are ids of candidate pictures, nearest first."""
+    """One stimulus. Pictures are uint8 (H, W, 3); ``retrieved`` are ids of candidate pictures, nearest first.
+
+    ``others``: samples of further seeds, by seed; scores are of ``reconstructed``. ``evidence``: uint8 (H, W), white =
+    decided by the brain; ``lit``: its share of the area in [0, 1]. None or empty where the run holds none.
+    """
 
     stimulus_id: str
     caption: str
@@ -43,17 +48,28 @@ class Item:
     retrieved: tuple[str, ...]
     rank: float
     scores: dict[str, float]
+    others: dict[int, np.ndarray] = field(default_factory=dict)
+    low_level: np.ndarray | None = None
+    evidence: np.ndarray | None = None
+    lit: float | None = None
 
 
 @dataclass(frozen=True)
 class Content:
-    """``items`` in the order of the test split; ``seen`` and ``captions`` cover every candidate picture by id."""
+    """``items`` in the order of the test split; ``seen`` and ``captions`` cover every candidate picture by id.
+
+    ``folder``: name of the run folder; ``image_seed``: of the scored pictures; ``extras``: what `read_extras` found.
+    """
 
     report: dict[str, Any]
     items: tuple[Item, ...]
     seen: dict[str, np.ndarray]
     captions: dict[str, str]
     controls: tuple[str, ...]
+    folder: str
+    image_seed: int
+    extras: Extras
+    audit: dict[str, Any]
 
     @property
     def better(self) -> dict[str, str]:
@@ -68,6 +84,7 @@ class Content:
 
 def read_content(run: Run) -> Content:
     """Read what `recon evaluate` left; raises `UserError` naming that command when it has not run for this training."""
+    from recon.gallery.audit import audit_summary
     from recon.predict import open_recording, run_id
 
     command = f"run: recon evaluate --subject {run.subject} --run {run.path}"
@@ -80,26 +97,31 @@ def read_content(run: Run) -> Content:
     row = {stimulus_id: i for i, stimulus_id in enumerate(stimuli.ids)}
     folders = PictureFolders(Path(stored["images"] or run.path), stored["generator"], run.subject)
     controls = tuple(name for name in CONTROLS if name in stored["controls"])
-    ids, seed = stored["ids"], stored["image_seed"]
-    reconstructed = _pictures(folders.reconstructions, ids, seed)
-    columns = {name: _pictures(folders.control(name), ids, seed) for name in controls}
+    ids, seed, own = stored["ids"], stored["image_seed"], report["run"]
+    reconstructed = _pictures(folders.reconstructions, ids, seed, own)
+    columns = {name: _pictures(folders.control(name), ids, seed, own) for name in controls}
+    extras = read_extras(folders, ids, seed, own)
     items = tuple(
         Item(
             stimulus_id=stimulus_id,
             caption=stimuli.captions[row[stimulus_id]],
             concept=stimuli.concepts[row[stimulus_id]],
-            reconstructed=reconstructed[k],
-            controls={name: pictures[k] for name, pictures in columns.items()},
+            reconstructed=reconstructed[stimulus_id],
+            controls={name: pictures[stimulus_id] for name, pictures in columns.items()},
             retrieved=tuple(stored["retrieved"][stimulus_id]),
             rank=stored["rank"][stimulus_id],
             scores={name: values[k] for name, values in stored["scores"].items()},
+            others={other: found[stimulus_id] for other, found in extras.others.items() if stimulus_id in found},
+            low_level=extras.low_level.get(stimulus_id),
+            evidence=extras.evidence.get(stimulus_id),
+            lit=extras.lit.get(stimulus_id),
         )
         for k, stimulus_id in enumerate(ids)
     )
     shown = dict.fromkeys([*ids, *(other for item in items for other in item.retrieved)])
-    seen = {stimulus_id: stimuli.load(row[stimulus_id]) for stimulus_id in shown}
+    seen = {stimulus_id: reduced(stimuli.load(row[stimulus_id])) for stimulus_id in shown}
     captions = {stimulus_id: stimuli.captions[row[stimulus_id]] for stimulus_id in shown}
-    return Content(report, items, seen, captions, controls)
+    return Content(report, items, seen, captions, controls, run.path.name, seed, extras, audit_summary(run))
 
 
 def choose(content: Content, count: int) -> dict[str, list[Item]]:
@@ -116,18 +138,10 @@ def ordered(content: Content) -> list[Item]:
     return sorted(content.items, key=lambda item: tuple(sign[name] * item.scores[name] for name in content.rule))
 
 
-def _pictures(folder: Path, ids: Sequence[str], seed: int) -> list[np.ndarray]:
-    from PIL import Image, UnidentifiedImageError
-
-    index = read_seed(folder, seed)
-    pictures = []
-    for stimulus_id in ids:
-        path = folder / index[stimulus_id]["file"] if stimulus_id in index else folder / "index.csv"
-        try:
-            with Image.open(path) as image:
-                pictures.append(np.array(image.convert("RGB")))
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(
-                f"picture of {stimulus_id!r} in {str(folder)!r} cannot be read; generate it again"
-            ) from error
+def _pictures(folder: Path, ids: Sequence[str], seed: int, run_id: str) -> dict[str, np.ndarray]:
+    """Pictures of every id; raises `UserError` where one is missing."""
+    pictures = read_seed_pictures(folder, ids, seed, run_id)
+    absent = [stimulus_id for stimulus_id in ids if stimulus_id not in pictures]
+    if absent:
+        raise UserError(f"{str(folder)!r} lists no picture of {absent[0]!r}, seed {seed}; run recon generate again")
     return pictures

@@ -1,84 +1,90 @@
-"""The page: one HTML file that needs nothing else, with every picture inside it."""
+"""The page: one HTML file that needs nothing else, with every picture of one or several runs inside it."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from recon.gallery.album import Album
+from recon.gallery.content import CONTROLS, Content, Item, choose
 
-from recon.gallery.content import CONTROLS, Content, choose
-
-LONGEST = 128  # px; larger pictures are reduced
-QUALITY = 86
 CHOSEN_EACH = 6
-_MARK = "__GALLERY__"
+_PARTS = (("__STYLE__", "page.css"), ("__SCRIPT__", "page.js"))
 
 
-def draw_page(content: Content) -> str:
-    """The page as text: the template with the data of `page_data` inside."""
-    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    data = json.dumps(page_data(content), allow_nan=False, separators=(",", ":"))
+def draw_page(contents: Iterable[Content]) -> str:
+    """The page as text: page.html with page.css, page.js and the data of `page_data` inside.
+
+    ``contents`` is gone through once, so that runs can be read one after the other.
+    """
+    folder = Path(__file__).parent
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    for mark, name in _PARTS:
+        page = _filled(page, mark, (folder / name).read_text(encoding="utf-8"))
+    data = json.dumps(page_data(contents), allow_nan=False, separators=(",", ":"))
     for sign, escaped in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):
         data = data.replace(sign, escaped)  # no text of a study can end the script element
-    before, after = template.split(_MARK)
-    return before + data + after
+    return _filled(page, "__GALLERY__", data)
 
 
-def page_data(content: Content) -> dict[str, Any]:
-    """What the script of the page reads. Pictures are numbers into ``images``; equal ones are kept once."""
-    album = _Album()
+def page_data(contents: Iterable[Content]) -> dict[str, Any]:
+    """What the script of the page reads: ``runs``, and ``images``, into which pictures are numbers."""
+    album = Album()
+    runs = [_run_data(content, album) for content in contents]
+    for run, label in zip(runs, labels([(run["report"]["subject"], run["folder"]) for run in runs]), strict=True):
+        run["label"] = label
+    return {"runs": runs, "images": album.addresses()}
+
+
+def labels(named: Sequence[tuple[str, str]]) -> list[str]:
+    """A short name of each (subject, folder): the subject where that tells them apart, else the folder with it."""
+    subjects = [subject for subject, _ in named]
+    plain = [subject if subjects.count(subject) == 1 else f"{subject}, {folder}" for subject, folder in named]
+    place = [plain[:k].count(label) + 1 for k, label in enumerate(plain)]
+    return [label if number == 1 else f"{label} ({number})" for label, number in zip(plain, place, strict=True)]
+
+
+def _run_data(content: Content, album: Album) -> dict[str, Any]:
     seen = {stimulus_id: album.add(pixels) for stimulus_id, pixels in content.seen.items()}
     groups = {item.stimulus_id: name for name, items in choose(content, CHOSEN_EACH).items() for item in items}
-    items = [
-        {
-            "id": item.stimulus_id,
-            "caption": item.caption,
-            "concept": item.concept,
-            "group": groups.get(item.stimulus_id, ""),
-            "seen": seen[item.stimulus_id],
-            "reconstructed": album.add(item.reconstructed),
-            "controls": [album.add(item.controls[name]) for name in content.controls],
-            "retrieved": list(item.retrieved),
-            "rank": item.rank,
-            "scores": {name: round(value, 4) for name, value in item.scores.items()},
-        }
-        for item in content.items
-    ]
     return {
         "report": content.report,
+        "audit": content.audit,
+        "folder": content.folder,
         "rule": list(content.rule),
+        "image_seed": content.image_seed,
+        "seeds_left_out": content.extras.seeds_left_out,
+        "evidence_rule": content.extras.rule,
         "controls": [{"name": name, "text": CONTROLS[name]} for name in content.controls],
         "candidates": {stimulus_id: [seen[stimulus_id], text] for stimulus_id, text in content.captions.items()},
-        "items": items,
-        "images": album.images,
+        "items": [
+            _item_data(item, content, seen[item.stimulus_id], groups.get(item.stimulus_id, ""), album)
+            for item in content.items
+        ],
     }
 
 
-class _Album:
-    """Pictures as data addresses, each kept once."""
+def _item_data(item: Item, content: Content, seen: int, group: str, album: Album) -> dict[str, Any]:
+    return {
+        "id": item.stimulus_id,
+        "caption": item.caption,
+        "concept": item.concept,
+        "group": group,
+        "seen": seen,
+        "reconstructed": album.add(item.reconstructed),
+        "others": [[seed, album.add(pixels)] for seed, pixels in item.others.items()],
+        "low_level": None if item.low_level is None else album.add(item.low_level),
+        "evidence": None if item.evidence is None else album.add(item.evidence),
+        "lit": item.lit,
+        "controls": [album.add(item.controls[name]) for name in content.controls],
+        "retrieved": list(item.retrieved),
+        "rank": item.rank,
+        "scores": {name: round(value, 4) for name, value in item.scores.items()},
+    }
 
-    def __init__(self) -> None:
-        self.images: list[str] = []
-        self._known: dict[bytes, int] = {}
 
-    def add(self, pixels: np.ndarray) -> int:
-        """Number of a uint8 picture (H, W, 3)."""
-        encoded = _encode(pixels)
-        if encoded not in self._known:
-            self._known[encoded] = len(self.images)
-            self.images.append("data:image/webp;base64," + base64.b64encode(encoded).decode())
-        return self._known[encoded]
-
-
-def _encode(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, method=4)
-    return buffer.getvalue()
+def _filled(page: str, mark: str, text: str) -> str:
+    before, after = page.split(mark)
+    return before + text + after

@@ -1,110 +1,234 @@
-"""Tokens to pictures: any Stable Diffusion in diffusers layout with a conditioner loaded through stock code.
+"""Tokens to pictures: SD 1.5, SDXL and their few-step kin in diffusers layout, conditioned through an IP-Adapter.
 
 The denoising loop is our own for one reason: the stock pipeline lets every picture of a batch attend to the image
 tokens of all of them (seen with diffusers 0.42), here each picture has one row. Batch size never changes a picture.
+For a single picture the result is that of the stock pipeline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
 
 from align.errors import UserError
+from recon.generation.adapters import Adapter, load_adapter, require_fit
 from recon.generation.assets import mini_folder
-from recon.generation.conditioner import WEIGHTS, null_embeds, read_adapter, read_info, with_positions
+from recon.generation.bridges.base import Bridge
+from recon.generation.bridges.own import own_bridge
+from recon.generation.conditioner import WEIGHTS, ConditionerInfo, read_info
+from recon.generation.loading import FAMILIES, defaults_of, load_pipeline
+from recon.generation.places import generator_folder
+from recon.generation.runtime import Runtime, check_runtime
+from recon.generation.sampling import Guide, denoise, own_noise, set_steps
+from recon.generation.texts import Text, Texts, joined
+
+_LARGE = 512  # px from which the VAE decodes one picture at a time
 
 
 class Generator:
-    """A frozen Stable Diffusion with one conditioner. Build it with `Generator.load`."""
+    """A frozen generator with one adapter and the bridge to it. Build it with `Generator.load`."""
 
-    def __init__(self, pipe: object, adapter: Path, name: str) -> None:
-        self.name = name
-        self.conditioner_info = read_info(adapter)
+    def __init__(self, pipe: Any, adapter: Adapter, bridge: Bridge, name: str, runtime: Runtime | None = None) -> None:
+        runtime = runtime or Runtime()
+        self.name, self.bridge, self.runtime = name, bridge, runtime
+        self.family = FAMILIES[type(pipe).__name__]
+        self._device = check_runtime(runtime)
         self._pipe = pipe
-        self._null = null_embeds(adapter)
-        pipe.load_ip_adapter(read_adapter(adapter), subfolder=None, weight_name=None, image_encoder_folder=None)  # type: ignore[attr-defined]
-        self._unet: nn.Module = pipe.unet.eval()  # type: ignore[attr-defined]
-        with torch.no_grad():
-            self._text = pipe.encode_prompt("", "cpu", 1, False)[0]  # type: ignore[attr-defined]
+        require_fit(adapter, pipe.unet, name)
+        if runtime.attention == "xformers":  # before the adapter, whose processors are made to match
+            pipe.enable_xformers_memory_efficient_attention()
+        pipe.load_ip_adapter(adapter.state, subfolder=None, weight_name=None, image_encoder_folder=None)
+        self.conditioner_info = adapter.info  # of an own conditioner
+        self.defaults = defaults_of(pipe, adapter.kind)
+        unet = pipe.unet.eval()
+        # Image tokens are the same at every step: projected once per picture, not inside every call of the UNet.
+        self._projection: nn.Module = unet.encoder_hid_proj.to(self._device, torch.float32)
+        unet.encoder_hid_proj = None
+        unet.register_to_config(encoder_hid_dim_type=None)
+        self._place(unet)
+        self._texts = Texts(pipe, self.family, self._device)
+        self._run: Any = torch.compile(unet, dynamic=False) if runtime.compile else unet
 
     @classmethod
-    def load(cls, name: str = "mini", conditioner: str | Path | None = None) -> Generator:
-        """``name``: "mini" or a local folder in diffusers layout; ``conditioner``: an ip_adapter.safetensors.
+    def load(
+        cls,
+        name: str = "mini",
+        conditioner: str | Path | Adapter | None = None,
+        runtime: Runtime | None = None,
+        bridge: Bridge | None = None,
+    ) -> Generator:
+        """``name``: "mini", a local folder in diffusers layout, or a hub id. ``conditioner``: an adapter file; our own
+        bring their bridge along, public ones need ``bridge``.
 
-        Raises `UserError` when a folder or file is missing.
+        Raises `UserError` when a folder or file is missing, when the adapter is of another generator, and for a
+        ``runtime`` that cannot be had here.
         """
-        from diffusers import StableDiffusionPipeline
-        from diffusers.utils import logging
-
-        folder = mini_folder() if name == "mini" else Path(name).expanduser()
-        if not (folder / "model_index.json").is_file():
-            raise UserError(
-                f"generator {name!r} is no diffusers folder (no model_index.json); use mini or a local folder"
-            )
+        runtime = runtime or Runtime()
+        check_runtime(runtime)
+        folder = generator_folder(name)
         if conditioner is None:
             raise UserError("a generator needs a conditioner; train one with: accelerate launch recon/train.py")
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
-        pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-        return cls(pipe, Path(conditioner), name)
+        adapter = conditioner if isinstance(conditioner, Adapter) else load_adapter(conditioner)
+        bridge = own_bridge(adapter) if bridge is None else bridge
+        return cls(load_pipeline(folder, runtime), adapter, bridge, name, runtime)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures, px."""
+        return self._pipe.unet.config.sample_size * self._pipe.vae_scale_factor
 
     @torch.no_grad()
     def generate(
         self,
         tokens: torch.Tensor,
         seeds: Sequence[int],
-        steps: int = 12,
-        guidance_scale: float = 2.0,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
         batch_size: int = 32,
         scale: float = 1.0,
         progress: str | None = None,
+        *,
+        start: torch.Tensor | None = None,
+        strength: float = 0.5,
+        prompts: Sequence[str] | None = None,
+        guide: Guide | None = None,
     ) -> torch.Tensor:
-        """Raw tokens (n, N, D) and one noise seed each to pictures (n, 3, H, W) in [0, 1].
+        """Tokens (n, N, D) of the bridge's layer and one noise seed each to pictures (n, 3, H, W) float32 in [0, 1].
 
-        ``scale`` 0 = the generator without its conditioner. ``progress``: label of a bar, None for silence.
+        ``steps``, ``guidance_scale``: None = what the generator is meant for; 1 or less = no guidance. ``scale``: of
+        the adapter, 0 = the generator without it. ``progress``: label of a bar, None for silence.
+
+        ``start`` (n, 3, h, w) in [0, 1]: pictures to start from (their latents, with the same noise as without them,
+        at the step that leaves ``strength`` of all steps). ``prompts``: a text for each picture, "" where None.
+        ``guide(x0, step, rows)``: called at every step with the latents (B, C, h, w) of the picture as the model sees
+        it by then, for the pictures ``rows`` of this call; what it returns is used instead. `encode` and `decode` go
+        between latents and pictures; gradients are off unless the hook turns them on.
         """
-        info = self.conditioner_info
-        if tuple(tokens.shape[1:]) != (info.n_tokens, info.width):
-            raise UserError(
-                f"tokens of shape {tuple(tokens.shape[1:])} do not fit the conditioner, which takes "
-                f"({info.n_tokens}, {info.width}) from {info.backbone} layer {info.layer} {info.pooling}"
-            )
-        if len(seeds) != len(tokens):
-            raise UserError(f"{len(seeds)} seeds for {len(tokens)} rows of tokens; give one seed each")
-        self._pipe.set_ip_adapter_scale(scale)  # type: ignore[attr-defined]
-        embeds = with_positions(tokens.float())
-        chunks = list(range(0, len(tokens), batch_size))
+        n = len(tokens)
+        for what, given in (("seeds", seeds), ("start pictures", start), ("prompts", prompts)):
+            if given is not None and len(given) != n:
+                raise UserError(f"{len(given)} {what} for {n} rows of tokens; give one each")
+        steps = self.defaults.steps if steps is None else steps
+        guidance = self.defaults.guidance_scale if guidance_scale is None else guidance_scale
+        self._pipe.set_ip_adapter_scale(scale)
+        chunks: Any = [range(i, min(n, i + batch_size)) for i in range(0, n, batch_size)]
         if progress:
             from tqdm import tqdm
 
-            chunks = tqdm(chunks, desc=progress)  # type: ignore[assignment]
-        pictures = [
-            self._sample(embeds[i : i + batch_size], seeds[i : i + batch_size], steps, guidance_scale) for i in chunks
-        ]
-        return torch.cat(pictures) if pictures else torch.zeros(0, 3, 8, 8)
+            chunks = tqdm(chunks, desc=progress)
+        pictures = []
+        for rows in chunks:
+            own = slice(rows.start, rows.stop)
+            count = batch_size if self.runtime.compile else len(rows)  # one shape for the compiler
+            padded = [*rows, *[rows[-1]] * (count - len(rows))]
+            timesteps = set_steps(self._pipe.scheduler, steps, None if start is None else strength, self._device)
+            noise, generators = own_noise([seeds[i] for i in padded], self._latent_shape())
+            latents = self._starting(noise.to(self._device), None if start is None else start[own], timesteps)
+            model = self._model(tokens[padded], [prompts[i] if prompts else "" for i in padded], guidance)
+            hook = None if guide is None else partial(_on_rows, guide, rows)
+            latents = denoise(self._pipe.scheduler, timesteps, model, latents, generators, hook)
+            pictures.append(self.decode(latents[: len(rows)]).float().cpu())
+            if self.runtime.offload:
+                self._pipe.maybe_free_model_hooks()
+        return torch.cat(pictures) if pictures else torch.zeros(0, 3, self.size, self.size)
 
-    def _sample(self, embeds: torch.Tensor, seeds: Sequence[int], steps: int, guidance_scale: float) -> torch.Tensor:
-        scheduler, unet = self._pipe.scheduler, self._pipe.unet  # type: ignore[attr-defined]
-        scheduler.set_timesteps(steps)
-        shape = (1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        latents = torch.cat(noise) * scheduler.init_noise_sigma
-        guided = guidance_scale != 1.0
-        rows = torch.cat([self._null.expand(len(embeds), -1, -1), embeds]) if guided else embeds
-        text = self._text.expand(len(rows), -1, -1)
-        for t in scheduler.timesteps:
-            x = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
-            out = unet(x, t, encoder_hidden_states=text, added_cond_kwargs={"image_embeds": [rows[:, None]]}).sample
-            if guided:
-                plain, conditioned = out.chunk(2)
-                out = plain + guidance_scale * (conditioned - plain)
-            latents = scheduler.step(out, t, latents).prev_sample
-        vae = self._pipe.vae  # type: ignore[attr-defined]
-        decoded = vae.decode(latents / vae.config.scaling_factor).sample
-        return (decoded / 2 + 0.5).clamp(0, 1)
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, h, w) float32 of pictures (B, 3, H, W) in [0, 1], resized to the generator's size: the mean of
+        the posterior, scaled as the UNet reads it."""
+        size = (self.size, self.size)
+        if tuple(pictures.shape[-2:]) != size:
+            pictures = interpolate(pictures.float(), size, mode="bilinear", align_corners=False, antialias=True)
+        pixels = (2 * pictures - 1).to(self._device, self._vae.dtype)
+        return self._vae.encode(pixels).latent_dist.mode().float() * self._vae.config.scaling_factor
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] of latents (B, C, h, w)."""
+        decoded = self._vae.decode((latents / self._vae.config.scaling_factor).to(self._vae.dtype)).sample
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
+
+    @property
+    def _vae(self) -> Any:
+        return self._pipe.vae
+
+    def _latent_shape(self) -> tuple[int, int, int]:
+        config = self._pipe.unet.config
+        return config.in_channels, config.sample_size, config.sample_size
+
+    def _place(self, unet: nn.Module) -> None:
+        """Everything onto the device (or, with offload, part by part when it runs)."""
+        vae = self._vae
+        if self.runtime.precision == "fp16" and getattr(vae.config, "force_upcast", False):
+            vae.to(torch.float32)  # the VAE of SDXL overflows in half precision
+        if self.size >= _LARGE:
+            vae.enable_slicing()
+        if self.runtime.offload:
+            self._pipe.enable_model_cpu_offload(device=self._device)
+        else:
+            self._pipe.to(self._device)
+        vae.to(memory_format=torch.channels_last)
+        if self._device.type == "cuda":  # small maps on a CPU gain nothing
+            unet.to(memory_format=torch.channels_last)
+
+    def _starting(self, noise: torch.Tensor, start: torch.Tensor | None, timesteps: torch.Tensor) -> torch.Tensor:
+        scheduler = self._pipe.scheduler
+        if start is None:
+            return noise * scheduler.init_noise_sigma
+        clean = self.encode(start)
+        clean = torch.cat([clean, clean[-1:].expand(len(noise) - len(clean), -1, -1, -1)])
+        return scheduler.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
+
+    def _model(self, tokens: torch.Tensor, prompts: Sequence[str], guidance: float) -> Any:
+        """The UNet, with guidance, as a function of the noisy latents and the timestep."""
+        distilled = self._pipe.unet.config.time_cond_proj_dim is not None  # guidance is an input (LCM)
+        guided = guidance > 1 and not distilled
+        dtype = self._pipe.unet.dtype
+        given = self.bridge(tokens).to(self._device, torch.float32)
+        negative = self.bridge.negative.to(given)
+        text = self._texts.batch(prompts)
+        if guided:
+            given = torch.cat([negative.expand(len(given), *negative.shape[1:]), given])
+            text = joined([*[self._texts.negative] * len(prompts), text])
+        image = self._projection([given[:, None]])[0].to(dtype)
+        condition: dict[str, Any] = {"encoder_hidden_states": (text.states.to(self._device, dtype), [image])}
+        if distilled:
+            strength = torch.full((len(given),), guidance - 1)
+            embedding = self._pipe.get_guidance_scale_embedding(strength, self._pipe.unet.config.time_cond_proj_dim)
+            condition["timestep_cond"] = embedding.to(self._device, dtype)
+        condition["added_cond_kwargs"] = self._added(text, dtype)
+
+        def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            both = torch.cat([x, x]) if guided else x
+            out = self._run(both.to(dtype), t, **condition, return_dict=False)[0].float()
+            if not guided:
+                return out
+            plain, conditioned = out.chunk(2)
+            return plain + guidance * (conditioned - plain)
+
+        return model
+
+    def _added(self, text: Text, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """What SDXL reads beside the text: pooled text, and the size of an uncropped picture."""
+        if text.pooled is None:
+            return {}
+        size = (self.size, self.size)
+        width = text.pooled.shape[-1]
+        times = self._pipe._get_add_time_ids(size, (0, 0), size, dtype=dtype, text_encoder_projection_dim=width)
+        return {
+            "text_embeds": text.pooled.to(self._device, dtype),
+            "time_ids": times.to(self._device).repeat(len(text.pooled), 1),
+        }
+
+
+def _on_rows(guide: Guide, rows: range, x0: torch.Tensor, step: int) -> torch.Tensor:
+    """The hook sees the pictures of the call, not those that fill a batch up for the compiler."""
+    changed = guide(x0[: len(rows)], step, rows)
+    return torch.cat([changed, x0[len(rows) :]])
 
 
 def find_conditioner(
@@ -117,7 +241,7 @@ def find_conditioner(
     folder = (home or Path.cwd()) / "runs" / "recon"
     trained = sorted(folder.glob(f"*/{WEIGHTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in [*trained, *sorted((mini_folder() / "conditioners").glob("*.safetensors"))]:
-        info = read_info(path)
+        info: ConditionerInfo = read_info(path)
         if (info.backbone, info.layer, info.pooling, info.generator) == (backbone, layer, pooling, generator):
             return path
     raise UserError(

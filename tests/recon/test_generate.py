@@ -17,7 +17,7 @@ from align.data.splits import manifest
 from align.data.studies import open_study
 from align.errors import UserError
 from align.fit import fit
-from recon.generate import PictureSet, Sampling, derangement, draw, generate, read_index, safe_names
+from recon.generate import PictureSet, Sampling, derangement, draw, fingerprint, generate, read_index, safe_names
 from recon.generation.pipeline import Generator
 from recon.predict import load_predictions, open_recording, predict, read_predictions
 from tests.align.fixture_studies import write_folder
@@ -112,7 +112,54 @@ def test_only_what_changed_is_drawn_again(tmp_path: Path, tiny: tuple, tokens: n
     changed[2] += 5
     assert draw(tiny[2], pictures(folder, changed), QUICK, "w") == 1
     assert draw(tiny[2], pictures(folder, changed), QUICK, "other weights") == 3
-    assert draw(tiny[2], pictures(folder, changed), dataclasses.replace(QUICK, steps=3), "other weights") == 3
+    for option in ({"steps": 3}, {"guidance_scale": 3.0}, {"scale": 0.5}):
+        assert draw(tiny[2], pictures(folder, changed), dataclasses.replace(QUICK, **option), "other weights") == 3
+        assert draw(tiny[2], pictures(folder, changed), dataclasses.replace(QUICK, batch_size=3), "other weights") == 3
+        assert draw(tiny[2], pictures(folder, changed), QUICK, "other weights") == 0
+    start = np.random.default_rng(2).random((3, 3, 16, 16), dtype=np.float32)
+    started = dataclasses.replace(pictures(folder, changed), start=start)
+    quick = dataclasses.replace(QUICK, strength=0.5)
+    assert draw(tiny[2], started, quick, "w") == 3
+    assert draw(tiny[2], started, quick, "w") == 0
+    assert draw(tiny[2], started, dataclasses.replace(quick, strength=1.0), "w") == 3
+    texts = dataclasses.replace(started, prompts=("a red disk on brick", "", "a blue star on fur"))
+    assert draw(tiny[2], texts, quick, "w") == 3
+    assert draw(tiny[2], dataclasses.replace(texts, prompts=("", "", "a blue star on fur")), quick, "w") == 1
+
+
+def test_stimuli_and_seeds_share_batches_and_the_hook_knows_its_rows(
+    tmp_path: Path, tiny: tuple, tokens: np.ndarray
+) -> None:
+    both = dataclasses.replace(QUICK, seeds=(4, 2), batch_size=4)
+    seen: list[np.ndarray] = []
+
+    def look(x0: torch.Tensor, step: int, rows: np.ndarray) -> torch.Tensor:
+        seen.append(rows)
+        return x0
+
+    assert draw(tiny[2], pictures(tmp_path / "both", tokens), both, "w", look) == 6
+    assert [rows.tolist() for rows in seen[:: QUICK.steps]] == [[0, 1, 2, 0], [1, 2]]
+    for seed in (2, 4):
+        draw(tiny[2], pictures(tmp_path / "apart", tokens), dataclasses.replace(QUICK, seeds=(seed,)), "w")
+    together, apart = files(tmp_path / "both"), files(tmp_path / "apart")
+    assert set(together) == set(apart)
+    for name in set(together) - {"index.csv"}:
+        one, other = (np.asarray(Image.open(tmp_path / where / name)).astype(int) for where in ("both", "apart"))
+        assert np.abs(one - other).max() <= 1
+
+
+def test_the_fingerprint_changes_with_files_and_settings(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter.safetensors"
+    (tmp_path / "unet").mkdir()
+    weights = tmp_path / "unet" / "w.safetensors"
+    seen = []
+    for content, inside, settings in ((b"1", b"1", ["fp32"]), (b"2", b"1", ["fp32"]), (b"1", b"2", ["fp32"])):
+        adapter.write_bytes(content)
+        weights.write_bytes(inside)
+        seen.append(fingerprint(tmp_path, adapter, "ridge 1", *settings))
+    seen += [fingerprint(tmp_path, adapter, "ridge 2", "fp32"), fingerprint(tmp_path, adapter, "ridge 1", "bf16")]
+    assert len(set(seen)) == 5
+    assert seen[2] == fingerprint(tmp_path, adapter, "ridge 1", "fp32")
 
 
 def test_seeds_live_side_by_side_and_a_new_training_forgets_them(
@@ -120,7 +167,7 @@ def test_seeds_live_side_by_side_and_a_new_training_forgets_them(
 ) -> None:
     folder = tmp_path / "out"
     draw(tiny[2], pictures(folder, tokens), QUICK, "w")
-    draw(tiny[2], pictures(folder, tokens), dataclasses.replace(QUICK, seed=1), "w")
+    draw(tiny[2], pictures(folder, tokens), dataclasses.replace(QUICK, seeds=(1,)), "w")
     assert sorted(row["seed"] for row in read_index(folder)) == ["0"] * 3 + ["1"] * 3
     assert draw(tiny[2], pictures(folder, tokens), QUICK, "w") == 0
     draw(tiny[2], pictures(folder, tokens + 1, "another run"), QUICK, "w")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 from align.errors import UserError
 from recon.generation import pipeline
@@ -24,15 +25,17 @@ def tokens():
     return torch.randn(3, N_TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)) * 2
 
 
-def test_the_saved_adapter_is_what_was_trained(tiny, generator, tokens):
+def test_the_saved_adapter_is_what_was_trained(tiny, tokens):
     """Stock loading of the public layout, standardisation folded in = the module that was trained."""
-    _, path, unet, conditioner = tiny
+    folder, path, unet, conditioner = tiny
     latents, t = torch.randn(3, 4, 8, 8), torch.tensor([5, 300, 900])
     text = torch.randn(3, 7, 16)
     with torch.no_grad():
         trained = conditioner.denoise(unet, latents, t, text, conditioner.standardised(tokens))
+        stock = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        stock.load_ip_adapter(str(path.parent), subfolder="", weight_name=path.name, image_encoder_folder=None)
         embeds = [with_positions(tokens)[:, None]]
-        loaded = generator._unet(latents, t, text, added_cond_kwargs={"image_embeds": embeds}).sample
+        loaded = stock.unet(latents, t, text, added_cond_kwargs={"image_embeds": embeds}).sample
         plain = unet(latents, t, text).sample
     assert torch.allclose(trained, loaded, atol=2e-3)  # half precision on disk
     assert not torch.allclose(plain, loaded, atol=2e-2)
@@ -46,8 +49,6 @@ def test_negative_input_is_the_mean_token(tiny):
 
 
 def test_scale_zero_is_plain_generation(tiny, generator, tokens):
-    from diffusers import StableDiffusionPipeline
-
     stock = StableDiffusionPipeline.from_pretrained(tiny[0], local_files_only=True)
     stock.set_progress_bar_config(disable=True)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
@@ -79,7 +80,7 @@ def test_positions_differ_and_cls_has_none():
 
 
 def test_wrong_tokens_folders_and_files_are_refused(tiny, generator, tokens, tmp_path):
-    with pytest.raises(UserError, match="do not fit the conditioner"):
+    with pytest.raises(UserError, match="do not fit the conditioner of mini layer 2"):
         generator.generate(tokens[:, :2], [0, 0, 0])
     with pytest.raises(UserError, match="2 seeds for 3 rows"):
         generator.generate(tokens, [0, 0])

@@ -20,13 +20,17 @@ _MODULES = {
 STUDIES = tuple(_MODULES)
 
 
-def open_study(config: Config) -> Study:
-    """The study ``config.study.name``; raises `UserError` with the nearest name for an unknown one."""
-    name = config.study.name
+def study_class(name: str) -> type[Study]:
+    """The class of a study; its ``info`` needs no files. Raises `UserError` with the nearest name otherwise."""
     if name not in _MODULES:
         near = difflib.get_close_matches(name, _MODULES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(f"study {name!r} is not known; {hint}Known: {', '.join(_MODULES)}")
     module, _, attribute = _MODULES[name].partition(":")
-    study: Study = getattr(import_module(module), attribute)(config)
-    return study
+    found: type[Study] = getattr(import_module(module), attribute)
+    return found
+
+
+def open_study(config: Config) -> Study:
+    """The study ``config.study.name``; raises `UserError` with the nearest name for an unknown one."""
+    return study_class(config.study.name)(config)

@@ -1,0 +1,44 @@
+"""`recon card` and `recon push`: the model card of a run or conditioner, and its way to the Hugging Face hub."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_card_arguments(parser: argparse.ArgumentParser) -> None:
+    """Grammar of ``recon card``."""
+    _add_shared(parser)
+    parser.add_argument("--to", metavar="OWNER/NAME", help="where it will lie, for the lines that say how to load it")
+
+
+def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    """Grammar of ``recon push``."""
+    _add_shared(parser)
+    parser.add_argument("--to", required=True, metavar="OWNER/NAME", help="repository, made where it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private; refused where it exists as public")
+    parser.add_argument("--dry-run", action="store_true", help="only list the files and their sizes")
+
+
+def run_card(args: argparse.Namespace) -> dict[str, Any]:
+    """Write README.md; returns its path and the subjects whose scores it shows."""
+    from recon.publishing.card import UNNAMED, write_card
+
+    return write_card(args.run, args.to or UNNAMED, args.license)
+
+
+def run_push(args: argparse.Namespace) -> dict[str, Any]:
+    """What was uploaded, or would be; ``text`` is for the terminal."""
+    from recon.publishing.push import push
+
+    result = push(args.run, args.to, private=args.private, dry_run=args.dry_run, license_id=args.license)
+    lines = [f"{item['bytes']:>12,d} bytes  {item['file']}" for item in result["files"]]
+    end = f"uploaded: {result['commit']}" if result["uploaded"] else f"nothing was uploaded; would go to {args.to}"
+    return {**result, "text": "\n".join([*lines, end])}
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="folder of a run or of a conditioner")
+    text = "of the weights, as the hub names it, such as cc-by-4.0 (default: other, the terms of the recordings)"
+    parser.add_argument("--license", metavar="ID", help=text)

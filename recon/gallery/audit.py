@@ -1,0 +1,62 @@
+"""The audit's summary for the top of the page: what `recon audit` stored beside the run, or the checks of its lists.
+
+The lists are split.json and what the run says of its choices: no picture, recording or model is opened. Never more is
+claimed than was checked: the page says how many checks lacked their input, and "not audited" where all did.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.errors import UserError
+from align.files import read_json
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+
+FIELDS = ("check", "verdict", "evidence", "threshold")
+
+
+def audit_summary(run: Run) -> dict[str, Any]:
+    """``verdict``, ``summary``, ``findings`` (dicts of `FIELDS`) and ``source``: where it comes from, in words."""
+    from recon.audit.verdict import as_dict, overall
+
+    for name in (f"audit_sub-{run.subject}.json", "audit.json"):
+        if (run.path / name).is_file():
+            return _stored(run, run.path / name)
+    findings = _quick(run)
+    verdict, summary = overall(findings)
+    source = (
+        "Only the lists of the run were checked here: split.json and what it says of its choices. All checks: "
+        f"recon audit {run.path.name} --out {run.path.name}/audit.json, then this command again."
+    )
+    kept = [{name: as_dict(finding)[name] for name in FIELDS} for finding in findings]
+    return {"verdict": verdict, "summary": summary, "findings": kept, "source": source}
+
+
+def _quick(run: Run) -> list[Any]:
+    from recon.audit.checks import audit
+    from recon.audit.collect import from_run
+
+    return audit(from_run(run, parts=()))
+
+
+def _stored(run: Run, path: Path) -> dict[str, Any]:
+    """What `recon audit --out` wrote of this run; raises `UserError` for anything else."""
+    from recon.audit.verdict import VERDICTS
+
+    stored = read_json(path)
+    findings = stored.get("findings") if isinstance(stored, dict) else None
+    if not isinstance(findings, list) or stored.get("verdict") not in VERDICTS:
+        raise UserError(f"{str(path)!r} is no result of recon audit; write it with recon audit RUN --out {path.name}")
+    kept = [{name: item.get(name, "") for name in FIELDS} for item in findings if isinstance(item, dict)]
+    wrong = [item for item in kept if item["verdict"] not in VERDICTS or not isinstance(item["evidence"], str)]
+    if wrong or len(kept) != len(findings) or not isinstance(stored.get("summary"), str):
+        raise UserError(f"{str(path)!r} has a finding without check, verdict or evidence; run recon audit again")
+    told = str(stored.get("source", ""))
+    own = f"study {run.study}, subject {run.subject}, layer {run.config.target.layer}"
+    if told.startswith("run ") and not told.endswith(f": {own}"):
+        raise UserError(f"{str(path)!r} is of {told.partition(': ')[2]}, not of {own}; run recon audit again")
+    source = f"Stored by recon audit in {path.name}."
+    return {"verdict": stored["verdict"], "summary": stored["summary"], "findings": kept, "source": source}

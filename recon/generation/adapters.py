@@ -1,0 +1,81 @@
+"""Adapter files: the public IP-Adapter (4 pooled tokens), the public IP-Adapter-Plus (16 tokens), and our own.
+
+All three have two parts, ``image_proj`` (embeddings to image tokens) and ``ip_adapter`` (a key and a value matrix for
+every cross-attention); the names inside say which one a file is (Ye et al. 2023, arXiv 2308.06721).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from align.errors import UserError
+from align.files import read_tensors
+from recon.generation.conditioner import ConditionerInfo, cross_attentions, read_adapter, read_info
+
+State = dict[str, dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One file. ``kind``: "pooled" reads one embedding (width,) per picture, "plus" token states (N, width), "own"
+    the tokens of ``info``. ``state`` is what stock ``load_ip_adapter`` takes."""
+
+    path: Path
+    kind: str
+    state: State
+    width: int
+    info: ConditionerInfo | None = None
+
+
+def load_adapter(path: str | Path) -> Adapter:
+    """Read a ``.safetensors`` file, or the nested dict of tensors of a ``.bin``; raises `UserError` for other kinds."""
+    path = Path(path)
+    state = _read(path)
+    projection = state["image_proj"]
+    if not state["ip_adapter"]:
+        raise UserError(f"{str(path)!r} has no ip_adapter matrices; pass a whole IP-Adapter file")
+    if "latents" in projection:
+        info = read_info(path) if _is_own(path) else None
+        return Adapter(path, "own" if info else "plus", state, projection["proj_in.weight"].shape[1], info)
+    if {"proj.weight", "norm.weight"} <= set(projection) and "proj.0.weight" not in projection:
+        return Adapter(path, "pooled", state, projection["proj.weight"].shape[1])
+    raise UserError(
+        f"{str(path)!r} is neither an IP-Adapter nor an IP-Adapter-Plus (FaceID and full-face files need a face model)"
+    )
+
+
+def require_fit(adapter: Adapter, unet: nn.Module, generator: str) -> None:
+    """Raise `UserError` unless the adapter has matrices of the right width for every cross-attention of ``unet``."""
+    modules = list(cross_attentions(unet).values())
+    due = [(module.to_k.out_features, module.to_k.in_features) for module in modules]
+    keys = [f"{2 * index + 1}.to_k_ip.weight" for index in range(len(modules))]
+    found = [tuple(adapter.state["ip_adapter"][key].shape) for key in keys if key in adapter.state["ip_adapter"]]
+    n_matrices = sum(key.endswith("to_k_ip.weight") for key in adapter.state["ip_adapter"])
+    if n_matrices != len(modules) or found != due:
+        width = found[0][1] if found else "none"
+        raise UserError(
+            f"adapter {str(adapter.path)!r} is of another generator: {n_matrices} cross-attentions of width {width}, "
+            f"{generator!r} has {len(modules)} of width {due[0][1] if due else 'none'}; pass an adapter made for it"
+        )
+
+
+def _read(path: Path) -> State:
+    try:
+        if path.suffix == ".safetensors":
+            return read_adapter(path)
+        nested = torch.load(path, map_location="cpu", weights_only=True)
+        return {
+            part: {name: value.float() for name, value in nested[part].items()} for part in ("image_proj", "ip_adapter")
+        }
+    except UserError:
+        raise
+    except Exception as error:  # zip, pickle and tensor readers fail in as many ways as strangers' files do
+        raise UserError(f"{str(path)!r} is no readable adapter (parts image_proj and ip_adapter)") from error
+
+
+def _is_own(path: Path) -> bool:
+    return path.suffix == ".safetensors" and {"backbone", "layer", "pooling"} <= set(read_tensors(path)[1])

@@ -1,0 +1,1 @@
+"""From tokens of one backbone layer to what the adapter of a generator reads."""

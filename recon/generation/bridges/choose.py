@@ -1,0 +1,75 @@
+"""From words on the command line to an adapter and the bridge that leads to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from align.errors import UserError
+from recon.generation.adapters import Adapter, load_adapter
+from recon.generation.bridges.base import Bridge
+from recon.generation.bridges.image_encoder import load_image_encoder
+from recon.generation.bridges.own import own_bridge
+from recon.generation.bridges.prior import PriorConfig, prior_bridge
+from recon.generation.bridges.resume import resume_bridge
+from recon.generation.bridges.ridge import ridge_bridge
+from recon.generation.places import find_adapter, image_encoder_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.checkpoint import Run
+
+BRIDGES = ("own", "resume", "prior", "ridge")
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """``adapter``: file, folder or hub id; None = the own conditioner that fits. ``match``: see `bridges.matching`."""
+
+    adapter: str | None = None
+    bridge: str = "own"
+    image_encoder: str | None = None
+    match: str = "spread"
+    prior: PriorConfig = field(default_factory=PriorConfig)
+
+
+def adapter_and_bridge(
+    run: Run, wanted: Conditioning, generator: str, family: str, device: torch.device | str = "cpu"
+) -> tuple[Adapter, Bridge]:
+    """Read the adapter and make the bridge to it from the run's tokens. ``device``: where frozen networks run.
+
+    Raises `UserError`, one line, for what is missing and for what does not fit together.
+    """
+    from align.checkpoint import home
+    from recon.generation.pipeline import find_conditioner
+
+    if wanted.bridge not in BRIDGES:
+        raise UserError(f"bridge {wanted.bridge!r} is not known; use {', '.join(BRIDGES)}")
+    target = run.config.target
+    if wanted.adapter is None:
+        if wanted.bridge != "own":
+            raise UserError(
+                f"bridge {wanted.bridge} leads to a public adapter; pass --adapter FILE, DIR or HUB_ID "
+                "such as h94/IP-Adapter"
+            )
+        path = find_conditioner(run.config.backbone.name, target.layer, target.pooling, home(), generator)
+        adapter = load_adapter(path)
+        return adapter, own_bridge(adapter)
+    place = find_adapter(wanted.adapter, family)
+    adapter = load_adapter(place.path)
+    if wanted.bridge == "own":
+        return adapter, own_bridge(adapter)
+    if adapter.kind == "own":
+        raise UserError(f"bridge {wanted.bridge} leads to a public adapter, {wanted.adapter!r} is an own conditioner")
+    folder = image_encoder_folder(place, adapter.width, adapter.kind == "pooled", wanted.image_encoder)
+    encoder = load_image_encoder(folder)
+    encoder.backbone.to(device)
+    if wanted.bridge == "resume":
+        from align.vision.backbones import load_backbone
+
+        backbone = load_backbone(run.config.backbone).to(device)
+        return adapter, resume_bridge(adapter, encoder, backbone, target.layer, target.pooling)
+    if wanted.bridge == "prior":
+        return adapter, prior_bridge(run, adapter, encoder, wanted.prior)
+    return adapter, ridge_bridge(run, adapter, encoder)

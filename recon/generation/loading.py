@@ -1,0 +1,73 @@
+"""Stock pipelines from a folder: which kinds are known, in which number format, and what each is meant for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from align.files import read_json
+from recon.generation.places import INDEX
+from recon.generation.runtime import Runtime
+
+FAMILIES = {
+    "StableDiffusionPipeline": "sd",
+    "LatentConsistencyModelPipeline": "sd",
+    "StableDiffusionXLPipeline": "sdxl",
+}
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Steps and guidance a generator is meant for."""
+
+    steps: int
+    guidance_scale: float
+
+
+def family_of(folder: Path) -> str:
+    """The family, "sd" or "sdxl"; raises `UserError` for a pipeline of another kind."""
+    kind = read_json(folder / INDEX).get("_class_name")
+    if kind not in FAMILIES:
+        raise UserError(f"generator {str(folder)!r} is a {kind}; known kinds: {', '.join(FAMILIES)}")
+    return FAMILIES[kind]
+
+
+def load_pipeline(folder: Path, runtime: Runtime) -> Any:
+    """The stock pipeline in ``folder``, without safety checker, on the CPU, in the number format of ``runtime``.
+
+    Raises `UserError` for a pipeline of another kind and for a folder that is not whole.
+    """
+    import diffusers
+    from diffusers.utils import logging
+
+    family = family_of(folder)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    options: dict[str, Any] = {"dtype": runtime.dtype, "local_files_only": True}
+    if family == "sd":
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    if not any((folder / "unet").glob("*model.safetensors")) and any((folder / "unet").glob("*.fp16.safetensors")):
+        options["variant"] = "fp16"
+    try:
+        pipe = getattr(diffusers, read_json(folder / INDEX)["_class_name"]).from_pretrained(folder, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"generator {str(folder)!r} cannot be read: {str(error).splitlines()[0]}") from error
+    return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise
+
+
+def defaults_of(pipe: Any, kind: str) -> Defaults:
+    """Few-step generators, told by their scheduler: LCM, or Euler with trailing timesteps (SDXL-Turbo, Lightning): 4
+    steps without guidance (8.5 where it is an input of the UNet: Luo et al. 2023, arXiv 2310.04378). Own conditioners:
+    12 steps, guidance 2. Public adapters: 30 steps and the guidance that their own code and the stock pipeline start
+    from (7.5; SDXL 5)."""
+    scheduler = type(pipe.scheduler).__name__
+    if pipe.unet.config.time_cond_proj_dim is not None:
+        return Defaults(4, 8.5)
+    trailing = pipe.scheduler.config.get("timestep_spacing") == "trailing"
+    if scheduler.startswith("LCM") or (scheduler.startswith("Euler") and trailing):
+        return Defaults(4, 1.0)
+    if kind == "own":
+        return Defaults(12, 2.0)
+    return Defaults(30, 5.0 if FAMILIES[type(pipe).__name__] == "sdxl" else 7.5)
