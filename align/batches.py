@@ -36,7 +36,8 @@ class StreamedSignals:
 class Batch:
     """Signals (B, ...) as the encoder reads them, components (B, k), stimulus (B,), all on one device.
 
-    ``distinct``: no picture comes twice. ``subject`` (B,): whose signals; None = all of one subject.
+    ``distinct``: no picture comes twice. ``subject`` (B,): whose signals; None = all of one subject. ``rows`` (B,): the
+    numbers of the pairs; ``levels`` as in `Pairs`.
     """
 
     signals: torch.Tensor
@@ -44,6 +45,8 @@ class Batch:
     stimulus: torch.Tensor
     distinct: bool = False
     subject: torch.Tensor | None = None
+    rows: torch.Tensor | None = None
+    levels: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Pairs:
     """What the loop is given: signals of n rows, maybe still in their files, and the pictures that were seen.
 
     ``components`` (K, k) of the distinct pictures; ``stimulus`` (n,) = picture of a row. ``distinct``: no picture comes
-    twice. ``subject`` (n,) = subject of a row, None = one subject.
+    twice. ``subject`` (n,) = subject of a row, None = one subject. ``levels`` (3, K, k): components of the weak, medium
+    and strong view of every picture, None without ``target.uncertain_views``.
     """
 
     signals: torch.Tensor | StreamedSignals
@@ -59,6 +63,7 @@ class Pairs:
     stimulus: torch.Tensor
     distinct: bool = False
     subject: torch.Tensor | None = None
+    levels: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -74,9 +79,11 @@ class Pairs:
 
     def batch(self, rows: np.ndarray, average_up_to: int = 1, seed: int = 0) -> Batch:
         """The given rows, in memory; above 1, each averaged with up to ``average_up_to`` - 1 of its repetitions."""
-        stimulus = self.stimulus[self._index(rows)]
+        index = self._index(rows)
+        stimulus = self.stimulus[index]
         signals = self._held(rows) if average_up_to == 1 else self._averaged(rows, average_up_to, seed)
-        return Batch(signals, self.components[stimulus], stimulus, self.distinct, self._whose(rows))
+        pictures = self.components[stimulus]
+        return Batch(signals, pictures, stimulus, self.distinct, self._whose(rows), index, self.levels)
 
     def _averaged(self, rows: np.ndarray, average_up_to: int, seed: int) -> torch.Tensor:
         drawn = repetitions(self._units, rows, average_up_to, seed)

@@ -35,6 +35,12 @@ class Run:
     meta: dict[str, Any]
     path: Path
 
+    @property
+    def number(self) -> int | None:
+        """The place of ``subject`` among those the encoder was trained on; None where it is none of them."""
+        trained_on = self.meta.get("trained_on", [self.subject])
+        return trained_on.index(self.subject) if self.subject in trained_on else None
+
     def predict(self, signals: Any) -> dict[str, np.ndarray]:
         """``embeds`` (n, E) and, where the run has a token head, ``tokens`` (n, N, D) of trials (n, C, T) or (n, V).
 

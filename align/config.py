@@ -6,11 +6,13 @@ Values are coerced from their raw text by the declared type of the field, so ``s
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +79,9 @@ class TargetConfig:
     whiten: float = 0.0  # exponent for the image side: 0 = components keep their variance, 1 = all equal
     views: list[str] = field(default_factory=list)  # of every picture, their tokens averaged: [original,blur:15,...]
     candidate_views: bool = True  # the same views for the candidates of retrieval; false = the pictures as they are
+    uncertain_views: list[str] = field(default_factory=list)  # weak, medium, strong: [foveal:45,foveal:51,foveal:57]
+    uncertain_alpha: float = 0.05  # pairs outside the interval of 1 - this get the weak or the strong view (UBP: .05)
+    uncertain_gamma: float = 0.3  # weight of the present similarity in a pair's memory (UBP: .3)
     router: bool = False  # joined layers: components for each layer, a learned weight for each on the image side
     spread: float = 1.0  # 1 = predicted tokens get the training spread back (costs one more fit), 0 = left alone
     chosen_on: str = "set by hand"  # how the layer was chosen; `recon sweep` writes it into best.yaml
@@ -159,6 +164,8 @@ class TrainConfig:
     average_repetitions: bool = True
     average_up_to: int = 1  # with average_repetitions=false: every draw averages 1 to this many trials of its picture
     checkpoint_every: int = 200  # steps
+    precision: str = "fp32"  # of encoder and heads in training: fp32 | bf16 | fp16 (GPU); losses and weights stay fp32
+    compile: bool = False  # the encoder by torch.compile: half a minute first, for long runs; needs a C++ compiler
     share: str = "batches"  # what several processes share: batches of one encoder | encoders (each its own)
 
 
@@ -195,8 +202,14 @@ class Config:
     seed: int = 0
 
 
-def load_config(cls: type[C], path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> C:
-    """Lay a YAML file and ``key=value`` pairs over the defaults of ``cls``.
+def load_config(
+    cls: type[C],
+    path: str | Path | Sequence[str | Path] | None = None,
+    overrides: list[str] | tuple[str, ...] = (),
+) -> C:
+    """Lay YAML files, one over the other in their order, and then ``key=value`` pairs over the defaults of ``cls``.
+
+    The ``paper`` block of a recipe (configs/papers) is no configuration: a `Config` is read without it.
 
     Raises
     ------
@@ -204,8 +217,12 @@ def load_config(cls: type[C], path: str | Path | None = None, overrides: list[st
         Missing or broken YAML, unknown key (with the nearest valid one), value of the wrong type.
     """
     config = cls()
-    if path is not None:
-        for key, value in flatten(_read_yaml(Path(path))):
+    paths = [path] if isinstance(path, str | Path) else path or []
+    for one in paths:
+        tree = _read_yaml(Path(one))
+        if cls is Config and isinstance(tree.get("paper"), dict):
+            del tree["paper"]
+        for key, value in flatten(tree):
             set_key(config, key, value)
     for pair in overrides:
         key, sep, text = pair.partition("=")
@@ -213,6 +230,12 @@ def load_config(cls: type[C], path: str | Path | None = None, overrides: list[st
             raise UserError(f"override {pair!r} is not key=value; write for example seed=1")
         set_key(config, key.strip(), text.strip())
     return config
+
+
+def add_config_option(parser: argparse.ArgumentParser, text: str = "YAML file laid over the defaults") -> None:
+    """``--config FILE``, any number of times; a list of paths for `load_config`, or None."""
+    text += "; given again, the later file lies over the earlier ones"
+    parser.add_argument("--config", type=Path, action="append", metavar="FILE", help=text)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

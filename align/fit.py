@@ -23,11 +23,13 @@ from align.errors import UserError
 from align.losses import check_loss
 from align.model import Aligner, Network
 from align.optimise import StateFolder, optimise
+from align.precision import check_precision
 from align.router import check_router, fit_targets
 from align.rows import Rows
 from align.schedule import learning_rate
 from align.seeding import derive
 from align.spaces import SignalSpace
+from align.uncertainty import check_uncertainty
 
 _AT_ONCE = 4096  # rows predicted at once
 SPREAD_FOLDS = 5  # the spread of held-out predictions is measured on one fold of this many
@@ -41,6 +43,7 @@ def fit(
     *,
     groups: np.ndarray | None = None,
     widths: Sequence[int] | None = None,
+    around: Sequence[np.ndarray | Rows] = (),
     facts: SignalFacts | None = None,
     state_dir: str | Path | None = None,
     progress: bool = False,
@@ -54,9 +57,10 @@ def fit(
     read batch by batch. tokens: (K, N, D); row ``stimulus_index[i]`` belongs to ``x[i]``, and only the rows named there
     are read: all statistics come from training rows. ``groups`` (n,) keeps rows together in the inner folds that choose
     the ridge penalty and measure the spread of predictions; default = the stimulus. ``widths``: the parts of D that
-    come from one layer each (default: one layer). ``facts``: rate and channel names, for pretrained encoders.
-    ``metrics`` takes one record per epoch, ``after_epoch`` the aligner as it is and the number of epochs (encoders
-    that are trained). Training the same rows with the same configuration ends with the same
+    come from one layer each (default: one layer). ``around``: tokens of the weak and of the strong view of the
+    pictures, shaped like ``tokens``, for ``target.uncertain_views``. ``facts``: rate and channel names, for pretrained
+    encoders. ``metrics`` takes one record per epoch, ``after_epoch`` the aligner as it is and the number of epochs
+    (encoders that are trained). Training the same rows with the same configuration ends with the same
     weights, also when it was killed and called again with the same ``state_dir``.
 
     Raises
@@ -65,7 +69,8 @@ def fit(
         Shapes that do not belong together, values that are not finite, too few rows, unknown names in the config.
     """
     rows, tokens = Rows.of(x), Rows.of(tokens)
-    _check(config, rows, tokens, stimulus_index)
+    _check(config, rows, tokens, stimulus_index, device)
+    _check_around(config, tokens, around)
     stimulus, inverse = np.unique(stimulus_index, return_inverse=True)
     groups = np.asarray(stimulus_index) if groups is None else np.asarray(groups)
     pictures = tokens.only(stimulus)
@@ -75,22 +80,26 @@ def fit(
     project = config.encoder.name in LINEAR_FIRST and not reads_channels(config.train)
     signals = SignalSpace.fit(rows, config.encoder.components, project, device)
     encoded = signals.encode_all(rows)
+    components = targets.encode_all(pictures)
+    sides = [targets.encode_all(Rows.of(view).only(stimulus)) for view in around]
     pairs = Pairs(
         StreamedSignals(rows, signals) if encoded is None else encoded,
-        targets.encode_all(pictures),
+        components,
         torch.as_tensor(inverse, device=device),
         distinct=len(stimulus) == len(rows),
         subject=torch.as_tensor(rows.part, device=device) if len(rows.arrays) > 1 else None,
+        levels=torch.stack([sides[0], components, sides[1]]) if sides else None,
     )
     torch.manual_seed(derive(config.seed, "init"))
-    aligner = Aligner(config, signals, targets, facts).to(device)
+    subjects = len(rows.arrays)
+    aligner = Aligner(config, signals, targets, facts, subjects=subjects).to(device)
     state = StateFolder(config, pairs, state_dir, metrics)
     if config.encoder.name in CLOSED_FORM:
         _fit_ridge(aligner, pairs, groups, state)
         return aligner.eval()
     if config.loss.regression > 0 and config.target.spread > 0:
         fit_rows, held_out_rows = grouped_folds(groups, SPREAD_FOLDS, config.seed)[0]
-        scout = Network(config, signals.out_shape, targets.components, facts).to(device)
+        scout = Network(config, signals.out_shape, targets.components, facts, subjects=subjects).to(device)
         optimise(scout, config, pairs.only(fit_rows), targets.gain, "spread", state, progress)
         targets.restore_spread(_predicted(scout, pairs, held_out_rows), config.target.spread)
     told = None if after_epoch is None else partial(after_epoch, aligner)
@@ -105,7 +114,7 @@ def _predicted(network: Network, pairs: Pairs, rows: np.ndarray) -> torch.Tensor
     return torch.cat([network.token_head(network.encoder(pairs.batch(part).signals)) for part in parts])
 
 
-def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray) -> None:
+def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray, device: str | torch.device) -> None:
     if len(x) != len(stimulus_index):
         raise UserError(f"{len(x)} trials but {len(stimulus_index)} stimulus indices; give one per trial")
     if not x.shape or len(tokens.shape) != 2:
@@ -125,6 +134,8 @@ def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray) ->
     check_loss(config.loss)
     check_augmentation(config, x.shape)
     check_router(config)
+    check_uncertainty(config)
+    check_precision(config, device)
     learning_rate(config.train.schedule, 0, 1)
     for key in ("train.epochs", "train.batch_size", "train.checkpoint_every", "target.components", "encoder.width"):
         section, name = key.split(".")
@@ -138,6 +149,16 @@ def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray) ->
             raise UserError(f"{key}={value} should be 0 or more and below 1")
     if config.loss.temperature <= 0:
         raise UserError(f"loss.temperature={config.loss.temperature} should be above 0")
+
+
+def _check_around(config: Config, tokens: Rows, around: Sequence[np.ndarray | Rows]) -> None:
+    wanted = 2 if config.target.uncertain_views else 0
+    shapes = [(len(Rows.of(view)), *Rows.of(view).shape) for view in around]
+    if shapes != [(len(tokens), *tokens.shape)] * wanted:
+        raise UserError(
+            f"around holds tokens {shapes}; with target.uncertain_views={config.target.uncertain_views} it should be "
+            f"{wanted} times {(len(tokens), *tokens.shape)}, the weak and the strong view of the same pictures"
+        )
 
 
 def _fit_ridge(aligner: Aligner, pairs: Pairs, groups: np.ndarray, state: StateFolder) -> None:

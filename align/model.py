@@ -31,6 +31,7 @@ class Network(nn.Module):
         components: int,
         facts: SignalFacts | None = None,
         load: bool = True,
+        subjects: int = 1,
     ) -> None:
         super().__init__()
         encoder = config.encoder
@@ -42,7 +43,7 @@ class Network(nn.Module):
             self.encoder = build_encoder(in_shape, encoder, facts, load)
             dropout = config.train.image_dropout
             self.image_head = (
-                Router(n_layers(config), components, encoder.width, dropout)
+                Router(n_layers(config), components, encoder.width, dropout, subjects)
                 if config.target.router
                 else nn.Sequential(nn.Dropout(dropout), nn.Linear(components, encoder.width))
             )
@@ -63,13 +64,15 @@ class Aligner(nn.Module):
         targets: TargetSpace,
         facts: SignalFacts | None = None,
         load: bool = True,
+        subjects: int = 1,
     ) -> None:
         super().__init__()
         self.config = config
         self.facts = facts or SignalFacts()
         self.signals = signals
         self.targets = targets
-        self.network = Network(config, signals.out_shape, targets.components, self.facts, load)
+        self.subjects = subjects
+        self.network = Network(config, signals.out_shape, targets.components, self.facts, load, subjects)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -118,10 +121,12 @@ class Aligner(nn.Module):
         return name != "encoding" and (name in CLOSED_FORM or self.config.loss.regression > 0)
 
     @torch.no_grad()
-    def embed_images(self, tokens: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    def embed_images(self, tokens: np.ndarray, batch_size: int = 256, subject: int | None = None) -> np.ndarray:
         """Candidates (K, E) float32 for pictures given by their backbone tokens (K, N, D).
 
-        Raises `UserError` when the tokens have another shape than the training ones.
+        ``subject``: the number of the training subject whose rows will be compared with them (`Run.number`), for a
+        router with terms of subjects; None = one it was not trained on. Raises `UserError` when the tokens have another
+        shape than the training ones.
         """
         if tuple(tokens.shape[1:]) != self.targets.token_shape:
             raise UserError(
@@ -132,9 +137,14 @@ class Aligner(nn.Module):
         for start in range(0, len(tokens), batch_size):
             batch = torch.tensor(np.asarray(tokens[start : start + batch_size]), dtype=torch.float32)
             components = self.targets.encode(batch.to(self.device))
-            image = components if self.plain else self.network.image_head(components * self.targets.gain)
-            parts.append(image.cpu().numpy())
+            parts.append((components if self.plain else self._image(components, subject)).cpu().numpy())
         return np.concatenate(parts)
+
+    def _image(self, components: torch.Tensor, subject: int | None) -> torch.Tensor:
+        seen, head = components * self.targets.gain, self.network.image_head
+        whose = [torch.full((len(seen),), subject, device=self.device)] if subject is not None else []
+        image: torch.Tensor = head(seen, *whose) if isinstance(head, Router) else head(seen)
+        return image
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor that `from_state` needs, by name."""
@@ -150,6 +160,7 @@ class Aligner(nn.Module):
             "components": self.targets.components,
             "sfreq": self.facts.sfreq,
             "ch_names": list(self.facts.channels),
+            "n_subjects": self.subjects,
         }
 
     @classmethod
@@ -160,6 +171,7 @@ class Aligner(nn.Module):
             config,
             signals,
             TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"], config.target.root),
+            subjects=meta.get("n_subjects", 1),
         )
         own = aligner.state_dict()
         wrapped = sorted(name for name in tensors if name.startswith(("module.", "_orig_mod.")))

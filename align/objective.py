@@ -14,15 +14,20 @@ from align.distributed import all_rows, world
 from align.errors import UserError
 from align.losses import KINDS, info_nce, mmd, sides, siglip, soft_answers, soft_shares, token_regression
 from align.model import Network
+from align.uncertainty import Uncertainty
 
 
-def loss_parts(network: Network, config: Config, batch: Batch, gain: torch.Tensor) -> dict[str, torch.Tensor]:
+def loss_parts(
+    network: Network, config: Config, batch: Batch, gain: torch.Tensor, uncertainty: Uncertainty | None = None
+) -> dict[str, torch.Tensor]:
     """The parts of the loss with a weight above 0, by name; augments the batch (mixup or mixco, then `augmented`).
 
-    Of several processes each has its own rows in ``batch``; the loss is that of the rows of all.
+    Of several processes each has its own rows in ``batch``; the loss is that of the rows of all. ``uncertainty`` says
+    in which view the image side sees a picture, and takes note of how alike the pairs are.
     """
     same = _same_pictures(batch, batch.stimulus)
-    pictures = batch.components  # what the image side sees; with mixco the pictures stay whole
+    # what the image side sees; with mixco the pictures stay whole
+    pictures = batch.components if uncertainty is None else uncertainty.pictures(batch)
     mix = None
     if config.train.mixup > 0:
         batch, same = _mixed_pairs(batch, same, config.train.mixup)
@@ -39,11 +44,13 @@ def loss_parts(network: Network, config: Config, batch: Batch, gain: torch.Tenso
         seen = pictures * gain
         embeds = sides(
             all_rows(hidden),
-            all_rows(network.image_head(seen)),
+            all_rows(network.image_head(seen, *([batch.subject] if config.target.router else []))),
             normalize_brain=config.loss.normalize_brain,
             normalize_image=config.loss.normalize_image,
         )
         parts["contrastive"] = contrastive(network, config, *embeds, all_rows(seen), same, mix)
+        if uncertainty is not None and batch.rows is not None:
+            uncertainty.observe(all_rows(batch.rows), network.logit_scale.exp() * (embeds[0] * embeds[1]).sum(1))
         if config.loss.mmd > 0:
             parts["mmd"] = mmd(*embeds)
     if config.loss.regression > 0:

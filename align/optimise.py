@@ -22,10 +22,12 @@ from align.files import read_json, write_json
 from align.losses import part_names, weighted_sum
 from align.model import Network
 from align.objective import loss_parts
+from align.precision import Scaler, as_trained
 from align.schedule import batch_rows, learning_rate, steps_per_epoch
 from align.seeding import derive, seed_step
 from align.state import load_finished_step, load_state, save_state
 from align.tracking import JsonLines, logger, progress_bar
+from align.uncertainty import uncertainty_of
 
 STAGES = ("spread", "train")
 
@@ -79,7 +81,7 @@ def _fingerprint(config: Config, pairs: Pairs) -> str:
     parts["train"].pop("checkpoint_every")
     parts["target"].pop("chosen_on")
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    held = [pairs.components, pairs.stimulus, *([] if pairs.subject is None else [pairs.subject])]
+    held = [pairs.components, pairs.stimulus, *(each for each in (pairs.subject, pairs.levels) if each is not None)]
     if isinstance(pairs.signals, torch.Tensor):
         held.insert(0, pairs.signals)
     else:
@@ -132,6 +134,13 @@ def optimise(
     modules: dict[str, nn.Module] = {"network": network, "sums": sums}
     if average is not None:
         modules["average"] = average
+    uncertainty = uncertainty_of(config, n_rows)
+    if uncertainty is not None:
+        modules["uncertainty"] = uncertainty.to(pairs.components.device)
+    scaler = Scaler(pairs.components.device, enabled=train.precision == "fp16")
+    if scaler.enabled:
+        modules["scaler"] = scaler
+    trained = as_trained(network, config)
     start = state.load(stage, modules, optimizer)
     bar = progress_bar(total, stage, progress, start)
     network.train()
@@ -147,12 +156,12 @@ def optimise(
         seed_step(config.seed, step, stage if rank == 0 else f"{stage}/{rank}")
         for group in optimizer.param_groups:
             group["lr"] = train.lr * learning_rate(train.schedule, step, total)
-        parts = loss_parts(network, config, batch, gain)
+        parts = loss_parts(trained, config, batch, gain, uncertainty)
         loss = weighted_sum(parts, config.loss, step / max(1, total - 1))
         optimizer.zero_grad()
-        loss.backward()
+        scaler.scale(loss).backward()
         sum_gradients(network, ("logit_scale", "logit_bias"))
-        optimizer.step()
+        scaler.step(optimizer)
         if average is not None:
             average.update_parameters(network)
         sums.add({**parts, "loss": loss})

@@ -15,18 +15,24 @@ from align.errors import UserError
 from align.rows import Rows
 from align.spaces import TargetSpace
 
+SUBJECT_DROPOUT = 0.3  # published
+
 
 class Router(nn.Module):
     """Components (B, k) of L layers, k / L each in layer order -> embeds (B, E).
 
     The layers' own linear maps are summed with softmax weights, equal at the start. After SAMGA (arXiv 2604.17782),
-    whose router gained 2.2 points over equal weights of five layers on THINGS-EEG2; its subject terms are left out, its
-    logits start peaked at a middle layer, and its layers share one projection. ``weights`` are what was learned.
+    whose router gained 2.2 points over equal weights of five layers on THINGS-EEG2; its logits start peaked at a middle
+    layer, and its layers share one projection. With several training subjects each has a term of its own beside the
+    shared logits; terms are counted from their mean, so the shared weights are those of the mean subject. In training a
+    row's term is left out with probability `SUBJECT_DROPOUT`. ``weights`` are what was learned, the shared ones.
     """
 
-    def __init__(self, layers: int, components: int, width: int, dropout: float) -> None:
+    def __init__(self, layers: int, components: int, width: int, dropout: float, subjects: int = 1) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(layers))
+        if subjects > 1:
+            self.terms = nn.Parameter(torch.zeros(subjects, layers))
         self.dropout = nn.Dropout(dropout)
         self.maps = nn.ModuleList(nn.Linear(components // layers, width) for _ in range(layers))
 
@@ -35,10 +41,20 @@ class Router(nn.Module):
         """(L,), they sum to 1."""
         return self.logits.softmax(0)
 
-    def forward(self, components: torch.Tensor) -> torch.Tensor:
+    def weights_of(self, subject: torch.Tensor) -> torch.Tensor:
+        """(B, L), rows sum to 1: the weights for rows of the training subjects ``subject`` (B,)."""
+        terms = (self.terms - self.terms.mean(0))[subject]
+        if self.training:
+            terms = terms * (torch.rand(len(terms), 1, device=terms.device) >= SUBJECT_DROPOUT)
+        return (self.logits + terms).softmax(1)
+
+    def forward(self, components: torch.Tensor, subject: torch.Tensor | None = None) -> torch.Tensor:
+        """``subject`` (B,): numbers of training subjects; None = the shared weights, as for a subject never seen."""
         parts = self.dropout(components).chunk(len(self.maps), dim=1)
         images = [layer(part) for layer, part in zip(self.maps, parts, strict=True)]
-        return torch.einsum("l,lbe->be", self.weights, torch.stack(images))
+        if subject is None or not hasattr(self, "terms"):
+            return torch.einsum("l,lbe->be", self.weights, torch.stack(images))
+        return torch.einsum("bl,lbe->be", self.weights_of(subject), torch.stack(images))
 
 
 def check_router(config: Config) -> None:

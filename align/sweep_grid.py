@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +14,9 @@ from align.encoders import CLOSED_FORM, ENCODERS
 from align.errors import UserError
 from align.tracking import logger
 from align.training_side import TrainingSide, device, training_side
+from align.uncertainty import check_uncertainty
 from align.vision.backbones import Backbone, load_backbone
-from align.vision.fused import layer_targets, parts_of, resolve_layers
+from align.vision.fused import candidate_targets, candidates_alike, parts_of, resolve_layers, training_targets
 from align.vision.targets import Targets
 
 _SEEDLESS = CLOSED_FORM  # closed form: every seed gives the same model, so one is fitted
@@ -118,6 +119,8 @@ def plan(config: Config, study: Study) -> Walk:
     subjects = subject_names(study, config)
     encoders = checked_encoders(config.sweep.encoders or [config.encoder.name])
     seeds_of(config, encoders[0])
+    for encoder in encoders:
+        check_uncertainty(replace(config, encoder=replace(config.encoder, name=encoder)))
     backbones = backbones_of(config)
     models = {name: load_backbone(entry).to(device()) for name, entry in backbones.items()}
     variants = []
@@ -153,9 +156,8 @@ def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool
     """
     config = walk.config
     read = {name: training_side(study, config, name) for name in subjects}
-    targets = _targets(walk, read, config.target.views, progress)
-    alike = config.target.candidate_views or not config.target.views
-    candidates = targets if alike else _targets(walk, read, [], progress)
+    targets = _targets(walk, read, training_targets, progress)
+    candidates = targets if candidates_alike(config.target) else _targets(walk, read, candidate_targets, progress)
     width = min(int(np.prod(value.tokens.shape[1:])) for value in targets.values())
     if width < config.target.components:
         if progress:
@@ -165,16 +167,15 @@ def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool
 
 
 def _targets(
-    walk: Walk, subjects: dict[str, TrainingSide], views: Sequence[str], progress: bool
+    walk: Walk, subjects: dict[str, TrainingSide], of: Callable[..., dict[str, Targets]], progress: bool
 ) -> dict[tuple[str, str, str], Targets]:
     """Tokens of all layers of the walk, and of every backbone's last one, by backbone, layer, subject."""
     found: dict[tuple[str, str, str], Targets] = {}
-    pooling, cache = walk.config.target.pooling, walk.config.cache_dir
     for name, model in walk.models.items():
         swept = [variant.layer for variant in walk.variants if variant.backbone == name]
         layers = list(dict.fromkeys([*swept, walk.last(name)]))
         for subject in subjects.values():
-            tokens = layer_targets(model, subject.stimuli, layers, pooling, cache, progress, views)
+            tokens = of(model, subject.stimuli, layers, walk.config.target, walk.config.cache_dir, progress)
             found |= {(name, layer, subject.name): value for layer, value in tokens.items()}
     return found
 

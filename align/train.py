@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
-    from align.config import Config, dump_yaml, load_config
+    from align.config import Config, add_config_option, dump_yaml, load_config
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
 from align.errors import UserError
@@ -71,6 +71,7 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
 
     from align.data.studies import open_study
     from align.protocols import plan_jobs
+    from align.uncertainty import check_uncertainty
     from align.vision.backbones import load_backbone
     from align.vision.fused import resolve_layers
 
@@ -79,6 +80,7 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     for subject in subjects:
         study.require_subject(subject)
     jobs = plan_jobs(config.protocol, subjects)
+    check_uncertainty(config)
     process = PartialState()
     backbone = load_backbone(config.backbone).to(process.device)
     config = replace(config, target=replace(config.target, layer=resolve_layers(backbone, config.target.layer)))
@@ -125,22 +127,21 @@ def _train_job(
     from align.encoders.shapes import SignalFacts
     from align.fit import fit
     from align.training_set import join, training_rows
-    from align.vision.fused import layer_targets
+    from align.vision.fused import training_targets
 
     started = time.monotonic()
-    layer, pooling = config.target.layer, config.target.pooling
+    layer = config.target.layer
     recordings = {subject: study.recording(subject) for subject in dict.fromkeys((*job.trained_on, *job.tested_on))}
     trained, tested = ([recordings[subject] for subject in part] for part in (job.trained_on, job.tested_on))
     for recording in tested:
         refuse_overlap(recording, trained_on=trained)
     trials = [training_rows(recording, config.train.average_repetitions, config.cache_dir) for recording in trained]
     targets = {
-        one.subject: layer_targets(
-            backbone, one.stimuli, [layer], pooling, config.cache_dir, progress, config.target.views
-        )[layer]
+        one.subject: training_targets(backbone, one.stimuli, [layer], config.target, config.cache_dir, progress)[layer]
         for one in recordings.values()
     }
     data = join(trained, trials, [targets[one.subject].tokens for one in trained])
+    sides = zip(*(targets[one.subject].around for one in trained), strict=True)
     aligner = fit(
         config,
         data.signals,
@@ -148,6 +149,7 @@ def _train_job(
         data.stimulus,
         groups=data.groups,
         widths=targets[job.tested_on[0]].widths,
+        around=[data.of_pictures(side) for side in sides],
         facts=SignalFacts(trained[0].sfreq, trained[0].ch_names),
         state_dir=folder / "state",
         progress=progress,
@@ -190,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="align/train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", help="YAML file laid over the defaults")
+    add_config_option(parser)
     parser.add_argument("--print-config", action="store_true", help="print the merged configuration and stop")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.epochs=5 'subjects=[01]'")

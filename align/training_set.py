@@ -29,6 +29,11 @@ class TrainingSet:
     tokens: Rows
     stimulus: np.ndarray
     groups: np.ndarray
+    shown: list[np.ndarray]  # of every recording, the pictures that it brings
+
+    def of_pictures(self, tokens: Sequence[np.ndarray]) -> Rows:
+        """Other tokens of the same pictures, in the same order; ``tokens[i]``: (n_pictures, N, D) of recording i."""
+        return Rows(list(zip(tokens, self.shown, strict=True)))
 
 
 def training_rows(recording: Recording, average: bool, cache_dir: str | Path) -> Trials:
@@ -49,14 +54,14 @@ def join(recordings: Sequence[Recording], trials: Sequence[Trials], tokens: Sequ
     """
     _require_alike(recordings, trials)
     picture: dict[str, int] = {}
-    seen: list[list[int]] = []  # of every recording, the pictures it brings
+    seen: list[np.ndarray] = []
     stimulus, scenes = [], []
     for k, (recording, part) in enumerate(zip(recordings, trials, strict=True)):
         stimuli = recording.stimuli
         shown = np.unique(part.stimulus)
         new = [int(i) for i in shown if stimuli.hashes[i] not in picture]
         picture |= {stimuli.hashes[i]: len(picture) + at for at, i in enumerate(new)}
-        seen.append(new)
+        seen.append(np.array(new, dtype=np.int64))
         number = np.zeros(len(stimuli), dtype=np.int64)
         number[shown] = [picture[stimuli.hashes[i]] for i in shown]
         stimulus.append(number[part.stimulus])
@@ -65,9 +70,10 @@ def join(recordings: Sequence[Recording], trials: Sequence[Trials], tokens: Sequ
     groups = scenes[0] if len(scenes) == 1 else merge_groups(np.concatenate(scenes), [str(i) for i in stimuli_of_rows])
     return TrainingSet(
         Rows([(part.x, np.arange(len(part))) for part in trials]),
-        Rows([(rows, np.array(new, dtype=np.int64)) for rows, new in zip(tokens, seen, strict=True)]),
+        Rows(list(zip(tokens, seen, strict=True))),
         stimuli_of_rows,
         groups,
+        seen,
     )
 
 

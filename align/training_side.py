@@ -53,6 +53,7 @@ class TrainingSide:
             index,
             groups=np.asarray(self.stimuli.groups)[stimulus],
             widths=targets.widths,
+            around=[Rows.of(level).only(pictures) for level in targets.around],
             facts=self.facts,
             device=device(),
             **options,

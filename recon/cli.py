@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from align.config import add_config_option
 from align.errors import UserError
 from recon.commands import (
     audit,
@@ -112,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_arguments(add("sweep", sweep.run, text, "laid over the configuration file"))
     text = "build the embedded miniature Stable Diffusion"
     pretrain = add("pretrain", _pretrain, text, "laid over the configuration file")
-    pretrain.add_argument("--config", type=Path, help="YAML file; without it the defaults")
+    add_config_option(pretrain)
 
     text = "retrieval in sliding windows: onset, peak, clusters above chance; figure, CSV, JSON"
     timecourse.add_arguments(add("timecourse", timecourse.run, text, "laid over the configuration file"))
@@ -154,10 +155,14 @@ def _add_run_commands(add: Any) -> None:
             gallery.add_arguments(command)
             continue
         command.add_argument("--subject", required=True, help="label, e.g. 01")
-        command.add_argument("--run", type=Path, help="run folder (default: the newest of the subject under runs/)")
+        several: dict[str, Any] = {"nargs": "+", "action": "extend"} if name == "retrieve" else {}
+        text = "run folder (default: the newest of the subject under runs/)"
+        more = "; several: one decoder, their similarities averaged" if several else ""
+        command.add_argument("--run", type=Path, metavar="RUN", help=text + more, **several)
     repeats.add_arguments(added["repeats"])
     added["predict"].add_argument("--split", choices=["test", "train"], default="test")
     added["retrieve"].add_argument("--against", choices=["image"], default="image", help="what the candidates are")
+    added["retrieve"].add_argument("--out", type=Path, metavar="DIR", help="of several runs: folder for their report")
     evaluate = added["evaluate"]
     generate.add_arguments(added["generate"])
     evaluate.add_argument("--generator", help="whose pictures, where the run holds those of several")
@@ -205,14 +210,18 @@ def _one_line(error: BaseException) -> str:
 
 
 def open_run(args: argparse.Namespace) -> Run:
-    """The run given by --run, or the newest of the subject; says on stderr which one it is.
+    """The run given by --run, or the newest of the subject; see `_opened`."""
+    return _opened(args.run, args)
+
+
+def _opened(path: Path | None, args: argparse.Namespace) -> Run:
+    """The run at ``path``, or the newest of the subject; says on stderr which one it is.
 
     Raises `UserError` when there is none, when it is another subject's, or when an override is not a place.
     """
     from align.checkpoint import find_run, home, load_run
     from align.config import set_key
 
-    path = args.run
     if path is None:
         path = find_run(args.subject, home())
     elif not (path / "model.safetensors").is_file() and (path / f"sub-{args.subject}").is_dir():
@@ -246,8 +255,26 @@ def _predict(args: argparse.Namespace) -> dict[str, Any]:
 def _retrieve(args: argparse.Namespace) -> dict[str, Any]:
     from recon.evaluation.report import retrieval_report
 
-    settings, run = _evaluate_settings(args), open_run(args)
+    settings, paths = _evaluate_settings(args), args.run or [None]
+    if len(paths) > 1:
+        return _ensemble(args, settings)
+    if args.out is not None:
+        raise UserError("--out is where the report of several runs goes; a single run keeps its own in its folder")
+    run = _opened(paths[0], args)
     return _table(args, run, retrieval_report(run, settings))
+
+
+def _ensemble(args: argparse.Namespace, settings: EvaluateConfig) -> dict[str, Any]:
+    from recon.evaluation.ensemble import ensemble_retrieval
+    from recon.evaluation.table import format_report
+
+    if args.out is None:
+        raise UserError("the report of several runs belongs to none of them; pass --out DIR")
+    report = ensemble_retrieval([_opened(path, args) for path in args.run], args.out, settings)
+    if args.json:
+        return report
+    print(format_report(report))
+    return {"report": str(args.out / f"report_sub-{report['subject']}.json")}
 
 
 def _generate(args: argparse.Namespace) -> dict[str, Any]:

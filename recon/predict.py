@@ -95,13 +95,13 @@ def picture_tokens(run: Run, recording: Recording) -> np.ndarray:
     Raises `UserError` when backbone weights or pictures are not those the run was trained with.
     """
     from align.vision.backbones import load_backbone
-    from align.vision.fused import layer_targets
+    from align.vision.fused import candidate_targets, candidates_alike
 
     target = run.config.target
     backbone = load_backbone(run.config.backbone)
-    views, cache = target.views if target.candidate_views else [], run.config.cache_dir
-    found = layer_targets(backbone, recording.stimuli, [target.layer], target.pooling, cache, views=views)[target.layer]
-    if views == target.views and run.meta.get("targets", {}).get(run.subject, found.key) != found.key:
+    layer, cache = target.layer, run.config.cache_dir
+    found = candidate_targets(backbone, recording.stimuli, [layer], target, cache)[layer]
+    if candidates_alike(target) and run.meta.get("targets", {}).get(run.subject, found.key) != found.key:
         raise UserError(
             f"the tokens of {backbone.name} layer {target.layer} differ from those run {run.path} was trained with; "
             "give backbone.weights=FILE of the same weights, or train again"

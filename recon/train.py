@@ -12,6 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
+from align.config import add_config_option
 from align.errors import UserError
 
 
@@ -98,7 +99,7 @@ def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 on success, 2 with one line on bad input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="YAML file laid over the defaults")
+    add_config_option(parser)
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_intermixed_args(arguments)

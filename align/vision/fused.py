@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align.config import TargetConfig
 from align.data.signals import Stimuli
 from align.errors import UserError
 from align.vision.taps import resolve_layer
@@ -46,6 +47,43 @@ def layer_targets(
     single = list(dict.fromkeys(part for layer in layers for part in parts_of(layer)))
     found = cached_targets(backbone, images, single, pooling, cache_dir, progress=progress, views=views)
     return {layer: _joined(layer, [found[part] for part in parts_of(layer)]) for layer in layers}
+
+
+def training_targets(
+    backbone: Backbone,
+    images: Stimuli,
+    layers: Sequence[str],
+    target: TargetConfig,
+    cache_dir: str | Path,
+    progress: bool = True,
+) -> dict[str, Targets]:
+    """`layer_targets` of the views that ``target`` names; of ``uncertain_views`` the medium ones, others ``around``."""
+
+    def of(views: Sequence[str]) -> dict[str, Targets]:
+        return layer_targets(backbone, images, layers, target.pooling, cache_dir, progress, views)
+
+    if not target.uncertain_views:
+        return of(target.views)
+    weak, medium, strong = (of([view]) for view in target.uncertain_views)
+    return {layer: replace(medium[layer], around=(weak[layer].tokens, strong[layer].tokens)) for layer in layers}
+
+
+def candidate_targets(
+    backbone: Backbone,
+    images: Stimuli,
+    layers: Sequence[str],
+    target: TargetConfig,
+    cache_dir: str | Path,
+    progress: bool = True,
+) -> dict[str, Targets]:
+    """What retrieval chooses among: tokens as in training (medium view), with ``candidate_views`` false plain ones."""
+    views = (target.uncertain_views[1:2] or target.views) if candidates_alike(target) else []
+    return layer_targets(backbone, images, layers, target.pooling, cache_dir, progress, views)
+
+
+def candidates_alike(target: TargetConfig) -> bool:
+    """True where the candidates' tokens are those that training is given for the same pictures."""
+    return target.candidate_views or not (target.views or target.uncertain_views)
 
 
 def _joined(layer: str, targets: list[Targets]) -> Targets:

@@ -53,6 +53,7 @@ class Targets:
     layer: str
     health: dict[str, Any]
     widths: tuple[int, ...] = ()  # of the layers that D joins
+    around: tuple[np.ndarray, ...] = ()  # tokens of the weak and of the strong view, where training wants them
 
 
 def cached_targets(

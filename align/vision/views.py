@@ -19,8 +19,8 @@ def views_of(picture: np.ndarray, views: Sequence[str]) -> list[np.ndarray]:
     """The views of a picture, uint8 RGB (H, W, 3), in the given order.
 
     NeuroBridge (arXiv 2511.06836) takes the mean of blur:15, noise:25, lowres:0.1 and
-    mosaic:5, also for the candidates at test; UBP (arXiv 2503.04207) takes foveal:51, likewise. How strong the blur of
-    UBP is for one pair, which it changes during training by the pair's uncertainty, is fixed here.
+    mosaic:5, also for the candidates at test; UBP (arXiv 2503.04207) takes foveal:51, likewise, and in training
+    foveal:45 or foveal:57 for some pairs (see `align.uncertainty`).
 
     Raises
     ------
@@ -34,7 +34,7 @@ def parse_view(view: str) -> tuple[str, float]:
     """``("blur", 15.0)`` for ``blur:15``; raises `UserError` for an unknown name or a strength out of range."""
     name, _, text = view.partition(":")
     if name not in _VIEWS:
-        raise UserError(f"target.views: {view!r} is not known; use {', '.join(e for _, _, e in _VIEWS.values())}")
+        raise UserError(f"view {view!r} is not known; use {', '.join(e for _, _, e in _VIEWS.values())}")
     _, allowed, example = _VIEWS[name]
     try:
         strength = float(text) if name != "original" else float(not text)
@@ -42,7 +42,7 @@ def parse_view(view: str) -> tuple[str, float]:
         strength = float("nan")
     if not allowed[0] <= strength <= allowed[1]:
         limits = f"a strength of {allowed[0]:g} to {allowed[1]:g}" if name != "original" else "no strength"
-        raise UserError(f"target.views: {view!r} should have {limits}, such as {example}")
+        raise UserError(f"view {view!r} should have {limits}, such as {example}")
     return name, strength
 
 

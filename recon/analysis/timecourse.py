@@ -64,10 +64,16 @@ def time_course(
     """
     from align.data.studies import open_study
     from align.vision.backbones import load_backbone
-    from align.vision.fused import layer_targets, resolve_layers
+    from align.vision.fused import candidate_targets, resolve_layers, training_targets
 
     if settings.n_perm < 1:
         raise UserError(f"--permutations {settings.n_perm} should be 1 or more")
+    if config.target.uncertain_views:
+        medium = config.target.uncertain_views[len(config.target.uncertain_views) // 2]
+        raise UserError(
+            f"target.uncertain_views change while an encoder is trained, and a time course is ridge regression; "
+            f"take target.views=[{medium}]"
+        )
     study = open_study(config)
     subjects = list(dict.fromkeys(config.subjects or study.subjects))
     for subject in subjects:
@@ -84,9 +90,10 @@ def time_course(
             raise UserError(f"subjects {subjects[0]} and {subject} have other windows; run them apart (subjects=[01])")
         windows = cut
         log.info("timecourse: subject %s, %d windows, layers %s", subject, len(cut), ", ".join(names))
-        pooling, cache, views = config.target.pooling, config.cache_dir, config.target.views
-        cached = layer_targets(backbone, recording.stimuli, names, pooling, cache, progress, views)
-        hits = course(config, recording, {name: cached[name].tokens for name in names}, cut, settings)
+        cached = training_targets(backbone, recording.stimuli, names, config.target, config.cache_dir, progress)
+        others = candidate_targets(backbone, recording.stimuli, names, config.target, config.cache_dir, progress)
+        tokens, among = ({name: part[name].tokens for name in names} for part in (cached, others))
+        hits = course(config, recording, tokens, cut, settings, among)
         found[subject] = {name: _scored(part, settings.n_perm, config.seed) for name, part in hits.items()}
         pictures[subject] = [recording.stimuli.ids[i] for i in hits[names[0]].stimulus]
     assert windows is not None
@@ -104,8 +111,9 @@ def course(
     tokens: dict[str, np.ndarray],
     windows: Sequence[Window],
     settings: Settings,
+    among: dict[str, np.ndarray] | None = None,
 ) -> dict[str, Hits]:
-    """Hits of one subject per layer; ``tokens``: layer to (K, N, D) of the recording's pictures."""
+    """Hits of one subject per layer; ``tokens`` and ``among``: layer to (K, N, D) of the pictures (see `decode`)."""
     from align.training_set import training_rows
 
     groups = np.asarray(recording.stimuli.groups)
@@ -115,7 +123,7 @@ def course(
         folds = [Fold(trials, np.arange(len(trials)), scored, np.arange(len(scored)))]
     else:
         folds = cross_validation(trials, groups, config.sweep.folds, config.seed)
-    return decode(restrict(config, tokens), folds, tokens, groups, windows)
+    return decode(restrict(config, tokens), folds, tokens, groups, windows, among)
 
 
 def _scored(hits: Hits, n_perm: int, seed: int) -> _Scored:
@@ -262,6 +270,8 @@ def _facts(
         ),
         "backbone": backbone,
         "pooling": config.target.pooling,
+        "views": config.target.views,
+        "candidate_views": config.target.candidate_views,
         "layers": layers,
         "subject_names": subjects,
         "width": settings.width,

@@ -119,9 +119,11 @@ def decode(
     tokens: Mapping[str, np.ndarray],
     groups: np.ndarray,
     windows: Sequence[Window],
+    among: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Hits]:
     """Hits of every layer. ``tokens``: layer to (K, N, D) of all pictures; ``groups`` (K,) of the pictures.
 
+    ``among``: tokens by which the candidates are compared, where these are not the ones that are learnt.
     The decoder is ridge regression from the standardised window to principal components of the tokens. All statistics
     and the penalty (held-out reciprocal rank in one inner fold of groups) come from the rows that are fitted.
     """
@@ -130,7 +132,7 @@ def decode(
     for number, fold in enumerate(folds):
         members = _blocks(len(fold.scored_rows), np.random.default_rng([config.seed, number]))
         blocks.append(members + (blocks[-1].max() + 1 if blocks else 0))
-        sides = {layer: _targets(config, fold, rows) for layer, rows in tokens.items()}
+        sides = {layer: _targets(config, fold, rows, (among or tokens)[layer]) for layer, rows in tokens.items()}
         for w, window in enumerate(windows):
             estimates = _ridge(config, fold, groups, window, {layer: side[0] for layer, side in sides.items()})
             for layer, estimate in estimates.items():
@@ -155,8 +157,8 @@ def _blocks(n: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(rng.permutation(np.arange(n) % count))
 
 
-def _targets(config: Config, fold: Fold, tokens: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Components (n_fit, k) and (n_scored, k), fitted on the pictures of the fitted rows."""
+def _targets(config: Config, fold: Fold, tokens: np.ndarray, among: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Components (n_fit, k) of ``tokens`` and (n_scored, k) of ``among``, fitted on the pictures of the fitted rows."""
     import torch
 
     from align.rows import Rows
@@ -166,7 +168,7 @@ def _targets(config: Config, fold: Fold, tokens: np.ndarray) -> tuple[torch.Tens
     target = config.target
     space = TargetSpace.fit(Rows.of(tokens).only(fitted), target.components, target.whiten, "cpu", target.root)
     with torch.no_grad():
-        return space.encode_all(Rows.of(tokens).only(fitted)), space.encode_all(Rows.of(tokens).only(scored))
+        return space.encode_all(Rows.of(tokens).only(fitted)), space.encode_all(Rows.of(among).only(scored))
 
 
 def _ridge(

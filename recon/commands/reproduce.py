@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from align.config import add_config_option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe", metavar="NAME", help="nice, atm, ubp, neurobridge, samga, shallow_alignment, or a YAML file"
     )
-    parser.add_argument("--config", type=Path, help="YAML file of the study (default: the simulation)")
+    add_config_option(parser, "YAML file of the study (default: the simulation)")
     parser.add_argument(
         "--adapt",
         action="store_true",

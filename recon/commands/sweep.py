@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 from typing import Any
 
+from align.config import add_config_option
 from align.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon sweep``."""
-    parser.add_argument("--config", type=Path, help="YAML file; without it the defaults")
+    add_config_option(parser)
     parser.add_argument(
         "--layers", nargs="+", metavar="LAYER", help="index, name, relative depth such as 0.5, joined as 2+5 (all)"
     )
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _command(args: argparse.Namespace) -> str:
     """The same call for a shell, without what is said once."""
-    words = ["recon", "sweep", *(["--config", str(args.config)] if args.config else [])]
+    words = ["recon", "sweep", *(word for path in args.config or [] for word in ("--config", str(path)))]
     words += args.overrides
     for name in ("layers", "encoders", "backbones"):
         words += [f"--{name}", *getattr(args, name)] if getattr(args, name) else []

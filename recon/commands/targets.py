@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from align.config import add_config_option
 from align.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon targets``."""
-    parser.add_argument("--config", type=Path, help="YAML file; without it the defaults")
+    add_config_option(parser)
     parser.add_argument(
         "--costs", action="store_true", help="only a table: layers, tokens, parameters, GFLOP, cache bytes per layer"
     )

@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.config import add_config_option
+
 if TYPE_CHECKING:
     from align.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon timecourse``."""
-    parser.add_argument("--config", type=Path, help="YAML file; without it the defaults")
+    add_config_option(parser)
     parser.add_argument("--subject", help="label, e.g. 01 (default: subjects of the configuration)")
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="layers to compare (default: target.layer)")
     parser.add_argument("--width", type=float, default=0.1, help="of a window, in s (default: %(default)s)")

@@ -51,7 +51,9 @@ class Behind:
     def picture_embeds(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Embeds (K, E) of the pictures at ``rows`` of the stimuli."""
         order = np.asarray(rows)
-        embeds: np.ndarray = self.run.aligner.embed_images(np.asarray(self._tokens[order], dtype=np.float32))
+        embeds: np.ndarray = self.run.aligner.embed_images(
+            np.asarray(self._tokens[order], dtype=np.float32), subject=self.run.number
+        )
         return embeds
 
     def targets(self, ids: Sequence[str]) -> torch.Tensor:

@@ -52,7 +52,7 @@ def retrieval_report(run: Run, settings: EvaluateConfig | None = None) -> dict[s
     """Score retrieval among the test pictures, write the ``retrieval`` part of the report and return the report."""
     settings = settings or EvaluateConfig()
     report, stimuli = _retrieval(Behind(run), settings)
-    return _write(run, {**_head(run), **report}, stimuli, keep=True)
+    return _write(run, {**head(run), **report}, stimuli, keep=True)
 
 
 def evaluate_run(
@@ -94,7 +94,7 @@ def evaluate_run(
     targets = behind.targets(ids)
     scores = score(rows, targets, nets, judge, settings, lambda stage: log.info("evaluate: %s", stage))
     retrieval, retrieved = _retrieval(behind, settings)
-    report = {**_head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
+    report = {**head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **missing}
     if judge is not None and judge.attributes is not None:
@@ -109,7 +109,8 @@ def evaluate_run(
     return _write(run, report, {**retrieved, **where}, keep=False)
 
 
-def _head(run: Run) -> dict[str, Any]:
+def head(run: Run) -> dict[str, Any]:
+    """Which run is scored and how it came about: a report without its scores."""
     from align.data.selection import described
     from recon.predict import run_id
 
@@ -139,11 +140,19 @@ def _retrieval(behind: Behind, settings: EvaluateConfig) -> tuple[dict[str, Any]
     candidates = behind.picture_embeds([behind.row[stimulus_id] for stimulus_id in ids])
     similarity = retrieval.scores(behind.predictions.embeds, candidates)
     part = retrieval.report(similarity, n_boot=settings.n_boot, n_perm=settings.n_perm, seed=settings.seed)
+    stimuli = by_stimulus(ids, similarity, retrieval.per_stimulus(similarity))
+    return {"n_stimuli": len(ids), "retrieval": part}, stimuli
+
+
+def by_stimulus(ids: list[str], similarity: np.ndarray, each: dict[str, Any]) -> dict[str, Any]:
+    """Ids of the five nearest pictures, rank of the own one, and all scores of every stimulus.
+
+    similarity: (n, n), rows and columns in the order of ``ids``. each: as `align.retrieval.per_stimulus` gives it.
+    """
     best = np.argsort(-similarity, axis=1, kind="stable")[:, :TOP]
     retrieved = {ids[i]: [ids[k] for k in best[i]] for i in range(len(ids))}
-    each: dict[str, Any] = {"ids": ids, **retrieval.per_stimulus(similarity)}
     rank = dict(zip(ids, each["brain_to_image"]["rank"], strict=True))
-    return {"n_stimuli": len(ids), "retrieval": part}, {"retrieved": retrieved, "rank": rank, "per_stimulus": each}
+    return {"retrieved": retrieved, "rank": rank, "per_stimulus": {"ids": ids, **each}}
 
 
 def _pictures(

@@ -12,6 +12,11 @@ def format_report(report: dict[str, Any]) -> str:
     for direction in ("brain_to_image", "image_to_brain"):
         if "retrieval" in report:
             lines.append(_direction(direction, report["retrieval"][direction]))
+    for member in report.get("ensemble", {}).get("members", []):
+        lines.append(
+            f"  alone         top1 {member['top1']['brain_to_image']:6.1%}  seed {member['seed']}, layer "
+            f"{member['layer']} of {member['backbone']}, {member['encoder']}, {member['path']}"
+        )
     if "reconstruction" in report:
         lines += ["", *_pictures(report)]
     for name, part in report.get("attributes", {}).items():

@@ -22,13 +22,14 @@ def adapted(
 ) -> tuple[Config, list[str]]:
     """``config`` for trials of ``in_shape`` and ``n_rows`` training rows, and what was changed, in sentences.
 
-    An encoder that cannot read the trials becomes `substitute`. Where an epoch would have fewer than `STEPS` steps, the
-    batch is lowered until it has them. Keys in ``given`` (set by the user) stay as they are.
+    An encoder that cannot read the trials becomes `substitute`. Trials without a time axis are not smoothed along it.
+    Where an epoch would have fewer than `STEPS` steps, the batch is lowered until it has them. Keys in ``given`` (set
+    by the user) stay as they are.
 
     Raises
     ------
     UserError
-        The encoder does not fit and ``allowed`` is False, or does not fit after the change either.
+        Encoder or smoothing do not fit and ``allowed`` is False, or do not fit after the change either.
     """
     said = []
     try:
@@ -39,6 +40,14 @@ def adapted(
             raise UserError(f"{error}; or pass --adapt, which takes {change}") from error
         build_encoder(in_shape, encoder, facts, load=False)
         config = replace(config, encoder=encoder)
+        said.append(change)
+    if config.train.smooth > 0 and len(in_shape) != 2 and "train.smooth" not in given:
+        change = f"train.smooth=0 instead of {config.train.smooth:g} (no time axis)"
+        if not allowed:
+            raise UserError(
+                f"trials of shape {in_shape} cannot be smoothed along time; pass --adapt, which takes {change}"
+            )
+        config = replace(config, train=replace(config.train, smooth=0.0))
         said.append(change)
     batch = max(2, n_rows // STEPS)
     if batch < config.train.batch_size and "train.batch_size" not in given:

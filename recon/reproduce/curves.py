@@ -39,24 +39,34 @@ class Curve:
 
 
 def curve(
-    path: Path, key: str, config: Config, side: TrainingSide, rows: np.ndarray, held: Trials, at: Targets
+    path: Path,
+    key: str,
+    config: Config,
+    side: TrainingSide,
+    rows: np.ndarray,
+    held: Trials,
+    at: Targets,
+    among: Targets,
 ) -> Curve:
     """`fit_curve`, or what an earlier call with the same ``key`` left in ``path``."""
     if path.is_file():
         tensors, metadata = read_tensors(path)
         if metadata.get("key") == key:
             return Curve(**{name: value.numpy() for name, value in tensors.items()})
-    found = fit_curve(config, side, rows, held, at)
+    found = fit_curve(config, side, rows, held, at, among)
     save_tensors(path, {name: torch.from_numpy(value) for name, value in vars(found).items()}, {"key": key})
     return found
 
 
-def fit_curve(config: Config, side: TrainingSide, rows: np.ndarray, held_out: Trials, targets: Targets) -> Curve:
+def fit_curve(
+    config: Config, side: TrainingSide, rows: np.ndarray, held_out: Trials, targets: Targets, among: Targets
+) -> Curve:
     """Fit on the given training rows; after every epoch rank the pictures of ``held_out`` (n rows, one each) for them.
 
-    Raises `UserError` for an encoder that is not trained in epochs.
+    ``targets``: what is learnt; ``among``: the tokens of the pictures that are ranked. Raises `UserError` for an
+    encoder that is not trained in epochs.
     """
-    tokens = np.asarray(targets.tokens[held_out.stimulus])
+    tokens = np.asarray(among.tokens[held_out.stimulus])
     scored: list[tuple[list[float], list[float], float]] = []
 
     def after_epoch(aligner: Aligner, epoch: int) -> None:

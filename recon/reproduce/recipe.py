@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Recipe:
     stand_ins: tuple[str, ...]
 
 
-def load_recipe(name: str, study_file: Path | None, pairs: list[str]) -> Recipe:
+def load_recipe(name: str, study_file: Path | Sequence[Path] | None, pairs: list[str]) -> Recipe:
     """Recipe ``name`` (of configs/papers, or a YAML file) for the study of ``study_file`` and ``pairs``.
 
     Of the study file only the place of the data, subjects and folds are taken; on a study that the paper did not use

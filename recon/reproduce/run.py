@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from align.files import write_atomic, write_json
 from align.schedule import learning_rate
 from align.tracking import logger, progress_bar
 from align.training_side import TrainingSide, device, digest_rows, training_side
+from align.uncertainty import check_uncertainty
 from align.vision.backbones import Backbone, load_backbone
-from align.vision.fused import layer_targets, resolve_layers
+from align.vision.fused import candidate_targets, candidates_alike, resolve_layers, training_targets
 from align.vision.targets import Targets
 from recon.evaluation.provenance import commit, versions
 from recon.reproduce import rules
@@ -41,6 +43,7 @@ class Walk:
         if config.sweep.seeds < 1:
             raise UserError(f"sweep.seeds={config.sweep.seeds} should be 1 or more")
         learning_rate(config.train.schedule, 0, 1)
+        check_uncertainty(config)
         self.subjects = _subjects(study, config)
         self.seeds = [config.seed + i for i in range(config.sweep.seeds)]
         first = training_side(study, config, self.subjects[0])
@@ -64,11 +67,16 @@ class Walk:
         return self.recipe.config
 
     def targets(self, config: Config, side: TrainingSide) -> dict[str, Targets]:
-        """The tokens of the subject's pictures in every layer."""
-        pooling, cache = config.target.pooling, config.cache_dir
-        return layer_targets(
-            self.backbone, side.stimuli, self.layers, pooling, cache, self.progress, config.target.views
-        )
+        """What is learnt: the tokens of the subject's pictures in every layer, of the views that the recipe names."""
+        target, cache = config.target, config.cache_dir
+        return training_targets(self.backbone, side.stimuli, self.layers, target, cache, self.progress)
+
+    def candidates(self, side: TrainingSide, targets: dict[str, Targets]) -> dict[str, Targets]:
+        """What every rule chooses among: the same tokens, or with ``target.candidate_views`` false those of no view."""
+        target, cache = self.config.target, self.config.cache_dir
+        if candidates_alike(target):
+            return targets
+        return candidate_targets(self.backbone, side.stimuli, self.layers, target, cache, self.progress)
 
     def of_cell(self, layer: str, seed: int) -> Config:
         """The configuration of one fit."""
@@ -82,7 +90,7 @@ class Walk:
 
 
 def reproduce(
-    name: str, study_file: Path | None, pairs: list[str], *, adapt: bool = False, progress: bool = True
+    name: str, study_file: Path | Sequence[Path] | None, pairs: list[str], *, adapt: bool = False, progress: bool = True
 ) -> dict[str, Any]:
     """Train recipe ``name`` and score it under its own rule, under the clean rule, and (marked) as the test chooses.
 
@@ -127,22 +135,23 @@ def _validate(walk: Walk) -> dict[Cell, np.ndarray]:
     for name in walk.subjects:
         side = training_side(walk.study, walk.config, name)
         targets = walk.targets(walk.config, side)
+        among = walk.candidates(side, targets)
         for layer in walk.layers:
             for seed in walk.seeds:
                 parts = []
                 for fold in range(len(side.folds)):
-                    parts.append(_fold(walk, (layer, name, seed), side, fold, targets[layer]))
+                    parts.append(_fold(walk, (layer, name, seed), side, fold, targets[layer], among[layer]))
                     bar.update()
                 found[layer, name, seed] = pooled(parts)
     bar.close()
     return found
 
 
-def _fold(walk: Walk, cell: Cell, side: TrainingSide, fold: int, targets: Targets) -> Curve:
+def _fold(walk: Walk, cell: Cell, side: TrainingSide, fold: int, targets: Targets, among: Targets) -> Curve:
     rows, held = side.fold(fold)
     config = walk.of_cell(cell[0], cell[2])
     key = fit_key(config, targets, side, f"fold {fold} of {len(side.folds)}, dealt by seed {walk.config.seed}")
-    return curve(walk.path(cell, f"fold-{fold}"), key, config, side, rows, held, targets)
+    return curve(walk.path(cell, f"fold-{fold}"), key, config, side, rows, held, targets, among)
 
 
 def _test(walk: Walk) -> tuple[dict[Cell, Curve], dict[str, list[str]]]:
@@ -157,12 +166,14 @@ def _test(walk: Walk) -> tuple[dict[Cell, Curve], dict[str, list[str]]]:
         held = recording.test.averaged()
         ids[name] = [side.stimuli.ids[i] for i in held.stimulus]
         targets = walk.targets(walk.config, side)
+        among = walk.candidates(side, targets)
         for layer in walk.layers:
             for seed in walk.seeds:
                 cell, config = (layer, name, seed), walk.of_cell(layer, seed)
                 key = fit_key(config, targets[layer], side, f"test rows {digest_rows(held)}")
                 rows = np.arange(len(side.train))
-                found[cell] = curve(walk.path(cell, "test"), key, config, side, rows, held, targets[layer])
+                path = walk.path(cell, "test")
+                found[cell] = curve(path, key, config, side, rows, held, targets[layer], among[layer])
                 bar.update()
     bar.close()
     return found, ids

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from align import sweep, sweep_grid
-from align.config import Config, load_config
+from align.config import Config, TargetConfig, load_config
 from align.data.signals import Stimuli, Trials
 from align.data.studies.base import Study, StudyInfo
 
@@ -83,18 +83,23 @@ def toy_tokens(layer: str) -> np.ndarray:
     return flat.reshape(len(latent), 4, 8).astype(np.float16)
 
 
+def toy_targets(key: str, layer: str, target: TargetConfig) -> Any:
+    """Where views are asked for, their tokens are those of the picture, larger for every letter of their names."""
+    names = target.uncertain_views or ["".join(target.views)]
+    every = [(toy_tokens(layer) * (1 + len(name) / 10)).astype(np.float16) for name in names]
+    middle = len(every) // 2
+    around = tuple(every[:middle] + every[middle + 1 :])
+    return SimpleNamespace(tokens=every[middle], key=key, widths=(), around=around)
+
+
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
     """The toy study and its backbone in place of real ones; everything else is the real thing."""
     study = type("Toy", (Toy,), {})
 
-    def targets(
-        model: Any, images: Stimuli, layers: Any, pooling: str, cache: str, _: bool, views: Any
-    ) -> dict[str, Any]:
-        assert pooling == "grid:2"
-        return {
-            layer: SimpleNamespace(tokens=toy_tokens(layer), key=f"{model.name} {layer}", widths=()) for layer in layers
-        }
+    def targets(model: Any, images: Stimuli, layers: Any, target: TargetConfig, cache: str, _: bool) -> dict[str, Any]:
+        assert target.pooling == "grid:2"
+        return {layer: toy_targets(f"{model.name} {layer}", layer, target) for layer in layers}
 
     def backbone(config: Any) -> Any:
         weights = [torch.zeros(10 ** (1 + len(config.weights or ""))), torch.zeros(2)]
@@ -106,7 +111,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
     monkeypatch.setattr(sweep, "draw", lambda summary, folder: [])
     monkeypatch.setattr(sweep_grid, "load_backbone", backbone)
     monkeypatch.setattr(sweep_grid, "resolve_layers", lambda model, layer: layer)
-    monkeypatch.setattr(sweep_grid, "layer_targets", targets)
+    monkeypatch.setattr(sweep_grid, "training_targets", targets)
     return study
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from align.config import Config, dump_yaml, keys, load_config, set_key, to_dict
+from align.config import Config, SimulatedConfig, dump_yaml, keys, load_config, set_key, to_dict
 from align.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "align"
+BACKBONES, PAPERS = CONFIGS.parent / "backbones", CONFIGS.parent / "papers"
 
 
 def load(text: str | bytes, tmp_path: Path, *overrides: str) -> Config:
@@ -143,3 +144,50 @@ def test_shipped_configs_load(path: Path) -> None:
     config = load_config(Config, path)
     assert config.study.root is None
     assert all(isinstance(subject, str) for subject in config.subjects)
+
+
+def test_later_files_lie_over_earlier_ones_and_overrides_over_all(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 3\ntrain: {epochs: 7, lr: 0.5}\nsubjects: [01]\n")
+    (tmp_path / "b.yaml").write_text("train: {epochs: 8, noise: 0}\n")
+    a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    config = load_config(Config, [a, str(b)], ["train.noise=2"])
+    assert (config.seed, config.train.epochs, config.train.lr, config.subjects) == (3, 8, 0.5, ["01"])
+    assert config.train.noise == 2
+    assert load_config(Config, [b, a]).train.epochs == 7
+    assert load_config(Config, []) == Config()
+    with pytest.raises(UserError, match=r"nowhere\.yaml.*does not exist"):
+        load_config(Config, [a, tmp_path / "nowhere.yaml"])
+
+
+@pytest.mark.parametrize("path", sorted(BACKBONES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_backbone_lies_over_any_study_and_nothing_stays_of_the_earlier_one(path: Path, tmp_path: Path) -> None:
+    worst = tmp_path / "worst.yaml"
+    worst.write_text(
+        "backbone: {name: x/y, weights: y.pth, image_size: 112, revision: abc}\ntarget: {chosen_on: 3 folds}\n"
+    )
+    for study in (*CONFIGS.glob("*.yaml"), worst):
+        base, both = load_config(Config, study), load_config(Config, [study, path])
+        assert both.backbone == load_config(Config, path).backbone
+        assert both.target.chosen_on == Config().target.chosen_on, "what was chosen was the layer of another backbone"
+        assert both.target.layer != base.target.layer and both.target.pooling == base.target.pooling
+        assert (both.study, both.train, both.encoder) == (base.study, base.train, base.encoder)
+
+
+@pytest.mark.parametrize("path", sorted(PAPERS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_trains_without_its_facts(path: Path, tmp_path: Path) -> None:
+    tree = yaml.safe_load(path.read_text())
+    assert "title" in tree.pop("paper")
+    (tmp_path / "bare.yaml").write_text(yaml.safe_dump(tree))
+    assert load_config(Config, path) == load_config(Config, tmp_path / "bare.yaml") != Config()
+
+
+def test_facts_of_a_paper_are_no_keys_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown key 'paper'"):
+        load("paper: 3", tmp_path)
+    with pytest.raises(UserError, match=r"unknown key 'papers\.title'"):
+        load("papers: {title: x}", tmp_path)
+    with pytest.raises(UserError, match=r"unknown key 'paper\.title'"):
+        load_config(Config, None, ["paper.title=x"])
+    (tmp_path / "paper.yaml").write_text("paper: {title: x}")
+    with pytest.raises(UserError, match=r"unknown key 'paper\.title'"):
+        load_config(SimulatedConfig, tmp_path / "paper.yaml")

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from align.batches import Pairs
+from align.checkpoint import tensors_hash
 from align.config import Config, load_config
 from align.errors import UserError
+from align.fit import fit
 from align.model import Aligner, Network
 from align.optimise import StateFolder, optimise
-from align.router import Router, check_router, fit_targets
+from align.router import SUBJECT_DROPOUT, Router, check_router, fit_targets
 from align.rows import Rows
 from align.spaces import SignalSpace, TargetSpace
 
@@ -134,3 +136,83 @@ def test_wrong_routers_are_refused_in_one_line(overrides: list[str], message: st
         check_router(_config(*overrides))
     with pytest.raises(UserError, match=r"widths of 2 layers in 11, got \(4,\)"):
         fit_targets(_config(), Rows.of(_tokens()), (4,))
+
+
+# --- several subjects ---
+
+
+def _two_subjects(informative: tuple[int, int], count: int = 150) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """Signals of two subjects, tokens (300, 3, 11), picture of a row; each subject's signals carry its own layer."""
+    rng = np.random.default_rng(3)
+    tokens = _tokens(2 * count, seed=5)
+    parts = []
+    for k, layer in enumerate(informative):
+        x = rng.normal(size=(count, 5)).astype(np.float32)
+        start, stop = (0, 4) if layer == 0 else (4, 11)
+        own = slice(k * count, (k + 1) * count)
+        tokens[own, :, start:stop] = (x @ rng.normal(size=(5, N * (stop - start)))).reshape(count, N, -1)
+        parts.append((x, np.arange(count)))
+    return Rows(parts), tokens, np.arange(2 * count)
+
+
+FAST = ["encoder.name=linear", "train.epochs=60", "train.batch_size=50", "train.lr=1e-2", "loss.regression=0"]
+
+
+def test_every_subject_gets_the_layer_that_helps_and_a_new_one_the_mean() -> None:
+    x, tokens, stimulus = _two_subjects((0, 1))
+    aligner = fit(_config(*FAST), x, tokens, stimulus, widths=WIDTHS)
+    router = aligner.network.image_head
+    assert isinstance(router, Router) and router.terms.shape == (2, 2)
+    weights = router.weights_of(torch.tensor([0, 1])).detach().numpy()
+    shared = router.weights.detach().numpy()
+    assert weights[0, 0] > 0.6 and weights[1, 1] > 0.6 and abs(shared[0] - 0.5) < 0.15
+    np.testing.assert_allclose(np.log(weights).mean(0) @ [1, -1], np.log(shared) @ [1, -1], atol=1e-5)
+    components = aligner.targets.encode(torch.tensor(tokens[:4])) * aligner.targets.gain
+    images = torch.stack([part(components[:, 5 * i : 5 * i + 5]) for i, part in enumerate(router.maps)]).detach()
+    for subject, own in ((0, weights[0]), (1, weights[1]), (None, shared)):
+        expected = own[0] * images[0] + own[1] * images[1]
+        np.testing.assert_allclose(aligner.embed_images(tokens[:4], subject=subject), expected, atol=1e-4)
+
+
+def test_terms_are_left_out_for_three_rows_in_ten_in_training_only() -> None:
+    torch.manual_seed(0)
+    router = Router(2, 10, 16, 0.0, subjects=3)
+    with torch.no_grad():
+        router.terms.copy_(torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]]))
+    subject = torch.zeros(4000, dtype=torch.long)
+    weights = router.weights_of(subject)[:, 0].detach().numpy()
+    share = np.isclose(weights, 0.5).mean()
+    assert abs(share - SUBJECT_DROPOUT) < 0.03 and len(np.unique(weights.round(4))) == 2
+    assert len(np.unique(router.eval().weights_of(subject)[:, 0].detach())) == 1
+
+
+def test_one_subject_is_trained_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, tokens, stimulus = _two_subjects((0, 0))
+    alone = x.only(np.arange(150)).all().numpy()
+    config = _config(*FAST, "train.epochs=3")
+    one = fit(config, alone, tokens[:150], stimulus[:150], widths=WIDTHS)
+    assert not [name for name in one.state() if "terms" in name] and one.shapes()["n_subjects"] == 1
+
+    def plain(self: Router, components: torch.Tensor, subject: object = None) -> torch.Tensor:
+        parts = self.dropout(components).chunk(len(self.maps), dim=1)
+        images = [layer(part) for layer, part in zip(self.maps, parts, strict=True)]
+        return torch.einsum("l,lbe->be", self.logits.softmax(0), torch.stack(images))
+
+    monkeypatch.setattr(Router, "forward", plain)
+    before = fit(config, alone, tokens[:150], stimulus[:150], widths=WIDTHS)
+    assert tensors_hash(one.state()) == tensors_hash(before.state())
+    np.testing.assert_array_equal(one.embed_images(tokens[:9], subject=0), one.embed_images(tokens[:9]))
+
+
+def test_terms_of_subjects_come_back() -> None:
+    x, tokens, stimulus = _two_subjects((0, 1))
+    aligner = fit(_config(*FAST, "train.epochs=5"), x, tokens, stimulus, widths=WIDTHS)
+    meta = aligner.shapes()
+    copy = Aligner.from_state(aligner.config, aligner.state(), meta)
+    for subject in (0, 1, None):
+        np.testing.assert_array_equal(
+            copy.embed_images(tokens[:9], subject=subject), aligner.embed_images(tokens[:9], subject=subject)
+        )
+    assert np.abs(copy.embed_images(tokens[:9], subject=0) - copy.embed_images(tokens[:9], subject=1)).max() > 1e-3
+    with pytest.raises(UserError, match="unexpected tensors"):
+        Aligner.from_state(aligner.config, aligner.state(), {**meta, "n_subjects": 1})

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,33 @@ def test_pairs_may_stand_anywhere_and_values_of_options_are_no_pairs() -> None:
         ["sweep", "seed=1", "--layers", "2", "4", "subjects=[01,010]", "--config", "a=b.yaml", "--json", "x.y=2"]
     )
     assert args.overrides == ["seed=1", "subjects=[01,010]", "x.y=2"]
-    assert (args.layers, str(args.config), args.json) == (["2", "4"], "a=b.yaml", True)
+    assert (args.layers, args.config, args.json) == (["2", "4"], [Path("a=b.yaml")], True)
+
+
+@pytest.mark.parametrize(
+    "words", [["targets"], ["sweep"], ["timecourse"], ["pretrain"], ["reproduce", "nice"]], ids=lambda words: words[0]
+)
+def test_config_may_be_given_again(words: list[str]) -> None:
+    args = cli.parse([*words, "--config", "a.yaml", "seed=1", "--config", "b.yaml"])
+    assert (args.config, args.overrides) == ([Path("a.yaml"), Path("b.yaml")], ["seed=1"])
+    assert cli.parse(words).config is None
+
+
+def test_sweep_lists_every_configuration_file(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(PROJECT / "configs" / "align" / f"{name}.yaml") for name in ("things_eeg2", "simulated")]
+    words = ["--config", files[0], "--config", files[1], "--layers", "1", "sweep.folds=2"]
+    assert cli.main(["sweep", *words, "--list"]) == 0
+    first = shlex.split(capsys.readouterr().out.splitlines()[0], comments=True)
+    assert first[:6] == ["recon", "sweep", *words[:4]] and first[-2:] == ["--cell", "0"]
+
+
+def test_retrieve_takes_several_runs() -> None:
+    several = [["--run", "a", "--run", "b", "--run", "c"], ["--run", "a", "b", "c"]]
+    for words in several:
+        args = cli.parse(["retrieve", "--subject", "01", *words, "--out", "d", "evaluate.n_boot=9"])
+        assert ([str(path) for path in args.run], str(args.out)) == (["a", "b", "c"], "d")
+    assert cli.parse(["retrieve", "--subject", "01"]).run is None
+    assert cli.parse(["evaluate", "--subject", "01", "--run", "a"]).run == Path("a")
 
 
 def test_json_prints_the_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,8 +232,8 @@ def check_install(packages: list[str]) -> None:
         assert named[1] in extras if named else package in tested, package
 
 
-def check_config(path: Path | None, overrides: list[str], tree: type) -> None:
-    assert load_config(tree, PROJECT / path if path else None, overrides) is not None
+def check_config(paths: list[Path] | None, overrides: list[str], tree: type) -> None:
+    assert load_config(tree, [PROJECT / path for path in paths or []], overrides) is not None
 
 
 def check_launch(words: list[str]) -> None:
@@ -214,10 +241,9 @@ def check_launch(words: list[str]) -> None:
 
     trees = {"align/train.py": Config, "recon/train.py": ConditionerConfig}
     assert words[0] in trees and (PROJECT / words[0]).is_file()
-    path = Path(words[words.index("--config") + 1]) if "--config" in words else None
-    if path and path.name == "best.yaml":  # written by the sweep that the README runs before
-        path = None
-    check_config(path, [word for word in words[1:] if "=" in word], trees[words[0]])
+    paths = [Path(word) for last, word in pairwise(words) if last == "--config"]
+    paths = [path for path in paths if path.name != "best.yaml"]  # written by the sweep that the README runs before
+    check_config(paths, [word for word in words[1:] if "=" in word], trees[words[0]])
 
 
 def test_stock_diffusers_reproduces_the_stored_picture(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,10 @@ from align import train
 from align.checkpoint import load_run
 from align.files import read_json
 from recon import cli
+from recon.evaluation.recordings import Behind
+from recon.predict import open_recording, picture_tokens
 from tests.align.fixture_studies import write_folder
+from tests.one_line import fails
 
 SUBJECTS = ("01", "02", "03")
 SHAPE = (4, 5)
@@ -81,6 +84,49 @@ def test_the_one_left_out_takes_no_part(place: Path, capsys: pytest.CaptureFixtu
     assert len({weights[subject, 1.0] for subject in SUBJECTS}) == 3
     report = _retrieve(capsys, "--subject", "01", "--run", str(place / "runs" / "loso1"))
     assert report["subject"] == "01"
+
+
+def test_a_router_weighs_layers_for_every_subject_it_was_trained_on(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    router = ["target.layer=2+4", "target.router=true", "train.epochs=20", "train.lr=1e-2"]
+    assert _train(place, "protocol=pooled", *router) == 0
+    (folder,) = (place / "runs" / "align").iterdir()
+    tokens = np.random.default_rng(0).normal(size=(5, *load_run(folder, "01").aligner.targets.token_shape))
+    told = {}
+    for number, subject in enumerate(SUBJECTS):
+        run = load_run(folder, subject)
+        assert run.number == number
+        behind = Behind(run)
+        vars(behind)["_tokens"] = tokens
+        told[subject] = behind.picture_embeds(range(5))
+        np.testing.assert_array_equal(told[subject], run.aligner.embed_images(tokens, subject=number))
+        assert _retrieve(capsys, "--subject", subject, "--run", str(folder))["n_stimuli"] == 6
+    assert np.abs(told["01"] - told["02"]).max() > 1e-4 and np.abs(told["01"] - told["03"]).max() > 1e-4
+    shared = place / "runs" / "shared"
+    assert _train(place, "protocol=loso", f"run_dir={shared}", *router) == 0
+    left_out = load_run(shared / "sub-02")
+    assert left_out.number is None and left_out.aligner.subjects == 2
+    assert _retrieve(capsys, "--subject", "02", "--run", str(shared / "sub-02"))["subject"] == "02"
+
+
+def test_views_by_uncertainty_are_trained_resumed_and_evaluated(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    views = ["target.uncertain_views=[blur:5,blur:15,blur:45]", "protocol=pooled", "train.epochs=4"]
+    hashes = {}
+    for name, more in (("a", []), ("plain", ["target.uncertain_views=[]", "target.views=[blur:15]"])):
+        assert _train(place, *views, *more, f"run_dir={place / 'runs' / name}") == 0
+        report = _retrieve(capsys, "--subject", "02", "--run", str(place / "runs" / name))
+        hashes[name] = (load_run(place / "runs" / name, "02").meta["weights_hash"], report["n_stimuli"])
+    assert hashes["a"][0] != hashes["plain"][0] and hashes["a"][1] == 6
+    a, plain = (load_run(place / "runs" / name, "02") for name in ("a", "plain"))
+    recording = open_recording(a)
+    np.testing.assert_array_equal(picture_tokens(a, recording), picture_tokens(plain, recording))
+    a.meta["targets"]["02"] = "another"
+    fails("differ from those", lambda: picture_tokens(a, recording))
+    assert _train(place, *views, "encoder.name=ridge") == 2
+    assert "acts in the contrastive part" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,21 +18,24 @@ from scipy import stats
 
 import align.training_side
 from align import retrieval
-from align.config import Config, load_config
+from align.config import Config, TargetConfig, load_config
 from align.data.signals import Stimuli
 from align.encoders import build_encoder
 from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.files import read_json
 from align.fit import fit
+from align.model import Aligner
 from align.training_side import training_side
+from align.vision.backbones import load_backbone
+from align.vision.fused import layer_targets
 from recon import cli
 from recon.reproduce import rules, run
 from recon.reproduce.adapt import STEPS, adapted, substitute
 from recon.reproduce.curves import Curve
 from recon.reproduce.recipe import find_recipe, load_recipe
 from recon.reproduce.report import markdown, summarise
-from tests.align.fixture_sweep import LAYERS, N_TEST, N_TRAIN, Toy, toy_tokens
+from tests.align.fixture_sweep import LAYERS, N_TEST, N_TRAIN, Toy, toy_targets, toy_tokens
 from tests.conftest import PROJECT
 from tests.one_line import fails
 
@@ -205,8 +208,8 @@ class _Toy(Toy):
         return self.read(subject)
 
 
-def _targets(model: Any, images: Stimuli, layers: Any, *_: Any) -> dict[str, Any]:
-    return {layer: SimpleNamespace(tokens=toy_tokens(layer), key=f"toy {layer}", widths=()) for layer in layers}
+def _targets(model: Any, images: Stimuli, layers: Any, target: TargetConfig, *_: Any) -> dict[str, Any]:
+    return {layer: toy_targets(f"toy {layer}", layer, target) for layer in layers}
 
 
 @pytest.fixture
@@ -217,7 +220,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[_Toy]:
     backbone = SimpleNamespace(layers=LAYERS, name="toy")
     backbone.to = lambda device: backbone
     monkeypatch.setattr(run, "load_backbone", lambda config: backbone)
-    monkeypatch.setattr(run, "layer_targets", _targets)
+    monkeypatch.setattr(run, "training_targets", _targets)
     return study
 
 
@@ -343,6 +346,101 @@ def test_a_fixed_layer_stays_and_the_table_marks_the_oracle(toy: type[_Toy], tmp
         assert told in markdown(shown)
 
 
+# --- views: the toy study seen by the real small backbone ---
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """What fits are given (tokens and those of the views around), and what is ranked in every stage."""
+    study = type("Toy", (_Pictured,), {})
+    monkeypatch.setattr(run, "open_study", study)
+    found: dict[str, list[Any]] = {"fitted": [], "ranked": []}
+
+    def watched(config: Config, x: Any, tokens: Any, *args: Any, around: Any, **options: Any) -> Any:
+        found["fitted"].append([rows.all().numpy() for rows in (tokens, *around)])
+        return fit(config, x, tokens, *args, around=around, **options)
+
+    real = Aligner.embed_images
+
+    def embedded(self: Aligner, tokens: np.ndarray, **options: Any) -> np.ndarray:
+        found["ranked"].append(tokens)
+        return real(self, tokens, **options)
+
+    monkeypatch.setattr(align.training_side, "fit", watched)
+    monkeypatch.setattr(Aligner, "embed_images", embedded)
+    return found
+
+
+class _Pictured(_Toy):
+    """The toy's signals beside pictures with something to blur."""
+
+    def recording(self, subject: str) -> Any:
+        made = self.read(subject)
+        noise = np.random.default_rng(0).integers(0, 256, (N_TRAIN + N_TEST, 16, 16, 3)).astype(np.uint8)
+        made.stimuli = replace(made.stimuli, load=lambda i: noise[i])
+        return made
+
+
+RECIPE_VIEWS = {  # what is learnt first, then what is around it
+    "neurobridge": [["blur:15", "noise:25", "lowres:0.1", "mosaic:5"]],
+    "ubp": [["foveal:51"], ["foveal:45"], ["foveal:57"]],
+    "samga": [[]],
+}
+
+
+@pytest.mark.parametrize(("name", "alike"), [("neurobridge", True), ("ubp", True), ("ubp", False), ("samga", True)])
+def test_views_reach_every_stage(name: str, alike: bool, seen: dict[str, list[Any]], tmp_path: Path) -> None:
+    pairs = [*PAIRS, "train.epochs=1", "subjects=[01]", f"run_dir={tmp_path}", f"cache_dir={tmp_path / 'cache'}"]
+    pairs += [f"target.candidate_views={'true' if alike else 'false'}", "target.pooling=mean"]
+    result = run.reproduce(name, None, pairs, adapt=True, progress=False)
+    assert {row["subject"] for row in result["rows"]} == {"01"}
+    recording, backbone = _Pictured(Config()).recording("01"), load_backbone(Config().backbone)
+    (layer,) = result["layers"]
+
+    def tokens(views: list[str]) -> np.ndarray:
+        found = layer_targets(backbone, recording.stimuli, [layer], "mean", tmp_path / "cache", False, views)
+        return found[layer].tokens.astype(np.float32)
+
+    learnt, ranked = [tokens(views) for views in RECIPE_VIEWS[name]], tokens(RECIPE_VIEWS[name][0] if alike else [])
+    assert len(seen["fitted"]) == len(seen["ranked"]) == 3, "two folds, then the refit that every rule reads"
+    for given in seen["fitted"]:
+        assert len(given) == len(learnt)
+        rows = [int(np.abs(learnt[0] - row).sum((1, 2)).argmin()) for row in given[0]]
+        for part, expected in zip(given, learnt, strict=True):
+            np.testing.assert_array_equal(part, expected[rows])
+    for given in seen["ranked"][:2]:
+        rows = [int(np.abs(ranked - row).sum((1, 2)).argmin()) for row in given]
+        np.testing.assert_array_equal(given, ranked[rows])
+    np.testing.assert_array_equal(seen["ranked"][2], ranked[N_TRAIN:])
+    if name != "samga":
+        assert np.abs(tokens([]) - learnt[0]).max() > 0.01
+        assert all(np.abs(part - learnt[0]).max() > 0 for part in learnt[1:])
+
+
+def test_what_is_smoothed_needs_time() -> None:
+    config = load_recipe("samga", None, []).config
+    line = fails("cannot be smoothed along time", lambda: adapted(config, (88,), SignalFacts(), 20_000, False, set()))
+    assert "--adapt, which takes train.smooth=0 instead of 0.3" in line
+    changed, said = adapted(config, (88,), SignalFacts(), 20_000, True, set())
+    assert changed.train.smooth == 0 and said == ["train.smooth=0 instead of 0.3 (no time axis)"]
+    assert adapted(config, (88,), SignalFacts(), 20_000, True, {"train.smooth"})[0].train.smooth == 0.3
+    assert adapted(config, (17, 50), SignalFacts(), 20_000, True, set()) == (config, [])
+
+
+def test_published_options_are_in_the_recipes() -> None:
+    samga, neurobridge, ubp = (load_recipe(name, THINGS, []).config for name in ("samga", "neurobridge", "ubp"))
+    assert samga.target.router and samga.target.components == 5 * 1024 and samga.target.layer.count("+") == 4
+    assert (samga.loss.mmd, samga.loss.mmd_end, samga.train.smooth) == (0.9, 0.5, 0.3)
+    assert neurobridge.target.views == ["blur:15", "noise:25", "lowres:0.1", "mosaic:5"]
+    assert (neurobridge.train.smooth, neurobridge.train.smooth_kernel) == (0.3, 5)
+    assert ubp.target.uncertain_views == ["foveal:45", "foveal:51", "foveal:57"]
+    assert (ubp.target.uncertain_alpha, ubp.target.uncertain_gamma, ubp.target.candidate_views) == (0.05, 0.3, True)
+    for study in (None, V4):  # lent to another study, they stay
+        assert load_recipe("ubp", study, []).config.target.uncertain_views == ubp.target.uncertain_views
+        assert load_recipe("samga", study, []).config.target.router
+        assert load_recipe("neurobridge", study, []).config.target.views == neurobridge.target.views
+
+
 # --- mistakes ---
 
 
@@ -354,6 +452,8 @@ def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["nice", "--config", str(tmp_path / "none.yaml")], "does not exist"),
         ([str(tmp_path / "none.yaml")], "does not exist"),
         (["nice", "sweep.seeds=0"], "sweep.seeds=0"),
+        (["ubp", "encoder.name=ridge"], "acts in the contrastive part"),
+        (["ubp", "target.views=[blur:15]"], "both say what is seen"),
         (["nice", "subjects=[1]"], "has no subject '1'"),
         (["nice", "study.name=simulatd"], "did you mean"),
     ):
@@ -391,7 +491,7 @@ def test_broken_recipes_end_in_one_line(tmp_path: Path) -> None:
 
 def test_an_encoder_in_closed_form_has_no_epochs(toy: type[_Toy], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="solved, not trained in epochs"):
-        walk(tmp_path, "ubp", "encoder.name=ridge")
+        walk(tmp_path, "nice", "encoder.name=ridge")
 
 
 # --- null calibration (benchmarks/null_calibration.py) ---

@@ -15,7 +15,9 @@ from align.config import Config
 from align.data import simulated_brain
 from align.data.signals import Recording, Stimuli, Trials
 from align.vision.backbones import load_backbone
+from align.vision.fused import layer_targets
 from recon import cli
+from recon.analysis import timecourse
 from recon.analysis.clusters import cluster_test
 from recon.analysis.figures import new_figure
 from recon.analysis.timecourse import Settings, _mean, _scored, _subject, course
@@ -226,9 +228,52 @@ def test_command_prints_what_it_writes(study: Path, tmp_path: Path, capsys: pyte
     assert "test rows scored once" in told and "chance 16.67 %, n 6" in told
 
 
+def test_views_are_learnt_and_chosen_among(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def watched(config: Config, made: Recording, tokens: dict, windows: list, settings: Settings, among: dict) -> dict:
+        given.append((made, tokens["2"], among["2"]))
+        return course(config, made, tokens, windows, settings, among)
+
+    monkeypatch.setattr(timecourse, "course", watched)
+    views = "target.views=[blur:51,mosaic:40]"
+    for more in ([], [views], [views, "--test"], [views, "--test", "target.candidate_views=false"]):
+        assert command(study, tmp_path, "--layers", "2", "--json", *more) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["views"] == (["blur:51", "mosaic:40"] if more else [])
+        assert told["candidate_views"] == (len(more) < 3)
+    made = given[0][0]
+    backbone, place = load_backbone(Config().backbone), str(study / "cache")
+    plain, altered = (
+        layer_targets(backbone, made.stimuli, ["2"], "grid:2", place, False, each)["2"].tokens
+        for each in ([], ["blur:51", "mosaic:40"])
+    )
+    assert np.abs(plain - altered).max() > 0.1
+    for (_, tokens, among), learnt, chosen in zip(
+        given, [plain, altered, altered, altered], [plain, altered, altered, plain], strict=True
+    ):
+        np.testing.assert_array_equal(tokens, learnt)
+        np.testing.assert_array_equal(among, chosen)
+
+
+def test_candidates_of_other_tokens_are_those_that_are_ranked() -> None:
+    made, tokens = recording("mixed")
+    windows = sliding_windows(made, 0.1, 0.1)
+    early = {"early": tokens["early"]}
+    for settings in (Settings(), Settings(test=True)):
+        same, turned = (
+            course(config(), made, early, windows, settings, among)["early"].observed().mean(axis=0).max()
+            for among in (early, {"early": np.roll(tokens["early"], 1, axis=0)})
+        )
+        assert same > 0.3 and turned < 0.15
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        (["target.uncertain_views=[blur:3,blur:5,blur:9]"], "take target.views=[blur:5]"),
         (["--width", "3"], "--width 3 s is 300 samples"),
         (["--subject", "1"], "no subject '1'; did you mean '01'"),
         (["--permutations", "0"], "--permutations 0"),
