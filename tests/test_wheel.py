@@ -86,7 +86,14 @@ def test_the_wheel_holds_both_packages_whole_and_nothing_else(wheel: Path) -> No
         for path in (PROJECT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     } - LEFT_OUT
-    for named in ("recon/gallery/page.html", "recon/py.typed", "align/py.typed", "recon/assets/mini/model_index.json"):
+    for named in (
+        "recon/gallery/page.html",
+        "recon/gallery/page.css",
+        "recon/gallery/page.js",
+        "recon/py.typed",
+        "align/py.typed",
+        "recon/assets/mini/model_index.json",
+    ):
         assert named in expected
     found = {name for name in names if ".dist-info/" not in name}
     assert found - expected == set(), "in the wheel, but not in the packages"
