@@ -49,6 +49,12 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 HASTY = Patience(attempts=3, timeout=5.0, wait=0.001)
 
 
+@pytest.fixture(autouse=True)
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk on which the declared sizes of the published archives fit, whatever this machine has left."""
+    disk(monkeypatch, 1 << 40)
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server that every connection of this process ends at."""
