@@ -20,11 +20,8 @@ def correlations(recon_features: np.ndarray, target_features: np.ndarray) -> np.
 
 def correlation_distance(recon_features: np.ndarray, target_features: np.ndarray) -> np.ndarray:
     """1 - Pearson r of each matched pair, (n,): the score of the EffNet and SwAV columns. 1 where one is constant."""
-    target, recon = _Rows(target_features), _Rows(recon_features)
-    r = np.zeros(len(target.values))
-    for start in range(0, target.values.shape[1], _BLOCK):
-        r += (target.centred(start) * recon.centred(start)).sum(axis=1)
-    distance: np.ndarray = 1 - r * target.scale * recon.scale
+    r = _paired(recon_features, target_features)
+    distance: np.ndarray = 1 - r
     return distance
 
 
@@ -57,6 +54,18 @@ def two_way_of(r: np.ndarray, within: np.ndarray | None = None) -> np.ndarray:
     lost = ((r >= np.diagonal(r)[None] - _TIE) & same).sum(axis=0) - 1
     share: np.ndarray = np.where(others > 0, 1 - lost / np.maximum(others, 1), np.nan)
     return share
+
+
+def nearest_is_target(
+    recon_features: np.ndarray, target_features: np.ndarray, known_features: np.ndarray
+) -> np.ndarray:
+    """1 where a reconstruction resembles its target more than every known picture (K, F), else 0: (n,).
+
+    Known are the training pictures; a generator or decoder that hands out what it has seen fails. A tie is a failure.
+    """
+    known = correlations(recon_features, known_features).max(axis=0)
+    found: np.ndarray = (_paired(recon_features, target_features) > known + _TIE).astype(np.float64)
+    return found
 
 
 def n_way_of(r: np.ndarray, n_candidates: int) -> np.ndarray:
@@ -96,6 +105,16 @@ def _not_worse(r: np.ndarray) -> np.ndarray:
     """Per column j: how many other rows are at least as high as the diagonal, rounding aside."""
     count: np.ndarray = (r >= np.diagonal(r)[None] - _TIE).sum(axis=0) - 1
     return count
+
+
+def _paired(recon_features: np.ndarray, target_features: np.ndarray) -> np.ndarray:
+    """Pearson r of each matched pair, (n,). 0 where one is constant."""
+    target, recon = _Rows(target_features), _Rows(recon_features)
+    r = np.zeros(len(target.values))
+    for start in range(0, target.values.shape[1], _BLOCK):
+        r += (target.centred(start) * recon.centred(start)).sum(axis=1)
+    matched: np.ndarray = r * target.scale * recon.scale
+    return matched
 
 
 class _Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,15 @@ class Behind:
             "pixel_ridge": controls.enlarge(thumbnails, size),
             "blurred_target": controls.blurred(own),
         }
+
+    def training_pictures(self, size: int, batch: int = 64) -> Iterator[torch.Tensor]:
+        """All training pictures, (B, 3, size, size) in [0, 1] at a time."""
+        import torch
+
+        stimuli, rows = self.recording.stimuli, np.unique(self.recording.train.stimulus)
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            yield torch.stack([controls.load_image(stimuli, int(row), size) for row in part])
 
     def require_known(self, ids: Sequence[str], where: str) -> None:
         """Raise `UserError` when a picture belongs to no test stimulus of the recording."""

@@ -92,7 +92,8 @@ def evaluate_run(
     except WeightsMissing as error:
         missing["two_way"] = f"judge {name}: {error}"
     targets = behind.targets(ids)
-    scores = score(rows, targets, nets, judge, settings, lambda stage: log.info("evaluate: %s", stage))
+    known = behind.training_pictures(rows[OWN].shape[-1])
+    scores = score(rows, targets, nets, judge, settings, lambda stage: log.info("evaluate: %s", stage), known)
     retrieval, retrieved = _retrieval(behind, settings)
     report = {**head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}

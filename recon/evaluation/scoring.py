@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recon.evaluation.feature_nets import FeatureNets, WeightsMissing
-from recon.evaluation.identification import n_way, two_way
+from recon.evaluation.identification import n_way, nearest_is_target, two_way
 from recon.evaluation.metrics import METRICS
 from recon.evaluation.stats import bootstrap_ci, sign_flip_p
 
@@ -41,9 +41,11 @@ def score(
     judge: Judge | None,
     settings: EvaluateConfig,
     progress: Callable[[str], None] = lambda stage: None,
+    known: Iterable[torch.Tensor] = (),
 ) -> Scores:
     """Every metric of every row of pictures (n, 3, H, W) in [0, 1]; ``rows`` holds "reconstruction" and controls.
 
+    ``known``: batches of training pictures; without any, `nearest_is_target` is left out.
     Metrics whose weights are missing, or that the settings leave out, go to ``skipped`` with the reason.
     """
     scores = Scores(controls={name: {} for name in rows if name != OWN})
@@ -64,12 +66,17 @@ def score(
         _add(scores, name, values, metric.better, facts, settings)
     if judge is not None:
         progress("two_way")
-        _add_two_way(scores, rows, targets, judge, settings)
+        _add_judged(scores, rows, targets, judge, settings, known)
     return scores
 
 
-def _add_two_way(
-    scores: Scores, rows: dict[str, torch.Tensor], targets: torch.Tensor, judge: Judge, settings: EvaluateConfig
+def _add_judged(
+    scores: Scores,
+    rows: dict[str, torch.Tensor],
+    targets: torch.Tensor,
+    judge: Judge,
+    settings: EvaluateConfig,
+    known: Iterable[torch.Tensor],
 ) -> None:
     truth = judge.features(targets)
     told = {row: judge.features(images) for row, images in rows.items()}
@@ -84,6 +91,17 @@ def _add_two_way(
         "weights": judge.source,
     }
     _add(scores, "two_way", values, "higher", facts, settings)
+    seen = [judge.features(batch) for batch in known]
+    if not seen:
+        return
+    features = np.concatenate(seen)
+    values = {row: nearest_is_target(own, truth, features) for row, own in told.items()}
+    facts = {
+        "chance": 1 / (len(features) + 1),
+        "protocol": f"judge {judge.name}, nearest among the target and {len(features)} training pictures",
+        "weights": judge.source,
+    }
+    _add(scores, "nearest_is_target", values, "higher", facts, settings)
 
 
 def _add(

@@ -77,6 +77,19 @@ def report_controls() -> tuple[str, ...]:
     return CONTROLS
 
 
+def test_memorised_pictures_are_told_apart(evaluated: tuple[dict, dict]) -> None:
+    found, _ = evaluated
+    entry, controls = found["reconstruction"]["nearest_is_target"], found["controls"]
+    assert entry["chance"] == pytest.approx(1 / (_n_training(entry["protocol"]) + 1))
+    assert controls["blurred_target"]["nearest_is_target"]["value"] > entry["chance"]
+    for name in ("nearest_training_image", "random_training_image"):
+        assert controls[name]["nearest_is_target"]["value"] == 0
+
+
+def _n_training(protocol: str) -> int:
+    return int(protocol.split(" training pictures")[0].rsplit(" ", 1)[1])
+
+
 def test_the_brain_finds_its_pictures(evaluated: tuple[dict, dict]) -> None:
     found, stimuli = evaluated
     part = found["retrieval"]["brain_to_image"]
