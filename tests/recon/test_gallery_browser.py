@@ -301,6 +301,14 @@ def test_columns_and_size(opened: Browser) -> None:
     assert opened.js(width) == 200
 
 
+UNTIL_DARK = """new Promise(done => {
+  const until = Date.now() + 5000;
+  const dark = () => document.documentElement.dataset.theme === "dark";
+  const look = () => dark() || Date.now() > until ? setTimeout(done) : requestAnimationFrame(look);
+  look();
+})"""  # the page is told of another scheme with one of the next frames
+
+
 def test_both_themes(chromium: Browser, page: Path) -> None:
     theme = "document.documentElement.dataset.theme"
     paper = "getComputedStyle(document.body).backgroundColor"
@@ -309,7 +317,7 @@ def test_both_themes(chromium: Browser, page: Path) -> None:
         assert chromium.js(theme) == name
     light = chromium.js(paper)
     chromium.scheme("dark")
-    chromium.js("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")  # the page is told with a frame
+    chromium.js(UNTIL_DARK)
     assert chromium.js(theme) == "dark" and chromium.js(paper) != light, "the page follows the system"
     chromium.press("t")
     assert chromium.js(theme) == "light" and chromium.js(paper) == light
