@@ -44,7 +44,7 @@ def _from_pretrained(config: BackboneConfig, source: str, *, local: bool) -> Bac
 
     place: dict[str, Any] = {"local_files_only": local, "revision": config.revision or "main"}
     missing: list[str] = []
-    with fetching(config), _quiet_transformers():
+    with fetching(config), quiet_transformers():
         facts, _ = PretrainedConfig.get_config_dict(source, **place)
         if facts.get("model_type") == internvit.MODEL_TYPE:
             model = internvit.load(config, source, facts, local=local)
@@ -115,7 +115,7 @@ def _processor_size(processor: Any) -> int | None:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No load reports and progress bars; what is missing is checked by the caller."""
     from transformers.utils import logging
 

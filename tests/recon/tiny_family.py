@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from recon.generation import miniature
+from tests.recon.tiny import tiny_unet
 
 CROSS = {"sd": 16, "sdxl": 32}
 HIDDEN, PROJECTED, DEPTH, SIDE, PATCH = 32, 12, 3, 32, 8  # of the image encoder
@@ -82,17 +83,10 @@ def _unet(xl: bool, distilled: bool) -> UNet2DConditionModel:
             "transformer_layers_per_block": (1, 2),
             "use_linear_projection": True,
         }
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
+    return tiny_unet(
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=CROSS["sdxl" if xl else "sd"],
-        attention_head_dim=2,
-        norm_num_groups=4,
         **extra,
     )
 

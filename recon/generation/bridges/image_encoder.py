@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from align.errors import UserError
 from align.files import read_json
 from align.vision.taps import Backbone, Tap
+from align.vision.transformers_models import quiet_transformers
 from align.vision.wrap import preprocessing
 
 POOLED = "pooled"  # name of the layer that holds the projected embedding
@@ -64,7 +63,7 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     config = read_json(folder / "config.json")
     config = config.get("vision_config", config)
     try:
-        with _quiet():
+        with quiet_transformers():
             model, info = CLIPVisionModelWithProjection.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
@@ -87,19 +86,3 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
         has_cls=True,
     )
     return ImageEncoder(backbone, model, depth)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No load reports: what is missing is checked."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
