@@ -32,6 +32,35 @@ def tiny_unet(**options: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**{**usual, **options})
 
 
+def tiny_text(words: int, **options: Any) -> CLIPTextConfig:
+    """One layer of width 16."""
+    usual: dict[str, Any] = {
+        "vocab_size": words,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": miniature.MAX_TOKENS,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    return CLIPTextConfig(**{**usual, **options})
+
+
+def tiny_vae(**options: Any) -> AutoencoderKL:
+    """16 x 16 x 3 to 8 x 8 x 4."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=16,
+        **options,
+    )
+
+
 def tiny_conditioner(unet: UNet2DConditionModel, generator: str) -> Conditioner:
     info = ConditionerInfo("mini", "2", "grid:2", N_TOKENS, WIDTH, generator)
     mean, std = torch.linspace(-3, 3, WIDTH), torch.linspace(0.5, 2, WIDTH)
@@ -45,27 +74,7 @@ def tiny_generator(folder: Path) -> tuple[Path, Path, UNet2DConditionModel, Cond
     """Folder in diffusers layout, conditioner file, and the modules behind them."""
     torch.manual_seed(0)
     tokenizer = miniature.build_tokenizer(["a red disk on brick", "a blue star on fur"])
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=miniature.MAX_TOKENS,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-        )
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=16,
-    )
+    text, vae = CLIPTextModel(tiny_text(len(tokenizer))), tiny_vae()
     unet = tiny_unet()
     pipe = StableDiffusionPipeline(
         vae=vae,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
@@ -23,7 +22,6 @@ from diffusers import (
 )
 from safetensors.torch import save_file
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
@@ -31,7 +29,7 @@ from transformers import (
 )
 
 from recon.generation import miniature
-from tests.recon.tiny import tiny_unet
+from tests.recon.tiny import tiny_text, tiny_unet, tiny_vae
 
 CROSS = {"sd": 16, "sdxl": 32}
 HIDDEN, PROJECTED, DEPTH, SIDE, PATCH = 32, 12, 3, 32, 8  # of the image encoder
@@ -52,7 +50,7 @@ def build_generator(kind: str, folder: Path) -> Path:
     xl = facts["family"] == "sdxl"
     tokenizer = miniature.build_tokenizer(["a red disk on brick", "a blue star on fur"])
     parts = {
-        "vae": _vae(force_upcast=xl),
+        "vae": tiny_vae(force_upcast=xl),
         "text_encoder": _text(len(tokenizer), False),
         "tokenizer": tokenizer,
         "unet": _unet(xl, bool(facts.get("distilled"))),
@@ -91,31 +89,8 @@ def _unet(xl: bool, distilled: bool) -> UNet2DConditionModel:
     )
 
 
-def _vae(force_upcast: bool) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=16,
-        force_upcast=force_upcast,
-    )
-
-
 def _text(words: int, projected: bool) -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=words,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=miniature.MAX_TOKENS,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-        projection_dim=16,
-    )
+    config = tiny_text(words, num_hidden_layers=2, projection_dim=16)
     return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
 
 
