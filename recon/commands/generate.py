@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bridge", choices=["own", "resume", "prior", "ridge"], default="own", help="from tokens to the adapter")
     add("--image-encoder", metavar="DIR", help="of the adapter (default: the one beside it)")
     add("--match", choices=["spread", "none", "moments"], default="spread", help="predicted tokens to true ones")
+    text = "coarse picture to start from: by tokens, by pixels, both, none (default: what the run and adapter can do)"
+    add("--low-level", choices=["none", "tokens", "pixels", "both"], help=text)
+    add("--strength", type=float, default=0.5, help="how far the generator may leave it, 0 to 1 (default: %(default)s)")
+    add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
+    add("--best-of", type=int, default=1, metavar="N", help="samples among which the brain chooses")
+    add("--choose-by", default="agreement", help="with the brain; anything that needs the seen picture is refused")
     add("--scale", type=float, default=1.0, help="of the adapter; 0 = the generator without it")
     add("--out", type=Path, help="folder for the pictures (default: the run folder)")
     seeds = parser.add_mutually_exclusive_group()
@@ -36,18 +42,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The command's function."""
-    from recon.generate import Sampling, generate
+    from recon.best_of import require_agreement
+    from recon.drawing import Sampling
+    from recon.generate import generate
     from recon.generation.bridges.choose import Conditioning
     from recon.generation.runtime import Runtime
 
+    require_agreement(args.choose_by)
     sampling = Sampling(
         seeds=tuple(args.seeds or [args.seed]),
         steps=args.steps,
         guidance_scale=args.guidance_scale,
         batch_size=args.batch_size,
         scale=args.scale,
+        strength=args.strength,
     )
-    conditioning = Conditioning(args.adapter, args.bridge, args.image_encoder, args.match)
+    conditioning = Conditioning(
+        args.adapter,
+        args.bridge,
+        args.image_encoder,
+        args.match,
+        low_level=args.low_level,
+        words=args.words,
+        best_of=args.best_of,
+    )
     runtime = Runtime(args.precision, args.device, args.attention, args.compile, args.offload)
     return generate(
         run, args.generator, args.out, sampling, limit=args.limit, conditioning=conditioning, runtime=runtime

@@ -1,49 +1,20 @@
-"""Picture folders of a run: finding them, reading them as tensors, writing controls in the same layout."""
+"""Picture folders of a run: finding them, and reading them as tensors."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from align.errors import UserError
-from align.files import atomic_path, write_atomic
-from recon.generate import (
-    INDEX_COLUMNS,
-    control_folder,
-    generator_label,
-    read_index,
-    reconstruction_folder,
-    safe_names,
-)
+from recon.folders import PictureFolders, base_label, read_index
 
 if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
-
-
-@dataclass(frozen=True)
-class PictureFolders:
-    """Where the pictures of one subject and one generator are. ``base`` is the run folder unless told otherwise."""
-
-    base: Path
-    generator: str
-    subject: str
-
-    @property
-    def reconstructions(self) -> Path:
-        """Folder of the pictures from predicted tokens."""
-        return reconstruction_folder(self.base, self.generator, self.subject)
-
-    def control(self, name: str) -> Path:
-        """Folder of one control."""
-        return control_folder(self.base, name, self.generator, self.subject)
 
 
 def find_folders(run: Run, images_dir: str | Path | None = None, generator: str | None = None) -> PictureFolders:
@@ -54,7 +25,7 @@ def find_folders(run: Run, images_dir: str | Path | None = None, generator: str 
     base = Path(images_dir).expanduser() if images_dir else run.path
     found = sorted(path.parent.parent.name for path in base.glob(f"reconstructions/*/sub-{run.subject}/index.csv"))
     if generator is not None:
-        found = [name for name in found if name == generator_label(generator)]
+        found = [name for name in found if name == base_label(generator)]
     if not found:
         asked = f" by {generator!r}" if generator else ""
         raise UserError(
@@ -81,24 +52,6 @@ def read_pictures(folder: Path, index: dict[str, dict[str, str]], ids: Sequence[
     import torch
 
     return torch.stack([_read(folder / index[stimulus_id]["file"]) for stimulus_id in ids])
-
-
-def write_pictures(folder: Path, ids: Sequence[str], images: torch.Tensor, *, seed: int, run_id: str) -> None:
-    """Write pictures (n, 3, H, W) as PNG with an index.csv, in the layout of `recon generate`."""
-    from PIL import Image
-
-    rows = []
-    for stimulus_id, name, image in zip(ids, safe_names(ids), images.numpy(), strict=True):
-        file = f"{name}_seed-{seed}.png"
-        pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-        with atomic_path(folder / file) as temporary:
-            Image.fromarray(pixels).save(temporary)
-        rows.append({"stimulus_id": stimulus_id, "file": file, "seed": seed, "run": run_id})
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, INDEX_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(folder / "index.csv", buffer.getvalue())
 
 
 def _read(path: Path) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The audit's summary for the top of the page: what `recon audit` stored beside the run, or the checks of its lists.
 
 The lists are split.json and what the run says of its choices: no picture, recording or model is opened. Never more is
-claimed than was checked: the page says how many checks lacked their input, and "not audited" where all did.
+claimed than was checked: the page says how many checks lacked their input, and "not audited" where all did. A stored
+audit of another training of the run, or one that does not say of which it is, is refused.
 """
 
 from __future__ import annotations
@@ -54,9 +55,19 @@ def _stored(run: Run, path: Path) -> dict[str, Any]:
     wrong = [item for item in kept if item["verdict"] not in VERDICTS or not isinstance(item["evidence"], str)]
     if wrong or len(kept) != len(findings) or not isinstance(stored.get("summary"), str):
         raise UserError(f"{str(path)!r} has a finding without check, verdict or evidence; run recon audit again")
-    told = str(stored.get("source", ""))
-    own = f"study {run.study}, subject {run.subject}, layer {run.config.target.layer}"
-    if told.startswith("run ") and not told.endswith(f": {own}"):
-        raise UserError(f"{str(path)!r} is of {told.partition(': ')[2]}, not of {own}; run recon audit again")
-    source = f"Stored by recon audit in {path.name}."
+    source = f"Stored by recon audit in {path.name}{_require_own(run, path, str(stored.get('source', '')))}."
     return {"verdict": stored["verdict"], "summary": stored["summary"], "findings": kept, "source": source}
+
+
+def _require_own(run: Run, path: Path, told: str) -> str:
+    """What the page adds about an audit that is of no run; raises `UserError` for one of another training than this."""
+    from recon.audit.collect import identity
+
+    if told == "files" or told.startswith("sweep "):
+        return f", made of {'files' if told == 'files' else 'a sweep'} that name no training"
+    own = identity(run)
+    if not told.endswith(f": {own}"):
+        other = told.rpartition(": ")[2] or "no run"
+        other += "" if ", training " in other else " (training not stated)"
+        raise UserError(f"{str(path)!r} is of {other}, not of {own}; run recon audit {run.path} --out {path}")
+    return ""

@@ -232,20 +232,22 @@ def _on_rows(guide: Guide, rows: range, x0: torch.Tensor, step: int) -> torch.Te
 
 
 def find_conditioner(
-    backbone: str, layer: str, pooling: str, home: Path | None = None, generator: str = "mini"
+    backbone: str, layer: str | None, pooling: str | None, home: Path | None = None, generator: str = "mini"
 ) -> Path:
     """The newest conditioner under ``<home>/runs/recon`` for these tokens and this generator, else the embedded one.
 
-    Raises `UserError` naming the command that trains one.
+    ``layer`` and ``pooling`` None: of any layer. Raises `UserError` naming the command that trains one.
     """
     folder = (home or Path.cwd()) / "runs" / "recon"
     trained = sorted(folder.glob(f"*/{WEIGHTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in [*trained, *sorted((mini_folder() / "conditioners").glob("*.safetensors"))]:
         info: ConditionerInfo = read_info(path)
-        if (info.backbone, info.layer, info.pooling, info.generator) == (backbone, layer, pooling, generator):
+        fits = layer is None or (info.layer, info.pooling) == (layer, pooling)
+        if fits and (info.backbone, info.generator) == (backbone, generator):
             return path
+    told = f"{pooling} tokens of {backbone} layer {layer}" if layer else f"tokens of {backbone}"
     raise UserError(
-        f"no conditioner of {generator} takes {pooling} tokens of {backbone} layer {layer}; train one: "
-        f"accelerate launch recon/train.py generator={generator} backbone.name={backbone} layer={layer} "
-        f"pooling={pooling} 'pictures.photographs=[FOLDER]'"
+        f"no conditioner of {generator} takes {told}; train one: "
+        f"accelerate launch recon/train.py generator={generator} backbone.name={backbone} layer={layer or 'LAYER'} "
+        f"pooling={pooling or 'grid:4'} 'pictures.photographs=[FOLDER]'"
     )

@@ -13,7 +13,7 @@ from PIL import Image
 from align.checkpoint import Run
 from recon.evaluation import metrics, report
 from recon.evaluation.settings import EvaluateConfig
-from recon.generate import INDEX_COLUMNS, read_index, safe_names
+from recon.folders import INDEX_COLUMNS, read_index, safe_names
 from tests.recon import tiny_run
 
 RULE = "lit = differs from what a null brain gives; <b>measured</b> on training rows"

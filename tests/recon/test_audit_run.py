@@ -20,7 +20,7 @@ from recon import cli
 from recon.audit.checks import audit
 from recon.audit.collect import from_folder, from_run
 from recon.evaluation.pictures import write_pictures
-from recon.generate import reconstruction_folder
+from recon.folders import PictureFolders
 from recon.predict import run_id
 from tests.recon.tiny_run import GENERATOR, N_TEST, add_pictures, make_run
 
@@ -107,7 +107,7 @@ def test_reconstructions_that_are_training_pictures(run: Run, made: Run) -> None
     files = [study / "images" / f"{name}.png" for name in split["train"]["ids"]]
     files = [path if path.is_file() else study / "images" / path.stem for path in files]
     pixels = np.stack([np.asarray(Image.open(path)) for path in files[:N_TEST]])
-    folder = reconstruction_folder(run.path, GENERATOR, run.subject)
+    folder = PictureFolders(run.path, GENERATOR, run.subject).reconstructions
     shutil.rmtree(folder)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
     write_pictures(folder, split["test"]["ids"], images, seed=0, run_id=run_id(made))
@@ -115,7 +115,7 @@ def test_reconstructions_that_are_training_pictures(run: Run, made: Run) -> None
 
 
 def test_samples_of_a_run_are_compared(run: Run) -> None:
-    folder = reconstruction_folder(run.path, GENERATOR, run.subject)
+    folder = PictureFolders(run.path, GENERATOR, run.subject).reconstructions
     first = (folder / "index.csv").read_text()
     for seed in (1, 2):
         add_pictures(run, controls=False, seed=seed)

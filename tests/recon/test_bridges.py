@@ -23,7 +23,9 @@ from align.vision.taps import Backbone
 from align.vision.wrap import preprocessing, transformer
 from recon.cli import main
 from recon.config import StageConfig
-from recon.generate import Sampling, generate, read_index
+from recon.drawing import Sampling
+from recon.folders import read_index
+from recon.generate import generate
 from recon.generation.adapters import load_adapter
 from recon.generation.bridges.choose import BRIDGES, Conditioning, adapter_and_bridge
 from recon.generation.bridges.image_encoder import POOLED, ImageEncoder, load_image_encoder

@@ -125,7 +125,7 @@ def test_a_spoiled_file_is_one_line_and_exit_code_2(name: str, copied: Run, caps
 def test_a_row_that_leaves_the_folder_or_the_training_is_refused(
     kind: str, column: str, value: str, told: str, copied: Run
 ) -> None:
-    from recon.generate import read_index
+    from recon.folders import read_index
 
     folder = folder_of(copied, kind)
     rows = read_index(folder)

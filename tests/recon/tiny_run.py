@@ -16,7 +16,8 @@ from align.checkpoint import Run, load_run
 from align.config import Config, load_config
 from align.data.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS, picture, scene_of
 from recon.evaluation.judge import Judge
-from recon.evaluation.pictures import find_folders, write_pictures
+from recon.evaluation.pictures import find_folders
+from recon.folders import PictureFolders, write_pictures
 
 GENERATOR = "tiny"
 N_TRAIN, N_TEST = 40, 24
@@ -64,7 +65,6 @@ def make_run(folder: Path, n_test: int = N_TEST, seed: int = 0) -> Run:
 
 def add_pictures(run: Run, quality: float = 0.5, controls: bool = True, seed: int = 0) -> list[str]:
     """Stand-ins for sampled pictures: ``quality`` x target + noise; shuffled, zero_brain and oracle alike."""
-    from recon.generate import control_folder, reconstruction_folder
     from recon.predict import load_predictions, run_id
 
     rng = np.random.default_rng(seed)
@@ -81,11 +81,8 @@ def add_pictures(run: Run, quality: float = 0.5, controls: bool = True, seed: in
         images |= {"shuffled": blend(own.roll(1, 0), quality), "zero_brain": blend(own * 0 + own.mean(0), quality)}
         images["oracle"] = blend(own, 0.9)
     for name, pixels in images.items():
-        folder = (
-            control_folder(run.path, name, GENERATOR, run.subject)
-            if name
-            else reconstruction_folder(run.path, GENERATOR, run.subject)
-        )
+        folders = PictureFolders(run.path, GENERATOR, run.subject)
+        folder = folders.control(name) if name else folders.reconstructions
         write_pictures(folder, ids, pixels, seed=seed, run_id=run_id(run))
     assert find_folders(run).generator == GENERATOR
     return ids

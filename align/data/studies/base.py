@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from align.config import Config
-from align.data.signals import Recording
+from align.data.signals import Recording, Stimuli
 from align.errors import UserError
 
 
@@ -77,6 +77,10 @@ class Study(ABC):
     def rois(self, subject: str) -> dict[str, tuple[int | str, ...]]:
         """Regions that ``study.roi`` may name: channels or voxels by index from 0, or channels by name."""
         return {}
+
+    def further_pictures(self) -> Stimuli | None:
+        """Pictures like those of the study that were not shown to the subject, and are no test picture; None = none."""
+        return None
 
     @abstractmethod
     def read(self, subject: str) -> Recording:

@@ -104,6 +104,11 @@ class Cowley2023V4(Study):
         refuse_overlap(recording)
         return recording
 
+    def further_pictures(self) -> Stimuli:
+        """The training pictures of all sessions, without twins of any session's test pictures."""
+        pairs = pretraining_images(self.folder)
+        return _stimuli([name for name, _ in pairs], [image for _, image in pairs])
+
     def check(self) -> list[Fact]:
         """Units x images, distinct pictures and training pictures of every configured session beside the files'."""
         facts = []

@@ -23,6 +23,8 @@ from align.errors import UserError
 from align.files import atomic_path, read_json, write_json
 
 PICTURES_PER_CONCEPT, TRAIN_REPETITIONS, TEST_REPETITIONS = 2, 4, 20
+FURTHER_PER_CONCEPT = 40
+_FIRST_FURTHER = 1000  # number of the first picture of a concept that belongs to no subject
 
 
 class Simulated(Study):
@@ -57,17 +59,16 @@ class Simulated(Study):
     @cached_property
     def stimuli(self) -> Stimuli:
         """Training pictures, then test pictures; groups = concepts."""
-        ids = self.train_ids + self.test_ids
-        scenes = [scene_of(name) for name in ids]
-        images = self._images()
-        _, groups = np.unique([scene.concept for scene in scenes], return_inverse=True)
-        return Stimuli(
-            ids=ids,
-            load=lambda i: np.asarray(images[i]),
-            groups=groups,
-            concepts=tuple(scene.concept for scene in scenes),
-            captions=tuple(scene.caption for scene in scenes),
-        )
+        return _stimuli(self.train_ids + self.test_ids, self._images())
+
+    def further_pictures(self) -> Stimuli:
+        """More pictures of the training concepts, rendered once per root."""
+        ids = tuple(f"{concept}-{_FIRST_FURTHER + k}" for k in range(FURTHER_PER_CONCEPT) for concept in TRAIN_CONCEPTS)
+        path = self.root / f"further_{len(ids)}.npy"
+        if not path.is_file():
+            _save(path, np.stack([picture(name) for name in ids]))
+        images = load_array(path)
+        return _stimuli(ids, images)
 
     def read(self, subject: str) -> Recording:
         self.require_subject(subject)
@@ -156,6 +157,18 @@ class Simulated(Study):
             "rows": "repetition-major: row r * n + i is repetition r of id i",
         }
         write_json(folder / "info.json", info)
+
+
+def _stimuli(ids: tuple[str, ...], images: np.ndarray) -> Stimuli:
+    scenes = [scene_of(name) for name in ids]
+    _, groups = np.unique([scene.concept for scene in scenes], return_inverse=True)
+    return Stimuli(
+        ids=ids,
+        load=lambda i: np.asarray(images[i]),
+        groups=groups,
+        concepts=tuple(scene.concept for scene in scenes),
+        captions=tuple(scene.caption for scene in scenes),
+    )
 
 
 def _save(path: Path, array: np.ndarray) -> None:

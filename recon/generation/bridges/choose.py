@@ -14,6 +14,8 @@ from recon.generation.bridges.prior import PriorConfig, prior_bridge
 from recon.generation.bridges.resume import resume_bridge
 from recon.generation.bridges.ridge import ridge_bridge
 from recon.generation.places import find_adapter, image_encoder_folder
+from recon.low_level import LOW_LEVEL
+from recon.words import WORDS
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +27,29 @@ BRIDGES = ("own", "resume", "prior", "ridge")
 
 @dataclass(frozen=True)
 class Conditioning:
-    """``adapter``: file, folder or hub id; None = the own conditioner that fits. ``match``: see `bridges.matching`."""
+    """``adapter``: file, folder or hub id; None = the own conditioner that fits. ``match``: see `bridges.matching`.
+
+    ``low_level``: one of `recon.low_level.LOW_LEVEL`; None = both for an encoding model, tokens where the conditioner
+    has a sketch, else none. ``words``: one of `recon.words.WORDS`. ``best_of``: samples among which the brain chooses
+    (`recon.best_of`). Raises `UserError` for anything else.
+    """
 
     adapter: str | None = None
     bridge: str = "own"
     image_encoder: str | None = None
     match: str = "spread"
     prior: PriorConfig = field(default_factory=PriorConfig)
+    low_level: str | None = None
+    words: str = "none"
+    best_of: int = 1
+
+    def __post_init__(self) -> None:
+        if self.low_level not in (None, *LOW_LEVEL):
+            raise UserError(f"low-level path {self.low_level!r} is not known; use {', '.join(LOW_LEVEL)}")
+        if self.words not in WORDS:
+            raise UserError(f"words {self.words!r} is not known; use {', '.join(WORDS)}")
+        if self.best_of < 1:
+            raise UserError(f"--best-of {self.best_of} should be 1 or more")
 
 
 def adapter_and_bridge(
@@ -53,7 +71,9 @@ def adapter_and_bridge(
                 f"bridge {wanted.bridge} leads to a public adapter; pass --adapter FILE, DIR or HUB_ID "
                 "such as h94/IP-Adapter"
             )
-        path = find_conditioner(run.config.backbone.name, target.layer, target.pooling, home(), generator)
+        free = run.config.encoder.name == "encoding"  # its tokens come from a library, of whichever layer
+        layer, pooling = (None, None) if free else (target.layer, target.pooling)
+        path = find_conditioner(run.config.backbone.name, layer, pooling, home(), generator)
         adapter = load_adapter(path)
         return adapter, own_bridge(adapter)
     place = find_adapter(wanted.adapter, family)

@@ -1,0 +1,164 @@
+"""What a run says about its test pictures, in the form a generator takes: `Condition` by control and seed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from align.errors import UserError
+from recon.conditions import Condition, LibraryTokens, PredictedTokens, TokenSource, control
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.checkpoint import Run
+    from align.data.signals import Recording
+    from recon.generation.adapters import Adapter
+    from recon.generation.bridges.choose import Conditioning
+    from recon.generation.pipeline import Generator
+    from recon.library import Library
+
+_BATCH = 32  # sketches decoded at once
+
+
+class Decoder:
+    """``ids``: test pictures, in the order of the predictions. ``low_level``: what starts the diffusion.
+
+    Raises `UserError` where the run or the adapter cannot give what ``wanted`` asks for.
+    """
+
+    def __init__(self, run: Run, adapter: Adapter, wanted: Conditioning, limit: int | None = None) -> None:
+        from recon.generation.sketch import load_sketch
+        from recon.predict import load_predictions
+
+        self.run, self.best_of = run, wanted.best_of
+        self._words = wanted.words
+        self._predictions = load_predictions(run)
+        self.ids = self._predictions.ids[:limit]
+        self._sketch = load_sketch(adapter.path) if adapter.kind == "own" else None
+        self.low_level = wanted.low_level or self._usual()
+        if self.low_level in ("tokens", "both") and self._sketch is None:
+            raise UserError(
+                f"--low-level {self.low_level} needs an own conditioner with a sketch, {str(adapter.path)!r} has none; "
+                "use --low-level pixels or none, or train one: accelerate launch recon/train.py"
+            )
+        target = run.config.target
+        self.layer, self._source = target.layer, self._tokens(adapter, wanted.match)
+
+    @property
+    def varies(self) -> bool:
+        """Whether another seed means other tokens, not only other noise."""
+        return self._source.varies
+
+    def condition(self, name: str, seed: int) -> Condition:
+        """What the generator is given for the reconstructions, or by the name of a control."""
+        own = Condition(
+            self._source.tokens(seed)[: len(self.ids)],
+            self.ids,
+            self._predictions.embeds[: len(self.ids)],
+            self._pixels[:-1] if self._pixels is not None else None,
+            self._prompts[:-1] if self._prompts is not None else None,
+        )
+        if name == "reconstructions":
+            return own
+        silent = Condition(
+            self._source.silent(seed)[None],
+            ("",),
+            self._silence[None],
+            self._pixels[-1:] if self._pixels is not None else None,
+            self._prompts[-1:] if self._prompts is not None else None,
+        )
+        return control(name, own, silent, self._true() if name == "oracle" else own)
+
+    def start(self, model: Generator, condition: Condition) -> torch.Tensor | None:
+        """Pictures (n, 3, H, W) to start from; None where the diffusion starts from noise.
+
+        What pixels would decide is left to the tokens where there are no pixels, i.e. in the oracle.
+        """
+        import torch
+
+        from recon.low_level import enlarged, joined
+
+        pixels = None if condition.pixels is None else torch.from_numpy(condition.pixels)
+        if self.low_level == "none":
+            return None
+        if self.low_level == "pixels" and pixels is not None:
+            return enlarged(pixels, model.size).clamp(0, 1)
+        if self._sketch is None:
+            return None
+        with torch.no_grad():
+            tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
+            sketched = torch.cat([model.decode(self._sketch(part)).float().cpu() for part in tokens.split(_BATCH)])
+        return sketched if pixels is None else joined(pixels, sketched)
+
+    def _usual(self) -> str:
+        if self.run.config.encoder.name == "encoding" and self._sketch is not None:
+            return "both"
+        return "none" if self._sketch is None else "tokens"
+
+    def _tokens(self, adapter: Adapter, match: str) -> TokenSource:
+        if self.run.config.encoder.name != "encoding":
+            return PredictedTokens(self.run, match)
+        if adapter.info is None or match != "spread":
+            raise UserError(
+                "an encoding model finds tokens in a library: use --bridge own, an own conditioner and --match spread"
+            )
+        self.layer = adapter.info.layer
+        target = adapter.info.layer, adapter.info.pooling
+        return LibraryTokens(self.run, self._library, self._predictions.embeds, self._silence, target)
+
+    @cached_property
+    def _library(self) -> Library:
+        from recon.library import read_library
+
+        return read_library(self.run)
+
+    @cached_property
+    def _recording(self) -> Recording:
+        from recon.predict import open_recording
+
+        return open_recording(self.run)
+
+    @cached_property
+    def _silence(self) -> np.ndarray:
+        """(E,): embeds of signals at rest."""
+        from recon.predict import signals_at_rest
+
+        silence: np.ndarray = self.run.aligner.predict(signals_at_rest(self.run))["embeds"][0]
+        return silence
+
+    @cached_property
+    def _pixels(self) -> np.ndarray | None:
+        """(n + 1, 3, 16, 16), the last for signals at rest."""
+        if self.low_level not in ("pixels", "both"):
+            return None
+        from recon.low_level import decoded_pixels
+        from recon.predict import signals_at_rest
+
+        recording = self._recording
+        test = recording.test.averaged()
+        place = {recording.stimuli.ids[i]: k for k, i in enumerate(test.stimulus)}
+        x = np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)])
+        library = self._library if self.run.config.encoder.name == "encoding" else None
+        return decoded_pixels(self.run, recording, x, library)
+
+    @cached_property
+    def _prompts(self) -> tuple[str, ...] | None:
+        """Words for every test picture, and for signals at rest."""
+        if self._words == "none":
+            return None
+        from recon.words import retrieved_captions
+
+        embeds = np.concatenate([self._predictions.embeds[: len(self.ids)], self._silence[None]])
+        return retrieved_captions(self.run, self._recording, embeds)
+
+    def _true(self) -> Condition:
+        """Of the pictures themselves: true tokens, their own captions, nothing from signals."""
+        prompts = None
+        if self._words != "none":
+            stimuli = self._recording.stimuli
+            caption = dict(zip(stimuli.ids, stimuli.captions, strict=True))
+            prompts = tuple(caption[name] for name in self.ids)
+        return Condition(self._source.true(self.ids), self.ids, None, None, prompts)

@@ -1,0 +1,66 @@
+"""The posterior over a library against written-out probability theory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recon.posterior import cosines, linear_estimate, posterior
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def test_the_most_likely_picture_is_the_one_shown(rng: np.random.Generator) -> None:
+    predicted = rng.normal(size=(50, 20))
+    responses = predicted[:5] + 0.1 * rng.normal(size=(5, 20))
+    weight = posterior(responses, predicted)
+    assert (weight.argmax(1) == np.arange(5)).all()
+    assert np.allclose(weight.sum(1), 1)
+
+
+def test_weights_are_the_exponential_of_the_cosine(rng: np.random.Generator) -> None:
+    predicted, responses = rng.normal(size=(6, 3)), rng.normal(size=(2, 3))
+    expected = np.array(
+        [[np.exp(4 * a @ b / np.sqrt((a @ a) * (b @ b))) for b in predicted] for a in responses],
+    )
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(posterior(responses, predicted, 4.0), expected)
+
+
+def test_silence_leaves_the_prior(rng: np.random.Generator) -> None:
+    predicted = rng.normal(size=(8, 3))
+    np.testing.assert_allclose(posterior(np.zeros((1, 3)), predicted), np.full((1, 8), 1 / 8))
+
+
+def test_great_cosines_do_not_overflow() -> None:
+    weight = posterior(np.ones((1, 2)), np.array([[1.0, 1.0], [-1.0, -1.0]]), 1e5)
+    np.testing.assert_array_equal(weight, [[1, 0]])
+
+
+def test_cosine_of_the_opposite_is_minus_one() -> None:
+    np.testing.assert_allclose(cosines(np.array([[1.0, 2.0]]), np.array([[-2.0, -4.0], [2.0, -1.0]])), [[-1, 0]], atol=1e-12)
+
+
+def test_the_linear_estimate_is_the_posterior_mean_of_a_gaussian(rng: np.random.Generator) -> None:
+    """Pictures x ~ N(m, S), responses r = A x + e, e ~ N(0, 1): E[x | r] in closed form."""
+    size, units = 4, 3
+    a, m = rng.normal(size=(units, size)), rng.normal(size=size)
+    root = rng.normal(size=(size, size))
+    pictures = m + rng.normal(size=(200_000, size)) @ root.T
+    shown = m + rng.normal(size=(5, size)) @ root.T
+    responses = shown @ a.T + rng.normal(size=(5, units))
+    covariance = root @ root.T
+    gain = covariance @ a.T @ np.linalg.inv(a @ covariance @ a.T + np.eye(units))
+    expected = m + (responses - m @ a.T) @ gain.T
+    estimate = linear_estimate(responses, pictures @ a.T, pictures)
+    np.testing.assert_allclose(estimate, expected, atol=0.05)
+
+
+def test_the_linear_estimate_keeps_the_shape_and_is_the_mean_without_information(rng: np.random.Generator) -> None:
+    values = rng.random((30, 3, 2, 2))
+    estimate = linear_estimate(rng.normal(size=(4, 5)), np.ones((30, 5)), values)
+    assert estimate.shape == (4, 3, 2, 2)
+    np.testing.assert_allclose(estimate, np.broadcast_to(values.mean(0), estimate.shape), atol=1e-6)
