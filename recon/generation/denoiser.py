@@ -21,7 +21,7 @@ from recon.generation.loop import run_stage
 from recon.generation.pictures import Pool
 
 # shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
-SHARES = {"mini": 0.42, "squeezenet": 0.43, "": 0.15}
+SHARES = {"mini": 0.35, "squeezenet": 0.5, "": 0.15}
 DROP = 0.1  # of the conditions, replaced by the mean token: the negative of guidance
 # Tokens predicted from a brain resemble the true ones and, where they are wrong, those of other pictures (their errors
 # lie along the principal axes): half of the training tokens are a mixture with another picture's, of the same spread.
@@ -105,14 +105,14 @@ def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) ->
     out = Path(config.out)
     if name == "mini":
         backbone = load_backbone(BackboneConfig("mini", str(out / "assets" / "image_encoder")))
-        layer, first = config.mini_layer, 0
+        layer, pooling, first = config.mini_layer, config.mini_pooling, 0
     else:
         backbone = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))
-        layer, first = config.squeezenet_layer, pool.n_rendered
+        layer, pooling, first = config.squeezenet_layer, config.squeezenet_pooling, pool.n_rendered
     stimuli = pool_stimuli(pool, first)
-    values = cached_targets(backbone, stimuli, [layer], config.pooling, out / "cache")[layer].tokens
+    values = cached_targets(backbone, stimuli, [layer], pooling, out / "cache")[layer].tokens
     mean, std = channel_statistics(values)
-    info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2])
+    info = ConditionerInfo(backbone.name, layer, pooling, values.shape[1], values.shape[2])
     return Tokens(values, first, Conditioner(unet, info, mean, std, config.num_tokens))
 
 
@@ -131,7 +131,7 @@ def pool_stimuli(pool: Pool, first: int) -> Stimuli:
 
 @torch.no_grad()
 def encode_pool(vae: nn.Module, pool: Pool, path: Path, batch: int = 64) -> np.ndarray:
-    """Latent mean and log-variance of every picture, float16 (n, 16, 8, 8); computed once and stored."""
+    """Latent mean and log-variance of every picture, float16 (n, 2 C, S, S); computed once and stored."""
     from tqdm import tqdm
 
     from align.files import atomic_path
@@ -148,7 +148,7 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, batch: int = 64) -> np.n
 
 
 def sample_latents(moments: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """A draw from each posterior: (B, 16, 8, 8) moments to (B, 8, 8, 8)."""
+    """A draw from each posterior: (B, 2 C, S, S) moments to (B, C, S, S)."""
     mean, logvar = torch.from_numpy(moments.astype(np.float32)).chunk(2, dim=1)
     return mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
 
