@@ -19,6 +19,7 @@ from recon.generation import miniature
 from recon.generation.conditioner import Conditioner, ConditionerInfo
 from recon.generation.loop import run_stage
 from recon.generation.pictures import Pool
+from recon.generation.sketch import sketch_loss
 
 # shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
 SHARES = {"mini": 0.35, "squeezenet": 0.5, "": 0.15}
@@ -68,13 +69,13 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         text = torch.where(silent[:, None, None], prompts["empty"], prompts["rows"][rows]).float()
         noisy, t, wanted, text = (x.to(config.device) for x in (noisy, t, wanted, text))
         if not name:
-            predicted = unet(noisy, t, encoder_hidden_states=text).sample
-        else:
-            predicted = adapters[name].conditioner.denoise(
-                unet, noisy, t, text, condition(adapters[name], rows, generator)
-            )
-        value = F.mse_loss(predicted.float(), wanted)
-        return value, {f"loss_{name or 'text'}": float(value.detach())}
+            value = F.mse_loss(unet(noisy, t, encoder_hidden_states=text).sample.float(), wanted)
+            return value, {"loss_text": float(value.detach())}
+        own, given = condition(adapters[name], rows, generator)
+        conditioner = adapters[name].conditioner
+        value = F.mse_loss(conditioner.denoise(unet, noisy, t, text, given).float(), wanted)
+        sketched = sketch_loss(conditioner.sketch, own, clean.to(config.device))
+        return value + sketched, {f"loss_{name}": float(value.detach()), f"sketch_{name}": float(sketched.detach())}
 
     modules: dict[str, nn.Module] = {"unet": unet}
     modules |= {name: tokens.conditioner for name, tokens in adapters.items()}
@@ -87,8 +88,8 @@ def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray
     return pool.sample(rng, n, 0.15)
 
 
-def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """Standardised tokens of the rows, some mixed with another row's, some replaced by the mean token."""
+def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardised tokens of the rows; and the same, some mixed with another row's, some replaced by the mean token."""
     n = len(rows)
     device = next(tokens.conditioner.parameters()).device
     raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
@@ -97,7 +98,7 @@ def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> t
     share = (share * (torch.rand(n, 1, 1, generator=generator) < MIXED)).to(device)
     mixed = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
     kept = torch.rand(n, 1, 1, generator=generator) >= DROP
-    return mixed * kept.to(device)
+    return own, mixed * kept.to(device)
 
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
