@@ -37,9 +37,10 @@ class PretrainConfig:
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)
     mini_layer: str = "1"
-    squeezenet_layer: str = "features.9"
+    squeezenet_layer: str = "features.6"
     squeezenet_weights: str | None = None  # torchvision state dict; also the perceptual loss of the VAE
-    pooling: str = "grid:4"
+    mini_pooling: str = "grid:4"
+    squeezenet_pooling: str = "grid:7"
     num_tokens: int = 16
     checkpoint_every: int = 200
     precision: str = "bf16"  # bf16 | fp32, of the forward pass

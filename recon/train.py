@@ -31,6 +31,7 @@ def train(config) -> Path:  # type: ignore[no-untyped-def]
     from recon.generation.conditioner import WEIGHTS, Conditioner, ConditionerInfo, save_conditioner
     from recon.generation.loop import Stage, run_stage
     from recon.generation.pictures import load_pool
+    from recon.generation.sketch import sketch_loss
 
     folder = mini_folder() if config.generator == "mini" else Path(config.generator).expanduser()
     if not (folder / "model_index.json").is_file():
@@ -58,9 +59,11 @@ def train(config) -> Path:  # type: ignore[no-untyped-def]
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(pipe.scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
         noisy = pipe.scheduler.add_noise(clean, noise, t)
-        condition = denoiser.condition(source, rows, generator)
-        predicted = conditioner.denoise(unet, noisy, t, empty.expand(len(rows), -1, -1), condition)
-        return F.mse_loss(predicted.float(), denoiser.goal(pipe.scheduler, clean, noise, t)), {}
+        own, given = denoiser.condition(source, rows, generator)
+        predicted = conditioner.denoise(unet, noisy, t, empty.expand(len(rows), -1, -1), given)
+        error = F.mse_loss(predicted.float(), denoiser.goal(pipe.scheduler, clean, noise, t))
+        sketched = sketch_loss(conditioner.sketch, own, clean)
+        return error + sketched, {"denoise": float(error.detach()), "sketch": float(sketched.detach())}
 
     stage = Stage(
         name="conditioner",

@@ -21,6 +21,7 @@ from torch import nn
 
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
+from recon.generation import sketch
 
 POSITION_CHANNELS = 16
 WEIGHTS = "ip_adapter.safetensors"
@@ -98,6 +99,8 @@ class Conditioner(nn.Module):
             processor.to_k_ip[0].weight.data.copy_(module.to_k.weight)
             processor.to_v_ip[0].weight.data.copy_(module.to_v.weight)
             self.ip_adapter.append(processor)
+        shape = unet.config.in_channels, unet.config.sample_size
+        self.sketch = sketch.Sketch(info.n_tokens, info.width, *shape) if sketch.takes(info.n_tokens) else None
 
     def standardised(self, tokens: torch.Tensor) -> torch.Tensor:
         """Raw tokens (B, N, D) to zero mean and unit spread per channel."""
@@ -134,12 +137,16 @@ def cross_attentions(unet: nn.Module) -> dict[str, nn.Module]:
 
 
 def save_conditioner(conditioner: Conditioner, path: str | Path, extra: dict[str, str] | None = None) -> None:
-    """Write the public layout (``image_proj.*``, ``ip_adapter.*``), half precision, facts in the metadata."""
+    """Write the public layout (``image_proj.*``, ``ip_adapter.*``) and ``sketch.*``, half precision, with facts."""
     tensors = {f"image_proj.{key}": value for key, value in _public_image_proj(conditioner).items()}
     for index, processor in enumerate(conditioner.ip_adapter):
         tensors[f"ip_adapter.{2 * index + 1}.to_k_ip.weight"] = processor.to_k_ip[0].weight
         tensors[f"ip_adapter.{2 * index + 1}.to_v_ip.weight"] = processor.to_v_ip[0].weight
+    if conditioner.sketch is not None:
+        tensors |= sketch.folded(conditioner.sketch, conditioner.mean, conditioner.std)
     metadata = {key: str(value) for key, value in asdict(conditioner.info).items()} | (extra or {})
+    if conditioner.sketch is not None:
+        metadata["sketch_size"] = str(conditioner.sketch.size)
     metadata["mean"] = " ".join(f"{value:.6g}" for value in conditioner.mean.tolist())
     save_tensors(path, {key: value.half() for key, value in tensors.items()}, metadata)
 
@@ -169,7 +176,8 @@ def read_adapter(path: str | Path) -> dict[str, dict[str, torch.Tensor]]:
     nested: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for key, value in tensors.items():
         part, _, name = key.partition(".")
-        nested[part][name] = value.float()
+        if part in nested:
+            nested[part][name] = value.float()
     return nested
 
 

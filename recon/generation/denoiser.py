@@ -19,9 +19,10 @@ from recon.generation import miniature
 from recon.generation.conditioner import Conditioner, ConditionerInfo
 from recon.generation.loop import run_stage
 from recon.generation.pictures import Pool
+from recon.generation.sketch import sketch_loss
 
 # shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
-SHARES = {"mini": 0.42, "squeezenet": 0.43, "": 0.15}
+SHARES = {"mini": 0.35, "squeezenet": 0.5, "": 0.15}
 DROP = 0.1  # of the conditions, replaced by the mean token: the negative of guidance
 # Tokens predicted from a brain resemble the true ones and, where they are wrong, those of other pictures (their errors
 # lie along the principal axes): half of the training tokens are a mixture with another picture's, of the same spread.
@@ -68,13 +69,13 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         text = torch.where(silent[:, None, None], prompts["empty"], prompts["rows"][rows]).float()
         noisy, t, wanted, text = (x.to(config.device) for x in (noisy, t, wanted, text))
         if not name:
-            predicted = unet(noisy, t, encoder_hidden_states=text).sample
-        else:
-            predicted = adapters[name].conditioner.denoise(
-                unet, noisy, t, text, condition(adapters[name], rows, generator)
-            )
-        value = F.mse_loss(predicted.float(), wanted)
-        return value, {f"loss_{name or 'text'}": float(value.detach())}
+            value = F.mse_loss(unet(noisy, t, encoder_hidden_states=text).sample.float(), wanted)
+            return value, {"loss_text": float(value.detach())}
+        own, given = condition(adapters[name], rows, generator)
+        conditioner = adapters[name].conditioner
+        value = F.mse_loss(conditioner.denoise(unet, noisy, t, text, given).float(), wanted)
+        sketched = sketch_loss(conditioner.sketch, own, clean.to(config.device))
+        return value + sketched, {f"loss_{name}": float(value.detach()), f"sketch_{name}": float(sketched.detach())}
 
     modules: dict[str, nn.Module] = {"unet": unet}
     modules |= {name: tokens.conditioner for name, tokens in adapters.items()}
@@ -87,8 +88,8 @@ def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray
     return pool.sample(rng, n, 0.15)
 
 
-def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """Standardised tokens of the rows, some mixed with another row's, some replaced by the mean token."""
+def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardised tokens of the rows; and the same, some mixed with another row's, some replaced by the mean token."""
     n = len(rows)
     device = next(tokens.conditioner.parameters()).device
     raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
@@ -97,7 +98,7 @@ def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> t
     share = (share * (torch.rand(n, 1, 1, generator=generator) < MIXED)).to(device)
     mixed = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
     kept = torch.rand(n, 1, 1, generator=generator) >= DROP
-    return mixed * kept.to(device)
+    return own, mixed * kept.to(device)
 
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
@@ -105,14 +106,14 @@ def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) ->
     out = Path(config.out)
     if name == "mini":
         backbone = load_backbone(BackboneConfig("mini", str(out / "assets" / "image_encoder")))
-        layer, first = config.mini_layer, 0
+        layer, pooling, first = config.mini_layer, config.mini_pooling, 0
     else:
         backbone = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))
-        layer, first = config.squeezenet_layer, pool.n_rendered
+        layer, pooling, first = config.squeezenet_layer, config.squeezenet_pooling, pool.n_rendered
     stimuli = pool_stimuli(pool, first)
-    values = cached_targets(backbone, stimuli, [layer], config.pooling, out / "cache")[layer].tokens
+    values = cached_targets(backbone, stimuli, [layer], pooling, out / "cache")[layer].tokens
     mean, std = channel_statistics(values)
-    info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2])
+    info = ConditionerInfo(backbone.name, layer, pooling, values.shape[1], values.shape[2])
     return Tokens(values, first, Conditioner(unet, info, mean, std, config.num_tokens))
 
 
@@ -131,7 +132,7 @@ def pool_stimuli(pool: Pool, first: int) -> Stimuli:
 
 @torch.no_grad()
 def encode_pool(vae: nn.Module, pool: Pool, path: Path, batch: int = 64) -> np.ndarray:
-    """Latent mean and log-variance of every picture, float16 (n, 16, 8, 8); computed once and stored."""
+    """Latent mean and log-variance of every picture, float16 (n, 2 C, S, S); computed once and stored."""
     from tqdm import tqdm
 
     from align.files import atomic_path
@@ -148,7 +149,7 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, batch: int = 64) -> np.n
 
 
 def sample_latents(moments: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """A draw from each posterior: (B, 16, 8, 8) moments to (B, 8, 8, 8)."""
+    """A draw from each posterior: (B, 2 C, S, S) moments to (B, C, S, S)."""
     mean, logvar = torch.from_numpy(moments.astype(np.float32)).chunk(2, dim=1)
     return mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
 

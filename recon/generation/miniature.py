@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 IMAGE_SIZE = 64  # px
 WIDTH = 128  # of both towers and of the UNet's cross-attention
 MAX_TOKENS = 20  # of a caption, start and end included
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 4
+LATENT_SIZE = 16
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -90,10 +91,10 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
 
 
 def build_vae() -> AutoencoderKL:
-    """64 x 64 x 3 to 8 x 8 x 8 latents."""
+    """64 x 64 x 3 to 16 x 16 x 4 latents."""
     from diffusers import AutoencoderKL
 
-    channels = (32, 64, 96, 128)
+    channels = (32, 64, 128)
     return AutoencoderKL(
         block_out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
@@ -107,17 +108,18 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Denoiser of 8 x 8 latents, cross-attention at both levels."""
+    """Denoiser of 16 x 16 latents, cross-attention at 8 x 8 and 4 x 4."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=8,
+        sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(128, 192),
+        block_out_channels=(64, 128, 192),
+        time_embedding_dim=512,
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,
         attention_head_dim=4,  # the number of heads, under its historical name
         norm_num_groups=16,
