@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.errors import UserError
 from align.seeding import derive
 from recon.folders import INDEX_COLUMNS, read_index, safe_names, write_index, write_png
 

@@ -38,7 +38,7 @@ def generate(
     run: Run,
     generator: str = "mini",
     out: Path | None = None,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling | None = None,
     controls: Sequence[str] = CONTROLS,
     limit: int | None = None,
     conditioning: Conditioning | None = None,
@@ -58,8 +58,8 @@ def generate(
     from recon.generation.places import generator_folder
     from recon.generation.runtime import Runtime, check_runtime
 
+    sampling, conditioning, runtime = sampling or Sampling(), conditioning or Conditioning(), runtime or Runtime()
     _check(sampling, limit)
-    conditioning, runtime = conditioning or Conditioning(), runtime or Runtime()
     device = check_runtime(runtime)
     folder = generator_folder(generator)
     adapter, bridge = adapter_and_bridge(run, conditioning, generator, family_of(folder), device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Library:
-    """``responses`` (L, E): what the run predicts for the pictures ``stimuli``, in its own units (`Aligner.predict`)."""
+    """``responses`` (L, E): what the run predicts for the pictures ``stimuli``, in the units of its embeds."""
 
     stimuli: Stimuli
     responses: np.ndarray

@@ -1,8 +1,8 @@
 """What an encoding model says about a picture it cannot draw: a posterior over a library, tokens and pixels under it.
 
 The encoding model scores pictures against a response. Over a library that score is a posterior (Naselaris et al. 2009),
-from which tokens of any layer follow; over all pictures that are linear in the responses it is a Gaussian, whose mean is
-the picture of lowest squared error. Both read training pictures and the response alone.
+from which tokens of any layer follow; over all pictures that are linear in the responses it is a Gaussian, whose mean
+is the picture of lowest squared error. Both read training pictures and the response alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SHARPNESS = 20.0  # of the cosine between response and prediction
 
 
 def cosines(responses: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """(n, L): agreement of responses (n, E) with what pictures (L, E) are predicted to cause, -1 to 1; 0 for silence."""
+    """(n, L): agreement of responses (n, E) with what pictures (L, E) should cause, -1 to 1; 0 for silence."""
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (responses, predicted))
     return a @ b.T
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
-from recon.folders import PictureFolders
 from recon.evaluation.report import report_path, stimuli_path
+from recon.folders import PictureFolders
 from recon.gallery.extras import Extras, read_extras, read_seed_pictures, reduced
 
 if TYPE_CHECKING:

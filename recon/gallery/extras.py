@@ -21,8 +21,7 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
-from recon.folders import PictureFolders
-from recon.folders import read_index
+from recon.folders import PictureFolders, read_index
 
 LONGEST = 256  # px; larger pictures are reduced, no gallery shows them larger
 MOST_SEEDS = 8  # shown; a page of more is no longer looked at

@@ -17,9 +17,9 @@ from align.data.splits import manifest
 from align.data.studies import open_study
 from align.errors import UserError
 from align.fit import fit
+from recon.conditions import derangement
 from recon.drawing import PictureSet, Sampling, draw, fingerprint
 from recon.folders import read_index, safe_names
-from recon.conditions import derangement
 from recon.generate import generate
 from recon.generation.pipeline import Generator
 from recon.predict import load_predictions, open_recording, predict, read_predictions

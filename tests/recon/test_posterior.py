@@ -41,7 +41,9 @@ def test_great_cosines_do_not_overflow() -> None:
 
 
 def test_cosine_of_the_opposite_is_minus_one() -> None:
-    np.testing.assert_allclose(cosines(np.array([[1.0, 2.0]]), np.array([[-2.0, -4.0], [2.0, -1.0]])), [[-1, 0]], atol=1e-12)
+    np.testing.assert_allclose(
+        cosines(np.array([[1.0, 2.0]]), np.array([[-2.0, -4.0], [2.0, -1.0]])), [[-1, 0]], atol=1e-12
+    )
 
 
 def test_the_linear_estimate_is_the_posterior_mean_of_a_gaussian(rng: np.random.Generator) -> None:
