@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recon.library import Library
 
 CONTROLS = ("shuffled", "zero_brain", "oracle")
+TOKENS = ("predicted", "library")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class PredictedTokens:
 
 
 class LibraryTokens:
-    """Tokens for an encoding model: those of library pictures, by what the response makes likely.
+    """Tokens of library pictures, by what the response makes likely: for runs that predict none, or other ones.
 
     Seed 0 takes the most likely picture, every other seed draws one from the posterior.
     """

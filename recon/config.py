@@ -35,6 +35,7 @@ class PretrainConfig:
     reader: StageConfig = field(default_factory=lambda: StageConfig(1200, 128, 2e-3))
     vae: StageConfig = field(default_factory=lambda: StageConfig(3000, 32, 1e-3))
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
+    sketch: StageConfig = field(default_factory=lambda: StageConfig(3000, 16, 2e-3))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)
     mini_layer: str = "1"
     squeezenet_layer: str = "features.6"
@@ -45,7 +46,7 @@ class PretrainConfig:
     checkpoint_every: int = 200
     precision: str = "bf16"  # bf16 | fp32, of the forward pass
     device: str = "cpu"  # cpu | cuda; random numbers are drawn on the CPU, so both see the same
-    stages: list[str] = field(default_factory=lambda: ["clip", "reader", "vae", "unet"])
+    stages: list[str] = field(default_factory=lambda: ["clip", "reader", "vae", "unet", "sketch"])
     out: str = "runs/pretrain"  # checkpoints, logs and finished parts
     start_from: str | None = None  # folder of an earlier pretraining: its finished parts are the starting weights
     assets: str | None = None  # where the finished model is written; None = <out>/assets
@@ -63,6 +64,9 @@ class ConditionerConfig:
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     num_tokens: int = 16
     train: StageConfig = field(default_factory=lambda: StageConfig(2000, 32, 3e-4))
+    sketch: StageConfig = field(default_factory=lambda: StageConfig(1500, 16, 2e-3))  # steps 0 = no sketch
+    squeezenet_weights: str | None = None  # torchvision state dict; with it the sketch also learns to look alike
+    device: str = "auto"  # auto | cpu | cuda
     checkpoint_every: int = 100
     run_dir: str | None = None  # None = runs/recon/<generator>_<backbone>_<layer>
     cache_dir: str = "cache"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from recon.library import Library
 
 _BATCH = 32  # sketches decoded at once
+log = logging.getLogger(__name__)
 
 
 class Decoder:
@@ -44,8 +46,10 @@ class Decoder:
                 f"--low-level {self.low_level} needs an own conditioner with a sketch, {str(adapter.path)!r} has none; "
                 "use --low-level pixels or none, or train one: accelerate launch recon/train.py"
             )
-        target = run.config.target
-        self.layer, self._source = target.layer, self._tokens(adapter, wanted.match)
+        self._source = self._tokens(adapter, wanted)
+        from_library = isinstance(self._source, LibraryTokens)
+        self.tokens = "library" if from_library else "predicted"
+        self.layer = adapter.info.layer if from_library and adapter.info else run.config.target.layer
 
     @property
     def varies(self) -> bool:
@@ -98,16 +102,20 @@ class Decoder:
             return "both"
         return "none" if self._sketch is None else "tokens"
 
-    def _tokens(self, adapter: Adapter, match: str) -> TokenSource:
-        if self.run.config.encoder.name != "encoding":
-            return PredictedTokens(self.run, match)
-        if adapter.info is None or match != "spread":
-            raise UserError(
-                "an encoding model finds tokens in a library: use --bridge own, an own conditioner and --match spread"
-            )
-        self.layer = adapter.info.layer
-        target = adapter.info.layer, adapter.info.pooling
-        return LibraryTokens(self.run, self._library, self._predictions.embeds, self._silence, target)
+    def _tokens(self, adapter: Adapter, wanted: Conditioning) -> TokenSource:
+        run, info = self.run, adapter.info
+        own = (run.config.target.layer, run.config.target.pooling)
+        fits = run.aligner.has_tokens and (info is None or (info.layer, info.pooling) == own)
+        if fits and wanted.tokens != "library":
+            return PredictedTokens(run, wanted.match)
+        if wanted.tokens == "predicted":
+            raise UserError(f"run {run.path} predicts no tokens that {str(adapter.path)!r} takes; use --tokens library")
+        if info is None or wanted.match != "spread":
+            raise UserError("tokens from the library need --bridge own, an own conditioner and --match spread")
+        if wanted.tokens is None:
+            log.info("tokens: of the most likely library pictures, at layer %s of the conditioner", info.layer)
+        target = info.layer, info.pooling
+        return LibraryTokens(run, self._library, self._predictions.embeds, self._silence, target)
 
     @cached_property
     def _library(self) -> Library:

@@ -14,7 +14,7 @@ way lie under a longer name, such as <generator>_<adapter>_<bridge> or <generato
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,6 @@ from recon.folders import PictureFolders, base_label, write_pictures
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
-    from recon.conditions import Condition
     from recon.decoder import Decoder
     from recon.generation.bridges.choose import Conditioning
     from recon.generation.pipeline import Generator
@@ -67,11 +66,11 @@ def generate(
     model = Generator.load(generator, adapter, runtime, bridge)
     weights = fingerprint(folder, adapter.path, bridge.key, *runtime.key)
     folders = PictureFolders(out or run.path, generator_label(generator, conditioning), run.subject)
+    maker = _Maker(model, decoder, folders, weights)
     sampled = 0
     for seeds in [(seed,) for seed in sampling.seeds] if decoder.varies else [sampling.seeds]:
-        for name in (OWN, *controls):
-            condition = decoder.condition(name, seeds[0])
-            sampled += _fill(model, decoder, folders, name, condition, replace(sampling, seeds=seeds), weights)
+        part = replace(sampling, seeds=seeds)
+        sampled += sum(maker.fill(name, part, seeds[0] == sampling.seeds[0]) for name in (OWN, *controls))
     return {
         "study": run.study,
         "subject": run.subject,
@@ -80,6 +79,7 @@ def generate(
         "generator": folders.generator,
         "bridge": bridge.name,
         "match": conditioning.match,
+        "tokens": decoder.tokens,
         "low_level": decoder.low_level,
         "words": conditioning.words,
         "best_of": conditioning.best_of,
@@ -90,36 +90,41 @@ def generate(
     }
 
 
-def _fill(
-    model: Generator,
-    decoder: Decoder,
-    folders: PictureFolders,
-    name: str,
-    condition: Condition,
-    sampling: Sampling,
-    weights: str,
-) -> int:
-    """Fill the folder of the reconstructions or of a control; returns how many pictures were sampled."""
-    from recon.best_of import draw_best
-    from recon.predict import run_id
+@dataclass(frozen=True)
+class _Maker:
+    """Fills one folder after the other."""
 
-    own = run_id(decoder.run)
-    start = decoder.start(model, condition)
-    if name == OWN and start is not None:
-        write_pictures(folders.low_level, decoder.ids, start, seed=sampling.seeds[0], run_id=own)
-    pictures = PictureSet(
-        name,
-        _folder(folders, name),
-        decoder.ids,
-        condition.tokens,
-        condition.owners,
-        own,
-        None if start is None else start.numpy(),
-        condition.prompts,
-    )
-    if decoder.best_of > 1 and condition.embeds is not None:
-        return draw_best(model, decoder, pictures, folders.candidates(name), condition, sampling, weights)
-    return draw(model, pictures, sampling, weights)
+    model: Generator
+    decoder: Decoder
+    folders: PictureFolders
+    weights: str
+
+    def fill(self, name: str, sampling: Sampling, first: bool) -> int:
+        """The folder of the reconstructions or of a control; returns how many pictures were sampled.
+
+        ``first``: the seeds that the low-level pictures are stored for.
+        """
+        from recon.best_of import draw_best
+        from recon.predict import run_id
+
+        decoder, condition = self.decoder, self.decoder.condition(name, sampling.seeds[0])
+        start, own = decoder.start(self.model, condition), run_id(decoder.run)
+        if name == OWN and first and start is not None:
+            write_pictures(self.folders.low_level, decoder.ids, start, seed=sampling.seeds[0], run_id=own)
+        pictures = PictureSet(
+            name,
+            _folder(self.folders, name),
+            decoder.ids,
+            condition.tokens,
+            condition.owners,
+            own,
+            None if start is None else start.numpy(),
+            condition.prompts,
+        )
+        if decoder.best_of > 1 and condition.embeds is not None:
+            candidates = self.folders.candidates(name)
+            return draw_best(self.model, decoder, pictures, candidates, condition, sampling, self.weights)
+        return draw(self.model, pictures, sampling, self.weights)
 
 
 def _folder(folders: PictureFolders, name: str) -> Path:
@@ -147,6 +152,7 @@ def generator_label(generator: str, conditioning: Conditioning | None = None) ->
             adapter = conditioning.adapter.removesuffix(".safetensors").removesuffix(".bin")
             names += [base_label(adapter), conditioning.bridge]
         names += [conditioning.match] * (conditioning.match != "spread")
+        names += [f"tokens-{conditioning.tokens}"] * (conditioning.tokens is not None)
         names += [f"low-{conditioning.low_level}"] * (conditioning.low_level is not None)
         names += [f"words-{conditioning.words}"] * (conditioning.words != "none")
         names += [f"best-of-{conditioning.best_of}"] * (conditioning.best_of > 1)

@@ -1,4 +1,4 @@
-"""The pictures that a decoded picture may be made of, each with the response that an encoding model predicts for it.
+"""The pictures that a decoded picture may be made of, each with the embed that the run gives it.
 
 What is likely to be seen is given by examples (Naselaris et al. 2009, Neuron 63, "Bayesian reconstruction of natural
 images from human brain activity"): the training pictures of the run, and further ones that the study names. No test
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.data.signals import Stimuli
-from align.errors import UserError
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Library:
-    """``responses`` (L, E): what the run predicts for the pictures ``stimuli``, in the units of its embeds."""
+    """``responses`` (L, E): embeds of the pictures ``stimuli``; of an encoding model, the responses it predicts."""
 
     stimuli: Stimuli
     responses: np.ndarray
@@ -42,19 +41,17 @@ class Library:
 
 
 def read_library(run: Run) -> Library:
-    """The library of a run of the encoding model; raises `UserError` for a run of another encoder."""
+    """The library of a run: its training pictures, and the further ones that its study names."""
     from align.data.studies import open_study
     from align.vision.backbones import load_backbone
     from align.vision.fused import layer_targets
     from recon.predict import open_recording
 
-    if run.config.encoder.name != "encoding":
-        raise UserError(f"run {run.path} has encoder {run.config.encoder.name!r}; a library serves 'encoding' alone")
     recording = open_recording(run)
     stimuli = _without_test(recording, open_study(run.config).further_pictures())
     target, backbone = run.config.target, load_backbone(run.config.backbone)
     tokens = layer_targets(backbone, stimuli, [target.layer], target.pooling, run.config.cache_dir)[target.layer].tokens
-    return Library(stimuli, run.aligner.embed_images(tokens))
+    return Library(stimuli, run.aligner.embed_images(tokens, subject=run.number))
 
 
 def tokens_at(run: Run, stimuli: Stimuli, layer: str, pooling: str) -> np.ndarray:

@@ -68,7 +68,10 @@ def _contrasted(estimate: np.ndarray, held_out: np.ndarray, seen: np.ndarray) ->
 
 def joined(pixels: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
     """``detail`` (n, 3, H, W) with the `COARSE` x `COARSE` part of ``pixels`` (n, 3, h, w) in place of its own."""
-    return (detail + enlarged(coarse(pixels) - coarse(detail), detail.shape[-1])).clamp(0, 1)
+    wanted = coarse(pixels)
+    for _ in range(3):  # enlarging smooths: what is missing is added again
+        detail = detail + enlarged(wanted - coarse(detail), detail.shape[-1])
+    return detail.clamp(0, 1)
 
 
 def coarse(pictures: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ accelerate launch recon/train.py --config configs/recon/conditioner.yaml picture
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -17,53 +16,81 @@ from align.errors import UserError
 
 
 def train(config) -> Path:  # type: ignore[no-untyped-def]
-    """Train to ``train.steps``, from the last checkpoint if any; returns the path of ``ip_adapter.safetensors``."""
-    import numpy as np
-    import torch
-    from diffusers import StableDiffusionPipeline
-    from torch.nn import functional as F
+    """Train to ``train.steps`` and ``sketch.steps``, each from its last checkpoint; returns ``ip_adapter.safetensors``.
 
+    Raises `UserError` for a generator that cannot be trained on or read, and for a device that is not there.
+    """
+    import torch
+
+    from recon.generation.conditioner import WEIGHTS, Conditioner, ConditionerInfo, save_conditioner
+    from recon.generation.denoiser import Tokens, channel_statistics, encode_pool
+    from recon.generation.loading import load_pipeline
+    from recon.generation.pictures import load_pool
+    from recon.generation.places import generator_folder
+    from recon.generation.runtime import Runtime, check_runtime
+
+    folder = generator_folder(config.generator)
+    device = check_runtime(Runtime(device=config.device))
+    pipe = load_pipeline(folder, Runtime())
+    unet = pipe.unet.eval().requires_grad_(False)
+    if unet.config.time_cond_proj_dim is not None:
+        raise UserError(f"generator={config.generator!r} is distilled; train the conditioner on the model it came from")
+    backbone, layer, values = _tokens(config, pool := load_pool(config.pictures, Path(config.cache_dir) / "pictures"))
+    run_dir = Path(config.run_dir or default_run_dir(config, layer))
+    size = unet.config.sample_size * pipe.vae_scale_factor
+    latents = encode_pool(pipe.vae, pool, run_dir / "latents.npy", size)
+    pipe.to(device)
+    torch.manual_seed(config.seed)
+    info = ConditionerInfo(backbone, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
+    conditioner = Conditioner(unet, info, *channel_statistics(values), config.num_tokens).to(device)
+    source = Tokens(values, 0, conditioner)
+    averaged = _train_conditioner(config, pipe, pool, source, latents, size, run_dir)
+    sketch = _train_sketch(config, pipe, pool, source, latents, size, run_dir)
+    facts = {"steps": str(config.train.steps)}
+    save_conditioner(averaged.cpu(), run_dir / WEIGHTS, facts, None if sketch is None else sketch.cpu())
+    return run_dir / WEIGHTS
+
+
+def _tokens(config, pool):  # type: ignore[no-untyped-def]
+    """Name of the backbone, name of the layer, tokens (n, N, D) of the pool."""
     from align.vision.backbones import load_backbone
     from align.vision.taps import resolve_layer
     from align.vision.targets import cached_targets
-    from recon.generation import denoiser
-    from recon.generation.assets import mini_folder
-    from recon.generation.conditioner import WEIGHTS, Conditioner, ConditionerInfo, save_conditioner
-    from recon.generation.loop import Stage, run_stage
-    from recon.generation.pictures import load_pool
-    from recon.generation.sketch import sketch_loss
+    from recon.generation.denoiser import pool_stimuli
 
-    folder = mini_folder() if config.generator == "mini" else Path(config.generator).expanduser()
-    if not (folder / "model_index.json").is_file():
-        raise UserError(f"generator={config.generator!r} is no diffusers folder (no model_index.json)")
-    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     backbone = load_backbone(config.backbone)
     layer = resolve_layer(backbone, config.layer)
-    run_dir = Path(config.run_dir or default_run_dir(config, layer))
-    pool = load_pool(config.pictures, Path(config.cache_dir) / "pictures")
-    tokens = cached_targets(backbone, denoiser.pool_stimuli(pool, 0), [layer], config.pooling, config.cache_dir)
-    values = tokens[layer].tokens
-    latents = denoiser.encode_pool(pipe.vae, pool, run_dir / "latents.npy")
-    unet = pipe.unet.eval().requires_grad_(False)
-    torch.manual_seed(config.seed)
-    info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
-    conditioner = Conditioner(unet, info, *denoiser.channel_statistics(values), config.num_tokens)
-    source = denoiser.Tokens(values, 0, conditioner)
-    with torch.no_grad():
-        empty = pipe.encode_prompt("", "cpu", 1, False)[0]
+    found = cached_targets(backbone, pool_stimuli(pool, 0), [layer], config.pooling, config.cache_dir)
+    return backbone.name, layer, found[layer].tokens
+
+
+def _train_conditioner(config, pipe, pool, source, latents, size, run_dir):  # type: ignore[no-untyped-def]
+    import numpy as np
+    import torch
+    from diffusers import DDPMScheduler
+    from torch.nn import functional as F
+
+    from recon.generation.denoiser import condition, goal, sample_latents
+    from recon.generation.loading import FAMILIES
+    from recon.generation.loop import Stage, run_stage
+    from recon.generation.texts import Texts, added_conditions, joined
+
+    scheduler = DDPMScheduler.from_config(pipe.scheduler.config)  # that of sampling may scale what it noises (Euler)
+    conditioner, device = source.conditioner, pipe.device
+    empty = Texts(pipe, FAMILIES[type(pipe).__name__], device).batch([""])
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         rows = pool.sample(rng, config.train.batch_size, config.pictures.share_photographs)
-        clean = denoiser.sample_latents(latents[rows], generator) * pipe.vae.config.scaling_factor
+        clean = sample_latents(latents[rows], generator) * pipe.vae.config.scaling_factor
         noise = torch.randn(clean.shape, generator=generator)
-        t = torch.randint(pipe.scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
-        noisy = pipe.scheduler.add_noise(clean, noise, t)
-        own, given = denoiser.condition(source, rows, generator)
-        predicted = conditioner.denoise(unet, noisy, t, empty.expand(len(rows), -1, -1), given)
-        error = F.mse_loss(predicted.float(), denoiser.goal(pipe.scheduler, clean, noise, t))
-        sketched = sketch_loss(conditioner.sketch, own, clean)
-        return error + sketched, {"denoise": float(error.detach()), "sketch": float(sketched.detach())}
+        t = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
+        noisy, wanted = scheduler.add_noise(clean, noise, t), goal(scheduler, clean, noise, t)
+        text = joined([empty] * len(rows))
+        added = added_conditions(pipe, text, size, device, torch.float32)
+        given = condition(source, rows, generator)
+        told = conditioner.denoise(pipe.unet, noisy.to(device), t.to(device), text.states.to(device), given, added)
+        return F.mse_loss(told.float(), wanted.to(device)), {}
 
     stage = Stage(
         name="conditioner",
@@ -75,20 +102,46 @@ def train(config) -> Path:  # type: ignore[no-untyped-def]
         checkpoint_every=config.checkpoint_every,
         ema_decay=0.99,
     )
-    averaged = run_stage(stage)["conditioner"]
-    assert isinstance(averaged, Conditioner)
-    save_conditioner(averaged, run_dir / WEIGHTS, training_facts(config, pool))
-    return run_dir / WEIGHTS
+    return run_stage(stage)["conditioner"]
 
 
-def training_facts(config, pool) -> dict[str, str]:  # type: ignore[no-untyped-def]
-    """What the file says about its training, beside what it takes: numbers, and names of the sources of pictures."""
-    sources = [Path(source).name for source in config.pictures.photographs]
-    sources += ["training images of V4_compact_models"] if config.pictures.v4_root else []
-    facts = {"steps": config.train.steps, "batch_size": config.train.batch_size, "lr": config.train.lr}
-    facts |= {"seed": config.seed, "num_tokens": config.num_tokens, "rendered": pool.n_rendered}
-    facts |= {"photographs": len(pool.ids) - pool.n_rendered, "sources": json.dumps(sources)}
-    return {key: str(value) for key, value in facts.items()}
+def _train_sketch(config, pipe, pool, source, latents, size, run_dir):  # type: ignore[no-untyped-def]
+    """None where tokens lie on no square grid, or with ``sketch.steps`` 0."""
+    import numpy as np
+    import torch
+
+    from recon.generation.loop import Stage, run_stage
+    from recon.generation.pretrain import perceptual_distance
+    from recon.generation.sketch import Sketch, takes
+    from recon.generation.sketching import Teacher
+
+    info, latent = source.conditioner.info, pipe.unet.config
+    if not takes(info.n_tokens) or not config.sketch.steps:
+        return None
+    torch.manual_seed(config.seed + 1)
+    sketch = Sketch(info.n_tokens, info.width, latent.in_channels, latent.sample_size).to(pipe.device)
+    weights = config.squeezenet_weights
+    perceptual = None if weights is None else perceptual_distance(weights, str(pipe.device))
+    vae = pipe.vae.requires_grad_(False)
+    teacher = Teacher(vae, vae.config.scaling_factor, latents, perceptual)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        rows = pool.sample(rng, config.sketch.batch_size, config.pictures.share_photographs)
+        images = torch.from_numpy(pool.at(rows, size)).permute(0, 3, 1, 2).float() / 255
+        return teacher.loss(sketch, source, rows, images)
+
+    stage = Stage(
+        name="sketch",
+        modules={"sketch": sketch},
+        loss=loss,
+        config=config.sketch,
+        folder=run_dir / "state_sketch",
+        seed=config.seed,
+        checkpoint_every=config.checkpoint_every,
+        ema_decay=0.99,
+    )
+    return run_stage(stage)["sketch"]
 
 
 def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]

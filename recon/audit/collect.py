@@ -46,7 +46,14 @@ def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Materi
         if key not in PLACES:
             raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can")
         set_key(run.config, key, value)
-    return from_run(run), f"run {path}: study {run.study}, subject {run.subject}, layer {run.config.target.layer}"
+    return from_run(run), f"run {path}: {identity(run)}"
+
+
+def identity(run: Run) -> str:
+    """Study, subject, layer and `recon.predict.run_id`: an audit of another training of the run reads otherwise."""
+    from recon.predict import run_id
+
+    return f"study {run.study}, subject {run.subject}, layer {run.config.target.layer}, training {run_id(run)}"
 
 
 def from_run(run: Run, parts: Sequence[str] = PARTS) -> Material:

@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bridge", choices=["own", "resume", "prior", "ridge"], default="own", help="from tokens to the adapter")
     add("--image-encoder", metavar="DIR", help="of the adapter (default: the one beside it)")
     add("--match", choices=["spread", "none", "moments"], default="spread", help="predicted tokens to true ones")
+    text = "predicted by the run, or of the most likely library pictures (default: predicted where they fit)"
+    add("--tokens", choices=["predicted", "library"], help=text)
     text = "coarse picture to start from: by tokens, by pixels, both, none (default: what the run and adapter can do)"
     add("--low-level", choices=["none", "tokens", "pixels", "both"], help=text)
     add("--strength", type=float, default=0.5, help="how far the generator may leave it, 0 to 1 (default: %(default)s)")
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         args.bridge,
         args.image_encoder,
         args.match,
+        tokens=args.tokens,
         low_level=args.low_level,
         words=args.words,
         best_of=args.best_of,

@@ -1,4 +1,7 @@
-"""``report_sub-XX.json`` of several runs as one decoder, in a folder of its own, with the members named in it."""
+"""``report_sub-XX.json`` of several runs as one decoder, in a folder of its own, with the members named in it.
+
+A member's own scores stand as every other does: with n, candidates, chance and interval.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,15 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
 
 RULE = "similarities standardised per query over the candidates, then averaged"
+_ALONE = ("top1", "n", "candidates", "chance_top1", "ci95_top1")  # of every member, by direction
 _OWN = ("run", "seed", "backbone", "layer", "layer_chosen_on", "encoder", "selection")  # told of every member
 
 
 def ensemble_retrieval(runs: Sequence[Run], folder: Path, settings: EvaluateConfig | None = None) -> dict[str, Any]:
     """Score the runs together among the test pictures, write report and stimuli into ``folder``, return the report.
 
-    The report has the keys of a run's, and ``ensemble``: the rule, and the members with their own top-1. The right
-    pictures choose nothing: every member counts the same.
+    The report has the keys of a run's, and ``ensemble``: the rule, and the members, each with its own top-1, n,
+    candidates, chance and interval by direction. The right pictures choose nothing: every member counts the same.
 
     Raises
     ------
@@ -48,7 +52,9 @@ def ensemble_retrieval(runs: Sequence[Run], folder: Path, settings: EvaluateConf
     ids = list(behind[0].predictions.ids)
     similarities = [_similarity(one, ids) for one in behind]
     part, each = ensemble_report(similarities, n_boot=settings.n_boot, n_perm=settings.n_perm, seed=settings.seed)
-    alone = [retrieval.both_directions(one, n_boot=0, n_perm=0) for one in similarities]
+    alone = [
+        retrieval.both_directions(one, n_boot=settings.n_boot, n_perm=0, seed=settings.seed) for one in similarities
+    ]
     members = [_member(run, told, scores) for run, told, scores in zip(runs, heads, alone, strict=True)]
     report = {**_joint_head(heads), "n_stimuli": len(ids), "retrieval": part}
     report["ensemble"] = {"rule": RULE, "members": members}
@@ -106,8 +112,8 @@ def _similarity(behind: Behind, ids: Sequence[str]) -> np.ndarray:
 
 
 def _member(run: Run, told: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
-    top1 = {name: scores[name]["top1"] for name in ("brain_to_image", "image_to_brain")}
-    return {**{key: told[key] for key in _OWN}, "path": str(run.path), "top1": top1}
+    own = {key: {name: part[key] for name, part in scores.items()} for key in _ALONE}
+    return {**{key: told[key] for key in _OWN}, "path": str(run.path), **own}
 
 
 def _joint_head(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:

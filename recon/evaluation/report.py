@@ -7,6 +7,7 @@ writes all of it. Per-stimulus values for the gallery go to ``stimuli_sub-XX.jso
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,11 @@ import numpy as np
 from align.errors import UserError
 from align.files import read_json, write_json
 from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge
-from recon.evaluation.pictures import (
-    PictureFolders,
-    find_folders,
-    lowest_seed,
-    read_pictures,
-    read_seed,
-    write_pictures,
-)
+from recon.evaluation.pictures import find_folders, lowest_seed, read_pictures, read_seed
 from recon.evaluation.provenance import commit, versions
 from recon.evaluation.recordings import Behind
 from recon.evaluation.settings import EvaluateConfig
+from recon.folders import PictureFolders, write_pictures
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +62,7 @@ def evaluate_run(
 
     ``images_dir``: folder that holds ``reconstructions/`` and ``controls/`` (default: the run's own); ``generator``
     picks one where there are several; ``seed``: which sample of each stimulus (default: the lowest, never the best).
+    What the other seeds on disk would have scored is said under ``seeds``.
     Controls that need no generator are made and stored; those that need one are read, or listed under ``skipped``.
 
     Raises
@@ -78,6 +74,7 @@ def evaluate_run(
     from recon.evaluation.attributes import read_back
     from recon.evaluation.feature_nets import FeatureNets, WeightsMissing
     from recon.evaluation.scoring import OWN, score
+    from recon.evaluation.seeds import seed_report
 
     folders = find_folders(run, images_dir, generator)
     used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator, ())}
@@ -85,6 +82,7 @@ def evaluate_run(
     behind = Behind(run)
     seed = lowest_seed(folders.reconstructions) if seed is None else seed
     ids, rows, missing = _pictures(behind, folders, seed)
+    others, incomplete = _other_seeds(run, folders.reconstructions, ids, seed)
     nets = FeatureNets(settings.weights_dir, download=settings.download)
     judge: Judge | None = None
     try:
@@ -97,7 +95,9 @@ def evaluate_run(
     retrieval, retrieved = _retrieval(behind, settings)
     report = {**head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
-    report["skipped"] = {**scores.skipped, **missing}
+    report["skipped"] = {**scores.skipped, **missing, **incomplete}
+    if seeds := seed_report(scores, seed, others, targets):
+        report["seeds"] = seeds
     if judge is not None and judge.attributes is not None:
         report["attributes"] = read_back(judge.attributes, {"seen": targets, **rows}, ids, settings)
     where: dict[str, Any] = {
@@ -184,6 +184,19 @@ def _pictures(
         write_pictures(folders.control(name), ids, images, seed=seed, run_id=run_id(behind.run))
         rows[name] = read_pictures(folders.control(name), read_seed(folders.control(name), seed), ids)
     return ids, rows, missing
+
+
+def _other_seeds(
+    run: Run, folder: Path, ids: list[str], seed: int
+) -> tuple[Iterator[tuple[int, torch.Tensor]], dict[str, str]]:
+    """Pictures (n, 3, H, W) of every other seed, read when asked for, and the seeds that lack some of ``ids``."""
+    from recon.evaluation.seeds import other_seeds
+    from recon.predict import run_id
+
+    found, missing = other_seeds(folder, ids, seed)
+    for index in found.values():
+        _refuse_stale(index, run_id(run), folder)
+    return ((other, read_pictures(folder, index, ids)) for other, index in found.items()), missing
 
 
 def _refuse_stale(index: dict[str, dict[str, str]], run_id: str, folder: Path) -> None:

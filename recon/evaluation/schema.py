@@ -31,6 +31,7 @@ _DIRECTION = {
     "p_permutation": float,
 }
 _ENTRY = {"value": float, "ci95": list, "n": int, "better": str, "p_vs_control": dict, "protocol": str}
+_SPREAD = {"values": list, "sd_between_seeds": float, "sd_within_stimulus": float, "sd_between_stimuli": float}
 _ATTRIBUTE = {
     "accuracy": float,
     "ci95": list,
@@ -60,7 +61,7 @@ def faults(report: dict[str, Any]) -> list[str]:
     if "retrieval" in report:
         found += _retrieval(report["retrieval"])
     if "reconstruction" in report:
-        found += _reconstruction(report)
+        found += _reconstruction(report) + _seeds(report)
     for name, attribute in report.get("attributes", {}).items():
         found += _keys(f"attributes.{name}", attribute, _ATTRIBUTE) + _fractions(f"attributes.{name}", attribute)
     return found
@@ -93,6 +94,34 @@ def _reconstruction(report: dict[str, Any]) -> list[str]:
             found.append(f"{name}: neither scored nor skipped")
     if report.get("judge") == report.get("backbone"):
         found.append("judge: is the target backbone")
+    return found
+
+
+def _seeds(report: dict[str, Any]) -> list[str]:
+    """``seeds`` is there for two seeds or more; the score of the reconstructions is that of one of them."""
+    if "seeds" not in report:
+        return []
+    part, headline = report["seeds"], report["reconstruction"]
+    found = _keys("seeds", part, {"seeds": list, "n": int})
+    if found:
+        return found
+    seeds = part["seeds"]
+    if len(seeds) < 2 or seeds != sorted(set(seeds)):
+        found.append(f"seeds.seeds: {seeds} are not two rising numbers or more")
+    for name, entry in part.items():
+        if name in ("seeds", "n"):
+            continue
+        where = f"seeds.{name}"
+        faulty = _keys(where, entry, _SPREAD)
+        found += faulty
+        if faulty:
+            continue
+        if len(entry["values"]) != len(seeds):
+            found.append(f"{where}.values: {len(entry['values'])} for {len(seeds)} seeds")
+        found += [f"{where}.{key}: {entry[key]} is below 0" for key in _SPREAD if key != "values" and entry[key] < 0]
+        scored = headline.get(name, {}).get("value")
+        if scored is None or all(abs(value - scored) > 1e-9 for value in entry["values"]):
+            found.append(f"{where}.values: none is the score of the reconstructions, {scored}")
     return found
 
 

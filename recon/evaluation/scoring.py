@@ -24,6 +24,18 @@ CEILINGS = ("oracle", "blurred_target")  # made from the target itself: nothing 
 N_WAY = (10, 50)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A judge and what it said of the targets (n, F) and of the training pictures (K, F), None where none were shown.
+
+    Further pictures of the same targets can then be scored without asking again.
+    """
+
+    judge: Judge
+    truth: np.ndarray
+    known: np.ndarray | None
+
+
 @dataclass
 class Scores:
     """The ``reconstruction``, ``controls`` and ``skipped`` parts, and per-stimulus values of the reconstructions."""
@@ -32,6 +44,7 @@ class Scores:
     controls: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     per_stimulus: dict[str, list[float]] = field(default_factory=dict)
+    judged: Judged | None = None
 
 
 def score(
@@ -92,9 +105,10 @@ def _add_judged(
     }
     _add(scores, "two_way", values, "higher", facts, settings)
     seen = [judge.features(batch) for batch in known]
-    if not seen:
+    scores.judged = Judged(judge, truth, np.concatenate(seen) if seen else None)
+    features = scores.judged.known
+    if features is None:
         return
-    features = np.concatenate(seen)
     values = {row: nearest_is_target(own, truth, features) for row, own in told.items()}
     facts = {
         "chance": 1 / (len(features) + 1),

@@ -6,19 +6,17 @@ from typing import Any
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """Retrieval with chance, then one line per row of pictures and one column per metric, then what was skipped."""
+    """Retrieval with chance, then one line per row of pictures and one column per metric, what changes with the seed
+    of the noise, then what was skipped."""
     head = f"{report['study']}, subject {report['subject']}, layer {report['layer']} of {report['backbone']}"
     lines = [f"{head} (chosen on: {report['layer_chosen_on']}), seed {report['seed']}"]
     for direction in ("brain_to_image", "image_to_brain"):
         if "retrieval" in report:
             lines.append(_direction(direction, report["retrieval"][direction]))
     for member in report.get("ensemble", {}).get("members", []):
-        lines.append(
-            f"  alone         top1 {member['top1']['brain_to_image']:6.1%}  seed {member['seed']}, layer "
-            f"{member['layer']} of {member['backbone']}, {member['encoder']}, {member['path']}"
-        )
+        lines.append(_alone(member))
     if "reconstruction" in report:
-        lines += ["", *_pictures(report)]
+        lines += ["", *_pictures(report), *_seeds(report.get("seeds", {}))]
     for name, part in report.get("attributes", {}).items():
         rows = "  ".join(f"{row} {value:.2f}" for row, value in part["controls"].items() if row in _SHOWN)
         lines.append(
@@ -39,6 +37,28 @@ def _direction(name: str, part: dict[str, Any]) -> str:
         f"{part['median_rank']:g}  (chance {part['chance_top1']:.2%}, n {part['n']}, candidates {part['candidates']}, "
         f"p {part['p_permutation']:.2g})"
     )
+
+
+def _alone(member: dict[str, Any]) -> str:
+    own = {key: member[key]["brain_to_image"] for key in ("top1", "ci95_top1", "chance_top1", "n", "candidates")}
+    low, high = own["ci95_top1"]
+    return (
+        f"  alone         top1 {own['top1']:6.1%} [{low:.1%}, {high:.1%}]  seed {member['seed']}, layer "
+        f"{member['layer']} of {member['backbone']}, {member['encoder']}, {member['path']}  (chance "
+        f"{own['chance_top1']:.2%}, n {own['n']}, candidates {own['candidates']})"
+    )
+
+
+def _seeds(part: dict[str, Any]) -> list[str]:
+    """One line per metric that was computed for every seed of the pictures."""
+    seeds = ", ".join(str(seed) for seed in part.get("seeds", []))
+    return [
+        f"{name:<18} of seeds {seeds}: {' '.join(f'{value:.3f}' for value in entry['values'])}  sd between seeds "
+        f"{entry['sd_between_seeds']:.3f}, within a stimulus {entry['sd_within_stimulus']:.3f}, between stimuli "
+        f"{entry['sd_between_stimuli']:.3f} (n {part['n']})"
+        for name, entry in part.items()
+        if name not in ("seeds", "n")
+    ]
 
 
 def _pictures(report: dict[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from torch import nn
 
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
-from recon.generation import sketch
+from recon.generation.sketch import Sketch, folded
 
 POSITION_CHANNELS = 16
 WEIGHTS = "ip_adapter.safetensors"
@@ -99,8 +99,6 @@ class Conditioner(nn.Module):
             processor.to_k_ip[0].weight.data.copy_(module.to_k.weight)
             processor.to_v_ip[0].weight.data.copy_(module.to_v.weight)
             self.ip_adapter.append(processor)
-        shape = unet.config.in_channels, unet.config.sample_size
-        self.sketch = sketch.Sketch(info.n_tokens, info.width, *shape) if sketch.takes(info.n_tokens) else None
 
     def standardised(self, tokens: torch.Tensor) -> torch.Tensor:
         """Raw tokens (B, N, D) to zero mean and unit spread per channel."""
@@ -111,12 +109,18 @@ class Conditioner(nn.Module):
         return self.image_proj(with_positions(standardised))
 
     def denoise(
-        self, unet: nn.Module, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, tokens: torch.Tensor
+        self,
+        unet: nn.Module,
+        latents: torch.Tensor,
+        t: torch.Tensor,
+        text: torch.Tensor,
+        tokens: torch.Tensor,
+        added: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """The UNet's output with this adapter in place; ``tokens`` (B, N, D) standardised."""
+        """The UNet's output with this adapter in place; ``tokens`` (B, N, D) standardised, ``added``: see `texts`."""
         with self._installed(unet):
             states = (text, [self.image_tokens(tokens)[:, None]])
-            return unet(latents, t, encoder_hidden_states=states).sample
+            return unet(latents, t, encoder_hidden_states=states, added_cond_kwargs=added or {}).sample
 
     @contextmanager
     def _installed(self, unet: nn.Module) -> Iterator[None]:
@@ -136,17 +140,19 @@ def cross_attentions(unet: nn.Module) -> dict[str, nn.Module]:
     return {name: unet.get_submodule(name) for name in names}
 
 
-def save_conditioner(conditioner: Conditioner, path: str | Path, extra: dict[str, str] | None = None) -> None:
+def save_conditioner(
+    conditioner: Conditioner, path: str | Path, extra: dict[str, str] | None = None, sketch: Sketch | None = None
+) -> None:
     """Write the public layout (``image_proj.*``, ``ip_adapter.*``) and ``sketch.*``, half precision, with facts."""
     tensors = {f"image_proj.{key}": value for key, value in _public_image_proj(conditioner).items()}
     for index, processor in enumerate(conditioner.ip_adapter):
         tensors[f"ip_adapter.{2 * index + 1}.to_k_ip.weight"] = processor.to_k_ip[0].weight
         tensors[f"ip_adapter.{2 * index + 1}.to_v_ip.weight"] = processor.to_v_ip[0].weight
-    if conditioner.sketch is not None:
-        tensors |= sketch.folded(conditioner.sketch, conditioner.mean, conditioner.std)
+    if sketch is not None:
+        tensors |= folded(sketch, conditioner.mean, conditioner.std)
     metadata = {key: str(value) for key, value in asdict(conditioner.info).items()} | (extra or {})
-    if conditioner.sketch is not None:
-        metadata["sketch_size"] = str(conditioner.sketch.size)
+    if sketch is not None:
+        metadata["sketch_size"] = str(sketch.size)
     metadata["mean"] = " ".join(f"{value:.6g}" for value in conditioner.mean.tolist())
     save_tensors(path, {key: value.half() for key, value in tensors.items()}, metadata)
 

@@ -1,4 +1,4 @@
-"""The last stage of pretraining: the denoiser on captions, and two conditioners trained with it from the start."""
+"""The last stages of pretraining: the denoiser with two conditioners, on captions and tokens; then their sketches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from recon.generation import miniature
 from recon.generation.conditioner import Conditioner, ConditionerInfo
 from recon.generation.loop import run_stage
 from recon.generation.pictures import Pool
-from recon.generation.sketch import sketch_loss
+from recon.generation.sketch import Sketch
+from recon.generation.sketching import Teacher
 
 # shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
 SHARES = {"mini": 0.35, "squeezenet": 0.5, "": 0.15}
@@ -27,6 +28,10 @@ DROP = 0.1  # of the conditions, replaced by the mean token: the negative of gui
 # Tokens predicted from a brain resemble the true ones and, where they are wrong, those of other pictures (their errors
 # lie along the principal axes): half of the training tokens are a mixture with another picture's, of the same spread.
 MIXED, LARGEST_MIX = 0.5, 0.8
+
+
+# channels and blocks of the sketches, as the room for embedded weights allows, and their shares of the steps
+SKETCHES = {"mini": (48, 2, 0.2), "squeezenet": (128, 3, 0.8)}
 
 
 @dataclass
@@ -44,7 +49,7 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
     out = Path(config.out)
     vae, factor = load_vae(out)
-    latents = encode_pool(vae, pool, folder / "latents.npy")
+    latents = encode_pool(vae, pool, folder / "latents.npy", miniature.IMAGE_SIZE)
     text_encoder, tokenizer = load_text(out, pool)
     prompts = encode_captions(text_encoder, tokenizer, pool)
     torch.manual_seed(config.seed + 3)
@@ -71,15 +76,47 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         if not name:
             value = F.mse_loss(unet(noisy, t, encoder_hidden_states=text).sample.float(), wanted)
             return value, {"loss_text": float(value.detach())}
-        own, given = condition(adapters[name], rows, generator)
-        conditioner = adapters[name].conditioner
-        value = F.mse_loss(conditioner.denoise(unet, noisy, t, text, given).float(), wanted)
-        sketched = sketch_loss(conditioner.sketch, own, clean.to(config.device))
-        return value + sketched, {f"loss_{name}": float(value.detach()), f"sketch_{name}": float(sketched.detach())}
+        given = condition(adapters[name], rows, generator)
+        value = F.mse_loss(adapters[name].conditioner.denoise(unet, noisy, t, text, given).float(), wanted)
+        return value, {f"loss_{name}": float(value.detach())}
 
     modules: dict[str, nn.Module] = {"unet": unet}
     modules |= {name: tokens.conditioner for name, tokens in adapters.items()}
     finish(folder, run_stage(stage_of(config, "unet", modules=modules, loss=loss, folder=folder, ema_decay=0.999)))
+
+
+def train_sketches(config: PretrainConfig, pool: Pool, folder: Path) -> None:
+    """A sketch for each conditioner, by turns; the moving averages are what is kept."""
+    from recon.generation.pretrain import finish, images_at, load_vae, perceptual_distance, stage_of
+
+    out = Path(config.out)
+    vae, factor = load_vae(out)
+    moments = encode_pool(vae, pool, out / "unet" / "latents.npy", miniature.IMAGE_SIZE)
+    perceptual = perceptual_distance(config.squeezenet_weights, config.device)
+    teacher = Teacher(vae.to(config.device), factor, moments, perceptual)
+    torch.manual_seed(config.seed + 4)
+    sources = {name: tokens_of(name, config, pool, miniature.build_unet()) for name in SKETCHES}
+    sketches = {name: build_sketch(name, source) for name, source in sources.items()}
+    for name, source in sources.items():
+        source.conditioner.to(config.device)
+        sketches[name].to(config.device)
+    names, shares = list(SKETCHES), [share for _, _, share in SKETCHES.values()]
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        name = names[rng.choice(len(names), p=shares)]
+        rows = _rows(name, rng, config.sketch.batch_size, pool)
+        value, parts = teacher.loss(sketches[name], sources[name], rows, images_at(pool, rows))
+        return value, {f"{part}_{name}": number for part, number in parts.items()}
+
+    modules: dict[str, nn.Module] = dict(sketches)
+    finish(folder, run_stage(stage_of(config, "sketch", modules=modules, loss=loss, folder=folder, ema_decay=0.995)))
+
+
+def build_sketch(name: str, source: Tokens) -> Sketch:
+    """The sketch of one conditioner, untrained."""
+    info, (hidden, depth, _) = source.conditioner.info, SKETCHES[name]
+    return Sketch(info.n_tokens, info.width, miniature.LATENT_CHANNELS, miniature.LATENT_SIZE, hidden, depth)
 
 
 def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray:
@@ -88,8 +125,8 @@ def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray
     return pool.sample(rng, n, 0.15)
 
 
-def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standardised tokens of the rows; and the same, some mixed with another row's, some replaced by the mean token."""
+def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """Standardised tokens of the rows, some mixed with another row's, some replaced by the mean token."""
     n = len(rows)
     device = next(tokens.conditioner.parameters()).device
     raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
@@ -98,7 +135,7 @@ def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> t
     share = (share * (torch.rand(n, 1, 1, generator=generator) < MIXED)).to(device)
     mixed = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
     kept = torch.rand(n, 1, 1, generator=generator) >= DROP
-    return own, mixed * kept.to(device)
+    return mixed * kept.to(device)
 
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
@@ -131,20 +168,27 @@ def pool_stimuli(pool: Pool, first: int) -> Stimuli:
 
 
 @torch.no_grad()
-def encode_pool(vae: nn.Module, pool: Pool, path: Path, batch: int = 64) -> np.ndarray:
-    """Latent mean and log-variance of every picture, float16 (n, 2 C, S, S); computed once and stored."""
+def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 64) -> np.ndarray:
+    """Latent mean and log-variance of every picture at ``size`` px, float16 (n, 2 C, S, S); computed once and stored.
+
+    Peak memory is one batch: the file is written as it grows.
+    """
     from tqdm import tqdm
 
     from align.files import atomic_path
 
     if not path.is_file():
-        rows = []
-        for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
-            x = torch.from_numpy(np.array(pool.images[start : start + batch])).permute(0, 3, 1, 2).float()
-            posterior = vae.encode(x / 127.5 - 1).latent_dist
-            rows.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy())
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            np.save(temporary, np.concatenate(rows))
+            stored: np.ndarray | None = None
+            for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
+                x = torch.from_numpy(pool.at(range(start, min(start + batch, len(pool.images))), size)).float()
+                posterior = vae.encode(x.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
+                rows = torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy()
+                if stored is None:
+                    shape = (len(pool.images), *rows.shape[1:])
+                    stored = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+                stored[start : start + len(rows)] = rows
     return np.load(path, mmap_mode="r")
 
 

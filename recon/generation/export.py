@@ -58,16 +58,19 @@ def export_generator(config: PretrainConfig, pool: Pool) -> None:
     """The Stable Diffusion folder around the towers, and ``conditioners/``."""
     from transformers import CLIPTextModel
 
-    from recon.generation.denoiser import tokens_of
+    from recon.generation.denoiser import build_sketch, tokens_of
     from recon.generation.pretrain import load_text, load_vae, restore
 
     assets, out = assets_folder(config), Path(config.out)
     unet = miniature.build_unet()
-    conditioners = {name: tokens_of(name, config, pool, unet).conditioner for name in ("mini", "squeezenet")}
-    for name, conditioner in conditioners.items():
+    sources = {name: tokens_of(name, config, pool, unet) for name in ("mini", "squeezenet")}
+    for name, source in sources.items():
+        conditioner = source.conditioner
         restore(out / "unet", name, conditioner)
+        sketch = build_sketch(name, sources[name])
+        restore(out / "sketch", name, sketch)
         file = f"{conditioner.info.backbone.replace('/', '_')}_{conditioner.info.layer}.safetensors"
-        save_conditioner(conditioner, assets / "conditioners" / file)
+        save_conditioner(conditioner, assets / "conditioners" / file, sketch=sketch)
     save_half(restore(out / "unet", "unet", unet), assets / "unet")
     vae, factor = load_vae(out)
     vae.register_to_config(scaling_factor=factor)  # type: ignore[operator]

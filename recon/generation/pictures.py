@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,15 @@ class Pool:
     def original(self, row: int) -> np.ndarray:
         """Picture ``row`` at the resolution of its source, uint8 (H, W, 3)."""
         return self.photographs[row - self.n_rendered] if row >= self.n_rendered else np.asarray(self.images[row])
+
+    def at(self, rows: Sequence[int], size: int) -> np.ndarray:
+        """Pictures uint8 (B, size, size, 3), resized from their source where that is another size."""
+        from PIL import Image
+
+        if size == self.images.shape[1]:
+            return np.array(self.images[list(rows)])
+        resized = [Image.fromarray(self.original(row)).resize((size, size), Image.Resampling.BICUBIC) for row in rows]
+        return np.stack([np.asarray(image) for image in resized])
 
     def sample(self, rng: np.random.Generator, n: int, share_photographs: float) -> np.ndarray:
         """Indices of a batch: rendered pictures first, then ``share_photographs`` of photographs."""

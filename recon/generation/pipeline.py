@@ -26,7 +26,7 @@ from recon.generation.loading import FAMILIES, defaults_of, load_pipeline
 from recon.generation.places import generator_folder
 from recon.generation.runtime import Runtime, check_runtime
 from recon.generation.sampling import Guide, denoise, own_noise, set_steps
-from recon.generation.texts import Text, Texts, joined
+from recon.generation.texts import Texts, added_conditions, joined
 
 _LARGE = 512  # px from which the VAE decodes one picture at a time
 
@@ -200,7 +200,7 @@ class Generator:
             strength = torch.full((len(given),), guidance - 1)
             embedding = self._pipe.get_guidance_scale_embedding(strength, self._pipe.unet.config.time_cond_proj_dim)
             condition["timestep_cond"] = embedding.to(self._device, dtype)
-        condition["added_cond_kwargs"] = self._added(text, dtype)
+        condition["added_cond_kwargs"] = added_conditions(self._pipe, text, self.size, self._device, dtype)
 
         def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             both = torch.cat([x, x]) if guided else x
@@ -212,18 +212,6 @@ class Generator:
 
         return model
 
-    def _added(self, text: Text, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """What SDXL reads beside the text: pooled text, and the size of an uncropped picture."""
-        if text.pooled is None:
-            return {}
-        size = (self.size, self.size)
-        width = text.pooled.shape[-1]
-        times = self._pipe._get_add_time_ids(size, (0, 0), size, dtype=dtype, text_encoder_projection_dim=width)
-        return {
-            "text_embeds": text.pooled.to(self._device, dtype),
-            "time_ids": times.to(self._device).repeat(len(text.pooled), 1),
-        }
-
 
 def _on_rows(guide: Guide, rows: range, x0: torch.Tensor, step: int) -> torch.Tensor:
     """The hook sees the pictures of the call, not those that fill a batch up for the compiler."""
@@ -231,23 +219,26 @@ def _on_rows(guide: Guide, rows: range, x0: torch.Tensor, step: int) -> torch.Te
     return torch.cat([changed, x0[len(rows) :]])
 
 
-def find_conditioner(
-    backbone: str, layer: str | None, pooling: str | None, home: Path | None = None, generator: str = "mini"
-) -> Path:
-    """The newest conditioner under ``<home>/runs/recon`` for these tokens and this generator, else the embedded one.
-
-    ``layer`` and ``pooling`` None: of any layer. Raises `UserError` naming the command that trains one.
-    """
+def own_conditioners(backbone: str, home: Path | None = None, generator: str = "mini") -> dict[Path, ConditionerInfo]:
+    """Files for tokens of ``backbone`` and this generator: those under ``<home>/runs/recon``, newest first, then the
+    embedded ones."""
     folder = (home or Path.cwd()) / "runs" / "recon"
     trained = sorted(folder.glob(f"*/{WEIGHTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in [*trained, *sorted((mini_folder() / "conditioners").glob("*.safetensors"))]:
-        info: ConditionerInfo = read_info(path)
-        fits = layer is None or (info.layer, info.pooling) == (layer, pooling)
-        if fits and (info.backbone, info.generator) == (backbone, generator):
+    every = {
+        path: read_info(path) for path in [*trained, *sorted((mini_folder() / "conditioners").glob("*.safetensors"))]
+    }
+    return {path: info for path, info in every.items() if (info.backbone, info.generator) == (backbone, generator)}
+
+
+def find_conditioner(
+    backbone: str, layer: str, pooling: str, home: Path | None = None, generator: str = "mini"
+) -> Path:
+    """The first of `own_conditioners` for these tokens; raises `UserError` naming the command that trains one."""
+    for path, info in own_conditioners(backbone, home, generator).items():
+        if (info.layer, info.pooling) == (layer, pooling):
             return path
-    told = f"{pooling} tokens of {backbone} layer {layer}" if layer else f"tokens of {backbone}"
     raise UserError(
-        f"no conditioner of {generator} takes {told}; train one: "
-        f"accelerate launch recon/train.py generator={generator} backbone.name={backbone} layer={layer or 'LAYER'} "
-        f"pooling={pooling or 'grid:4'} 'pictures.photographs=[FOLDER]'"
+        f"no conditioner of {generator} takes {pooling} tokens of {backbone} layer {layer}; train one: "
+        f"accelerate launch recon/train.py generator={generator} backbone.name={backbone} layer={layer} "
+        f"pooling={pooling} 'pictures.photographs=[FOLDER]'"
     )

@@ -4,8 +4,9 @@
 
 clip    image encoder (the `mini` backbone) and text encoder, contrastively, on pictures and captions
 reader  the attribute reader, judge of the simulated study
-vae     64 px pictures to 8 x 8 latents
+vae     64 px pictures to 16 x 16 latents
 unet    the denoiser on captions, together with two conditioners (mini tokens, SqueezeNet 1.1 tokens)
+sketch  straight from either tokens to latents: the coarse picture that the diffusion may start from
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from align.errors import UserError
 from align.files import read_json, read_tensors, save_tensors, write_json
 from recon.config import PretrainConfig
 from recon.generation import miniature
-from recon.generation.denoiser import train_unet
+from recon.generation.denoiser import train_sketches, train_unet
 from recon.generation.export import assets_folder, export_generator, export_reader, export_towers
 from recon.generation.loop import Stage, run_stage
 from recon.generation.pictures import Pool, load_pool
@@ -67,7 +68,7 @@ def images_at(pool: Pool, rows: np.ndarray) -> torch.Tensor:
 
 def stage_of(config: PretrainConfig, name: str, modules: dict[str, nn.Module], **kwargs: object) -> Stage:
     """A `Stage` with the settings every stage shares; its modules start from ``config.start_from``, if given."""
-    if config.start_from is not None:
+    if config.start_from is not None and (Path(config.start_from) / name).is_dir():
         start_from(Path(config.start_from) / name, modules)
     shared = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "precision": config.precision}
     return Stage(name=name, modules=modules, config=getattr(config, name), **(shared | kwargs))  # type: ignore[arg-type]
@@ -282,5 +283,6 @@ STAGES: dict[str, tuple[Callable[..., None], Callable[..., None] | None]] = {
     "clip": (train_clip, export_towers),
     "reader": (train_reader, export_reader),
     "vae": (train_vae, None),
-    "unet": (train_unet, export_generator),
+    "unet": (train_unet, None),
+    "sketch": (train_sketches, export_generator),
 }

@@ -16,28 +16,29 @@ from torch.nn import functional as F
 
 from align.files import read_tensors
 
-HIDDEN, DEPTH, KERNEL = 96, 4, 5
+GROUPS, KERNEL = 8, 5
 PREFIX = "sketch."
 
 
 class Sketch(nn.Module):
-    """Standardised tokens (B, N, D) of a square grid, a CLS token in front or not, to latents (B, C, S, S)."""
+    """Standardised tokens (B, N, D) of a square grid, a CLS token in front or not, to latents (B, C, S, S).
 
-    def __init__(self, n_tokens: int, width: int, channels: int, size: int) -> None:
+    Tokens are narrowed to ``hidden`` channels, every group of channels is spread from the grid to the S x S places by a
+    matrix of its own (so that a token can say what lies where inside its cell), ``depth`` blocks look at neighbours.
+    """
+
+    def __init__(self, n_tokens: int, width: int, channels: int, size: int, hidden: int = 128, depth: int = 3) -> None:
         super().__init__()
-        self.side = math.isqrt(n_tokens)
-        self.size = size
-        self.enter = nn.Conv2d(width, HIDDEN, 1)
-        self.blocks = nn.ModuleList(_Block() for _ in range(DEPTH))
-        self.leave = nn.Conv2d(HIDDEN, channels, 1)
+        self.cells, self.size = math.isqrt(n_tokens) ** 2, size
+        self.enter = nn.Linear(width, hidden)
+        self.spread = nn.Parameter(_bilinear(math.isqrt(n_tokens), size).repeat(GROUPS, 1, 1))
+        self.blocks = nn.ModuleList(_Block(hidden) for _ in range(depth))
+        self.leave = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        cells = self.side * self.side
-        x = tokens[:, -cells:].transpose(1, 2).unflatten(2, (self.side, self.side))
-        x = self.enter(x)
-        for i, block in enumerate(self.blocks):
-            if i == 1:
-                x = F.interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
+        x = self.enter(tokens[:, -self.cells :]).unflatten(2, (GROUPS, -1))  # (B, N, G, h)
+        x = torch.einsum("bngh,gns->bghs", x, self.spread).flatten(1, 2).unflatten(2, (self.size, self.size))
+        for block in self.blocks:
             x = block(x)
         return self.leave(x)
 
@@ -45,15 +46,21 @@ class Sketch(nn.Module):
 class _Block(nn.Module):
     """Depthwise convolution and two pointwise ones around a residual (Liu et al. 2022, ConvNeXt)."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.near = nn.Conv2d(HIDDEN, HIDDEN, KERNEL, padding=KERNEL // 2, groups=HIDDEN)
-        self.norm = nn.GroupNorm(1, HIDDEN)
-        self.wide = nn.Conv2d(HIDDEN, 2 * HIDDEN, 1)
-        self.back = nn.Conv2d(2 * HIDDEN, HIDDEN, 1)
+        self.near = nn.Conv2d(hidden, hidden, KERNEL, padding=KERNEL // 2, groups=hidden)
+        self.norm = nn.GroupNorm(1, hidden)
+        self.wide = nn.Conv2d(hidden, 2 * hidden, 1)
+        self.back = nn.Conv2d(2 * hidden, hidden, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.back(F.gelu(self.wide(self.norm(self.near(x)))))
+
+
+def _bilinear(side: int, size: int) -> torch.Tensor:
+    """(side^2, size^2): the matrix that enlarges a grid."""
+    cells = torch.eye(side * side).unflatten(1, (side, side))[:, None]
+    return F.interpolate(cells, (size, size), mode="bilinear", align_corners=False).flatten(1)
 
 
 def takes(n_tokens: int) -> bool:
@@ -64,9 +71,9 @@ def takes(n_tokens: int) -> bool:
 def folded(sketch: Sketch, mean: torch.Tensor, std: torch.Tensor) -> dict[str, torch.Tensor]:
     """Its tensors for a file, with the standardisation of the tokens folded into the first map."""
     state = {f"{PREFIX}{name}": value for name, value in sketch.state_dict().items()}
-    weight, bias = sketch.enter.weight.double() / std.double()[:, None, None], sketch.enter.bias
+    weight = sketch.enter.weight.double() / std.double()
     state[f"{PREFIX}enter.weight"] = weight.float()
-    state[f"{PREFIX}enter.bias"] = (bias.double() - weight[:, :, 0, 0] @ mean.double()).float()  # type: ignore[union-attr]
+    state[f"{PREFIX}enter.bias"] = (sketch.enter.bias.double() - weight @ mean.double()).float()
     return state
 
 
@@ -76,12 +83,8 @@ def load_sketch(path: str | Path) -> Sketch | None:
     own = {name.removeprefix(PREFIX): value.float() for name, value in tensors.items() if name.startswith(PREFIX)}
     if not own:
         return None
-    width, channels = own["enter.weight"].shape[1], own["leave.weight"].shape[0]
-    sketch = Sketch(int(facts["n_tokens"]), width, channels, int(facts["sketch_size"]))
+    hidden, width = own["enter.weight"].shape
+    channels, depth = own["leave.weight"].shape[0], sum(name.endswith("near.bias") for name in own)
+    sketch = Sketch(int(facts["n_tokens"]), width, channels, int(facts["sketch_size"]), hidden, depth)
     sketch.load_state_dict(own)
     return sketch.eval().requires_grad_(False)
-
-
-def sketch_loss(sketch: Sketch | None, tokens: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error against latents (B, C, S, S), 0 where there is no sketch; ``tokens`` standardised."""
-    return latents.new_zeros(()) if sketch is None else F.l1_loss(sketch(tokens).float(), latents)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -44,3 +45,17 @@ def joined(texts: Sequence[Text]) -> Text:
     """Rows of several texts below each other."""
     pooled = [text.pooled for text in texts if text.pooled is not None]
     return Text(torch.cat([text.states for text in texts]), torch.cat(pooled) if pooled else None)
+
+
+def added_conditions(
+    pipe: Any, text: Text, size: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """What SDXL reads beside the text, row by row: pooled text, and the ``size`` (px) of an uncropped picture."""
+    if text.pooled is None:
+        return {}
+    width = text.pooled.shape[-1]
+    times = pipe._get_add_time_ids((size, size), (0, 0), (size, size), dtype=dtype, text_encoder_projection_dim=width)
+    return {
+        "text_embeds": text.pooled.to(device, dtype),
+        "time_ids": times.to(device).repeat(len(text.pooled), 1),
+    }

@@ -19,8 +19,7 @@ from align.errors import UserError
 from recon import cli
 from recon.audit.checks import audit
 from recon.audit.collect import from_folder, from_run
-from recon.evaluation.pictures import write_pictures
-from recon.folders import PictureFolders
+from recon.folders import PictureFolders, write_pictures
 from recon.predict import run_id
 from tests.recon.tiny_run import GENERATOR, N_TEST, add_pictures, make_run
 
@@ -59,6 +58,7 @@ def test_an_honest_run_is_not_called_a_leak(made: Run, capsys: pytest.CaptureFix
     before = {path: path.stat().st_mtime_ns for path in made.path.rglob("*")}
     assert cli.main(["audit", str(made.path), "--strict", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
+    assert result["source"] == f"run {made.path}: study folder, subject 01, layer features.3, training {run_id(made)}"
     verdicts = {finding["check"]: finding for finding in result["findings"]}
     words = {name: finding["verdict"] for name, finding in verdicts.items()}
     # textures are shared by the splits of the rendered pictures, concepts are not: clusters may be found, or not

@@ -60,8 +60,13 @@ def test_report_of_an_ensemble(runs: list[Path], tmp_path: Path, capsys: pytest.
         (2, "features.4"),
     ]
     assert members[1]["run"] == single["run"]
-    for name, value in members[1]["top1"].items():
-        assert value == single["retrieval"][name]["top1"]
+    for name in ("brain_to_image", "image_to_brain"):
+        for key in ("top1", "n", "candidates", "chance_top1", "ci95_top1"):
+            assert members[1][key][name] == single["retrieval"][name][key]
+    low, high = single["retrieval"]["brain_to_image"]["ci95_top1"]
+    line = next(line for line in text.splitlines() if line.startswith("  alone ") and f"{runs[1]}  (" in line)
+    assert low < high and f" [{low:.1%}, {high:.1%}]  seed 1," in line
+    assert line.endswith(f"(chance {1 / tiny_run.N_TEST:.2%}, n {tiny_run.N_TEST}, candidates {tiny_run.N_TEST})")
     assert (report["layer"], report["encoder"], report["seed"]) == (
         "features.3, features.4",
         "ensemble of 3 (ridge)",

@@ -185,6 +185,35 @@ def test_the_stored_audit_is_shown_instead(copied: Run, capsys: pytest.CaptureFi
             audit_summary(copied)
 
 
+def test_an_audit_of_another_training_is_not_shown(copied: Run) -> None:
+    path = copied.path / "audit.json"
+    assert cli.main(["audit", str(copied.path), "--out", str(path)]) == 0
+    retrained = replace(copied, meta={**copied.meta, "weights_hash": "0" * 64})
+    with pytest.raises(UserError) as refused:
+        audit_summary(retrained)
+    assert f"training {run_id(copied)}, not of" in str(refused.value) and run_id(retrained) in str(refused.value)
+
+    stored = json.loads(path.read_text())
+    older = stored["source"].removesuffix(f", training {run_id(copied)}")
+    assert older != stored["source"]
+    path.write_text(json.dumps({**stored, "source": older}))
+    with pytest.raises(UserError, match="training not stated") as refused:
+        audit_summary(copied)
+    command = str(refused.value).rpartition("; run recon ")[2]
+    assert "\n" not in str(refused.value) and cli.main(command.split()) == 0  # the advice helps
+    assert audit_summary(copied)["source"] == "Stored by recon audit in audit.json."
+
+
+def test_an_audit_of_files_is_called_that(copied: Run) -> None:
+    told = {"verdict": "clear", "summary": "no leak found", "findings": []}
+    path = copied.path / "audit.json"
+    path.write_text(json.dumps({**told, "source": "files"}))
+    assert "made of files that name no training" in audit_summary(copied)["source"]
+    path.write_text(json.dumps(told))
+    with pytest.raises(UserError, match="is of no run"):
+        audit_summary(copied)
+
+
 def test_labels_tell_runs_apart() -> None:
     assert labels([("01", "a"), ("02", "a")]) == ["01", "02"]
     assert labels([("01", "a"), ("01", "b"), ("02", "a")]) == ["01, a", "01, b", "02"]

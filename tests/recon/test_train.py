@@ -1,13 +1,17 @@
 """`recon/train.py`: a conditioner for a tiny generator, from the command line to a file that stock code loads."""
 
+import numpy as np
 import pytest
+import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from align.files import read_tensors, write_json
 from recon import train
 from recon.generation.conditioner import read_info
 from recon.generation.pipeline import Generator
+from recon.generation.sketch import load_sketch
 from tests.recon.tiny import tiny_generator
+from tests.recon.tiny_family import build_generator
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +39,8 @@ def command(root, name, steps):
         "pictures.rendered=6",
         "num_tokens=3",
         f"train.steps={steps}",
+        "sketch.steps=3",
+        "sketch.batch_size=2",
         "train.batch_size=2",
         "checkpoint_every=2",
         f"run_dir={root / name}",
@@ -50,7 +56,12 @@ def test_trains_twice_alike_and_loads(folders, capsys):
     assert all((first[key] == second[key]).all() for key in first)
     info = read_info(whole)
     assert (info.backbone, info.layer, info.pooling, info.n_tokens, info.width) == ("mini", "1", "grid:2", 4, 8)
-    assert Generator.load(str(folders / "generator"), whole).conditioner_info == info
+    model = Generator.load(str(folders / "generator"), whole)
+    assert model.conditioner_info == info
+    sketch = load_sketch(whole)
+    assert sketch is not None and sketch(torch.zeros(1, 4, 8)).shape == (1, 4, 8, 8)
+    assert train.main([*command(folders, "plain", 2), "sketch.steps=0"]) == 0
+    assert load_sketch(folders / "plain" / "ip_adapter.safetensors") is None
 
 
 def test_bad_input_ends_in_one_line(folders, capsys):
@@ -60,3 +71,20 @@ def test_bad_input_ends_in_one_line(folders, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert sum(line.startswith("error: ") for line in lines) == 3
     assert "did you mean" in lines[-1]
+
+
+def test_a_conditioner_of_sdxl_is_trained_and_used(tmp_path, folders):
+    generator = build_generator("sdxl", tmp_path / "sdxl")
+    words = [word for word in command(folders, "xl", 2) if not word.startswith(("generator=", "run_dir="))]
+    assert train.main([*words, f"generator={generator}", f"run_dir={tmp_path / 'run'}"]) == 0
+    model = Generator.load(str(generator), tmp_path / "run" / "ip_adapter.safetensors")
+    pictures = model.generate(torch.zeros(1, 4, 8), [0], steps=2)
+    assert pictures.shape == (1, 3, model.size, model.size)
+    stored = np.load(tmp_path / "run" / "latents.npy")  # pictures were encoded at the size of the generator
+    assert stored.shape[2:] == (model.size // 2, model.size // 2)
+
+
+def test_a_distilled_generator_is_refused(tmp_path, folders, capsys):
+    generator = build_generator("lcm", tmp_path / "lcm")
+    assert train.main([*command(folders, "lcm", 2), f"generator={generator}"]) == 2
+    assert "is distilled" in capsys.readouterr().err

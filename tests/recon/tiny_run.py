@@ -23,7 +23,7 @@ GENERATOR = "tiny"
 N_TRAIN, N_TEST = 40, 24
 
 
-def make_run(folder: Path, n_test: int = N_TEST, seed: int = 0) -> Run:
+def make_run(folder: Path, n_test: int = N_TEST, seed: int = 0, *, encoder: str = "ridge") -> Run:
     """Write a study of rendered pictures and voxels that mix their pixels, train on it, and load the run."""
     import torchvision
 
@@ -55,7 +55,7 @@ def make_run(folder: Path, n_test: int = N_TEST, seed: int = 0) -> Run:
         "target.layer=features.3",
         "target.pooling=grid:2",
         "target.components=16",
-        "encoder.name=ridge",
+        f"encoder.name={encoder}",
         f"run_dir={folder / 'run'}",
         f"cache_dir={folder / 'cache'}",
     ]

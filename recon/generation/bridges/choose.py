@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.errors import UserError
+from recon.conditions import TOKENS
 from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.bridges.base import Bridge
 from recon.generation.bridges.image_encoder import load_image_encoder
@@ -27,11 +29,12 @@ BRIDGES = ("own", "resume", "prior", "ridge")
 
 @dataclass(frozen=True)
 class Conditioning:
-    """``adapter``: file, folder or hub id; None = the own conditioner that fits. ``match``: see `bridges.matching`.
+    """``adapter``: file, folder or hub id; None = the own conditioner that fits. ``match``: `bridges.matching`.
 
-    ``low_level``: one of `recon.low_level.LOW_LEVEL`; None = both for an encoding model, tokens where the conditioner
-    has a sketch, else none. ``words``: one of `recon.words.WORDS`. ``best_of``: samples among which the brain chooses
-    (`recon.best_of`). Raises `UserError` for anything else.
+    ``tokens``: one of `recon.conditions.TOKENS`; None = predicted where the run predicts what the conditioner takes,
+    else from the library. ``low_level``: one of `recon.low_level.LOW_LEVEL`; None = both for an encoding model, tokens
+    where the conditioner has a sketch, else none. ``words``: one of `recon.words.WORDS`. ``best_of``: samples among
+    which the brain chooses (`recon.best_of`). Raises `UserError` for anything else.
     """
 
     adapter: str | None = None
@@ -39,11 +42,14 @@ class Conditioning:
     image_encoder: str | None = None
     match: str = "spread"
     prior: PriorConfig = field(default_factory=PriorConfig)
+    tokens: str | None = None
     low_level: str | None = None
     words: str = "none"
     best_of: int = 1
 
     def __post_init__(self) -> None:
+        if self.tokens not in (None, *TOKENS):
+            raise UserError(f"tokens {self.tokens!r} are not known; use {', '.join(TOKENS)}")
         if self.low_level not in (None, *LOW_LEVEL):
             raise UserError(f"low-level path {self.low_level!r} is not known; use {', '.join(LOW_LEVEL)}")
         if self.words not in WORDS:
@@ -59,9 +65,6 @@ def adapter_and_bridge(
 
     Raises `UserError`, one line, for what is missing and for what does not fit together.
     """
-    from align.checkpoint import home
-    from recon.generation.pipeline import find_conditioner
-
     if wanted.bridge not in BRIDGES:
         raise UserError(f"bridge {wanted.bridge!r} is not known; use {', '.join(BRIDGES)}")
     target = run.config.target
@@ -71,10 +74,7 @@ def adapter_and_bridge(
                 f"bridge {wanted.bridge} leads to a public adapter; pass --adapter FILE, DIR or HUB_ID "
                 "such as h94/IP-Adapter"
             )
-        free = run.config.encoder.name == "encoding"  # its tokens come from a library, of whichever layer
-        layer, pooling = (None, None) if free else (target.layer, target.pooling)
-        path = find_conditioner(run.config.backbone.name, layer, pooling, home(), generator)
-        adapter = load_adapter(path)
+        adapter = load_adapter(_conditioner(run, wanted.tokens, generator))
         return adapter, own_bridge(adapter)
     place = find_adapter(wanted.adapter, family)
     adapter = load_adapter(place.path)
@@ -93,3 +93,19 @@ def adapter_and_bridge(
     if wanted.bridge == "prior":
         return adapter, prior_bridge(run, adapter, encoder, wanted.prior)
     return adapter, ridge_bridge(run, adapter, encoder)
+
+
+def _conditioner(run: Run, tokens: str | None, generator: str) -> Path:
+    """Own conditioner of the run's layer, or, for tokens from a library, of any layer of its backbone."""
+    from align.checkpoint import home
+    from recon.generation.pipeline import find_conditioner, own_conditioners
+
+    backbone, target = run.config.backbone.name, run.config.target
+    found = own_conditioners(backbone, home(), generator)
+    if run.aligner.has_tokens and tokens != "library":
+        exact = [path for path, info in found.items() if (info.layer, info.pooling) == (target.layer, target.pooling)]
+        if exact:
+            return exact[0]
+    if found and tokens != "predicted":
+        return next(iter(found))
+    return find_conditioner(backbone, target.layer, target.pooling, home(), generator)

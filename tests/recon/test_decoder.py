@@ -1,0 +1,242 @@
+"""What a run tells a generator beside tokens: coarse pictures, words, a choice among samples; per control."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from align.checkpoint import Run, load_run
+from align.errors import UserError
+from align.vision.backbones import load_backbone
+from recon.best_of import require_agreement
+from recon.cli import main
+from recon.conditions import derangement
+from recon.decoder import Decoder
+from recon.drawing import Sampling
+from recon.evaluation.pictures import read_pictures, read_seed
+from recon.folders import PictureFolders, read_index
+from recon.generate import generate
+from recon.generation.adapters import Adapter, load_adapter
+from recon.generation.bridges.choose import Conditioning
+from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
+from recon.generation.pipeline import Generator
+from recon.generation.sketch import Sketch, load_sketch
+from recon.library import read_library
+from recon.predict import load_predictions, open_recording, picture_tokens
+from tests.recon.tiny import tiny_generator
+from tests.recon.tiny_run import make_run
+
+N_TEST = 6
+QUICK = Sampling(steps=2, batch_size=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Folder of the generator, its conditioner of SqueezeNet tokens, and the runs of two encoders."""
+
+    generator: Path
+    adapter: Adapter
+    home: Path
+    runs: dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    root = tmp_path_factory.mktemp("decoder")
+    folder, _, unet, _ = tiny_generator(root / "generator")
+    torch.manual_seed(1)
+    info = ConditionerInfo("torchvision/squeezenet1_1", "features.3", "grid:2", 4, 128, str(folder))
+    conditioner = Conditioner(unet, info, torch.zeros(128), torch.ones(128), num_tokens=3, hidden=64)
+    path = root / "runs" / "recon" / "squeeze" / "ip_adapter.safetensors"
+    save_conditioner(conditioner, path, sketch=Sketch(4, 128, 4, 8, hidden=16, depth=1))
+    runs = {name: make_run(root / name, N_TEST, encoder=name).path for name in ("ridge", "encoding")}
+    return Place(folder, load_adapter(path), root, runs)
+
+
+@pytest.fixture(autouse=True)
+def at_home(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECON_HOME", str(place.home))
+
+
+@pytest.fixture
+def ridge(place: Place) -> Run:
+    return load_run(place.runs["ridge"])
+
+
+@pytest.fixture
+def encoding(place: Place) -> Run:
+    return load_run(place.runs["encoding"])
+
+
+@pytest.fixture(scope="module")
+def model(place: Place) -> Generator:
+    return Generator.load(str(place.generator), place.adapter)
+
+
+def decode(run: Run, place: Place, **wanted: object) -> Decoder:
+    return Decoder(run, place.adapter, Conditioning(**wanted))  # type: ignore[arg-type]
+
+
+def test_with_a_sketch_pictures_start_from_it(ridge: Run, place: Place, model: Generator) -> None:
+    decoder, sketch = decode(ridge, place), load_sketch(place.adapter.path)
+    assert decoder.low_level == "tokens" and sketch is not None
+    for name in ("reconstructions", "zero_brain", "oracle"):
+        condition = decoder.condition(name, 0)
+        start = decoder.start(model, condition)
+        expected = model.decode(sketch(torch.from_numpy(np.array(condition.tokens, dtype=np.float32))))
+        torch.testing.assert_close(start, expected)
+    assert decode(ridge, place, low_level="none").start(model, condition) is None
+
+
+def test_the_oracle_has_true_tokens_and_no_pixels(ridge: Run, place: Place) -> None:
+    decoder = decode(ridge, place, low_level="both")
+    recording = open_recording(ridge)
+    rows = [recording.stimuli.ids.index(name) for name in decoder.ids]
+    oracle = decoder.condition("oracle", 0)
+    np.testing.assert_allclose(oracle.tokens, picture_tokens(ridge, recording)[rows], rtol=1e-3)
+    assert oracle.pixels is None and oracle.embeds is None
+    assert decoder.condition("reconstructions", 0).pixels is not None
+
+
+def test_another_stimulus_lends_everything(ridge: Run, place: Place) -> None:
+    decoder = decode(ridge, place, low_level="both", words="retrieved")
+    own, other = decoder.condition("reconstructions", 0), decoder.condition("shuffled", 0)
+    order = derangement(N_TEST, 0)
+    for name in ("tokens", "embeds", "pixels"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(own, name)[order])
+    assert other.prompts == tuple(own.prompts[i] for i in order) and other.owners == tuple(own.owners[i] for i in order)
+    silent = decoder.condition("zero_brain", 0)
+    assert silent.owners == ("",) * N_TEST and len(set(silent.prompts)) == 1
+    assert np.ptp(silent.pixels, axis=0).max() == 0 and np.ptp(own.pixels, axis=0).max() > 0.05
+
+
+def test_words_are_those_of_the_nearest_training_picture(ridge: Run, place: Place) -> None:
+    decoder = decode(ridge, place, words="retrieved")
+    recording = open_recording(ridge)
+    rows = np.unique(recording.train.stimulus)
+    embeds = ridge.aligner.embed_images(np.asarray(picture_tokens(ridge, recording)[rows], dtype=np.float32))
+    found = []
+    for own in load_predictions(ridge).embeds:
+        cosine = [own @ e / np.linalg.norm(own) / np.linalg.norm(e) for e in embeds]
+        found.append(recording.stimuli.captions[rows[int(np.argmax(cosine))]])
+    assert decoder.condition("reconstructions", 0).prompts == tuple(found)
+    caption = dict(zip(recording.stimuli.ids, recording.stimuli.captions, strict=True))
+    assert decoder.condition("oracle", 0).prompts == tuple(caption[name] for name in decoder.ids)
+
+
+def test_a_study_without_captions_has_no_words(ridge: Run, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = open_recording(ridge)
+    blank = dataclasses.replace(recording.stimuli, captions=("",) * len(recording.stimuli))
+    monkeypatch.setattr("recon.predict.open_recording", lambda run: dataclasses.replace(recording, stimuli=blank))
+    with pytest.raises(UserError, match="--words retrieved needs captions"):
+        decode(ridge, place, words="retrieved").condition("reconstructions", 0)
+
+
+def test_an_encoding_model_finds_its_tokens_in_the_library(encoding: Run, place: Place) -> None:
+    decoder = decode(encoding, place)
+    assert decoder.varies and decoder.low_level == "both" and decoder.layer == "features.3"
+    library = read_library(encoding)
+    recording = open_recording(encoding)
+    assert set(library.stimuli.ids) == {recording.stimuli.ids[i] for i in recording.train.stimulus}
+    backbone = load_backbone(dataclasses.replace(encoding.config.backbone, image_size=None))
+    tokens = decoder.condition("reconstructions", 0).tokens
+    for own, found in zip(load_predictions(encoding).embeds, tokens, strict=True):
+        cosine = library.responses @ own / np.linalg.norm(library.responses, axis=1)
+        picture = torch.from_numpy(library.stimuli.load(int(cosine.argmax())).copy()).permute(2, 0, 1)[None] / 255
+        expected = backbone.tokens(picture, ["features.3"], "grid:2")["features.3"][0]
+        np.testing.assert_allclose(found, expected, atol=0.02, rtol=0.02)
+
+
+def test_further_seeds_are_draws_from_the_posterior(encoding: Run, place: Place) -> None:
+    source = decode(encoding, place)._source
+    weights = source._weights[0]  # type: ignore[attr-defined]
+    drawn = Counter(int(source.rows(seed)[0]) for seed in range(1, 3001))  # type: ignore[attr-defined]
+    share = np.array([drawn[i] / 3000 for i in range(len(weights))])
+    assert np.abs(share - weights).max() < 0.04
+    assert (source.rows(7) == source.rows(7)).all()  # type: ignore[attr-defined]
+
+
+def test_a_test_picture_under_another_name_never_enters_the_library(
+    encoding: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from align.data.studies import open_study
+
+    recording = open_recording(encoding)
+    test = np.unique(recording.test.stimulus)
+    stimuli = recording.stimuli
+    twins = dataclasses.replace(
+        stimuli,
+        ids=tuple(f"twin {i}" for i in test),
+        load=lambda k: stimuli.load(int(test[k])),
+        groups=np.arange(len(test)),
+        concepts=("",) * len(test),
+        captions=("",) * len(test),
+        known_hashes=None,
+    )
+    monkeypatch.setattr(type(open_study(encoding.config)), "further_pictures", lambda self: twins)
+    assert not any(name.startswith("twin") for name in read_library(encoding).stimuli.ids)
+
+
+def test_what_the_run_or_the_adapter_lacks_is_named(ridge: Run, encoding: Run, place: Place) -> None:
+    bare = dataclasses.replace(place.adapter, kind="pooled", info=None)
+    assert Decoder(ridge, bare, Conditioning()).low_level == "none"
+    with pytest.raises(UserError, match="--low-level both needs an own conditioner"):
+        Decoder(ridge, bare, Conditioning(low_level="both"))
+    with pytest.raises(UserError, match="an own conditioner and --match spread"):
+        decode(encoding, place, match="moments")
+    with pytest.raises(UserError, match="low-level path 'edges' is not known"):
+        Conditioning(low_level="edges")
+    with pytest.raises(UserError, match="--best-of 0 should be 1 or more"):
+        Conditioning(best_of=0)
+
+
+@pytest.mark.parametrize("encoder", ["ridge", "encoding"])
+def test_the_best_of_n_is_what_the_brain_agrees_with(place: Place, tmp_path: Path, encoder: str) -> None:
+    run = load_run(place.runs[encoder])
+    wanted = Conditioning(best_of=3)
+    told = generate(run, str(place.generator), tmp_path, QUICK, ("shuffled", "oracle"), conditioning=wanted)
+    assert told["sampled"] == 3 * N_TEST * 2 + N_TEST and told["generator"] == "generator_best-of-3"
+    folders = PictureFolders(tmp_path, told["generator"], "01")
+    backbone, ids = load_backbone(run.config.backbone), load_predictions(run).ids
+    order = derangement(N_TEST, 0)
+    for name, folder, whose in (
+        ("reconstructions", folders.reconstructions, np.arange(N_TEST)),
+        ("shuffled", folders.control("shuffled"), order),
+    ):
+        samples = [
+            read_pictures(folders.candidates(name), read_seed(folders.candidates(name), j), ids) for j in (0, 1, 2)
+        ]
+        chosen = read_pictures(folder, read_seed(folder, 0), ids)
+        for i in range(N_TEST):
+            said = load_predictions(run).embeds[whose[i]]
+            scores = []
+            for sample in samples:
+                tokens = backbone.tokens(sample[i : i + 1], [run.config.target.layer], run.config.target.pooling)
+                embed = run.aligner.embed_images(tokens[run.config.target.layer].numpy())[0]
+                scores.append(said @ embed / np.linalg.norm(said) / np.linalg.norm(embed))
+            torch.testing.assert_close(chosen[i], samples[int(np.argmax(scores))][i], atol=0, rtol=0)
+    assert not folders.candidates("oracle").exists() and len(read_index(folders.control("oracle"))) == N_TEST
+    again = generate(run, str(place.generator), tmp_path, QUICK, ("shuffled", "oracle"), conditioning=wanted)
+    assert again["sampled"] == 0
+
+
+def test_a_choice_by_the_seen_picture_is_refused(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_agreement("agreement")
+    command = ["generate", "--subject", "01", "--run", str(place.runs["ridge"]), "--out", str(tmp_path / "out")]
+    assert main([*command, "--best-of", "4", "--choose-by", "SSIM"]) == 2
+    err = capsys.readouterr().err
+    assert "refused" in err.splitlines()[-1] and len(err.splitlines()) == 2 and not (tmp_path / "out").exists()
+
+
+def test_low_level_pictures_are_stored_for_the_gallery(ridge: Run, place: Place, tmp_path: Path) -> None:
+    sampling = dataclasses.replace(QUICK, seeds=(3, 1))
+    generate(ridge, str(place.generator), tmp_path, sampling, ())
+    rows = read_index(PictureFolders(tmp_path, "generator", "01").low_level)
+    assert [row["seed"] for row in rows] == ["3"] * N_TEST
