@@ -16,8 +16,10 @@ from align.config import add_config_option
 from align.errors import UserError
 from recon.commands import (
     audit,
+    curves,
     data,
     evaluate_images,
+    evidence,
     gallery,
     generate,
     publish,
@@ -147,10 +149,12 @@ def _add_run_commands(add: Any) -> None:
         ("retrieve", _retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
         ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
         ("evaluate", _evaluate, "every score beside its controls; writes report.json"),
+        ("evidence", _evidence, "maps of what the brain decided in a picture, beside those of null brains"),
         ("gallery", gallery.run, "page and sheets: seen, reconstructed, controls, evidence, retrieved"),
         ("repeats", _repeats, "accuracy with 1 to k repetitions averaged, and the noise ceiling; figure, CSV, JSON"),
+        ("curves", _curves, "scores of pictures by rank of the tokens and by repetitions averaged; figure, CSV, JSON"),
     ):
-        command = added[name] = add(name, function, text, pairs[name in ("retrieve", "evaluate")])
+        command = added[name] = add(name, function, text, pairs[name in ("retrieve", "evaluate", "curves")])
         if name == "gallery":  # takes several of both
             gallery.add_arguments(command)
             continue
@@ -160,6 +164,8 @@ def _add_run_commands(add: Any) -> None:
         more = "; several: one decoder, their similarities averaged" if several else ""
         command.add_argument("--run", type=Path, metavar="RUN", help=text + more, **several)
     repeats.add_arguments(added["repeats"])
+    evidence.add_arguments(added["evidence"])
+    curves.add_arguments(added["curves"])
     added["predict"].add_argument("--split", choices=["test", "train"], default="test")
     added["retrieve"].add_argument("--against", choices=["image"], default="image", help="what the candidates are")
     added["retrieve"].add_argument("--out", type=Path, metavar="DIR", help="of several runs: folder for their report")
@@ -315,6 +321,15 @@ def _evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
 
 def _repeats(args: argparse.Namespace) -> dict[str, Any]:
     return repeats.run(args, open_run(args))
+
+
+def _curves(args: argparse.Namespace) -> dict[str, Any]:
+    settings = _evaluate_settings(args)
+    return curves.run(args, open_run(args), settings)
+
+
+def _evidence(args: argparse.Namespace) -> dict[str, Any]:
+    return evidence.run(args, open_run(args))
 
 
 def _pretrain(args: argparse.Namespace) -> dict[str, Any]:

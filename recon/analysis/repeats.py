@@ -41,7 +41,7 @@ def repeat_curves(run: Run, out: str | Path, *, n_draws: int = 10, seed: int = 0
     behind = Behind(run)
     recording = behind.recording
     test = recording.test
-    stimulus, rows = _rows_of(test)
+    stimulus, rows = rows_of(test)
     most = min(len(part) for part in rows)
     if most < 2:
         raise UserError(
@@ -56,7 +56,7 @@ def repeat_curves(run: Run, out: str | Path, *, n_draws: int = 10, seed: int = 0
     reliability = Reliability(len(rows), test.x.shape[1:], seed)
     for draw in range(n_draws):
         rng = np.random.default_rng([seed, draw])
-        first, second = _averages(test, [rng.permutation(part)[:most] for part in rows], counts)
+        first, second = averages(test, [rng.permutation(part)[:most] for part in rows], counts)
         for k in counts:
             if draw and exact and k == most:
                 continue  # all repetitions: every draw is the same
@@ -118,7 +118,7 @@ class _Mean:
         return found
 
 
-def _rows_of(trials: Trials) -> tuple[np.ndarray, list[np.ndarray]]:
+def rows_of(trials: Trials) -> tuple[np.ndarray, list[np.ndarray]]:
     """Pictures in rising order of their index, and the rows of each."""
     stimulus, counts = np.unique(trials.stimulus, return_counts=True)
     return stimulus, np.split(np.argsort(trials.stimulus, kind="stable"), np.cumsum(counts)[:-1])
@@ -130,7 +130,7 @@ def _counts(most: int) -> list[int]:
     return sorted({1, most // 2, most} | {int(k) for k in spread})
 
 
-def _averages(
+def averages(
     trials: Trials, orders: Sequence[np.ndarray], counts: Sequence[int]
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
     """For every k the means (n, ...) float32 over the first k, and over the last k, rows of every picture's order."""
@@ -194,7 +194,7 @@ def _write(folder: Path, subject: str, result: dict[str, Any]) -> None:
     write_atomic(folder / f"repeats_sub-{subject}.csv", _csv(result))
     channels = result["noise_ceiling"]["reliability"]["by_channel"]
     lines = [{**_without(row, "ci95_full"), **_ends(row["ci95_full"], "full")} for row in channels]
-    write_atomic(folder / f"reliability_sub-{subject}.csv", _table(lines))
+    write_atomic(folder / f"reliability_sub-{subject}.csv", csv_table(lines))
     plot_repeats(result, folder / f"repeats_sub-{subject}.png")
 
 
@@ -209,7 +209,7 @@ def _csv(result: dict[str, Any]) -> str:
     for what, name, k, score in rows:
         values = {**_without(score, "ci95_top1"), **_ends(score["ci95_top1"], "top1")}
         lines.append({"what": what, "direction": name, "repetitions": k, **values})
-    return _table(lines)
+    return csv_table(lines)
 
 
 def _ends(interval: Sequence[float], name: str) -> dict[str, float]:
@@ -220,7 +220,7 @@ def _without(row: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != key}
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def csv_table(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -71,6 +71,7 @@ def evaluate_run(
         No reconstructions, pictures of another training of the run, a judge that took part in the run.
     """
     settings = settings or EvaluateConfig()
+    from recon.analysis.picture_curves import read_curves
     from recon.evaluation.attributes import read_back
     from recon.evaluation.feature_nets import FeatureNets, WeightsMissing
     from recon.evaluation.scoring import OWN, score
@@ -100,6 +101,8 @@ def evaluate_run(
         report["seeds"] = seeds
     if judge is not None and judge.attributes is not None:
         report["attributes"] = read_back(judge.attributes, {"seen": targets, **rows}, ids, settings)
+    if curves := read_curves(run, folders.generator):
+        report["curves"] = curves
     where: dict[str, Any] = {
         "ids": ids,
         "scores": scores.per_stimulus,

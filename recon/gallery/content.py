@@ -58,7 +58,8 @@ class Item:
 class Content:
     """``items`` in the order of the test split; ``seen`` and ``captions`` cover every candidate picture by id.
 
-    ``folder``: name of the run folder; ``image_seed``: of the scored pictures; ``extras``: what `read_extras` found.
+    ``folder``: name of the run folder; ``image_seed``: of the scored pictures; ``extras``: what `read_extras` found;
+    ``curves``: see `recon.gallery.curves`.
     """
 
     report: dict[str, Any]
@@ -70,6 +71,7 @@ class Content:
     image_seed: int
     extras: Extras
     audit: dict[str, Any]
+    curves: dict[str, Any] | None = None
 
     @property
     def better(self) -> dict[str, str]:
@@ -85,6 +87,7 @@ class Content:
 def read_content(run: Run) -> Content:
     """Read what `recon evaluate` left; raises `UserError` naming that command when it has not run for this training."""
     from recon.gallery.audit import audit_summary
+    from recon.gallery.curves import read_figure
     from recon.predict import open_recording, run_id
 
     command = f"run: recon evaluate --subject {run.subject} --run {run.path}"
@@ -121,7 +124,8 @@ def read_content(run: Run) -> Content:
     shown = dict.fromkeys([*ids, *(other for item in items for other in item.retrieved)])
     seen = {stimulus_id: reduced(stimuli.load(row[stimulus_id])) for stimulus_id in shown}
     captions = {stimulus_id: stimuli.captions[row[stimulus_id]] for stimulus_id in shown}
-    return Content(report, items, seen, captions, controls, run.path.name, seed, extras, audit_summary(run))
+    audit, curves = audit_summary(run), read_figure(run, stored["generator"])
+    return Content(report, items, seen, captions, controls, run.path.name, seed, extras, audit, curves)
 
 
 def choose(content: Content, count: int) -> dict[str, list[Item]]:

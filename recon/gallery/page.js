@@ -114,6 +114,10 @@ function scorePanel() {
     table("Scores", ["", ...metrics.map(name => name + arrow[entries[name].better])], rows),
     node("p", {class: "note"}, `Means over ${entries[metrics[0]].n} stimuli; one-sided paired sign-flip p over stimuli. ` + (skipped.length ? `Skipped: ${skipped.join(", ")} (reasons in report.json).` : "")));
 }
+function curvesPanel() {
+  return node("section", {class: "panel wide curves", "aria-label": "Curves"}, node("h2", {}, "Pictures by components of the tokens, and by repetitions averaged"),
+    node("img", {src: run.curves.image, alt: `Scores of the pictures in two curves. ${run.curves.text}`}), node("p", {class: "note"}, run.curves.text));
+}
 function pictures(item) {
   const several = run.items.some(other => other.others.length);
   const list = [{images: [item.seen], name: "seen", alt: `seen: ${item.caption || item.id}`},
@@ -249,7 +253,7 @@ function select(k) {
   facts();
   const panels = [auditPanel()];
   const side = [data.runs.length > 1 && subjectsPanel(), report.retrieval && retrievalPanel(), report.attributes && attributePanel()].filter(Boolean);
-  panels.push(scorePanel(), ...(side.length ? [node("div", {class: "side"}, ...side)] : []));
+  panels.push(scorePanel(), ...(side.length ? [node("div", {class: "side"}, ...side)] : []), ...(run.curves ? [curvesPanel()] : []));
   by("panels").replaceChildren(...panels);
   const scores = [...metrics.map(name => [name, name]), ["rank", "retrieval rank"]], kept = state.metric;
   state.sort = options("sort", [...scores, ["id", "order of the test split"]], state.sort || run.rule[0]);

@@ -52,6 +52,7 @@ def _run_data(content: Content, album: Album) -> dict[str, Any]:
     return {
         "report": content.report,
         "audit": content.audit,
+        "curves": content.curves,
         "folder": content.folder,
         "rule": list(content.rule),
         "image_seed": content.image_seed,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from recon.generation.conditioner import read_adapter, save_conditioner
 from recon.generation.denoiser import Tokens
 from recon.generation.sketch import Sketch, load_sketch, takes
-from recon.generation.sketching import Teacher
+from recon.generation.sketching import Teacher, fine_contrast
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_conditioner, tiny_unet, tiny_vae
 
 
@@ -83,11 +83,22 @@ def test_the_teacher_wants_the_true_latents_and_pictures() -> None:
     shown = vae.decode(told / 0.7).sample
     latents = (told - 0.7 * torch.from_numpy(moments[rows, :4])).abs().mean()
     apart = shown - (2 * images - 1)
-    expected = 0.3 * latents + apart.abs().mean() + apart.square().mean() + 0.3 * apart.abs().max()
+    texture = (fine_contrast(shown) - fine_contrast(2 * images - 1)).abs().mean()
+    expected = 0.3 * latents + apart.abs().mean() + apart.square().mean() + 0.3 * apart.abs().max() + texture
     torch.testing.assert_close(total, expected)
-    assert set(parts) == {"latents", "pixels", "perceptual"}
+    assert set(parts) == {"latents", "pixels", "perceptual", "texture"}
     total.backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+def test_fine_contrast_knows_strength_but_not_place() -> None:
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    board = 0.4 * (-1.0) ** (rows + columns).expand(1, 3, 32, 32)
+    inner = (..., slice(1, -1), slice(1, -1))  # the border is reflected
+    found = fine_contrast(board)[inner]
+    torch.testing.assert_close(found, torch.full_like(found, 0.4 * 24 / 25), atol=1e-3, rtol=0)
+    torch.testing.assert_close(fine_contrast(-board)[inner], found)
+    assert fine_contrast(0 * board + 0.3).max() < 0.011
 
 
 def test_it_learns_what_tokens_settle() -> None:

@@ -1,0 +1,309 @@
+"""Two curves of a run's pictures: against the rank of the predicted tokens, and against the repetitions averaged.
+
+Bottleneck: the generator is given only the leading components of the run's target space (rank 0: the mean token of
+training pictures for everybody; all of them: the tokens as predicted), beside the same for true tokens. What a true
+token has outside the target space is missing from that second curve and present in the ceiling, ``oracle``. What starts
+the diffusion, where something does, is told from the same reduced tokens.
+
+Repetitions: pictures made from 1, 2, 5, ... presentations of the test picture, chosen at random once and averaged.
+
+Every picture has the noise that `recon generate` gives it, so curves differ by what the brain says alone. The curves
+describe TEST rows. Nothing may be chosen from them: a rank, a layer or a threshold is chosen on training rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.errors import UserError
+from align.files import read_json, write_atomic, write_json
+from align.seeding import derive
+from recon.analysis.curve_text import curve_table
+from recon.analysis.repeats import averages, rows_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.checkpoint import Run
+    from align.spaces import TargetSpace
+    from recon.conditions import Condition
+    from recon.decoder import Decoder
+    from recon.evaluation.judge import Judge
+    from recon.evaluation.recordings import Behind
+    from recon.evaluation.settings import EvaluateConfig
+    from recon.generation.adapters import Adapter
+    from recon.generation.pipeline import Generator
+
+RULE = (
+    "first pictures of the test split, same noise at every point, interval over pictures; described on TEST rows, "
+    "nothing is chosen from these curves"
+)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """``limit``: pictures scored, the first of the split. ``seed``: of noise, choice of repetitions and bootstrap.
+
+    ``steps``: None = what the generator is meant for. ``ranks``: None = 0, 1, 2, 5, 10, ... and all.
+    """
+
+    limit: int = 60
+    seed: int = 0
+    steps: int | None = None
+    ranks: tuple[int, ...] | None = None
+
+
+def picture_curves(
+    run: Run, generator: str = "mini", options: Options | None = None, settings: EvaluateConfig | None = None
+) -> dict[str, Any]:
+    """Sample, score, write ``curves.{json,csv,png}`` to `curves_folder` and return the content of the JSON.
+
+    ``settings``: judge and where its weights are. A curve that cannot be had is named under ``absent`` with the reason.
+    Raises `UserError` for bad options, a run that no conditioner fits, and a judge that took part in the run.
+    """
+    from recon.decoder import Decoder
+    from recon.evaluation.judge import USED_BY_GENERATOR, judge_name
+    from recon.evaluation.recordings import Behind
+    from recon.evaluation.settings import EvaluateConfig
+    from recon.generate import generator_label
+    from recon.generation.bridges.choose import Conditioning, adapter_and_bridge
+    from recon.generation.loading import family_of
+    from recon.generation.pipeline import Generator
+    from recon.generation.places import generator_folder
+    from recon.generation.runtime import Runtime, check_runtime
+
+    options, settings, wanted = options or Options(), settings or EvaluateConfig(), Conditioning()
+    _check(options, run)
+    label = generator_label(generator, wanted)
+    name = judge_name(settings, run.study, {run.config.backbone.name, *USED_BY_GENERATOR.get(label, ())})
+    device = check_runtime(Runtime())
+    adapter, bridge = adapter_and_bridge(run, wanted, generator, family_of(generator_folder(generator)), device)
+    decoder = Decoder(run, adapter, wanted, options.limit)
+    model = Generator.load(generator, adapter, Runtime(), bridge)
+    behind = Behind(run)
+    judge, skipped = _judge(name, settings)
+    study = _Study(model, decoder, options, behind.targets(decoder.ids), judge, settings.n_boot)
+    result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, adapter, behind)}
+    _write(curves_folder(run, label), result)
+    return result
+
+
+def curves_folder(run: Run, label: str) -> Path:
+    """``<run>/curves/<label of the generator>/sub-<subject>``."""
+    return run.path / "curves" / label / f"sub-{run.subject}"
+
+
+def read_curves(run: Run, label: str) -> dict[str, Any] | None:
+    """The content of curves.json where there is one of this very training of the run, else None."""
+    from recon.predict import run_id
+
+    path = curves_folder(run, label) / "curves.json"
+    stored = read_json(path) if path.is_file() else None
+    return stored if isinstance(stored, dict) and stored.get("run") == run_id(run) else None
+
+
+def leading(space: TargetSpace, tokens: np.ndarray, rank: int) -> np.ndarray:
+    """Tokens (n, N, D) of which only the leading ``rank`` components are left; rank 0: the mean token for every row.
+
+    ``space``: with the spread that the tokens were decoded with, so that all components give predicted tokens back.
+    """
+    import torch
+
+    with torch.no_grad():
+        standardised = space.standardised(torch.from_numpy(np.array(tokens, dtype=np.float32)))
+        components = (standardised / space.spread) @ space.basis.T / space.unit
+        components[:, rank:] = 0
+        reduced: np.ndarray = space.decode(components).numpy()
+    return reduced
+
+
+def steps_up_to(most: int, least: int = 1) -> list[int]:
+    """``least``, then 1, 2, 5, 10, 20, 50, ... below ``most``, and ``most``."""
+    series = [k * 10**power for power in range(len(str(most))) for k in (1, 2, 5)]
+    return sorted({least, most} | {k for k in series if k < most})
+
+
+@dataclass(frozen=True)
+class _Study:
+    """Makes and scores pictures: the same test pictures, targets (n, 3, H, W) and noise throughout."""
+
+    model: Generator
+    decoder: Decoder
+    options: Options
+    targets: torch.Tensor
+    judge: Judge | None
+    n_boot: int
+
+    def score(self, condition: Condition) -> dict[str, Any]:
+        """By metric the mean over pictures, its interval and n. Pictures are scored as a PNG would keep them."""
+        from recon.evaluation.identification import two_way
+        from recon.evaluation.metrics import METRICS
+
+        pictures = (self._pictures(condition) * 255).round() / 255
+        values = {"PixCorr": METRICS["PixCorr"](pictures, self.targets)}
+        if self.judge is not None:
+            values["two_way"] = two_way(self.judge.features(pictures), self.judge.features(self.targets))
+        return {name: self._summary(value) for name, value in values.items()}
+
+    def _pictures(self, condition: Condition) -> torch.Tensor:
+        import torch
+
+        tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
+        noise = [derive(self.options.seed, "noise", name) % 2**31 for name in self.decoder.ids]
+        start = self.decoder.start(self.model, condition)
+        return self.model.generate(tokens, noise, self.options.steps, start=start, prompts=condition.prompts)
+
+    def _summary(self, values: np.ndarray) -> dict[str, Any]:
+        from recon.evaluation.stats import bootstrap_ci
+
+        interval = bootstrap_ci(values, n_boot=self.n_boot, seed=self.options.seed)
+        return {"value": float(values.mean()), "ci95": interval, "n": len(values)}
+
+
+def _curves(study: _Study, adapter: Adapter, behind: Behind) -> dict[str, Any]:
+    """Floor, ceiling and both curves; a curve that cannot be had is None and its reason stands under ``absent``."""
+    seed, found = study.options.seed, dict[str, Any]()
+    for name in ("shuffled", "oracle"):
+        log.info("curves: %s", name)
+        found[name] = study.score(study.decoder.condition(name, seed))
+    absent: dict[str, str] = {}
+    found["bottleneck"] = found["repetitions"] = None
+    if study.decoder.tokens == "predicted":
+        found["bottleneck"] = _bottleneck(study)
+    else:
+        absent["bottleneck"] = "the tokens are those of library pictures: no components to leave out"
+    test = behind.recording.test
+    rows = {behind.recording.stimuli.ids[i]: part for i, part in zip(*rows_of(test), strict=True)}
+    orders = [rows[name] for name in study.decoder.ids]
+    if min(len(part) for part in orders) < 2:
+        absent["repetitions"] = "the study holds one row for some test picture, as after averaging: no single trials"
+    else:
+        found["repetitions"] = _repetitions(study, _teller(study, adapter, behind), behind, orders)
+    return {**found, "absent": absent}
+
+
+def _bottleneck(study: _Study) -> dict[str, Any]:
+    """Points by rank for predicted tokens and for true ones."""
+    from recon.generation.bridges.matching import without_spread
+
+    aligner, seed = study.decoder.run.aligner, study.options.seed
+    components = aligner.targets.components
+    ranks = study.options.ranks or steps_up_to(components, 0)
+    sides: dict[str, list[dict[str, Any]]] = {"predicted": [], "oracle": []}
+    spaces = {"predicted": aligner.targets, "oracle": without_spread(aligner).targets}
+    wholes = {"predicted": study.decoder.condition("reconstructions", seed)}
+    wholes["oracle"] = study.decoder.condition("oracle", seed)
+    for rank in sorted(ranks):
+        log.info("curves: rank %d of %d", rank, components)
+        for side, whole in wholes.items():
+            condition = replace(whole, tokens=leading(spaces[side], whole.tokens, rank))
+            sides[side].append({"rank": rank, **study.score(condition)})
+    return {"components": components, **sides}
+
+
+def _repetitions(
+    study: _Study, tell: Callable[[np.ndarray], Condition], behind: Behind, rows: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Points by number of repetitions; ``rows``: those of every picture, in the order of the pictures."""
+    numbers = [len(part) for part in rows]
+    rng = np.random.default_rng(derive(study.options.seed, "repetitions"))
+    orders = [rng.permutation(part)[: min(numbers)] for part in rows]
+    counts = steps_up_to(min(numbers))
+    means = averages(behind.recording.test, orders, counts)[0]
+    points = []
+    for count in counts:
+        log.info("curves: %d of %d repetitions", count, min(numbers))
+        points.append({"repetitions": count, **study.score(tell(means[count]))})
+    return {"least": min(numbers), "most": max(numbers), "points": points}
+
+
+def _teller(study: _Study, adapter: Adapter, behind: Behind) -> Callable[[np.ndarray], Condition]:
+    """Signals (n, ...) to what the generator is given for them."""
+    from recon.conditions import Condition
+
+    decoder, run = study.decoder, study.decoder.run
+    if decoder.tokens == "predicted":
+        return lambda x: Condition(run.aligner.predict(x)["tokens"], decoder.ids)
+    from recon.conditions import LibraryTokens
+    from recon.library import read_library
+    from recon.low_level import decoded_pixels
+    from recon.predict import signals_at_rest
+
+    info = adapter.info
+    assert info is not None  # the decoder refuses other adapters where tokens come from a library
+    library, silence = read_library(run), run.aligner.predict(signals_at_rest(run))["embeds"][0]
+    coarse = decoder.low_level in ("pixels", "both")
+    implied = library if run.config.encoder.name == "encoding" else None
+
+    def tell(x: np.ndarray) -> Condition:
+        embeds = run.aligner.predict(x)["embeds"]
+        source = LibraryTokens(run, library, embeds, silence, (info.layer, info.pooling))
+        pixels = decoded_pixels(run, behind.recording, x, implied) if coarse else None
+        return Condition(source.tokens(study.options.seed), decoder.ids, embeds, pixels)
+
+    return tell
+
+
+def _judge(name: str, settings: EvaluateConfig) -> tuple[Judge | None, dict[str, str]]:
+    from recon.evaluation.feature_nets import WeightsMissing
+    from recon.evaluation.judge import load_judge
+
+    try:
+        return load_judge(name, settings), {}
+    except WeightsMissing as error:
+        return None, {"two_way": f"judge {name}: {error}"}
+
+
+def _check(options: Options, run: Run) -> None:
+    if options.limit < 2:
+        raise UserError(f"--limit {options.limit} should be 2 or more: two_way compares with other pictures")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed} should be 0 or more")
+    if options.steps is not None and options.steps < 1:
+        raise UserError(f"--steps {options.steps} should be 1 or more")
+    if options.ranks is not None:
+        most = run.aligner.targets.components
+        wrong = [rank for rank in options.ranks if not 0 <= rank <= most]
+        if wrong or len(set(options.ranks)) < len(options.ranks):
+            told = " ".join(map(str, options.ranks))
+            raise UserError(f"--ranks {told}: give different numbers from 0 to {most}, the components of this run")
+
+
+def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
+    from recon.predict import run_id
+
+    options = study.options
+    return {
+        "schema": 1,
+        "study": run.study,
+        "subject": run.subject,
+        "split": "test",
+        "run": run_id(run),
+        "backbone": run.config.backbone.name,
+        "layer": study.decoder.layer,
+        "encoder": run.config.encoder.name,
+        "generator": label,
+        "low_level": study.decoder.low_level,
+        "steps": study.model.defaults.steps if options.steps is None else options.steps,
+        "seed": options.seed,
+        "n_stimuli": len(study.decoder.ids),
+        "chance": {"two_way": 0.5},
+        "rule": RULE,
+    }
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    """The JSON is the last to be written: while it is there, the figure and the table beside it are of the same run."""
+    from recon.analysis.curve_figure import plot_curves
+
+    (folder / "curves.json").unlink(missing_ok=True)
+    write_atomic(folder / "curves.csv", curve_table(result))
+    plot_curves(result, folder / "curves.png")
+    write_json(folder / "curves.json", result)
