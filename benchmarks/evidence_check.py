@@ -1,17 +1,18 @@
 """Do maps of evidence light the object of a simulated picture, and leave null brains dark?
 
-    python benchmarks/evidence_check.py RUN [--generator mini] [--limit 50] [--nulls 200] [--out FILE.json]
+    python benchmarks/evidence_check.py RUN [--generator mini] [--limit 50] [--nulls 100] [--out FILE.json]
 
 RUN: a run on the simulated study, whose pictures are known from their ids: one object on a texture. Printed and stored:
 
 ``contains``     share of pictures whose lit region contains the object: at least half of its pixels are lit, and its
                  centre is; bar .90
 ``inside``       mean lit share of the object's pixels, and ``outside`` of the others'
-``null``         lit share of the area under null brains that took no part in the threshold; bar .05
+``null``         lit share of the area under pairs of null brains that took no part in the threshold; bar .05
 
 and ``contains``, ``inside``, ``outside`` once more for maps of the pictures that other stimuli's tokens give, and with
 the masks of other pictures' objects over the own maps: what would be lit anyway. Lit everywhere contains everything, so
-the first number means something only beside these and beside ``outside``.
+the first number means something only beside these and beside ``outside``. ``oracle``: true tokens in both halves, i.e.
+what a brain that decides everything would light.
 """
 
 from __future__ import annotations
@@ -70,11 +71,10 @@ def check(run_dir: Path, generator: str, limit: int | None, nulls: int) -> dict[
     run = load_run(run_dir)
     if run.study != "simulated":
         raise UserError(f"run {run_dir} is of study {run.study!r}; objects are known for simulated pictures alone")
-    kept: dict[str, dict[str, np.ndarray]] = {"reconstructions": {}, "shuffled": {}}
+    kept: dict[str, dict[str, np.ndarray]] = {"reconstructions": {}, "shuffled": {}, "oracle": {}}
 
     def keep(name: str, stimulus_id: str, lit: np.ndarray) -> None:
-        if name in kept:
-            kept[name][stimulus_id] = lit
+        kept[name][stimulus_id] = lit
 
     told = evidence(run, generator, Sampling(), limit, nulls, on_map=keep)
     ids = list(kept["reconstructions"])
@@ -87,6 +87,7 @@ def check(run_dir: Path, generator: str, limit: int | None, nulls: int) -> dict[
         "median_lit": told["median"],
         "own": summary(kept["reconstructions"], own),
         "shuffled": summary(kept["shuffled"], own),
+        "oracle": summary(kept["oracle"], own),
         "objects_of_others": summary(kept["reconstructions"], others),
         "bars": BARS,
         "passed": {
@@ -102,11 +103,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--generator", default="mini")
     parser.add_argument("--limit", type=int, help="only the first test pictures")
-    parser.add_argument("--nulls", type=int, default=200)
+    parser.add_argument("--nulls", type=int, default=100)
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     args = parser.parse_args(argv)
     found = check(args.run, args.generator, args.limit, args.nulls)
-    for name in ("own", "shuffled", "objects_of_others"):
+    for name in ("own", "shuffled", "oracle", "objects_of_others"):
         print(f"{name:18s}" + "  ".join(f"{key} {value:.3f}" for key, value in found[name].items()))
     null = found["null"]
     low, high = null["interval"]

@@ -47,7 +47,7 @@ def draw_best(
 ) -> int:
     """Sample ``decoder.best_of`` candidates per picture and seed into ``folder``, link the best into ``pictures``.
 
-    Candidate j of seed s has the noise (and, from a library, the tokens) of seed s * n + j. Returns how many pictures
+    Candidate j of seed s has the noise (and, from a library, the tokens) of seed n s + j. Returns how many pictures
     were sampled.
     """
     from recon.evaluation.pictures import read_pictures, read_seed

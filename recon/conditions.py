@@ -93,16 +93,16 @@ class PredictedTokens:
 class LibraryTokens:
     """Tokens of library pictures, by what the response makes likely: for runs that predict none, or other ones.
 
-    Seed 0 takes the most likely picture, every other seed draws one from the posterior.
+    Seed 0 takes the likeliest picture, seed k the k-th after it.
     """
 
     varies = True
 
     def __init__(self, run: Run, library: Library, embeds: np.ndarray, silent: np.ndarray, target: tuple[str, str]):
-        from recon.posterior import posterior
+        from recon.posterior import cosines
 
         self._run, self._library, (self._layer, self._pooling) = run, library, target
-        self._weights = posterior(np.concatenate([embeds, silent[None]]), library.responses)
+        self._order = np.argsort(-cosines(np.concatenate([embeds, silent[None]]), library.responses), axis=1)
 
     def tokens(self, seed: int) -> np.ndarray:
         return self._of(self.rows(seed)[:-1])
@@ -112,12 +112,10 @@ class LibraryTokens:
         return silent
 
     def rows(self, seed: int) -> np.ndarray:
-        """Library rows (n + 1,) of the seed, the last one for silence."""
-        if seed == 0:
-            likely: np.ndarray = self._weights.argmax(1)
-            return likely
-        drawn = np.random.default_rng(derive(seed, "library")).random((len(self._weights), 1))
-        rows: np.ndarray = (self._weights.cumsum(1) < drawn * self._weights.sum(1, keepdims=True)).sum(1)
+        """Library rows (n + 1,) of the seed, the last one for silence; raises `UserError` beyond the last picture."""
+        if seed >= self._order.shape[1]:
+            raise UserError(f"seed {seed}: the library has {self._order.shape[1]} pictures; give a lower one")
+        rows: np.ndarray = self._order[:, seed]
         return rows
 
     def true(self, ids: Sequence[str]) -> np.ndarray:
@@ -130,10 +128,7 @@ class LibraryTokens:
         return np.asarray(found[[row[stimulus_id] for stimulus_id in ids]], dtype=np.float32)
 
     def _of(self, rows: np.ndarray) -> np.ndarray:
-        from recon.library import tokens_at
-
-        found = tokens_at(self._run, self._library.stimuli, self._layer, self._pooling)
-        return np.asarray(found[rows], dtype=np.float32)
+        return self._library.tokens(rows, self._layer, self._pooling)
 
 
 def derangement(n: int, seed: int) -> np.ndarray:

@@ -33,7 +33,7 @@ class Sampling:
     """How pictures are sampled. None = what the generator is meant for. ``batch_size`` never changes a picture.
 
     ``seeds``: samples of every stimulus. ``scale``: of the adapter, 0 = the generator without it. ``strength``: for
-    sets with start pictures.
+    sets with start pictures, 0 = these themselves.
     """
 
     seeds: tuple[int, ...] = (0,)
@@ -41,7 +41,7 @@ class Sampling:
     guidance_scale: float | None = None
     batch_size: int = 32
     scale: float = 1.0
-    strength: float = 0.5
+    strength: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,10 @@ def draw(model: Generator, pictures: PictureSet, sampling: Sampling, weights: st
             own = [item.stimulus for item in batch]
             tokens = torch.from_numpy(np.ascontiguousarray(pictures.tokens[own]))
             extra = _beside(pictures, own, sampling, guide)
-            seeds_of = [item.noise for item in batch]
-            images = model.generate(tokens, seeds_of, **options, **extra)
+            if sampling.strength == 0 and "start" in extra:
+                images = extra["start"]
+            else:
+                images = model.generate(tokens, [item.noise for item in batch], **options, **extra)
             for item, image in zip(batch, images.numpy(), strict=True):
                 write_png(pictures.folder / item.row["file"], image)
                 item.have = True

@@ -1,12 +1,12 @@
 """Maps of evidence: which part of a picture the brain decided, and which the generator added.
 
-The picture from the brain's tokens and the one without a brain start from the same noise; where they differ, the brain
-changed something. A brain that saw nothing changes something, too: its noise. A pixel is lit where the difference is
-larger than null brains (`recon.null_brain`) make it. Half of them set the threshold, the lit area under the other half
-is measured and stored.
+What the brain decided comes out the same from two halves of its signals with independent noise (`recon.halves`), both
+pictures made from the same starting noise; what the generator made of chance does not (`recon.agreement`). A pixel is
+lit where the two agree more than the pictures of two null brains do. Half of the pairs of null brains set the
+threshold, the lit area under the other half is measured and stored.
 
     <run>/evidence/<generator>/sub-01/index.csv            which map is which
-    <run>/evidence/<generator>/sub-01/<safe id>_seed-0.png grey: black = as without a brain, white = twice the threshold
+    <run>/evidence/<generator>/sub-01/<safe id>_seed-0.png grey: black = no agreement, white = twice the threshold
     <run>/evidence/<generator>/sub-01/evidence.json        rule, lit share of every picture, null brains, settings
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,9 @@ import numpy as np
 
 from align.errors import UserError
 from align.seeding import derive
-from recon.conditions import Condition
+from recon.agreement import LEVEL, LONGEST, NullBrains, agreement, box, checked, grey, shares
+from recon.conditions import Condition, derangement
 from recon.drawing import Sampling
-from recon.null_brain import NOISE
 
 if TYPE_CHECKING:
     import torch
@@ -35,24 +34,38 @@ if TYPE_CHECKING:
     from recon.generation.bridges.choose import Conditioning
     from recon.generation.pipeline import Generator
     from recon.generation.runtime import Runtime
-    from recon.null_brain import NullSignals
+    from recon.halves import Halves
 
 OnMap = Callable[[str, str, np.ndarray], None]
-LEVEL = 0.95  # share of the area that stays dark under a null brain
+Baselines = tuple["torch.Tensor", "torch.Tensor"]
 OWN = "reconstructions"
-CONTROLS = ("shuffled", "oracle")  # compared with the pictures without a brain as the reconstructions are
-LONGEST = 256  # px; maps of larger pictures are reduced
-_BOX = 16  # a map is smoothed over one part in so many of its side
+CONTROLS = ("shuffled", "oracle")  # halves of another picture; the picture from true tokens, against itself
 _OTHERWISE = 0.02  # mean absolute difference from which a stored picture was made in another way; 8 bits leave .002
 
 
 @dataclass(frozen=True)
+class Two:
+    """What the decoder makes of two signals, one for each half: (n) rows each."""
+
+    a: Condition
+    b: Condition
+
+    def take(self, rows: np.ndarray) -> Two:
+        a = self.a.take(rows)
+        return Two(a, a if self.b is self.a else self.b.take(rows))
+
+
+@dataclass(frozen=True)
 class Maker:
-    """Pictures of conditions, all with the noise that `recon generate` gives a stimulus."""
+    """Pictures of conditions, all with the noise that `recon generate` gives a stimulus, and their agreement.
+
+    ``base``: null brains, in turn for the one and the other half.
+    """
 
     model: Generator
     decoder: Decoder
     sampling: Sampling
+    base: Condition
 
     def pictures(self, condition: Condition, ids: tuple[str, ...]) -> torch.Tensor:
         """(n, 3, H, W) in [0, 1], one for each of ``ids``."""
@@ -61,6 +74,8 @@ class Maker:
         seeds = [derive(self.sampling.seeds[0], "noise", name) % 2**31 for name in ids]
         tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
         start = self.decoder.start(self.model, condition)
+        if start is not None and self.sampling.strength == 0:
+            return start
         return self.model.generate(
             tokens,
             seeds,
@@ -73,31 +88,23 @@ class Maker:
             prompts=condition.prompts,
         )
 
-    def without_brain(self, ids: tuple[str, ...]) -> torch.Tensor:
-        """(n, 3, H, W): what the generator makes of the noise of ``ids`` when no brain speaks."""
-        return self.pictures(self._silent.take(np.zeros(len(ids), dtype=np.int64)), ids)
+    def baselines(self, ids: tuple[str, ...]) -> Baselines:
+        """Twice (n, 3, H, W): the mean of what the generator makes of the noise of ``ids`` for null brains."""
+        import torch
 
-    @cached_property
-    def _silent(self) -> Condition:
-        return self.decoder.condition("zero_brain", self.sampling.seeds[0])
+        turns = range(len(self.base.owners))
+        drawn = [self.pictures(self.base.take([k] * len(ids)), ids) for k in turns]
+        return torch.stack(drawn[::2]).mean(0), torch.stack(drawn[1::2]).mean(0)
 
+    def map_of(self, two: Two, ids: tuple[str, ...], base: Baselines) -> np.ndarray:
+        """(n, H, W): agreement of the pictures of the two."""
+        a = self.pictures(two.a, ids)
+        return agreement(a, a if two.b is two.a else self.pictures(two.b, ids), base)
 
-@dataclass(frozen=True)
-class NullBrains:
-    """``threshold``: of the difference, the ``quantile`` of what ``n_threshold`` null brains make it.
-
-    ``lit``: mean lit share under ``n`` other ones, with its 95 % ``interval`` (over null brains). ``kind``,
-    ``left_out``: see `recon.null_brain.NullSignals`.
-    """
-
-    kind: str
-    left_out: int
-    threshold: float
-    quantile: float
-    n_threshold: int
-    n: int
-    lit: float
-    interval: list[float]
+    def parts(self, n: int) -> list[np.ndarray]:
+        """Rows of n pictures, a batch at a time."""
+        size = self.sampling.batch_size
+        return [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def evidence(
@@ -112,10 +119,10 @@ def evidence(
 ) -> dict[str, Any]:
     """Write the maps of every test picture (or of the first ``limit``) for one noise seed; returns evidence.json.
 
-    Arguments as in `recon.generate.generate`, ``nulls``: null brains, `recon.null_brain.LEAST` or more, at most one for
-    every test picture. ``on_map(name, stimulus_id, lit)`` is called with bool (H, W) for the reconstruction and every
-    control. Raises `UserError` for settings that leave no single picture to explain (several seeds, best of
-    n), and when the run holds pictures of the same seed that were made in another way.
+    Arguments as in `recon.generate.generate`, ``nulls``: pairs of null brains, `recon.halves.LEAST` or more, at most
+    one for every two test pictures. ``on_map(name, stimulus_id, lit)`` is called with bool (H, W) for the
+    reconstruction and every control. Raises `UserError` for settings that leave no single picture to explain (several
+    seeds, best of n), and when the run holds pictures of the same seed that were made in another way.
     """
     from recon.decoder import Decoder
     from recon.folders import PictureFolders
@@ -125,126 +132,84 @@ def evidence(
     from recon.generation.pipeline import Generator
     from recon.generation.places import generator_folder
     from recon.generation.runtime import Runtime, check_runtime
-    from recon.null_brain import null_condition, null_signals
+    from recon.halves import halves_of, null_signals
+    from recon.of_signals import condition_of
     from recon.predict import open_recording
 
     sampling, conditioning, runtime = sampling or Sampling(), conditioning or Conditioning(), runtime or Runtime()
     _check(sampling, conditioning, limit)
-    null = null_signals(run, open_recording(run), nulls, sampling.seeds[0])
+    recording, seed = open_recording(run), sampling.seeds[0]
+    source = halves_of(run, recording, seed)
+    null = null_signals(run, recording, source, nulls, seed)
     device = check_runtime(runtime)
     adapter, bridge = adapter_and_bridge(run, conditioning, generator, family_of(generator_folder(generator)), device)
     decoder = Decoder(run, adapter, conditioning, limit)
-    maker = Maker(Generator.load(generator, adapter, runtime, bridge), decoder, sampling)
+    if sampling.strength == 0 and decoder.low_level == "none":
+        raise UserError("--strength 0 shows the coarse picture itself, and there is none with --low-level none")
+    place = {name: i for i, name in enumerate(recording.stimuli.ids)}
+    own = np.stack([source.two(place[name]) for name in decoder.ids], axis=1)
+    signals = [own[0], own[1], null.a, null.b, null.base]
+    heard = condition_of(decoder, adapter, conditioning, np.concatenate(signals).astype(np.float32), seed)
+    ends = np.cumsum([len(x) for x in signals])
+    a, b, null_a, null_b, base = (
+        heard.take(np.arange(end - len(x), end)) for x, end in zip(signals, ends, strict=True)
+    )
+    maker = Maker(Generator.load(generator, adapter, runtime, bridge), decoder, sampling, base)
     folders = PictureFolders(run.path, generator_label(generator, conditioning), run.subject)
-    brains = null_brains(maker, null, null_condition(decoder, adapter, conditioning, null, sampling.seeds[0]))
+    brains = _null_brains(maker, Two(null_a, null_b), null.ids)
     (folders.evidence / "index.csv").unlink(missing_ok=True)  # without it nobody reads maps of two thresholds
-    rows = _explain(maker, brains.threshold, folders, on_map)
-    return _store(maker, brains, rows, folders.evidence)
+    rows = _explain(maker, Two(a, b), brains.threshold, folders, on_map)
+    return _store(maker, source, brains, null.left_out, rows, folders.evidence)
 
 
-def difference(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
-    """Of pictures (n, 3, H, W): root mean square over channels, smoothed by a box; (n, H, W) float32, 0 to 1.
-
-    Reduced where H is above `LONGEST`.
-    """
-    from scipy.ndimage import uniform_filter
-    from torch.nn.functional import adaptive_avg_pool2d
-
-    apart = (a - b).square().mean(1).sqrt()
-    if apart.shape[-1] > LONGEST:
-        apart = adaptive_avg_pool2d(apart, LONGEST)
-    box = max(1, round(apart.shape[-1] / _BOX))
-    smooth: np.ndarray = uniform_filter(apart.numpy(), size=(1, box, box), mode="nearest")
-    return smooth
-
-
-def shares(apart: np.ndarray, threshold: float) -> np.ndarray:
-    """Lit part (n,) of the area of maps (n, H, W)."""
-    lit: np.ndarray = (apart > threshold).mean(axis=(1, 2))
-    return lit
-
-
-def grey(apart: np.ndarray, threshold: float) -> np.ndarray:
-    """Maps in [0, 1]: 0 = as without a brain, 1/2 = the threshold, 1 = twice the threshold or more."""
-    graded: np.ndarray = np.minimum(1.0, apart / max(2 * threshold, np.finfo(np.float32).tiny))
-    return graded
-
-
-def null_brains(maker: Maker, null: NullSignals, condition: Condition) -> NullBrains:
-    """Draw the null brains; every other one sets the threshold, the rest are measured."""
-    from recon.evaluation.stats import t_interval
-
-    size, parts = maker.sampling.batch_size, []
-    for start in range(0, len(null.ids), size):
-        rows = np.arange(start, min(start + size, len(null.ids)))
-        ids = tuple(null.ids[i] for i in rows)
-        parts.append(difference(maker.pictures(condition.take(rows), ids), maker.without_brain(ids)))
-    apart = np.concatenate(parts)
-    threshold, quantile = safe_threshold(apart[::2])
-    lit = shares(apart[1::2], threshold)
-    counts = len(apart[::2]), len(lit)
-    return NullBrains(null.kind, null.left_out, threshold, quantile, *counts, float(lit.mean()), t_interval(lit))
-
-
-def safe_threshold(apart: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Threshold for maps (n, H, W) of null brains, n > 1, and which quantile of all their pixels it is.
-
-    The quantile ``level`` lights 1 - level of the area of these maps, of further ones as often more as less. So it is
-    the lowest quantile at which the area lit is surely that small: the one-sided 95 % limit of its mean over null
-    brains (Student 1908) is at most 1 - level.
-    """
-    from scipy.stats import t
-
-    n = len(apart)
-    for quantile in np.linspace(level, 1, 101):
-        threshold = float(np.quantile(apart, quantile))
-        lit = shares(apart, threshold)
-        if lit.mean() + t.ppf(0.95, n - 1) * lit.std(ddof=1) / np.sqrt(n) <= 1 - level:
-            break
-    return threshold, float(quantile)
+def _null_brains(maker: Maker, null: Two, ids: tuple[str, ...]) -> NullBrains:
+    maps = []
+    for rows in maker.parts(len(ids)):
+        part = tuple(ids[i] for i in rows)
+        maps.append(maker.map_of(null.take(rows), part, maker.baselines(part)))
+    return checked(np.concatenate(maps))
 
 
 def _explain(
-    maker: Maker, threshold: float, folders: PictureFolders, on_map: OnMap | None
+    maker: Maker, own: Two, threshold: float, folders: PictureFolders, on_map: OnMap | None
 ) -> dict[str, dict[str, float]]:
     """Write the maps of all pictures; returns lit shares by stimulus id, of the picture and of its `CONTROLS`."""
     from recon.folders import safe_names, write_png
 
-    ids, seed, size = maker.decoder.ids, maker.sampling.seeds[0], maker.sampling.batch_size
-    conditions = {name: maker.decoder.condition(name, seed) for name in (OWN, *CONTROLS)}
+    ids, seed = maker.decoder.ids, maker.sampling.seeds[0]
+    true = maker.decoder.condition("oracle", seed)
+    pairs = {OWN: own, "shuffled": own.take(derangement(len(ids), 0)), "oracle": Two(true, true)}
     files, lit = safe_names(ids), {}
-    for start in range(0, len(ids), size):
-        rows = np.arange(start, min(start + size, len(ids)))
-        part = ids[start : start + size]
-        plain, found = maker.without_brain(part), {}
-        for name, condition in conditions.items():
-            pictures = maker.pictures(condition.take(rows), part)
-            if name == OWN:
-                _require_same(pictures, part, folders, maker)
-            found[name] = difference(pictures, plain)
-        share = {name: shares(apart, threshold) for name, apart in found.items()}
+    for rows in maker.parts(len(ids)):
+        part = tuple(ids[i] for i in rows)
+        _require_same(maker, rows, folders)
+        base = maker.baselines(part)
+        found = {name: maker.map_of(two.take(rows), part, base) for name, two in pairs.items()}
+        share = {name: shares(together, threshold) for name, together in found.items()}
         for k, stimulus_id in enumerate(part):
             lit[stimulus_id] = {("lit" if name == OWN else name): float(values[k]) for name, values in share.items()}
             image = np.repeat(grey(found[OWN][k], threshold)[None], 3, axis=0)
-            write_png(folders.evidence / f"{files[start + k]}_seed-{seed}.png", image)
-            for name, apart in found.items():
+            write_png(folders.evidence / f"{files[rows[k]]}_seed-{seed}.png", image)
+            for name, together in found.items():
                 if on_map is not None:
-                    on_map(name, stimulus_id, apart[k] > threshold)
+                    on_map(name, stimulus_id, together[k] > threshold)
     return lit
 
 
-def _require_same(pictures: torch.Tensor, ids: tuple[str, ...], folders: PictureFolders, maker: Maker) -> None:
-    """Raise `UserError` where the run holds another picture of one of ``ids``: its map would explain a third one."""
+def _require_same(maker: Maker, rows: np.ndarray, folders: PictureFolders) -> None:
+    """Raise `UserError` where the run holds another picture than these settings give: its map would explain a third."""
     from recon.evaluation.pictures import read_pictures, read_seed
     from recon.predict import run_id
 
-    own = run_id(maker.decoder.run)
-    stored = read_seed(folders.reconstructions, maker.sampling.seeds[0])
-    held = [k for k, name in enumerate(ids) if name in stored and stored[name]["run"] == own]
+    own, seed, ids = run_id(maker.decoder.run), maker.sampling.seeds[0], maker.decoder.ids
+    stored = read_seed(folders.reconstructions, seed)
+    held = [i for i in rows if ids[i] in stored and stored[ids[i]]["run"] == own]
     if not held:
         return
-    images = read_pictures(folders.reconstructions, stored, [ids[k] for k in held])
-    apart = (pictures[held] - images).abs().mean(dim=(1, 2, 3)) if images.shape[1:] == pictures.shape[1:] else None
+    names = tuple(ids[i] for i in held)
+    drawn = maker.pictures(maker.decoder.condition(OWN, seed).take(held), names)
+    images = read_pictures(folders.reconstructions, stored, list(names))
+    apart = (drawn - images).abs().mean(dim=(1, 2, 3)) if images.shape == drawn.shape else None
     if apart is None or apart.max() > _OTHERWISE:
         raise UserError(
             f"the pictures in {str(folders.reconstructions)!r} were made in another way; "
@@ -252,7 +217,9 @@ def _require_same(pictures: torch.Tensor, ids: tuple[str, ...], folders: Picture
         )
 
 
-def _store(maker: Maker, brains: NullBrains, rows: dict[str, dict[str, float]], folder: Path) -> dict[str, Any]:
+def _store(
+    maker: Maker, source: Halves, brains: NullBrains, left_out: int, rows: dict[str, dict[str, float]], folder: Path
+) -> dict[str, Any]:
     """Write evidence.json, then index.csv."""
     from align.files import write_json
     from recon.folders import safe_names, write_index
@@ -260,21 +227,24 @@ def _store(maker: Maker, brains: NullBrains, rows: dict[str, dict[str, float]], 
 
     seed, own = maker.sampling.seeds[0], run_id(maker.decoder.run)
     model, sampling = maker.model, maker.sampling
+    side = min(model.size, LONGEST)
     settings = asdict(sampling) | {
         "steps": model.defaults.steps if sampling.steps is None else sampling.steps,
         "guidance_scale": model.defaults.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale,
         "generator": model.name,
         "low_level": maker.decoder.low_level,
         "level": LEVEL,
-        "side": min(model.size, LONGEST),
-        "box": max(1, round(min(model.size, LONGEST) / _BOX)),
+        "side": side,
+        "box": box(side),
+        "baseline": f"means of the pictures of {len(maker.base.owners)} null brains with the same noise",
     }
     medians = {name: float(np.median([row[name] for row in rows.values()])) for name in ("lit", *CONTROLS)}
     facts = {
-        "rule": _rule(brains),
+        "rule": _rule(source, brains),
         "run": own,
+        "halves": source.kind,
         "median": medians,
-        "null": asdict(brains),
+        "null": {"kind": source.kind, "left_out": left_out, **asdict(brains)},
         "settings": settings,
         "rows": rows,
     }
@@ -287,12 +257,12 @@ def _store(maker: Maker, brains: NullBrains, rows: dict[str, dict[str, float]], 
     return {"folder": str(folder), **facts}
 
 
-def _rule(brains: NullBrains) -> str:
+def _rule(source: Halves, brains: NullBrains) -> str:
     """What lit means, for a reader of the gallery."""
     return (
-        "Lit (lighter than middle grey) = differs from the picture without a brain, made from the same noise, by more "
-        f"than {brains.n_threshold} null brains ({NOISE[brains.kind]}) make it differ. Under {brains.n} further null "
-        f"brains {100 * brains.lit:.1f} % of the area is lit."
+        f"Lit (lighter than middle grey) = comes out the same from {source.halves}, by more than from "
+        f"{brains.n_threshold} pairs of null brains ({source.noise}); all from the same starting noise. Under "
+        f"{brains.n} further pairs {100 * brains.lit:.1f} % of the area is lit."
     )
 
 
@@ -302,10 +272,10 @@ def _check(sampling: Sampling, conditioning: Conditioning, limit: int | None) ->
     if conditioning.best_of > 1:
         raise UserError("a map explains one picture; of best-of-n pictures there is none")
     if conditioning.match != "spread":
-        raise UserError(f"null brains go through --match spread alone, not {conditioning.match}")
+        raise UserError(f"halves go through --match spread alone, not {conditioning.match}")
     if limit is not None and limit < 2:
         raise UserError(f"--limit {limit} should be 2 or more: the shuffled control needs another stimulus")
     if sampling.steps is not None and sampling.steps < 1:
         raise UserError(f"--steps {sampling.steps} should be 1 or more")
-    if not 0 < sampling.strength <= 1:
-        raise UserError(f"--strength {sampling.strength} should be above 0 and at most 1")
+    if not 0 <= sampling.strength <= 1:
+        raise UserError(f"--strength {sampling.strength} should be from 0 (the coarse picture itself) to 1")

@@ -63,6 +63,8 @@ def generate(
     folder = generator_folder(generator)
     adapter, bridge = adapter_and_bridge(run, conditioning, generator, family_of(folder), device)
     decoder = Decoder(run, adapter, conditioning, limit)
+    if sampling.strength == 0 and decoder.low_level == "none":
+        raise UserError("--strength 0 shows the coarse picture itself, and there is none with --low-level none")
     model = Generator.load(generator, adapter, runtime, bridge)
     weights = fingerprint(folder, adapter.path, bridge.key, *runtime.key)
     folders = PictureFolders(out or run.path, generator_label(generator, conditioning), run.subject)
@@ -138,8 +140,8 @@ def _check(sampling: Sampling, limit: int | None) -> None:
         raise UserError(f"--steps {sampling.steps} should be 1 or more")
     if sampling.batch_size < 1:
         raise UserError(f"--batch-size {sampling.batch_size} should be 1 or more")
-    if not 0 < sampling.strength <= 1:
-        raise UserError(f"--strength {sampling.strength} should be above 0 and at most 1")
+    if not 0 <= sampling.strength <= 1:
+        raise UserError(f"--strength {sampling.strength} should be from 0 (the coarse picture itself) to 1")
     if not sampling.seeds or len(set(sampling.seeds)) < len(sampling.seeds) or min(sampling.seeds) < 0:
         raise UserError(f"--seeds {' '.join(map(str, sampling.seeds))}: give different whole numbers, 0 or more")
 

@@ -8,7 +8,7 @@ picture and no twin of one is among them.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,20 +24,49 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Library:
-    """``responses`` (L, E): embeds of the pictures ``stimuli``; of an encoding model, the responses it predicts."""
+    """Picture i is picture ``places[i, 1]`` of ``sources[places[i, 0]]``, so that tokens are cached by source.
 
-    stimuli: Stimuli
+    ``responses`` (L, E): embeds of the pictures; of an encoding model, the responses it predicts.
+    """
+
+    run: Run
+    sources: tuple[Stimuli, ...]
+    places: np.ndarray
     responses: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Stimulus ids of the pictures."""
+        return tuple(self.sources[k].ids[i] for k, i in self.places)
+
+    def load(self, row: int) -> np.ndarray:
+        """One picture, uint8 (H, W, 3)."""
+        source, i = self.places[row]
+        return self.sources[source].load(int(i))
+
+    def tokens(self, rows: np.ndarray, layer: str, pooling: str) -> np.ndarray:
+        """Tokens (n, N, D) float32 of the pictures ``rows`` for a conditioner, from the targets cache."""
+        found: list[np.ndarray] = [np.empty(0)] * len(rows)
+        for k, source in enumerate(self.sources):
+            own = np.flatnonzero(self.places[rows, 0] == k)
+            if len(own):
+                tokens = tokens_at(self.run, source, layer, pooling)
+                for i in own:
+                    found[i] = np.asarray(tokens[self.places[rows[i], 1]], dtype=np.float32)
+        return np.stack(found)
 
     def pixels(self, size: int) -> np.ndarray:
         """Pictures (L, 3, size, size) float32 in [0, 1]."""
         from PIL import Image
 
         def small(i: int) -> np.ndarray:
-            image = Image.fromarray(self.stimuli.load(i))
+            image = Image.fromarray(self.load(i))
             return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
 
-        return np.stack([small(i) for i in range(len(self.stimuli))]).transpose(0, 3, 1, 2) / 255
+        return np.stack([small(i) for i in range(len(self))]).transpose(0, 3, 1, 2) / 255
 
 
 def read_library(run: Run) -> Library:
@@ -48,16 +77,20 @@ def read_library(run: Run) -> Library:
     from recon.predict import open_recording
 
     recording = open_recording(run)
-    stimuli = _without_test(recording, open_study(run.config).further_pictures())
+    further = open_study(run.config).further_pictures()
+    sources = (recording.stimuli,) if further is None else (recording.stimuli, further)
+    places = _without_test(recording, sources)
     target, backbone = run.config.target, load_backbone(run.config.backbone)
-    tokens = layer_targets(backbone, stimuli, [target.layer], target.pooling, run.config.cache_dir)[target.layer].tokens
-    return Library(stimuli, run.aligner.embed_images(tokens, subject=run.number))
+    responses = np.empty((len(places), run.aligner.width), dtype=np.float32)
+    for k, source in enumerate(sources):
+        tokens = layer_targets(backbone, source, [target.layer], target.pooling, run.config.cache_dir)[target.layer]
+        own = places[:, 0] == k
+        responses[own] = run.aligner.embed_images(tokens.tokens[places[own, 1]], subject=run.number)
+    return Library(run, sources, places, responses)
 
 
 def tokens_at(run: Run, stimuli: Stimuli, layer: str, pooling: str) -> np.ndarray:
     """Tokens (n, N, D) of a layer for a conditioner, which sees pictures at the backbone's own size; from the cache."""
-    from dataclasses import replace
-
     from align.vision.backbones import load_backbone
     from align.vision.targets import cached_targets
 
@@ -65,29 +98,21 @@ def tokens_at(run: Run, stimuli: Stimuli, layer: str, pooling: str) -> np.ndarra
     return cached_targets(backbone, stimuli, [layer], pooling, run.config.cache_dir)[layer].tokens
 
 
-def _without_test(recording: Recording, further: Stimuli | None) -> Stimuli:
-    """The recording's training pictures and ``further``, each once, without test pictures and their twins."""
+def _without_test(recording: Recording, sources: tuple[Stimuli, ...]) -> np.ndarray:
+    """Places (L, 2): training and further pictures, each once, without test pictures and their twins."""
     from align.data.splits import scene_twins, thumbnails
 
-    own, test = np.unique(recording.train.stimulus), np.unique(recording.test.stimulus)
-    sources = [(recording.stimuli, own)] + ([(further, np.arange(len(further)))] if further is not None else [])
-    hashes = [stimuli.hashes[i] for stimuli, rows in sources for i in rows]
+    train, test = np.unique(recording.train.stimulus), np.unique(recording.test.stimulus)
+    rows = [train, *(np.arange(len(source)) for source in sources[1:])]
+    places = np.concatenate([np.stack([np.full(len(part), k), part], axis=1) for k, part in enumerate(rows)])
+    hashes = [sources[k].hashes[i] for k, i in places]
     first = np.sort(np.unique(hashes, return_index=True)[1])
-    places = [(stimuli, int(i)) for stimuli, rows in sources for i in rows]
-    test_hashes = [recording.stimuli.hashes[i] for i in test]
     twin = scene_twins(
-        thumbnails(places[k][0].load(places[k][1]) for k in first),
+        thumbnails(sources[k].load(int(i)) for k, i in places[first]),
         thumbnails(recording.stimuli.load(int(i)) for i in test),
         [hashes[k] for k in first],
-        test_hashes,
+        [recording.stimuli.hashes[i] for i in test],
     )
-    kept = [places[k] for k, drop in zip(first, twin, strict=True) if not drop]
-    log.info("library: %d pictures, %d twins of test pictures left out", len(kept), int(np.sum(twin)))
-    blank = ("",) * len(kept)
-    return Stimuli(
-        ids=tuple(stimuli.ids[i] for stimuli, i in kept),
-        load=lambda k: kept[k][0].load(kept[k][1]),
-        groups=np.arange(len(kept)),
-        concepts=blank,
-        captions=blank,
-    )
+    log.info("library: %d pictures, %d twins of test pictures left out", len(first) - sum(twin), sum(twin))
+    kept: np.ndarray = places[first[~np.asarray(twin)]]
+    return kept

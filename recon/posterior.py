@@ -1,29 +1,19 @@
-"""What an encoding model says about a picture it cannot draw: a posterior over a library, tokens and pixels under it.
+"""What a response says about pictures: which of a library it fits, and the linear estimate of any of their values.
 
-The encoding model scores pictures against a response. Over a library that score is a posterior (Naselaris et al. 2009),
-from which tokens of any layer follow; over all pictures that are linear in the responses it is a Gaussian, whose mean
-is the picture of lowest squared error. Both read training pictures and the response alone.
+The encoding model scores pictures against a response (Naselaris et al. 2009). Over all pictures that are linear in the
+responses that score is a Gaussian, whose mean is the estimate of lowest squared error. Both read training pictures and
+the response alone.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-SHARPNESS = 20.0  # of the cosine between response and prediction
-
 
 def cosines(responses: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """(n, L): agreement of responses (n, E) with what pictures (L, E) should cause, -1 to 1; 0 for silence."""
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (responses, predicted))
     return a @ b.T
-
-
-def posterior(responses: np.ndarray, predicted: np.ndarray, sharpness: float = SHARPNESS) -> np.ndarray:
-    """Weights (n, L), every row sums to 1; flat for a response that is zero."""
-    score = sharpness * cosines(responses, predicted)
-    weight = np.exp(score - score.max(1, keepdims=True))
-    normal: np.ndarray = weight / weight.sum(1, keepdims=True)
-    return normal
 
 
 def linear_estimate(responses: np.ndarray, predicted: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, help="only the first pictures of the test split")
     add("--seed", type=int, default=0, help="of the starting noise, as in recon generate (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
-    add("--strength", type=float, default=0.5, help="how far from the start picture, 0 to 1 (default: %(default)s)")
-    text = "null brains, at most one per test picture; half set the threshold, half check it (default: %(default)s)"
+    add("--strength", type=float, default=0.2, help="as recon generate was told (default: %(default)s)")
+    text = "pairs of null brains; half set the threshold, half check it (default: %(default)s)"
     add("--nulls", type=int, default=32, metavar="N", help=text)
 
 
@@ -36,7 +36,7 @@ def _text(result: dict[str, Any]) -> str:
     low, high = (100 * value for value in null["interval"])
     lines = [
         f"lit under a null brain: {100 * null['lit']:.1f} % of the area "
-        f"(95 % interval {low:.1f} to {high:.1f}, {null['n']} null brains, {null['kind']})",
+        f"(95 % interval {low:.1f} to {high:.1f}, {null['n']} pairs, {null['kind']})",
         f"lit, median of {len(result['rows'])} pictures: {100 * median['lit']:.1f} % "
         f"(shuffled {100 * median['shuffled']:.1f} %, oracle {100 * median['oracle']:.1f} %)",
         f"written: {result['folder']}",

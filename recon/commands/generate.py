@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tokens", choices=["predicted", "library"], help=text)
     text = "coarse picture to start from: by tokens, by pixels, both, none (default: what the run and adapter can do)"
     add("--low-level", choices=["none", "tokens", "pixels", "both"], help=text)
-    add("--strength", type=float, default=0.5, help="how far the generator may leave it, 0 to 1 (default: %(default)s)")
+    text = "how far the generator may leave it: 0 = not at all, 1 = it is forgotten (default: %(default)s)"
+    add("--strength", type=float, default=0.2, help=text)
     add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
     add("--best-of", type=int, default=1, metavar="N", help="samples among which the brain chooses")
     add("--choose-by", default="agreement", help="with the brain; anything that needs the seen picture is refused")

@@ -4,6 +4,7 @@ import numpy as np
 
 from recon.generation.assets import mini_folder
 from recon.generation.pipeline import find_conditioner
+from recon.generation.sketch import load_sketch
 
 CAPTIONS = (
     "a large red plain disk at the middle center on grass",
@@ -33,5 +34,6 @@ def test_assets_stay_within_40_mb():
 
 
 def test_both_conditioners_ship(tmp_path):
-    for backbone, layer in (("mini", "1"), ("torchvision/squeezenet1_1", "features.9")):
-        assert find_conditioner(backbone, layer, "grid:4", tmp_path).parent == mini_folder() / "conditioners"
+    for backbone, layer, pooling in (("mini", "1", "grid:4"), ("torchvision/squeezenet1_1", "features.6", "grid:7")):
+        path = find_conditioner(backbone, layer, pooling, tmp_path)
+        assert path.parent == mini_folder() / "conditioners" and load_sketch(path) is not None

@@ -35,6 +35,8 @@ COMMANDS = (
     "score",
     "timecourse",
     "repeats",
+    "curves",
+    "evidence",
     "reproduce",
     "table",
     "audit",

@@ -15,7 +15,7 @@ from align.config import Config, load_config
 from align.data.signals import Trials
 from recon import cli
 from recon.analysis.figures import new_figure
-from recon.analysis.repeats import _averages, _counts, format_repeats, repeat_curves
+from recon.analysis.repeats import _counts, averages, format_repeats, repeat_curves
 from recon.evaluation.report import retrieval_report
 from recon.evaluation.schema import validate_report
 from tests.align.fixture_studies import picture, write_folder
@@ -119,7 +119,7 @@ def test_means_are_over_the_first_and_the_last_rows_of_an_order() -> None:
     x = np.random.default_rng(0).normal(size=(12, 2, 3)).astype(np.float32)
     trials = Trials(x, np.repeat([0, 1], 6), np.tile(np.arange(6), 2))
     orders = [np.array([4, 0, 2, 5, 1]), np.array([6, 11, 9, 8, 7])]
-    first, second = _averages(trials, orders, [1, 2, 3, 5])
+    first, second = averages(trials, orders, [1, 2, 3, 5])
     assert (sorted(first), sorted(second)) == ([1, 2, 3, 5], [1, 2])
     for i, order in enumerate(orders):
         for k in first:
