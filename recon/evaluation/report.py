@@ -74,11 +74,12 @@ def evaluate_run(
     from recon.analysis.picture_curves import read_curves
     from recon.evaluation.attributes import read_back
     from recon.evaluation.feature_nets import FeatureNets, WeightsMissing
+    from recon.evaluation.fine_power import fine_power_ratios
     from recon.evaluation.scoring import OWN, score
     from recon.evaluation.seeds import seed_report
 
     folders = find_folders(run, images_dir, generator)
-    used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator, ())}
+    used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator.partition("_")[0], ())}
     name = judge_name(settings, run.study, used)
     behind = Behind(run)
     seed = lowest_seed(folders.reconstructions) if seed is None else seed
@@ -97,6 +98,7 @@ def evaluate_run(
     report = {**head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **missing, **incomplete}
+    report["fine_power"] = fine_power_ratios(rows, targets)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds
     if judge is not None and judge.attributes is not None:

@@ -16,7 +16,7 @@ def format_report(report: dict[str, Any]) -> str:
     for member in report.get("ensemble", {}).get("members", []):
         lines.append(_alone(member))
     if "reconstruction" in report:
-        lines += ["", *_pictures(report), *_seeds(report.get("seeds", {}))]
+        lines += ["", *_pictures(report), *_fine(report.get("fine_power", {})), *_seeds(report.get("seeds", {}))]
     for name, part in report.get("attributes", {}).items():
         rows = "  ".join(f"{row} {value:.2f}" for row, value in part["controls"].items() if row in _SHOWN)
         lines.append(
@@ -47,6 +47,12 @@ def _alone(member: dict[str, Any]) -> str:
         f"{member['layer']} of {member['backbone']}, {member['encoder']}, {member['path']}  (chance "
         f"{own['chance_top1']:.2%}, n {own['n']}, candidates {own['candidates']})"
     )
+
+
+def _fine(part: dict[str, float]) -> list[str]:
+    """Power beyond 8 cycles a picture beside that of the seen pictures."""
+    told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in part.items())
+    return [f"fine detail over that of the seen pictures: {told}"] if told else []
 
 
 def _seeds(part: dict[str, Any]) -> list[str]:
