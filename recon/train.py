@@ -72,7 +72,6 @@ def _train_conditioner(config, pipe, pool, source, latents, size, run_dir):  # t
 
     from recon.generation.denoiser import condition, goal, sample_latents
     from recon.generation.loading import FAMILIES
-    from recon.generation.loop import Stage, run_stage
     from recon.generation.texts import Texts, added_conditions, joined
 
     scheduler = DDPMScheduler.from_config(pipe.scheduler.config)  # that of sampling may scale what it noises (Euler)
@@ -92,17 +91,7 @@ def _train_conditioner(config, pipe, pool, source, latents, size, run_dir):  # t
         told = conditioner.denoise(pipe.unet, noisy.to(device), t.to(device), text.states.to(device), given, added)
         return F.mse_loss(told.float(), wanted.to(device)), {}
 
-    stage = Stage(
-        name="conditioner",
-        modules={"conditioner": conditioner},
-        loss=loss,
-        config=config.train,
-        folder=run_dir / "state",
-        seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        ema_decay=0.99,
-    )
-    return run_stage(stage)["conditioner"]
+    return _run(config, "conditioner", conditioner, loss, config.train, run_dir / "state")
 
 
 def _train_sketch(config, pipe, pool, source, latents, size, run_dir):  # type: ignore[no-untyped-def]
@@ -110,7 +99,6 @@ def _train_sketch(config, pipe, pool, source, latents, size, run_dir):  # type: 
     import numpy as np
     import torch
 
-    from recon.generation.loop import Stage, run_stage
     from recon.generation.pretrain import perceptual_distance
     from recon.generation.sketch import Sketch, takes
     from recon.generation.sketching import Teacher
@@ -131,17 +119,15 @@ def _train_sketch(config, pipe, pool, source, latents, size, run_dir):  # type: 
         images = torch.from_numpy(pool.at(rows, size)).permute(0, 3, 1, 2).float() / 255
         return teacher.loss(sketch, source, rows, images)
 
-    stage = Stage(
-        name="sketch",
-        modules={"sketch": sketch},
-        loss=loss,
-        config=config.sketch,
-        folder=run_dir / "state_sketch",
-        seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        ema_decay=0.99,
-    )
-    return run_stage(stage)["sketch"]
+    return _run(config, "sketch", sketch, loss, config.sketch, run_dir / "state_sketch")
+
+
+def _run(config, name, module, loss, settings, folder):  # type: ignore[no-untyped-def]
+    """Train ``module`` as a stage of its own; returns its moving average."""
+    from recon.generation.loop import Stage, run_stage
+
+    shared = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "ema_decay": 0.99}
+    return run_stage(Stage(name, {name: module}, loss, settings, folder, **shared))[name]
 
 
 def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]

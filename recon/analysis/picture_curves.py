@@ -277,18 +277,11 @@ def _check(options: Options, run: Run) -> None:
 
 
 def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
-    from recon.predict import run_id
+    from recon.evaluation.report import head
 
     options = study.options
-    return {
-        "schema": 1,
-        "study": run.study,
-        "subject": run.subject,
-        "split": "test",
-        "run": run_id(run),
-        "backbone": run.config.backbone.name,
+    return head(run) | {
         "layer": study.decoder.layer,
-        "encoder": run.config.encoder.name,
         "generator": label,
         "low_level": study.decoder.low_level,
         "steps": study.model.defaults.steps if options.steps is None else options.steps,

@@ -149,7 +149,7 @@ def save_conditioner(
         tensors[f"ip_adapter.{2 * index + 1}.to_k_ip.weight"] = processor.to_k_ip[0].weight
         tensors[f"ip_adapter.{2 * index + 1}.to_v_ip.weight"] = processor.to_v_ip[0].weight
     if sketch is not None:
-        tensors |= folded(sketch, conditioner.mean, conditioner.std)
+        tensors |= folded(sketch, conditioner.get_buffer("mean"), conditioner.get_buffer("std"))
     metadata = {key: str(value) for key, value in asdict(conditioner.info).items()} | (extra or {})
     if sketch is not None:
         metadata["sketch_size"] = str(sketch.size)
