@@ -76,6 +76,15 @@ class Decoder:
         )
         return control(name, own, silent, self._true() if name == "oracle" else own)
 
+    def of_signals(self, x: np.ndarray, seed: int) -> Condition:
+        """For raw signals ``x`` (n, ...) that are no test rows: halves of repetitions, null brains. Owners are "".
+
+        Tokens have the spread of training, whatever ``match`` is.
+        """
+        told = self.run.aligner.predict(x)
+        tokens = told["tokens"] if self.tokens == "predicted" else self._likely(told["embeds"]).tokens(seed)
+        return Condition(tokens, ("",) * len(x), told["embeds"], self._pixels_of(x), self._prompts_of(told["embeds"]))
+
     def start(self, model: Generator, condition: Condition) -> torch.Tensor | None:
         """Pictures (n, 3, H, W) to start from; None where the diffusion starts from noise.
 
@@ -114,8 +123,11 @@ class Decoder:
             raise UserError("tokens from the library need --bridge own, an own conditioner and --match spread")
         if wanted.tokens is None:
             log.info("tokens: of the most likely library pictures, at layer %s of the conditioner", info.layer)
-        target = info.layer, info.pooling
-        return LibraryTokens(run, self._library, self._predictions.embeds, self._silence, target)
+        self._target = info.layer, info.pooling
+        return self._likely(self._predictions.embeds)
+
+    def _likely(self, embeds: np.ndarray) -> LibraryTokens:
+        return LibraryTokens(self.run, self._library, embeds, self._silence, self._target)
 
     @cached_property
     def _library(self) -> Library:
@@ -142,24 +154,31 @@ class Decoder:
         """(n + 1, 3, 16, 16), the last for signals at rest."""
         if self.low_level not in ("pixels", "both"):
             return None
-        from recon.low_level import decoded_pixels
         from recon.predict import signals_at_rest
 
         recording = self._recording
         test = recording.test.averaged()
         place = {recording.stimuli.ids[i]: k for k, i in enumerate(test.stimulus)}
-        x = np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)])
+        return self._pixels_of(np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)]))
+
+    def _pixels_of(self, x: np.ndarray) -> np.ndarray | None:
+        if self.low_level not in ("pixels", "both"):
+            return None
+        from recon.low_level import decoded_pixels
+
         library = self._library if self.run.config.encoder.name == "encoding" else None
-        return decoded_pixels(self.run, recording, x, library)
+        return decoded_pixels(self.run, self._recording, x, library)
 
     @cached_property
     def _prompts(self) -> tuple[str, ...] | None:
         """Words for every test picture, and for signals at rest."""
+        return self._prompts_of(np.concatenate([self._predictions.embeds[: len(self.ids)], self._silence[None]]))
+
+    def _prompts_of(self, embeds: np.ndarray) -> tuple[str, ...] | None:
         if self._words == "none":
             return None
         from recon.words import retrieved_captions
 
-        embeds = np.concatenate([self._predictions.embeds[: len(self.ids)], self._silence[None]])
         return retrieved_captions(self.run, self._recording, embeds)
 
     def _true(self) -> Condition:

@@ -133,7 +133,6 @@ def evidence(
     from recon.generation.places import generator_folder
     from recon.generation.runtime import Runtime, check_runtime
     from recon.halves import halves_of, null_signals
-    from recon.of_signals import condition_of
     from recon.predict import open_recording
 
     sampling, conditioning, runtime = sampling or Sampling(), conditioning or Conditioning(), runtime or Runtime()
@@ -149,7 +148,7 @@ def evidence(
     place = {name: i for i, name in enumerate(recording.stimuli.ids)}
     own = np.stack([source.two(place[name]) for name in decoder.ids], axis=1)
     signals = [own[0], own[1], null.a, null.b, null.base]
-    heard = condition_of(decoder, adapter, conditioning, np.concatenate(signals).astype(np.float32), seed)
+    heard = decoder.of_signals(np.concatenate(signals).astype(np.float32), seed)
     ends = np.cumsum([len(x) for x in signals])
     a, b, null_a, null_b, base = (
         heard.take(np.arange(end - len(x), end)) for x, end in zip(signals, ends, strict=True)

@@ -14,7 +14,7 @@ describe TEST rows. Nothing may be chosen from them: a rank, a layer or a thresh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from recon.evaluation.judge import Judge
     from recon.evaluation.recordings import Behind
     from recon.evaluation.settings import EvaluateConfig
-    from recon.generation.adapters import Adapter
     from recon.generation.pipeline import Generator
 
 RULE = (
@@ -90,7 +89,7 @@ def picture_curves(
     behind = Behind(run)
     judge, skipped = _judge(name, settings)
     study = _Study(model, decoder, options, behind.targets(decoder.ids), judge, settings.n_boot)
-    result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, adapter, behind)}
+    result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, behind)}
     _write(curves_folder(run, label), result)
     return result
 
@@ -167,7 +166,7 @@ class _Study:
         return {"value": float(values.mean()), "ci95": interval, "n": len(values)}
 
 
-def _curves(study: _Study, adapter: Adapter, behind: Behind) -> dict[str, Any]:
+def _curves(study: _Study, behind: Behind) -> dict[str, Any]:
     """Floor, ceiling and both curves; a curve that cannot be had is None and its reason stands under ``absent``."""
     seed, found = study.options.seed, dict[str, Any]()
     for name in ("shuffled", "oracle"):
@@ -185,7 +184,7 @@ def _curves(study: _Study, adapter: Adapter, behind: Behind) -> dict[str, Any]:
     if min(len(part) for part in orders) < 2:
         absent["repetitions"] = "the study holds one row for some test picture, as after averaging: no single trials"
     else:
-        found["repetitions"] = _repetitions(study, _teller(study, adapter, behind), behind, orders)
+        found["repetitions"] = _repetitions(study, behind, orders)
     return {**found, "absent": absent}
 
 
@@ -208,9 +207,7 @@ def _bottleneck(study: _Study) -> dict[str, Any]:
     return {"components": components, **sides}
 
 
-def _repetitions(
-    study: _Study, tell: Callable[[np.ndarray], Condition], behind: Behind, rows: Sequence[np.ndarray]
-) -> dict[str, Any]:
+def _repetitions(study: _Study, behind: Behind, rows: Sequence[np.ndarray]) -> dict[str, Any]:
     """Points by number of repetitions; ``rows``: those of every picture, in the order of the pictures."""
     numbers = [len(part) for part in rows]
     rng = np.random.default_rng(derive(study.options.seed, "repetitions"))
@@ -220,35 +217,8 @@ def _repetitions(
     points = []
     for count in counts:
         log.info("curves: %d of %d repetitions", count, min(numbers))
-        points.append({"repetitions": count, **study.score(tell(means[count]))})
+        points.append({"repetitions": count, **study.score(study.decoder.of_signals(means[count], study.options.seed))})
     return {"least": min(numbers), "most": max(numbers), "points": points}
-
-
-def _teller(study: _Study, adapter: Adapter, behind: Behind) -> Callable[[np.ndarray], Condition]:
-    """Signals (n, ...) to what the generator is given for them."""
-    from recon.conditions import Condition
-
-    decoder, run = study.decoder, study.decoder.run
-    if decoder.tokens == "predicted":
-        return lambda x: Condition(run.aligner.predict(x)["tokens"], decoder.ids)
-    from recon.conditions import LibraryTokens
-    from recon.library import read_library
-    from recon.low_level import decoded_pixels
-    from recon.predict import signals_at_rest
-
-    info = adapter.info
-    assert info is not None  # the decoder refuses other adapters where tokens come from a library
-    library, silence = read_library(run), run.aligner.predict(signals_at_rest(run))["embeds"][0]
-    coarse = decoder.low_level in ("pixels", "both")
-    implied = library if run.config.encoder.name == "encoding" else None
-
-    def tell(x: np.ndarray) -> Condition:
-        embeds = run.aligner.predict(x)["embeds"]
-        source = LibraryTokens(run, library, embeds, silence, (info.layer, info.pooling))
-        pixels = decoded_pixels(run, behind.recording, x, implied) if coarse else None
-        return Condition(source.tokens(study.options.seed), decoder.ids, embeds, pixels)
-
-    return tell
 
 
 def _judge(name: str, settings: EvaluateConfig) -> tuple[Judge | None, dict[str, str]]:

@@ -26,9 +26,9 @@ def own_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> tuple[torch.Tenso
 
 
 def set_steps(scheduler: Any, steps: int, strength: float | None, device: torch.device) -> torch.Tensor:
-    """Timesteps to run: all of ``steps``, or with a start picture the last ``strength`` part of them.
+    """Timesteps to run: all of ``steps``, or with a start picture the last ``strength`` part of them, one or more.
 
-    Raises `UserError` where no step is left or the scheduler cannot do so many.
+    Raises `UserError` for a strength out of range and where the scheduler cannot do so many steps.
     """
     try:
         scheduler.set_timesteps(steps, device=device)
@@ -40,9 +40,7 @@ def set_steps(scheduler: Any, steps: int, strength: float | None, device: torch.
         return scheduler.timesteps
     if not 0 < strength <= 1:
         raise UserError(f"strength {strength} should be above 0 and at most 1")
-    first = (steps - min(int(steps * strength), steps)) * scheduler.order
-    if first >= len(scheduler.timesteps):
-        raise UserError(f"strength {strength} of {steps} steps leaves none; raise one of them")
+    first = (steps - min(max(1, int(steps * strength)), steps)) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     return scheduler.timesteps[first:]

@@ -31,7 +31,7 @@ from tests.recon.tiny import tiny_generator
 from tests.recon.tiny_run import make_run
 
 N_TEST = 6
-QUICK = Sampling(steps=2, batch_size=4)
+QUICK = Sampling(steps=2, batch_size=4, strength=0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +182,19 @@ def test_a_test_picture_under_another_name_never_enters_the_library(
     )
     monkeypatch.setattr(type(open_study(encoding.config)), "further_pictures", lambda self: twins)
     assert not any(name.startswith("twin") for name in read_library(encoding).ids)
+
+
+@pytest.mark.parametrize("encoder", ["ridge", "encoding"])
+def test_signals_of_the_test_rows_are_told_like_the_test_rows(place: Place, encoder: str) -> None:
+    run = load_run(place.runs[encoder])
+    decoder = decode(run, place, low_level="both", words="retrieved")
+    recording = open_recording(run)
+    place_of = {recording.stimuli.ids[i]: k for k, i in enumerate(recording.test.stimulus)}
+    x = recording.test.x[[place_of[name] for name in decoder.ids]]
+    told, expected = decoder.of_signals(x, 2), decoder.condition("reconstructions", 2)
+    for name in ("tokens", "embeds", "pixels"):
+        np.testing.assert_allclose(getattr(told, name), getattr(expected, name), atol=1e-4)
+    assert told.prompts == expected.prompts and told.owners == ("",) * N_TEST
 
 
 def test_what_the_run_or_the_adapter_lacks_is_named(ridge: Run, encoding: Run, place: Place) -> None:

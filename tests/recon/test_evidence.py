@@ -32,7 +32,6 @@ from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
 from recon.halves import BASE, AddedNoise, Repetitions, halves_of, null_signals, unexplained
 from recon.low_level import decoded_pixels
-from recon.of_signals import condition_of
 from recon.predict import load_predictions, open_recording, picture_tokens, run_id, signals_at_rest
 from tests.align.fixture_studies import picture, write_folder
 from tests.recon.tiny import tiny_generator
@@ -224,7 +223,7 @@ def test_halves_start_from_their_own_pixels(run: Run, tiny: tuple[Path, Path]) -
     wanted = Conditioning(low_level="pixels")
     decoder, recording = Decoder(run, adapter, wanted), open_recording(run)
     x = recording.test.x[:9]
-    condition = condition_of(decoder, adapter, wanted, x, 0)
+    condition = decoder.of_signals(x, 0)
     assert condition.pixels is not None and condition.owners == ("",) * 9
     np.testing.assert_allclose(condition.pixels, decoded_pixels(run, recording, x), atol=1e-6)
     np.testing.assert_allclose(condition.tokens, run.aligner.predict(x)["tokens"], atol=1e-6)

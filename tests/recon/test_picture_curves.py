@@ -22,7 +22,7 @@ from align.data.studies import open_study
 from align.errors import UserError
 from align.fit import fit
 from align.seeding import derive
-from recon import cli, library, low_level
+from recon import cli
 from recon import predict as prediction
 from recon.analysis import picture_curves as curves
 from recon.analysis.curve_figure import plot_curves
@@ -246,33 +246,12 @@ def test_averaged_rows_leave_that_curve_out_and_say_why(made: Made, tmp_path: Pa
         condition=lambda name, seed: name,
     )
     study: Any = SimpleNamespace(decoder=decoder, options=QUICK, score=lambda condition: made.result[condition])
-    found = _curves(study, SimpleNamespace(), behind)  # type: ignore[arg-type]
+    found = _curves(study, behind)  # type: ignore[arg-type]
     assert found["bottleneck"] is None and found["repetitions"] is None
     assert "one row" in found["absent"]["repetitions"] and "no components" in found["absent"]["bottleneck"]
     result = {**made.result, **found}
     assert "one row" in caption(result) and "one row" in format_curves(result)
     plot_curves(result, tmp_path / "absent.png")
-
-
-def test_an_encoding_model_takes_the_library_picture_that_fits_the_averaged_signals(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tokens, responses = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2), np.eye(3, dtype=np.float32)
-    monkeypatch.setattr(library, "read_library", lambda run: library.Library(None, responses))  # type: ignore[arg-type]
-    monkeypatch.setattr(library, "tokens_at", lambda run, stimuli, layer, pooling: tokens * int(layer))
-    monkeypatch.setattr(low_level, "decoded_pixels", lambda run, recording, x, library: x[:, :1])
-    monkeypatch.setattr(prediction, "signals_at_rest", lambda run: np.zeros((1, 3), np.float32))
-    aligner = SimpleNamespace(predict=lambda x: {"embeds": x})
-    config = SimpleNamespace(encoder=SimpleNamespace(name="encoding"))
-    run = SimpleNamespace(aligner=aligner, config=config)
-    decoder = SimpleNamespace(run=run, ids=("a", "b"), low_level="both", tokens="library")
-    adapter = SimpleNamespace(info=SimpleNamespace(layer="2", pooling="grid:2"))
-    study: Any = SimpleNamespace(decoder=decoder, options=Options())
-    tell = curves._teller(study, adapter, SimpleNamespace(recording=None))  # type: ignore[arg-type]
-    x = np.array([[0, 0.1, 3], [2, 0, 0.5]], dtype=np.float32)
-    told = tell(x)
-    np.testing.assert_array_equal(told.tokens, 2 * tokens[[2, 0]])
-    np.testing.assert_array_equal(told.pixels, x[:, :1])
 
 
 @pytest.mark.parametrize(
