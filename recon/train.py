@@ -7,6 +7,7 @@ accelerate launch recon/train.py --config configs/recon/conditioner.yaml picture
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -46,9 +47,19 @@ def train(config) -> Path:  # type: ignore[no-untyped-def]
     source = Tokens(values, 0, conditioner)
     averaged = _train_conditioner(config, pipe, pool, source, latents, size, run_dir)
     sketch = _train_sketch(config, pipe, pool, source, latents, size, run_dir)
-    facts = {"steps": str(config.train.steps)}
+    facts = training_facts(config, pool)
     save_conditioner(averaged.cpu(), run_dir / WEIGHTS, facts, None if sketch is None else sketch.cpu())
     return run_dir / WEIGHTS
+
+
+def training_facts(config, pool) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    """What the file says about its training, beside what it takes: numbers, and names of the sources of pictures."""
+    sources = [Path(source).name for source in config.pictures.photographs]
+    sources += ["training images of V4_compact_models"] if config.pictures.v4_root else []
+    facts = {"steps": config.train.steps, "batch_size": config.train.batch_size, "lr": config.train.lr}
+    facts |= {"seed": config.seed, "num_tokens": config.num_tokens, "rendered": pool.n_rendered}
+    facts |= {"photographs": len(pool.ids) - pool.n_rendered, "sources": json.dumps(sources)}
+    return {key: str(value) for key, value in facts.items()}
 
 
 def _tokens(config, pool):  # type: ignore[no-untyped-def]

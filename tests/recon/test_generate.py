@@ -21,6 +21,7 @@ from recon.conditions import derangement
 from recon.drawing import PictureSet, Sampling, draw, fingerprint
 from recon.folders import read_index, safe_names
 from recon.generate import generate
+from recon.generation.bridges.choose import Conditioning
 from recon.generation.pipeline import Generator
 from recon.predict import load_predictions, open_recording, predict, read_predictions
 from tests.align.fixture_studies import write_folder
@@ -249,5 +250,8 @@ def test_generate_writes_reconstructions_and_controls(
 def test_a_missing_conditioner_names_the_command(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECON_HOME", str(tmp_path))
     run.config.target.pooling = "grid:7"
+    with pytest.raises(UserError, match=r"accelerate launch recon/train\.py"):
+        generate(run, conditioning=Conditioning(tokens="predicted"))
+    run.config.backbone.name = "torchvision/alexnet"
     with pytest.raises(UserError, match=r"accelerate launch recon/train\.py"):
         generate(run)
