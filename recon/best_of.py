@@ -51,6 +51,7 @@ def draw_best(
     were sampled.
     """
     from recon.evaluation.pictures import read_pictures, read_seed
+    from recon.generation.edges import edges
 
     n = decoder.best_of
     sampled, chosen = 0, []
@@ -60,7 +61,9 @@ def draw_best(
             other = decoder.condition(pictures.name, j) if decoder.varies else condition
             start = decoder.start(model, other) if decoder.varies else None
             item = replace(pictures, folder=folder, tokens=other.tokens)
-            item = item if start is None else replace(item, start=start.numpy())
+            if start is not None:
+                own = None if pictures.edges is None else edges(start).numpy()
+                item = replace(item, start=start.numpy(), edges=own)
             sampled += draw(model, item, replace(sampling, seeds=(j,)), weights)
             images = read_pictures(folder, read_seed(folder, j), pictures.ids)
             agreed.append(agreement(decoder.run, images, _embeds(condition)))

@@ -48,7 +48,8 @@ class Sampling:
 class PictureSet:
     """One folder to fill: ``tokens`` (n, N, D) for ``ids``; ``tokens_of`` names whose tokens row i holds.
 
-    ``start`` (n, 3, H, W) in [0, 1]: pictures to start from. ``prompts`` (n): texts beside the tokens.
+    ``start``, ``edges`` (n, 3, H, W) in [0, 1]: pictures to start from, and what a ControlNet reads. ``prompts`` (n):
+    texts beside the tokens.
     """
 
     name: str
@@ -59,6 +60,7 @@ class PictureSet:
     run_id: str
     start: np.ndarray | None = None
     prompts: tuple[str, ...] | None = None
+    edges: np.ndarray | None = None
 
 
 def fingerprint(folder: Path, adapter: Path, *settings: object) -> str:
@@ -123,6 +125,8 @@ def _beside(pictures: PictureSet, own: list[int], sampling: Sampling, guide: Hoo
     if pictures.start is not None:
         start = np.ascontiguousarray(pictures.start[own], dtype=np.float32)
         extra |= {"start": torch.from_numpy(start), "strength": sampling.strength}
+    if pictures.edges is not None:
+        extra["edges"] = torch.from_numpy(np.ascontiguousarray(pictures.edges[own], dtype=np.float32))
     if pictures.prompts is not None:
         extra["prompts"] = [pictures.prompts[i] for i in own]
     if guide is not None:
@@ -151,6 +155,8 @@ def _plan(model: Generator, weights: str, pictures: PictureSet, sampling: Sampli
         if pictures.start is not None:
             digest.update(np.ascontiguousarray(pictures.start[i], dtype=np.float32).tobytes())
             digest.update(str(sampling.strength).encode())
+        if pictures.edges is not None:
+            digest.update(np.ascontiguousarray(pictures.edges[i], dtype=np.float32).tobytes())
         if pictures.prompts is not None:
             digest.update(pictures.prompts[i].encode())
         digests.append(digest.hexdigest())

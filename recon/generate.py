@@ -65,10 +65,13 @@ def generate(
     decoder = Decoder(run, adapter, conditioning, limit)
     if sampling.strength == 0 and decoder.low_level == "none":
         raise UserError("--strength 0 shows the coarse picture itself, and there is none with --low-level none")
-    model = Generator.load(generator, adapter, runtime, bridge)
-    weights = fingerprint(folder, adapter.path, bridge.key, *runtime.key)
+    controlnet = conditioning.controlnet
+    if controlnet is not None and decoder.low_level == "none":
+        raise UserError("--controlnet reads the edges of the coarse picture, and there is none with --low-level none")
+    model = Generator.load(generator, adapter, runtime, bridge, controlnet)
+    weights = fingerprint(folder, adapter.path, bridge.key, *runtime.key, *([controlnet] if controlnet else []))
     folders = PictureFolders(out or run.path, generator_label(generator, conditioning), run.subject)
-    maker = _Maker(model, decoder, folders, weights)
+    maker = _Maker(model, decoder, folders, weights, controlnet is not None)
     sampled = 0
     for seeds in [(seed,) for seed in sampling.seeds] if decoder.varies else [sampling.seeds]:
         part = replace(sampling, seeds=seeds)
@@ -100,6 +103,7 @@ class _Maker:
     decoder: Decoder
     folders: PictureFolders
     weights: str
+    edges: bool = False
 
     def fill(self, name: str, sampling: Sampling, first: bool) -> int:
         """The folder of the reconstructions or of a control; returns how many pictures were sampled.
@@ -107,6 +111,7 @@ class _Maker:
         ``first``: the seeds that the low-level pictures are stored for.
         """
         from recon.best_of import draw_best
+        from recon.generation.edges import edges
         from recon.predict import run_id
 
         decoder, condition = self.decoder, self.decoder.condition(name, sampling.seeds[0])
@@ -122,6 +127,7 @@ class _Maker:
             own,
             None if start is None else start.numpy(),
             condition.prompts,
+            None if start is None or not self.edges else edges(start).numpy(),
         )
         if decoder.best_of > 1 and condition.embeds is not None:
             candidates = self.folders.candidates(name)
@@ -157,5 +163,6 @@ def generator_label(generator: str, conditioning: Conditioning | None = None) ->
         names += [f"tokens-{conditioning.tokens}"] * (conditioning.tokens is not None)
         names += [f"low-{conditioning.low_level}"] * (conditioning.low_level is not None)
         names += [f"words-{conditioning.words}"] * (conditioning.words != "none")
+        names += [f"controlnet-{base_label(conditioning.controlnet)}"] if conditioning.controlnet else []
         names += [f"best-of-{conditioning.best_of}"] * (conditioning.best_of > 1)
     return "_".join(names)

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--low-level", choices=["none", "tokens", "pixels", "both"], help=text)
     text = "how far the generator may leave it: 0 = not at all, 1 = it is forgotten (default: %(default)s)"
     add("--strength", type=float, default=0.2, help=text)
+    add("--controlnet", metavar="DIR|HUB_ID", help="keeps the edges of the coarse picture (soft-edge ControlNet)")
     add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
     add("--best-of", type=int, default=1, metavar="N", help="samples among which the brain chooses")
     add("--choose-by", default="agreement", help="with the brain; anything that needs the seen picture is refused")
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         low_level=args.low_level,
         words=args.words,
         best_of=args.best_of,
+        controlnet=args.controlnet,
     )
     runtime = Runtime(args.precision, args.device, args.attention, args.compile, args.offload)
     return generate(

@@ -22,6 +22,7 @@ from recon.generation.assets import mini_folder
 from recon.generation.bridges.base import Bridge
 from recon.generation.bridges.own import own_bridge
 from recon.generation.conditioner import WEIGHTS, ConditionerInfo, read_info
+from recon.generation.edges import load_controlnet
 from recon.generation.loading import FAMILIES, defaults_of, load_pipeline
 from recon.generation.places import generator_folder
 from recon.generation.runtime import Runtime, check_runtime
@@ -34,7 +35,15 @@ _LARGE = 512  # px from which the VAE decodes one picture at a time
 class Generator:
     """A frozen generator with one adapter and the bridge to it. Build it with `Generator.load`."""
 
-    def __init__(self, pipe: Any, adapter: Adapter, bridge: Bridge, name: str, runtime: Runtime | None = None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        adapter: Adapter,
+        bridge: Bridge,
+        name: str,
+        runtime: Runtime | None = None,
+        controlnet: str | None = None,
+    ) -> None:
         runtime = runtime or Runtime()
         self.name, self.bridge, self.runtime = name, bridge, runtime
         self.family = FAMILIES[type(pipe).__name__]
@@ -52,6 +61,9 @@ class Generator:
         unet.encoder_hid_proj = None
         unet.register_to_config(encoder_hid_dim_type=None)
         self._place(unet)
+        self._controlnet = None
+        if controlnet is not None:
+            self._controlnet = load_controlnet(controlnet, unet, runtime.dtype, self._device)
         self._texts = Texts(pipe, self.family, self._device)
         self._run: Any = torch.compile(unet, dynamic=False) if runtime.compile else unet
 
@@ -62,9 +74,10 @@ class Generator:
         conditioner: str | Path | Adapter | None = None,
         runtime: Runtime | None = None,
         bridge: Bridge | None = None,
+        controlnet: str | None = None,
     ) -> Generator:
         """``name``: "mini", a local folder in diffusers layout, or a hub id. ``conditioner``: an adapter file; our own
-        bring their bridge along, public ones need ``bridge``.
+        bring their bridge along, public ones need ``bridge``. ``controlnet``: folder or hub id of one that reads edges.
 
         Raises `UserError` when a folder or file is missing, when the adapter is of another generator, and for a
         ``runtime`` that cannot be had here.
@@ -76,7 +89,7 @@ class Generator:
             raise UserError("a generator needs a conditioner; train one with: accelerate launch recon/train.py")
         adapter = conditioner if isinstance(conditioner, Adapter) else load_adapter(conditioner)
         bridge = own_bridge(adapter) if bridge is None else bridge
-        return cls(load_pipeline(folder, runtime), adapter, bridge, name, runtime)
+        return cls(load_pipeline(folder, runtime), adapter, bridge, name, runtime, controlnet)
 
     @property
     def size(self) -> int:
@@ -98,6 +111,7 @@ class Generator:
         strength: float = 0.5,
         prompts: Sequence[str] | None = None,
         guide: Guide | None = None,
+        edges: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Tokens (n, N, D) of the bridge's layer and one noise seed each to pictures (n, 3, H, W) float32 in [0, 1].
 
@@ -107,11 +121,14 @@ class Generator:
         ``start`` (n, 3, h, w) in [0, 1]: pictures to start from (their latents, with the same noise as without them,
         at the step that leaves ``strength`` of all steps). ``prompts``: a text for each picture, "" where None.
         ``guide(x0, step, rows)``: called at every step with the latents (B, C, h, w) of the picture as the model sees
-        it by then, for the pictures ``rows`` of this call; what it returns is used instead. `encode` and `decode` go
+        it by then, for the pictures ``rows`` of this call; what it returns is used instead. ``edges`` (n, 3, h, w) in
+        [0, 1]: what a generator with a ControlNet reads, and no other. `encode` and `decode` go
         between latents and pictures; gradients are off unless the hook turns them on.
         """
         n = len(tokens)
-        for what, given in (("seeds", seeds), ("start pictures", start), ("prompts", prompts)):
+        if (edges is None) != (self._controlnet is None):
+            raise UserError("edges and a ControlNet belong together; give both or neither")
+        for what, given in (("seeds", seeds), ("start pictures", start), ("prompts", prompts), ("edges", edges)):
             if given is not None and len(given) != n:
                 raise UserError(f"{len(given)} {what} for {n} rows of tokens; give one each")
         steps = self.defaults.steps if steps is None else steps
@@ -130,7 +147,8 @@ class Generator:
             timesteps = set_steps(self._pipe.scheduler, steps, None if start is None else strength, self._device)
             noise, generators = own_noise([seeds[i] for i in padded], self._latent_shape())
             latents = self._starting(noise.to(self._device), None if start is None else start[own], timesteps)
-            model = self._model(tokens[padded], [prompts[i] if prompts else "" for i in padded], guidance)
+            words = [prompts[i] if prompts else "" for i in padded]
+            model = self._model(tokens[padded], words, guidance, None if edges is None else edges[padded])
             hook = None if guide is None else partial(_on_rows, guide, rows)
             latents = denoise(self._pipe.scheduler, timesteps, model, latents, generators, hook)
             pictures.append(self.decode(latents[: len(rows)]).float().cpu())
@@ -183,7 +201,9 @@ class Generator:
         clean = torch.cat([clean, clean[-1:].expand(len(noise) - len(clean), -1, -1, -1)])
         return scheduler.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
 
-    def _model(self, tokens: torch.Tensor, prompts: Sequence[str], guidance: float) -> Any:
+    def _model(
+        self, tokens: torch.Tensor, prompts: Sequence[str], guidance: float, edges: torch.Tensor | None = None
+    ) -> Any:
         """The UNet, with guidance, as a function of the noisy latents and the timestep."""
         distilled = self._pipe.unet.config.time_cond_proj_dim is not None  # guidance is an input (LCM)
         guided = guidance > 1 and not distilled
@@ -202,15 +222,29 @@ class Generator:
             condition["timestep_cond"] = embedding.to(self._device, dtype)
         condition["added_cond_kwargs"] = added_conditions(self._pipe, text, self.size, self._device, dtype)
 
+        seen = None if edges is None else self._fitted(edges, guided).to(self._device, dtype)
+
         def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            both = torch.cat([x, x]) if guided else x
-            out = self._run(both.to(dtype), t, **condition, return_dict=False)[0].float()
+            both = (torch.cat([x, x]) if guided else x).to(dtype)
+            held: dict[str, Any] = {}
+            if seen is not None:
+                states, added = condition["encoder_hidden_states"][0], condition["added_cond_kwargs"]
+                down, mid = self._controlnet(both, t, states, seen, added_cond_kwargs=added, return_dict=False)
+                held = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+            out = self._run(both, t, **condition, **held, return_dict=False)[0].float()
             if not guided:
                 return out
             plain, conditioned = out.chunk(2)
             return plain + guidance * (conditioned - plain)
 
         return model
+
+    def _fitted(self, edges: torch.Tensor, guided: bool) -> torch.Tensor:
+        """Edges at the generator's size, once more for the plain half of guidance."""
+        size = (self.size, self.size)
+        if tuple(edges.shape[-2:]) != size:
+            edges = interpolate(edges.float(), size, mode="bilinear", align_corners=False)
+        return torch.cat([edges, edges]) if guided else edges
 
 
 def _on_rows(guide: Guide, rows: range, x0: torch.Tensor, step: int) -> torch.Tensor:

@@ -255,3 +255,28 @@ def test_low_level_pictures_are_stored_for_the_gallery(ridge: Run, place: Place,
     generate(ridge, str(place.generator), tmp_path, sampling, ())
     rows = read_index(PictureFolders(tmp_path, "generator", "01").low_level)
     assert [row["seed"] for row in rows] == ["3"] * N_TEST
+
+
+def test_a_controlnet_is_given_the_edges_of_each_own_start(ridge: Run, place: Place, tmp_path: Path) -> None:
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_pretrained(place.generator / "unet")
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
+    for parameter in net.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    net.save_pretrained(tmp_path / "net")
+    wanted = Conditioning(controlnet=str(tmp_path / "net"))
+    told = generate(ridge, str(place.generator), tmp_path, QUICK, ("oracle",), conditioning=wanted)
+    assert told["generator"] == "generator_controlnet-net" and told["sampled"] == 2 * N_TEST
+    plain = generate(ridge, str(place.generator), tmp_path, QUICK, ("oracle",))
+    for name, folder in told["folders"].items():
+        held, free = (
+            read_pictures(Path(where), read_seed(Path(where), 0), load_predictions(ridge).ids)
+            for where in (folder, plain["folders"][name])
+        )
+        assert (held - free).abs().max() > 2 / 255
+    with pytest.raises(UserError, match="--controlnet reads the edges of the coarse picture"):
+        nothing = dataclasses.replace(wanted, low_level="none")
+        generate(ridge, str(place.generator), tmp_path, QUICK, conditioning=nothing)

@@ -13,6 +13,7 @@ import torch
 from align.errors import UserError
 from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.bridges.base import Bridge
+from recon.generation.edges import edges
 from recon.generation.loading import Defaults, load_pipeline
 from recon.generation.pipeline import Generator
 from recon.generation.runtime import Runtime
@@ -146,6 +147,54 @@ def test_a_start_picture_is_that_of_stock_img2img(places: dict[str, Path], kind:
     nearer = generator.generate(given[:1], [7], 5, 3.0, start=start, strength=0.2, prompts=prompts)
     seen = generator.decode(generator.encode(start))
     assert (nearer - seen).square().mean() < (ours - seen).square().mean()
+
+
+@pytest.mark.parametrize("kind", ["sd-ddim", "sdxl"])
+def test_edges_are_read_as_by_the_stock_controlnet(places: dict[str, Path], kind: str) -> None:
+    torch.manual_seed(0)
+    unet = load_pipeline(places[kind], Runtime()).unet
+    net = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))  # halves the side
+    for parameter in net.parameters():
+        if not parameter.any():  # the outputs of an untrained ControlNet are zero
+            torch.nn.init.normal_(parameter, std=0.1)
+    folder = places[kind].parent / f"controlnet-{kind}"
+    net.save_pretrained(folder)
+    found, given = load_adapter(places[f"{kind}/pooled"]), embeddings("pooled")
+    held = Generator.load(str(places[kind]), found, Runtime(device="cpu"), through(found), str(folder))
+    seen = edges(torch.rand(2, 3, held.size, held.size, generator=torch.Generator().manual_seed(4)))
+    name = "StableDiffusionXLControlNetPipeline" if kind == "sdxl" else "StableDiffusionControlNetPipeline"
+    pipe = getattr(diffusers, name).from_pipe(load_pipeline(places[kind], Runtime()), controlnet=net)
+    pipe.set_progress_bar_config(disable=True)
+    place = places[f"{kind}/pooled"]
+    pipe.load_ip_adapter(str(place.parent), subfolder="", weight_name=place.name, image_encoder_folder=None)
+    embeds = torch.cat([held.bridge.negative, held.bridge(given[:1])])
+    expected = pipe(
+        "a red disk on brick",
+        image=seen[:1],
+        ip_adapter_image_embeds=[embeds[:, None]],
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(7),
+        output_type="pt",
+    ).images
+    words = ["a red disk on brick"] * 2
+    ours = held.generate(given[:2], [7, 8], 3, 3.0, prompts=words, edges=seen)
+    torch.testing.assert_close(ours[:1], expected, atol=5e-5, rtol=0)
+    other = held.generate(given[:2], [7, 8], 3, 3.0, prompts=words, edges=seen.flip(0))
+    assert (other - ours).abs().max() > 1e-3
+    with pytest.raises(UserError, match="give both or neither"):
+        held.generate(given[:1], [7], 3)
+    with pytest.raises(UserError, match="cannot be read"):
+        Generator.load(str(places[kind]), found, Runtime(device="cpu"), through(found), str(folder / "nowhere"))
+
+
+def test_edges_are_where_a_picture_changes() -> None:
+    picture = torch.zeros(1, 3, 32, 32)
+    picture[..., 16:] = 0.8
+    found = edges(picture)
+    assert found.shape == (1, 3, 32, 32) and found[..., 15:17].min() > 0.99
+    assert found[..., :14].max() == 0 and found[..., 18:].max() == 0
+    assert edges(torch.full((1, 3, 32, 32), 0.3)).max() == 0
 
 
 def test_impossible_starts_are_refused(places: dict[str, Path]) -> None:

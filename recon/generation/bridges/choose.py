@@ -34,7 +34,9 @@ class Conditioning:
     ``tokens``: one of `recon.conditions.TOKENS`; None = predicted where the run predicts what the conditioner takes,
     else from the library. ``low_level``: one of `recon.low_level.LOW_LEVEL`; None = both for an encoding model, tokens
     where the conditioner has a sketch, else none. ``words``: one of `recon.words.WORDS`. ``best_of``: samples among
-    which the brain chooses (`recon.best_of`). Raises `UserError` for anything else.
+    which the brain chooses (`recon.best_of`). ``controlnet``: folder or hub id (`recon.generation.edges`).
+
+    Raises `UserError` for anything else.
     """
 
     adapter: str | None = None
@@ -46,6 +48,7 @@ class Conditioning:
     low_level: str | None = None
     words: str = "none"
     best_of: int = 1
+    controlnet: str | None = None
 
     def __post_init__(self) -> None:
         if self.tokens not in (None, *TOKENS):
