@@ -61,7 +61,7 @@ class Generator:
         unet.encoder_hid_proj = None
         unet.register_to_config(encoder_hid_dim_type=None)
         self._place(unet)
-        self._controlnet = None
+        self._controlnet: Any = None
         if controlnet is not None:
             self._controlnet = load_controlnet(controlnet, unet, runtime.dtype, self._device)
         self._texts = Texts(pipe, self.family, self._device)
