@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
+    from align.vision.taps import Backbone
     from recon.conditions import Condition
     from recon.decoder import Decoder
     from recon.generation.pipeline import Generator
@@ -50,10 +51,11 @@ def draw_best(
     Candidate j of seed s has the noise (and, from a library, the tokens) of seed n s + j. Returns how many pictures
     were sampled.
     """
+    from align.vision.backbones import load_backbone
     from recon.evaluation.pictures import read_pictures, read_seed
     from recon.generation.edges import edges
 
-    n = decoder.best_of
+    n, backbone = decoder.best_of, load_backbone(decoder.run.config.backbone)
     sampled, chosen = 0, []
     for seed in sampling.seeds:
         agreed = []
@@ -66,7 +68,7 @@ def draw_best(
                 item = replace(item, start=start.numpy(), edges=own)
             sampled += draw(model, item, replace(sampling, seeds=(j,)), weights)
             images = read_pictures(folder, read_seed(folder, j), pictures.ids)
-            agreed.append(agreement(decoder.run, images, _embeds(condition)))
+            agreed.append(agreement(decoder.run, backbone, images, _embeds(condition)))
         best = seed * n + np.argmax(agreed, axis=0)
         chosen += _copied(pictures, folder, seed, best)
     seeds = {str(seed) for seed in sampling.seeds}
@@ -76,14 +78,13 @@ def draw_best(
     return sampled
 
 
-def agreement(run: Run, images: torch.Tensor, embeds: np.ndarray) -> np.ndarray:
+def agreement(run: Run, backbone: Backbone, images: torch.Tensor, embeds: np.ndarray) -> np.ndarray:
     """Cosine (n,) of what the brain said, (n, E), with the embeds of pictures (n, 3, H, W) in [0, 1]."""
     import torch
 
-    from align.vision.backbones import load_backbone
     from align.vision.fused import parts_of
 
-    backbone, target = load_backbone(run.config.backbone), run.config.target
+    target = run.config.target
     layers = parts_of(target.layer)
     parts = []
     for batch in images.split(_BATCH):

@@ -17,7 +17,7 @@ from align.seeding import derive
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
-    from recon.library import Library
+    from recon.picture_library import Library
 
 CONTROLS = ("shuffled", "zero_brain", "oracle")
 TOKENS = ("predicted", "library")
@@ -119,7 +119,7 @@ class LibraryTokens:
         return rows
 
     def true(self, ids: Sequence[str]) -> np.ndarray:
-        from recon.library import tokens_at
+        from recon.picture_library import tokens_at
         from recon.predict import open_recording
 
         stimuli = open_recording(self._run).stimuli

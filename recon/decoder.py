@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recon.generation.adapters import Adapter
     from recon.generation.bridges.choose import Conditioning
     from recon.generation.pipeline import Generator
-    from recon.library import Library
+    from recon.picture_library import Library
 
 _BATCH = 32  # sketches decoded at once
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Decoder:
 
     @cached_property
     def _library(self) -> Library:
-        from recon.library import read_library
+        from recon.picture_library import read_library
 
         return read_library(self.run)
 

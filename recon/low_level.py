@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from align.checkpoint import Run
     from align.data.signals import Recording
-    from recon.library import Library
+    from recon.picture_library import Library
 
 LOW_LEVEL = ("none", "tokens", "pixels", "both")
 SIZE = 16  # px of what is told from the signals

@@ -98,7 +98,7 @@ def evaluate_run(
     report = {**head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **missing, **incomplete}
-    report["fine_power"] = fine_power_ratios(rows, targets)
+    report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds
     if judge is not None and judge.attributes is not None:

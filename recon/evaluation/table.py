@@ -49,10 +49,15 @@ def _alone(member: dict[str, Any]) -> str:
     )
 
 
-def _fine(part: dict[str, float]) -> list[str]:
-    """Power beyond 8 cycles a picture beside that of the seen pictures."""
-    told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in part.items())
-    return [f"fine detail over that of the seen pictures: {told}"] if told else []
+def _fine(part: dict[str, Any]) -> list[str]:
+    """Power beyond 8 cycles a picture beside that of the seen pictures, with its interval."""
+
+    def told(entry: dict[str, Any]) -> str:
+        return f"{entry['value']:.2f} [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]"
+
+    rows = ", ".join(f"{name} {told(entry)}" for name, entry in part.items())
+    n = next(iter(part.values()))["n"] if part else 0
+    return [f"fine detail over that of the seen pictures (n {n}, 1 = as much): {rows}"] if part else []
 
 
 def _seeds(part: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from recon.generation.bridges.choose import Conditioning
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
-from recon.library import read_library
+from recon.picture_library import read_library
 from recon.predict import load_predictions, open_recording, picture_tokens
 from tests.recon.tiny import tiny_generator
 from tests.recon.tiny_run import make_run

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from align.checkpoint import Run
-from recon.evaluation.controls import training_pictures
+from align.data.splits import grouped_folds
+from recon.evaluation.controls import pixel_ridge, training_pictures
 from recon.low_level import SIZE, coarse, decoded_pixels, enlarged, joined
 from recon.predict import open_recording, signals_at_rest
 from tests.recon.tiny_run import make_run
@@ -66,3 +67,20 @@ def test_test_pictures_are_never_read(run: Run) -> None:
     guarded = dataclasses.replace(recording, stimuli=dataclasses.replace(stimuli, load=load))
     expected = decoded_pixels(run, recording, recording.test.x)
     np.testing.assert_array_equal(decoded_pixels(run, guarded, recording.test.x), expected)
+
+
+def test_contrast_is_enlarged_by_what_held_out_training_pictures_lack(run: Run) -> None:
+    """The gain written out: five grouped folds of training rows, spread of true over held-out told pictures."""
+    recording = open_recording(run)
+    train = recording.train.averaged()
+    seen = training_pictures(recording.stimuli, train.stimulus, SIZE).thumbnails.flatten(1).numpy()
+    held_out = np.zeros_like(seen)
+    for rows, out in grouped_folds(np.asarray(recording.stimuli.groups)[train.stimulus], 5, run.config.seed):
+        held_out[out] = pixel_ridge(train.x[rows], seen[rows], train.x[out])
+    mean = seen.mean(0)
+    gain = np.sqrt(np.mean((seen - mean) ** 2) / np.mean((held_out - mean) ** 2))
+    assert gain > 1.05
+    plain = pixel_ridge(train.x, seen, recording.test.x)
+    expected = np.clip(mean + gain * (plain - mean), 0, 1)
+    np.testing.assert_allclose(decoded_pixels(run, recording, recording.test.x).reshape(6, -1), expected, atol=0.02)
+    assert np.abs(np.clip(plain, 0, 1) - expected).max() > 0.03
