@@ -82,14 +82,19 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def settle(self) -> None:
+        """Wait for the next frame: a dialog tells that it closed with the frame, not with the key that closed it."""
+        self.js("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
     def press(self, *keys: str, modifiers: int = 0) -> None:
-        """Real key events, one after the other; modifiers: 2 Ctrl, 8 Shift."""
+        """Real key events, one after the other, each acted upon before the next; modifiers: 2 Ctrl, 8 Shift."""
         for key in keys:
             code = _CODES.get(key, ord(key.upper()) if len(key) == 1 else 0)
             event: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
             text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
             self.call("Input.dispatchKeyEvent", type="keyDown", **event, **({"text": text} if text else {}))
             self.call("Input.dispatchKeyEvent", type="keyUp", **event)
+            self.settle()
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:

@@ -66,10 +66,12 @@ def choose(opened: Browser, name: str, value: str | int, event: str = "change") 
     """What a person does to a select or a slider."""
     act = f"e.value = {str(value)!r}; e.dispatchEvent(new Event({event!r}));"
     opened.js(f"(e => {{ {act} }})(document.getElementById({name!r}))")
+    opened.settle()
 
 
 def click(opened: Browser, selector: str) -> None:
     opened.js(f"document.querySelector({selector!r}).click()")
+    opened.settle()
 
 
 def by_rule(run: dict[str, Any], name: str, best_first: bool = True) -> list[str]:
