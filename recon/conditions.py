@@ -28,13 +28,15 @@ class Condition:
     """``tokens`` (n, N, D) in the units of the backbone; ``owners`` (n): whose they are, "" = nobody's.
 
     ``embeds`` (n, E): what the brain says, to compare pictures with; None where no brain speaks. ``pixels``
-    (n, 3, S, S) in [0, 1]: decoded from the signals. ``prompts`` (n): words.
+    (n, 3, S, S) in [0, 1] and ``detail`` (n,), the log of the fine power: decoded from the signals. ``prompts`` (n):
+    words.
     """
 
     tokens: np.ndarray
     owners: tuple[str, ...]
     embeds: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    detail: np.ndarray | None = None
     prompts: tuple[str, ...] | None = None
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Condition:
@@ -45,6 +47,7 @@ class Condition:
             tuple(self.owners[i] for i in kept),
             None if self.embeds is None else self.embeds[kept],
             None if self.pixels is None else self.pixels[kept],
+            None if self.detail is None else self.detail[kept],
             None if self.prompts is None else tuple(self.prompts[i] for i in kept),
         )
 

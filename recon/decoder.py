@@ -62,8 +62,7 @@ class Decoder:
             self._source.tokens(seed)[: len(self.ids)],
             self.ids,
             self._predictions.embeds[: len(self.ids)],
-            self._pixels[:-1] if self._pixels is not None else None,
-            self._prompts[:-1] if self._prompts is not None else None,
+            *self._beside(slice(-1)),
         )
         if name == "reconstructions":
             return own
@@ -71,8 +70,7 @@ class Decoder:
             self._source.silent(seed)[None],
             ("",),
             self._silence[None],
-            self._pixels[-1:] if self._pixels is not None else None,
-            self._prompts[-1:] if self._prompts is not None else None,
+            *self._beside(slice(-1, None)),
         )
         return control(name, own, silent, self._true() if name == "oracle" else own)
 
@@ -83,7 +81,7 @@ class Decoder:
         """
         told = self.run.aligner.predict(x)
         tokens = told["tokens"] if self.tokens == "predicted" else self._likely(told["embeds"]).tokens(seed)
-        return Condition(tokens, ("",) * len(x), told["embeds"], self._pixels_of(x), self._prompts_of(told["embeds"]))
+        return Condition(tokens, ("",) * len(x), told["embeds"], *self._low_of(x), self._prompts_of(told["embeds"]))
 
     def start(self, model: Generator, condition: Condition) -> torch.Tensor | None:
         """Pictures (n, 3, H, W) to start from; None where the diffusion starts from noise.
@@ -92,7 +90,7 @@ class Decoder:
         """
         import torch
 
-        from recon.low_level import enlarged, joined
+        from recon.low_level import enlarged, started
 
         pixels = None if condition.pixels is None else torch.from_numpy(condition.pixels)
         if self.low_level == "none":
@@ -104,7 +102,9 @@ class Decoder:
         with torch.no_grad():
             tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
             sketched = torch.cat([model.decode(self._sketch(part)).float().cpu() for part in tokens.split(_BATCH)])
-        return sketched if pixels is None else joined(pixels, sketched)
+        if pixels is None or condition.detail is None:
+            return sketched
+        return started(pixels, sketched, condition.detail)
 
     def _usual(self) -> str:
         if self.run.config.encoder.name == "encoding" and self._sketch is not None:
@@ -149,25 +149,35 @@ class Decoder:
         silence: np.ndarray = self.run.aligner.predict(signals_at_rest(self.run))["embeds"][0]
         return silence
 
+    def _beside(self, rows: slice) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...] | None]:
+        """Pixels, detail and prompts of the given rows."""
+        (pixels, detail), prompts = self._low, self._prompts
+        return (
+            None if pixels is None else pixels[rows],
+            None if detail is None else detail[rows],
+            None if prompts is None else prompts[rows],
+        )
+
     @cached_property
-    def _pixels(self) -> np.ndarray | None:
-        """(n + 1, 3, 16, 16), the last for signals at rest."""
+    def _low(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Pixels (n + 1, 3, 16, 16) and detail (n + 1,), the last for signals at rest."""
         if self.low_level not in ("pixels", "both"):
-            return None
+            return None, None
         from recon.predict import signals_at_rest
 
         recording = self._recording
         test = recording.test.averaged()
         place = {recording.stimuli.ids[i]: k for k, i in enumerate(test.stimulus)}
-        return self._pixels_of(np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)]))
+        return self._low_of(np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)]))
 
-    def _pixels_of(self, x: np.ndarray) -> np.ndarray | None:
+    def _low_of(self, x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
         if self.low_level not in ("pixels", "both"):
-            return None
-        from recon.low_level import decoded_pixels
+            return None, None
+        from recon.low_level import decoded_detail, decoded_pixels
 
         library = self._library if self.run.config.encoder.name == "encoding" else None
-        return decoded_pixels(self.run, self._recording, x, library)
+        pixels = decoded_pixels(self.run, self._recording, x, library)
+        return pixels, decoded_detail(self._recording, x) if self.low_level == "both" else None
 
     @cached_property
     def _prompts(self) -> tuple[str, ...] | None:
@@ -188,4 +198,4 @@ class Decoder:
             stimuli = self._recording.stimuli
             caption = dict(zip(stimuli.ids, stimuli.captions, strict=True))
             prompts = tuple(caption[name] for name in self.ids)
-        return Condition(self._source.true(self.ids), self.ids, None, None, prompts)
+        return Condition(self._source.true(self.ids), self.ids, prompts=prompts)

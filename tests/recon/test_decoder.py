@@ -25,6 +25,7 @@ from recon.generation.bridges.choose import Conditioning
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
+from recon.low_level import started
 from recon.picture_library import read_library
 from recon.predict import load_predictions, open_recording, picture_tokens
 from tests.recon.tiny import tiny_generator
@@ -92,13 +93,30 @@ def test_with_a_sketch_pictures_start_from_it(ridge: Run, place: Place, model: G
     assert decode(ridge, place, low_level="none").start(model, condition) is None
 
 
+def test_coarse_part_and_detail_of_a_start_are_those_of_the_condition(
+    ridge: Run, place: Place, model: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, sketch = decode(ridge, place, low_level="both"), load_sketch(place.adapter.path)
+    condition = decoder.condition("reconstructions", 0)
+    assert sketch is not None and condition.pixels is not None
+    assert condition.detail is not None and np.ptp(condition.detail) > 0.1
+    sketched = model.decode(sketch(torch.from_numpy(np.array(condition.tokens, dtype=np.float32)))).detach()
+    start = decoder.start(model, condition)
+    assert start is not None
+    torch.testing.assert_close(start, started(torch.from_numpy(condition.pixels), sketched, condition.detail))
+    told: list[np.ndarray] = []  # pictures of the tiny generator are too small to show detail
+    monkeypatch.setattr("recon.low_level.started", lambda pixels, pictures, detail: told.append(detail) or pictures)
+    decoder.start(model, condition)
+    np.testing.assert_array_equal(told[0], condition.detail)
+
+
 def test_the_oracle_has_true_tokens_and_no_pixels(ridge: Run, place: Place) -> None:
     decoder = decode(ridge, place, low_level="both")
     recording = open_recording(ridge)
     rows = [recording.stimuli.ids.index(name) for name in decoder.ids]
     oracle = decoder.condition("oracle", 0)
     np.testing.assert_allclose(oracle.tokens, picture_tokens(ridge, recording)[rows], rtol=1e-3)
-    assert oracle.pixels is None and oracle.embeds is None
+    assert oracle.pixels is None and oracle.detail is None and oracle.embeds is None
     assert decoder.condition("reconstructions", 0).pixels is not None
 
 
@@ -106,7 +124,7 @@ def test_another_stimulus_lends_everything(ridge: Run, place: Place) -> None:
     decoder = decode(ridge, place, low_level="both", words="retrieved")
     own, other = decoder.condition("reconstructions", 0), decoder.condition("shuffled", 0)
     order = derangement(N_TEST, 0)
-    for name in ("tokens", "embeds", "pixels"):
+    for name in ("tokens", "embeds", "pixels", "detail"):
         np.testing.assert_array_equal(getattr(other, name), getattr(own, name)[order])
     assert other.prompts == tuple(own.prompts[i] for i in order) and other.owners == tuple(own.owners[i] for i in order)
     silent = decoder.condition("zero_brain", 0)
@@ -192,7 +210,7 @@ def test_signals_of_the_test_rows_are_told_like_the_test_rows(place: Place, enco
     place_of = {recording.stimuli.ids[i]: k for k, i in enumerate(recording.test.stimulus)}
     x = recording.test.x[[place_of[name] for name in decoder.ids]]
     told, expected = decoder.of_signals(x, 2), decoder.condition("reconstructions", 2)
-    for name in ("tokens", "embeds", "pixels"):
+    for name in ("tokens", "embeds", "pixels", "detail"):
         np.testing.assert_allclose(getattr(told, name), getattr(expected, name), atol=1e-4)
     assert told.prompts == expected.prompts and told.owners == ("",) * N_TEST
 
