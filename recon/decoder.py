@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from recon.generation.adapters import Adapter
     from recon.generation.bridges.choose import Conditioning
     from recon.generation.pipeline import Generator
+    from recon.low_level import LowLevel
     from recon.picture_library import Library
 
 _BATCH = 32  # sketches decoded at once
+_FROM_SIGNALS = ("pixels", "both")
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,11 @@ class Decoder:
             raise UserError(
                 f"--low-level {self.low_level} needs an own conditioner with a sketch, {str(adapter.path)!r} has none; "
                 "use --low-level pixels or none, or train one: accelerate launch recon/train.py"
+            )
+        if self.low_level in _FROM_SIGNALS and run.number is None:
+            raise UserError(
+                f"--low-level {self.low_level} is fitted to training rows of subject {run.subject}, which this run has "
+                "never seen (protocol=loso); use --low-level tokens or none"
             )
         self._source = self._tokens(adapter, wanted)
         from_library = isinstance(self._source, LibraryTokens)
@@ -90,7 +97,7 @@ class Decoder:
         """
         import torch
 
-        from recon.low_level import enlarged, started
+        from recon.joining import enlarged, started
 
         pixels = None if condition.pixels is None else torch.from_numpy(condition.pixels)
         if self.low_level == "none":
@@ -102,12 +109,14 @@ class Decoder:
         with torch.no_grad():
             tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
             sketched = torch.cat([model.decode(self._sketch(part)).float().cpu() for part in tokens.split(_BATCH)])
-        if pixels is None or condition.detail is None:
+        if pixels is None:
             return sketched
+        assert condition.detail is not None
         return started(pixels, sketched, condition.detail)
 
     def _usual(self) -> str:
-        if self.run.config.encoder.name == "encoding" and self._sketch is not None:
+        encoding = self.run.config.encoder.name == "encoding" and self.run.number is not None
+        if encoding and self._sketch is not None:
             return "both"
         return "none" if self._sketch is None else "tokens"
 
@@ -161,7 +170,7 @@ class Decoder:
     @cached_property
     def _low(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Pixels (n + 1, 3, 16, 16) and detail (n + 1,), the last for signals at rest."""
-        if self.low_level not in ("pixels", "both"):
+        if self.low_level not in _FROM_SIGNALS:
             return None, None
         from recon.predict import signals_at_rest
 
@@ -171,13 +180,14 @@ class Decoder:
         return self._low_of(np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)]))
 
     def _low_of(self, x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if self.low_level not in ("pixels", "both"):
-            return None, None
-        from recon.low_level import decoded_detail, decoded_pixels
+        return (None, None) if self.low_level not in _FROM_SIGNALS else self._teller(x)
+
+    @cached_property
+    def _teller(self) -> LowLevel:
+        from recon.low_level import LowLevel
 
         library = self._library if self.run.config.encoder.name == "encoding" else None
-        pixels = decoded_pixels(self.run, self._recording, x, library)
-        return pixels, decoded_detail(self._recording, x) if self.low_level == "both" else None
+        return LowLevel.fit(self.run, self._recording, library)
 
     @cached_property
     def _prompts(self) -> tuple[str, ...] | None:

@@ -7,6 +7,8 @@ the response alone.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 
@@ -16,14 +18,26 @@ def cosines(responses: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return a @ b.T
 
 
-def linear_estimate(responses: np.ndarray, predicted: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Linear minimum mean square error estimate (n, ...) of ``values`` (L, ...) whose responses are ``predicted``.
+@dataclass(frozen=True)
+class LinearEstimate:
+    """Linear minimum mean square error estimate of values of pictures whose responses are known.
 
-    responses (n, E) and predicted (L, E) are whitened: what a response has beyond the prediction has unit covariance.
+    Responses are whitened: what one has beyond its prediction has unit covariance.
     """
-    flat = values.reshape(len(values), -1)
-    mean, centre = flat.mean(0), predicted.mean(0)
-    x = (predicted - centre).astype(np.float64)
-    gram = x.T @ x / len(x) + np.eye(x.shape[1])
-    weight = np.linalg.solve(gram, x.T @ (flat - mean) / len(x))
-    return (mean + (responses - centre) @ weight).reshape(len(responses), *values.shape[1:]).astype(np.float32)
+
+    mean: np.ndarray
+    centre: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def fit(cls, predicted: np.ndarray, values: np.ndarray) -> LinearEstimate:
+        """From pictures that should cause ``predicted`` (L, E) and have ``values`` (L, P)."""
+        mean, centre = values.mean(0), predicted.mean(0)
+        x = (predicted - centre).astype(np.float64)
+        gram = x.T @ x / len(x) + np.eye(x.shape[1])
+        return cls(mean, centre, np.linalg.solve(gram, x.T @ (values - mean) / len(x)))
+
+    def __call__(self, responses: np.ndarray) -> np.ndarray:
+        """Values (n, P) float32 for ``responses`` (n, E)."""
+        told: np.ndarray = (self.mean + (responses - self.centre) @ self.weights).astype(np.float32)
+        return told

@@ -28,7 +28,6 @@ PICTURE_CONTROLS = (
 )
 CONTROLS = (*GENERATOR_CONTROLS, *PICTURE_CONTROLS)
 RIDGE_SIZE = 16  # px
-RIDGE_PENALTY = 100.0
 BLUR = 8 / 256  # sigma, of the picture's width
 _GREY = 0.5
 
@@ -38,10 +37,11 @@ def load_image(stimuli: Stimuli, index: int, size: int | None = None) -> torch.T
     import torch
 
     image = torch.from_numpy(np.array(stimuli.load(index))).permute(2, 0, 1).float() / 255
-    return image if size is None else _squeezed(image, size)
+    return image if size is None else squeezed(image, size)
 
 
-def _squeezed(image: torch.Tensor, size: int) -> torch.Tensor:
+def squeezed(image: torch.Tensor, size: int) -> torch.Tensor:
+    """(3, H, W) as (3, size, size), bilinear, antialiased."""
     from torch.nn.functional import interpolate
 
     if image.shape[1:] == (size, size):
@@ -66,8 +66,8 @@ def training_pictures(stimuli: Stimuli, rows: np.ndarray, size: int) -> Training
     thumbnails = torch.empty(len(rows), 3, RIDGE_SIZE, RIDGE_SIZE)
     for k, row in enumerate(rows):
         image = load_image(stimuli, int(row))
-        total += _squeezed(image, size)
-        thumbnails[k] = _squeezed(image, RIDGE_SIZE)
+        total += squeezed(image, size)
+        thumbnails[k] = squeezed(image, RIDGE_SIZE)
     return TrainingPictures(rows, (total / len(rows)).float(), thumbnails)
 
 
@@ -88,27 +88,6 @@ def nearest(embeds: np.ndarray, train_embeds: np.ndarray) -> np.ndarray:
 def random_rows(n: int, n_train: int, seed: int) -> np.ndarray:
     """Training rows drawn with replacement, (n,), a pure function of ``seed``."""
     return np.random.default_rng(derive(seed, "random_training_image")).integers(0, n_train, size=n)
-
-
-def pixel_ridge(
-    train_x: np.ndarray, thumbnails: np.ndarray, test_x: np.ndarray, penalty: float = RIDGE_PENALTY
-) -> np.ndarray:
-    """Ridge regression from averaged signals (K, ...) to thumbnails (K, P) in [0, 1], told for ``test_x``: (n, P).
-
-    Signals are z-scored and pixels centred with training statistics; ``penalty`` is on the sum of squares. Not clipped.
-    """
-    x, t = (a.reshape(len(a), -1).astype(np.float64) for a in (train_x, test_x))
-    mean, std = x.mean(axis=0), x.std(axis=0)
-    std[std < 1e-12] = 1.0
-    x, t = (x - mean) / std, (t - mean) / std
-    centre = thumbnails.mean(axis=0)
-    y = thumbnails.astype(np.float64) - centre
-    if x.shape[1] <= x.shape[0]:
-        weights = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
-    else:
-        weights = x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y)
-    told: np.ndarray = t @ weights + centre
-    return told
 
 
 def enlarge(thumbnails: np.ndarray, size: int) -> torch.Tensor:

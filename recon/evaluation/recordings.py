@@ -10,6 +10,7 @@ import numpy as np
 
 from align.errors import UserError
 from recon.evaluation import controls
+from recon.evaluation.ridge import Ridge
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,7 @@ class Behind:
         test = self.recording.test.averaged()
         place = {stimuli.ids[i]: k for k, i in enumerate(test.stimulus)}
         test_x = test.x[[place[stimulus_id] for stimulus_id in ids]]
-        thumbnails = controls.pixel_ridge(train.x, seen.thumbnails.flatten(1).numpy(), test_x)
+        thumbnails = Ridge.fit(train.x, seen.thumbnails.flatten(1).numpy())(test_x)
         predicted = {stimulus_id: k for k, stimulus_id in enumerate(self.predictions.ids)}
         embeds = self.predictions.embeds[[predicted[stimulus_id] for stimulus_id in ids]]
         near = controls.nearest(embeds, self.picture_embeds(train.stimulus))

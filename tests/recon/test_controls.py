@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
 
 from align.data.signals import Stimuli
 from recon.evaluation import controls
-
-
-@pytest.mark.parametrize("voxels", [12, 90])
-def test_pixel_ridge_is_that_of_scikit_learn(voxels: int) -> None:
-    rng = np.random.default_rng(0)
-    train_x, test_x = 5 + 3 * rng.normal(size=(40, voxels // 3, 3)), rng.normal(size=(7, voxels // 3, 3))
-    train_x[:, 0, 0] = 2.0  # a dead channel
-    thumbnails = rng.random((40, 768))
-    scaler = StandardScaler().fit(train_x.reshape(40, -1))
-    model = Ridge(alpha=100).fit(scaler.transform(train_x.reshape(40, -1)), thumbnails)
-    expected = model.predict(scaler.transform(test_x.reshape(7, -1)))
-    assert np.allclose(controls.pixel_ridge(train_x, thumbnails, test_x), expected, atol=1e-8)
-
-
-def test_pixel_ridge_reads_no_test_statistics() -> None:
-    rng = np.random.default_rng(1)
-    train_x, thumbnails, test_x = rng.normal(size=(30, 20)), rng.random((30, 768)), rng.normal(size=(6, 20))
-    alone = controls.pixel_ridge(train_x, thumbnails, test_x[:1])
-    assert np.allclose(controls.pixel_ridge(train_x, thumbnails, test_x)[:1], alone)
 
 
 def test_enlarged_thumbnails_are_clipped_and_bilinear() -> None:

@@ -25,7 +25,7 @@ from recon.generation.bridges.choose import Conditioning
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
-from recon.low_level import started
+from recon.joining import started
 from recon.picture_library import read_library
 from recon.predict import load_predictions, open_recording, picture_tokens
 from tests.recon.tiny import tiny_generator
@@ -105,9 +105,18 @@ def test_coarse_part_and_detail_of_a_start_are_those_of_the_condition(
     assert start is not None
     torch.testing.assert_close(start, started(torch.from_numpy(condition.pixels), sketched, condition.detail))
     told: list[np.ndarray] = []  # pictures of the tiny generator are too small to show detail
-    monkeypatch.setattr("recon.low_level.started", lambda pixels, pictures, detail: told.append(detail) or pictures)
+    monkeypatch.setattr("recon.joining.started", lambda pixels, pictures, detail: told.append(detail) or pictures)
     decoder.start(model, condition)
     np.testing.assert_array_equal(told[0], condition.detail)
+
+
+def test_nothing_is_fitted_to_a_subject_that_the_run_never_saw(ridge: Run, encoding: Run, place: Place) -> None:
+    for run in (ridge, encoding):
+        unseen = dataclasses.replace(run, meta={**run.meta, "trained_on": ["02", "03"]})
+        for path in ("pixels", "both"):
+            with pytest.raises(UserError, match=f"--low-level {path} is fitted to training rows of subject 01"):
+                decode(unseen, place, low_level=path)
+        assert decode(unseen, place, tokens="library").low_level == "tokens"
 
 
 def test_the_oracle_has_true_tokens_and_no_pixels(ridge: Run, place: Place) -> None:

@@ -31,7 +31,7 @@ from recon.generation.conditioner import Conditioner, ConditionerInfo, save_cond
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
 from recon.halves import BASE, AddedNoise, Repetitions, halves_of, null_signals, unexplained
-from recon.low_level import decoded_pixels
+from recon.low_level import LowLevel
 from recon.predict import load_predictions, open_recording, picture_tokens, run_id, signals_at_rest
 from tests.align.fixture_studies import picture, write_folder
 from tests.recon.tiny import tiny_generator
@@ -225,7 +225,7 @@ def test_halves_start_from_their_own_pixels(run: Run, tiny: tuple[Path, Path]) -
     x = recording.test.x[:9]
     condition = decoder.of_signals(x, 0)
     assert condition.pixels is not None and condition.owners == ("",) * 9
-    np.testing.assert_allclose(condition.pixels, decoded_pixels(run, recording, x), atol=1e-6)
+    np.testing.assert_allclose(condition.pixels, LowLevel.fit(run, recording)(x)[0], atol=1e-6)
     np.testing.assert_allclose(condition.tokens, run.aligner.predict(x)["tokens"], atol=1e-6)
 
 
