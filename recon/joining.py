@@ -19,7 +19,7 @@ _GAIN = (0.25, 2.0)
 
 def started(pixels: torch.Tensor, sketched: torch.Tensor, detail: np.ndarray) -> torch.Tensor:
     """Pictures ``sketched`` (n, 3, H, W) with the coarse part of ``pixels`` and fine detail of the told amount (n,)."""
-    return joined(pixels, with_detail(joined(pixels, sketched), detail))
+    return with_detail(joined(pixels, sketched), detail)
 
 
 def with_detail(pictures: torch.Tensor, detail: np.ndarray) -> torch.Tensor:

@@ -139,6 +139,7 @@ def test_another_stimulus_lends_everything(ridge: Run, place: Place) -> None:
     silent = decoder.condition("zero_brain", 0)
     assert silent.owners == ("",) * N_TEST and len(set(silent.prompts)) == 1
     assert np.ptp(silent.pixels, axis=0).max() == 0 and np.ptp(own.pixels, axis=0).max() > 0.05
+    assert np.ptp(silent.detail) == 0 and np.ptp(own.detail) > 0.1
 
 
 def test_words_are_those_of_the_nearest_training_picture(ridge: Run, place: Place) -> None:

@@ -174,6 +174,13 @@ def test_the_amount_to_expect_is_calibrated_on_held_out_rows(runs: dict[str, Run
     assert left.var() / 2 > 0.01
 
 
+def test_deviations_count_as_far_as_they_hold(runs: dict[str, Run]) -> None:
+    x, low = open_recording(runs["ridge"]).test.x, fitted(runs["ridge"])
+    whole, half = (dataclasses.replace(low, slope=slope, spread=0.0)(x)[1] - low.power for slope in (1.0, 0.5))
+    assert np.ptp(whole) > 0.05
+    np.testing.assert_allclose(half, whole / 2, atol=1e-9)
+
+
 def test_what_is_told_too_strongly_is_held_back() -> None:
     seen = np.random.default_rng(0).normal(2, 1, size=2000)
     mean = seen.mean()
