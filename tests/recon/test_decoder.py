@@ -27,7 +27,7 @@ from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
 from recon.joining import started
 from recon.picture_library import read_library
-from recon.predict import load_predictions, open_recording, picture_tokens
+from recon.predict import load_predictions, open_recording, picture_tokens, signals_at_rest
 from tests.recon.tiny import tiny_generator
 from tests.recon.tiny_run import make_run
 
@@ -139,7 +139,10 @@ def test_another_stimulus_lends_everything(ridge: Run, place: Place) -> None:
     silent = decoder.condition("zero_brain", 0)
     assert silent.owners == ("",) * N_TEST and len(set(silent.prompts)) == 1
     assert np.ptp(silent.pixels, axis=0).max() == 0 and np.ptp(own.pixels, axis=0).max() > 0.05
-    assert np.ptp(silent.detail) == 0 and np.ptp(own.detail) > 0.1
+    rest = decoder.of_signals(signals_at_rest(ridge), 0)
+    assert rest.detail is not None and np.ptp(own.detail) > 0.1
+    np.testing.assert_allclose(silent.detail, np.repeat(rest.detail, N_TEST), atol=1e-6)
+    np.testing.assert_allclose(silent.pixels, np.repeat(rest.pixels, N_TEST, axis=0), atol=1e-6)
 
 
 def test_words_are_those_of_the_nearest_training_picture(ridge: Run, place: Place) -> None:
