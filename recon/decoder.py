@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recon.low_level import LowLevel
     from recon.picture_library import Library
 
-_BATCH = 32  # sketches decoded at once
+_BATCH = 32  # pictures to start from that are made at once
 _FROM_SIGNALS = ("pixels", "both")
 log = logging.getLogger(__name__)
 
@@ -99,20 +99,22 @@ class Decoder:
 
         from recon.joining import enlarged, started
 
-        pixels = None if condition.pixels is None else torch.from_numpy(condition.pixels)
         if self.low_level == "none":
             return None
-        if self.low_level == "pixels" and pixels is not None:
-            return enlarged(pixels, model.size).clamp(0, 1)
+        if self.low_level == "pixels" and condition.pixels is not None:
+            return enlarged(torch.from_numpy(condition.pixels), model.size).clamp(0, 1)
         if self._sketch is None:
             return None
-        with torch.no_grad():
-            tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
-            sketched = torch.cat([model.decode(self._sketch(part)).float().cpu() for part in tokens.split(_BATCH)])
-        if pixels is None:
-            return sketched
-        assert condition.detail is not None
-        return started(pixels, sketched, condition.detail)
+        rows, parts = np.arange(len(condition.owners)), []
+        for part in (condition.take(rows[i : i + _BATCH]) for i in range(0, len(rows), _BATCH)):
+            with torch.no_grad():
+                tokens = torch.from_numpy(np.asarray(part.tokens, dtype=np.float32))
+                sketched = model.decode(self._sketch(tokens)).float().cpu()
+            if part.pixels is not None:
+                assert part.detail is not None
+                sketched = started(torch.from_numpy(part.pixels), sketched, part.detail)
+            parts.append(sketched)
+        return torch.cat(parts)
 
     def _usual(self) -> str:
         encoding = self.run.config.encoder.name == "encoding" and self.run.number is not None

@@ -110,6 +110,29 @@ def test_coarse_part_and_detail_of_a_start_are_those_of_the_condition(
     np.testing.assert_array_equal(told[0], condition.detail)
 
 
+@pytest.mark.parametrize("path", ["tokens", "both"])
+def test_starts_do_not_depend_on_how_many_are_made_at_once(
+    ridge: Run, place: Place, model: Generator, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    decoder = decode(ridge, place, low_level=path)
+    condition = decoder.condition("reconstructions", 0)
+    whole = decoder.start(model, condition)
+    monkeypatch.setattr("recon.decoder._BATCH", 5)
+    in_parts = decoder.start(model, condition)
+    assert whole is not None and in_parts is not None and len(whole) == N_TEST
+    torch.testing.assert_close(in_parts, whole, atol=1e-5, rtol=0)
+
+
+def test_with_pixels_alone_a_start_is_the_small_picture_enlarged(ridge: Run, place: Place, model: Generator) -> None:
+    decoder = decode(ridge, place, low_level="pixels")
+    condition = decoder.condition("reconstructions", 0)
+    start = decoder.start(model, condition)
+    assert start is not None and condition.pixels is not None
+    small = torch.from_numpy(condition.pixels)
+    expected = torch.nn.functional.interpolate(small, (model.size, model.size), mode="bicubic").clamp(0, 1)
+    torch.testing.assert_close(start, expected)
+
+
 def test_nothing_is_fitted_to_a_subject_that_the_run_never_saw(ridge: Run, encoding: Run, place: Place) -> None:
     for run in (ridge, encoding):
         unseen = dataclasses.replace(run, meta={**run.meta, "trained_on": ["02", "03"]})
