@@ -17,7 +17,7 @@ import align  # noqa: E402
 # Examples write their runs to the temporary folder: here one that `make docs` owns and that is kept between builds.
 SCRATCH = HERE / "_build" / "scratch"
 SCRATCH.mkdir(parents=True, exist_ok=True)
-os.environ |= {"TMPDIR": str(SCRATCH), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
+os.environ |= {"TMPDIR": str(SCRATCH), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "TQDM_DISABLE": "1"}
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # of other libraries; those of ours end the tests
 
 write_pages(HERE)

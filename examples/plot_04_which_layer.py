@@ -15,9 +15,9 @@ reading a single test row.
 
 import csv
 import json
-import os
 import tempfile
 from collections import defaultdict
+from contextlib import chdir
 from pathlib import Path
 from statistics import fmean
 
@@ -27,11 +27,11 @@ from recon.cli import main as recon  # recon(["sweep", ...]) is the command `rec
 
 work = Path(tempfile.gettempdir()) / "shallow-recon-examples"
 work.mkdir(exist_ok=True)
-os.chdir(work)  # runs are written below the working folder
 
 settings = ["study.name=simulated", "subjects=[01,02]", "target.components=60", "encoder.name=ridge"]
 settings += ["sweep.seeds=1", "sweep.folds=2"]
-recon(["sweep", *settings, "--no-test", "--layers", "0", "1", "2", "4", "6", "8"])
+with chdir(work):  # runs are written below the working folder
+    recon(["sweep", *settings, "--no-test", "--layers", "0", "1", "2", "4", "6", "8"])
 
 # %%
 # The curve over depth
@@ -39,7 +39,7 @@ recon(["sweep", *settings, "--no-test", "--layers", "0", "1", "2", "4", "6", "8"
 # The result is a file that other programs can read. The brains of this simulation were built with an early and a late
 # code. So it is no finding that the last layer loses: it shows that the tool finds such a layer.
 
-(folder,) = Path("runs/sweep").iterdir()
+(folder,) = (work / "runs" / "sweep").iterdir()
 chosen = json.loads((folder / "sweep.json").read_text())["chosen"]["layer"]
 with open(folder / "sweep.csv", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))

@@ -13,8 +13,8 @@ score is above chance for two layers of the vision model.
 # window is 0.1 s long. The two layers are an early and a late one.
 
 import csv
-import os
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -24,18 +24,18 @@ from recon.cli import main as recon  # recon(["timecourse", ...]) is the command
 
 work = Path(tempfile.gettempdir()) / "shallow-recon-examples"
 work.mkdir(exist_ok=True)
-os.chdir(work)  # results are written below the working folder
 settings = ["study.name=simulated", "subjects=[01]", "target.components=60", "sweep.folds=2"]
 options = ["--layers", "1", "8", "--width", "0.1", "--step", "0.05", "--permutations", "500", "--out", "timecourse"]
-recon(["timecourse", *settings, *options])
+with chdir(work):  # results are written below the working folder
+    recon(["timecourse", *settings, *options])
 
 # %%
 # Two curves
 # ----------
-# The early layer rises first and the late layer later, because the simulation was built so. Dots mark the windows
+# The early layer peaks first and the late layer later, because the simulation was built so. Dots mark the windows
 # that lie in a cluster above chance, tested by shuffling which picture belongs to which recording.
 
-with open("timecourse/timecourse.csv", encoding="utf-8") as file:
+with open(work / "timecourse" / "timecourse.csv", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))
 
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")

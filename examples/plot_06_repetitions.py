@@ -13,8 +13,8 @@ how the score grows with the number of repetitions, next to how reliable the sig
 # and the others find it finished.
 
 import csv
-import os
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,17 +25,18 @@ from recon.cli import main as recon  # recon(["repeats", ...]) is the command `r
 
 work = Path(tempfile.gettempdir()) / "shallow-recon-examples"
 work.mkdir(exist_ok=True)
-os.chdir(work)  # runs are written below the working folder
 settings = ["study.name=simulated", "subjects=[01]", "target.layer=1", "target.components=60"]
 settings += ["loss.normalize_brain=true", "train.batch_size=230", "train.epochs=25"]
-train(load_config(Config, None, [*settings, "run_dir=runs/shared"]), progress=False)
+with chdir(work):  # runs are written below the working folder
+    train(load_config(Config, None, [*settings, "run_dir=runs/shared"]), progress=False)
 
 # %%
 # Average 1, 2, 3, ... repetitions
 # --------------------------------
 # For each number, some repetitions of every picture are drawn at random. ``--draws 3`` does this three times.
 
-recon(["repeats", "--subject", "01", "--run", "runs/shared", "--draws", "3"])
+with chdir(work):
+    recon(["repeats", "--subject", "01", "--run", "runs/shared", "--draws", "3"])
 
 # %%
 # The curve
@@ -43,10 +44,10 @@ recon(["repeats", "--subject", "01", "--run", "runs/shared", "--draws", "3"])
 # ``split-half reliability`` compares the average of one half of the repetitions with the average of the other half. It
 # describes the recording and needs no decoder.
 
-with open("runs/shared/repeats_sub-01.csv", encoding="utf-8") as file:
+with open(work / "runs" / "shared" / "repeats_sub-01.csv", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))
 own = [row for row in rows if row["what"] == "run" and row["direction"] == "brain_to_image"]
-with open("runs/shared/reliability_sub-01.csv", encoding="utf-8") as file:
+with open(work / "runs" / "shared" / "reliability_sub-01.csv", encoding="utf-8") as file:
     channels = sorted(csv.DictReader(file), key=lambda row: float(row["full"]))
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(3, 2), layout="constrained")

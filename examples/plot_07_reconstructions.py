@@ -13,9 +13,8 @@ from simulated brain signals, and next to them the controls that a reader should
 
 import csv
 import json
-import os
 import tempfile
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -27,19 +26,19 @@ from recon.cli import main as recon  # recon(["generate", ...]) is the command `
 
 work = Path(tempfile.gettempdir()) / "shallow-recon-examples"
 work.mkdir(exist_ok=True)
-os.chdir(work)  # runs are written below the working folder
 settings = ["study.name=simulated", "subjects=[01]", "target.layer=1", "target.components=60"]
 settings += ["loss.normalize_brain=true", "train.batch_size=230", "train.epochs=25"]
-train(load_config(Config, None, [*settings, "run_dir=runs/shared"]), progress=False)
+with chdir(work):  # runs are written below the working folder
+    train(load_config(Config, None, [*settings, "run_dir=runs/shared"]), progress=False)
 
 # %%
 # Draw and score
 # --------------
 # ``--limit 24`` draws the first 24 of the 200 test pictures, with the embedded generator (64 × 64 pixels).
 
-run = Path("runs/shared")
+run = work / "runs" / "shared"
 chosen = ["--subject", "01", "--run", "runs/shared"]
-with redirect_stdout(StringIO()):
+with chdir(work), redirect_stdout(StringIO()):
     recon(["generate", *chosen, "--limit", "24"])
     recon(["evaluate", *chosen, "evaluate.networks=false", "evaluate.n_perm=999"])
 report = json.loads((run / "report_sub-01.json").read_text())
