@@ -42,6 +42,7 @@ myst_heading_anchors = 3
 suppress_warnings = ["config.cache"]  # the gallery's configuration holds objects; Sphinx then reads every page again
 
 autosummary_generate = ["api_names.rst"]
+templates_path = ["_templates"]  # a class shows its methods on its own page
 autodoc_typehints = "none"  # they stand in the signature; the docstring says shapes and units
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
