@@ -7,41 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from align.config import Config, TrainConfig
-from align.encoders import CLOSED_FORM
+from align.distributed import world
 from align.errors import UserError
 
 
 def check_augmentation(config: Config, shape: tuple[int, ...]) -> None:
-    """Raise `UserError` for values out of range and options that exclude each other or the signals' ``shape``."""
-    train = config.train
-    for key, most in (("smooth", 1.0), ("channel_dropout", 0.99), ("mixco_share", 1.0)):
-        value = getattr(train, key)
-        if not 0 <= value <= most:
-            raise UserError(f"train.{key}={value} should lie between 0 and {most:g}")
-    for key in ("noise", "mixup", "mixco"):
-        if getattr(train, key) < 0:
-            raise UserError(f"train.{key}={getattr(train, key)} should be 0 or more")
-    if train.mixup > 0 and train.mixco > 0:
-        raise UserError("train.mixup and train.mixco both mix signals; set one of them to 0")
-    if train.mixco > 0 and config.loss.contrastive == 0:
-        raise UserError("train.mixco changes the contrastive answers; set loss.contrastive above 0, or use train.mixup")
-    if train.smooth_kernel < 3 or train.smooth_kernel % 2 == 0:
-        raise UserError(f"train.smooth_kernel={train.smooth_kernel} should be odd and 3 or more")
-    if train.average_up_to < 1:
-        raise UserError(f"train.average_up_to={train.average_up_to} should be 1 or more")
-    if train.average_up_to > 1 and train.average_repetitions:
-        raise UserError("train.average_up_to draws from single trials; set train.average_repetitions=false")
-    if train.smooth > 0 and len(shape) != 2:
+    """Raise `UserError` where trials of this ``shape``, or processes that share them, cannot be altered as asked."""
+    if config.train.smooth > 0 and len(shape) != 2:
         raise UserError(f"train.smooth is along time, and these trials have shape {shape}; set it to 0")
-    if reads_channels(train) and config.encoder.components is not None:
-        raise UserError("train.smooth and train.channel_dropout need channels; leave encoder.components out")
-    if reads_channels(train) and config.encoder.name in CLOSED_FORM:
-        raise UserError(f"encoder {config.encoder.name!r} is solved without batches; set train.smooth and such to 0")
-
-
-def reads_channels(train: TrainConfig) -> bool:
-    """True where signals must reach the network as channels (and samples), not as principal components."""
-    return train.smooth > 0 or train.channel_dropout > 0
+    if config.train.mixco > 0 and world()[1] > 1:
+        raise UserError("train.mixco mixes whole batches; train in one process, or take train.mixup")
 
 
 def partners(subject: torch.Tensor | None, count: int, device: torch.device) -> torch.Tensor:

@@ -10,26 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from align.augment import check_augmentation, reads_channels
+from align.augment import check_augmentation
 from align.batches import Pairs, StreamedSignals
 from align.config import Config
 from align.data.splits import grouped_folds
-from align.encoders import CLOSED_FORM, LINEAR_FIRST
+from align.encoders import CLOSED_FORM, LINEAR_FIRST, check_encoder
 from align.encoders.banded_ridge import band_sizes, fit_banded_ridge
 from align.encoders.ridge import FOLDS, RidgeFit, fit_ridge
 from align.encoders.shapes import SignalFacts
 from align.encoding import fit_encoding
 from align.errors import UserError
-from align.losses import check_loss
 from align.model import Aligner, Network
 from align.optimise import StateFolder, optimise
 from align.precision import check_precision
 from align.router import check_router, fit_targets
 from align.rows import Rows
-from align.schedule import learning_rate
 from align.seeding import derive
 from align.spaces import SignalSpace
-from align.uncertainty import check_uncertainty
 
 _AT_ONCE = 4096  # rows predicted at once
 SPREAD_FOLDS = 5  # the spread of held-out predictions is measured on one fold of this many
@@ -77,7 +74,7 @@ def fit(
     if config.encoder.name == "encoding":
         return fit_encoding(config, rows, pictures, inverse, groups, tuple(widths or tokens.shape[1:]), device)
     targets = fit_targets(config, pictures, widths, device)
-    project = config.encoder.name in LINEAR_FIRST and not reads_channels(config.train)
+    project = config.encoder.name in LINEAR_FIRST and not config.train.reads_channels
     signals = SignalSpace.fit(rows, config.encoder.components, project, device)
     encoded = signals.encode_all(rows)
     components = targets.encode_all(pictures)
@@ -114,6 +111,21 @@ def _predicted(network: Network, pairs: Pairs, rows: np.ndarray) -> torch.Tensor
     return torch.cat([network.token_head(network.encoder(pairs.batch(part).signals)) for part in parts])
 
 
+def check_trials(
+    config: Config, shape: tuple[int, ...], facts: SignalFacts | None = None, device: str | torch.device = "cpu"
+) -> None:
+    """Raise `UserError` for what cannot be trained on trials of this shape; asked before targets are extracted."""
+    _check_config(config, shape, device)
+    check_encoder(shape, config.encoder, facts)
+
+
+def _check_config(config: Config, shape: tuple[int, ...], device: str | torch.device) -> None:
+    config.check()
+    check_augmentation(config, shape)
+    check_router(config)
+    check_precision(config, device)
+
+
 def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray, device: str | torch.device) -> None:
     if len(x) != len(stimulus_index):
         raise UserError(f"{len(x)} trials but {len(stimulus_index)} stimulus indices; give one per trial")
@@ -125,30 +137,7 @@ def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray, de
         raise UserError(f"{len(np.unique(stimulus_index))} different pictures are too few to train on ({2 * FOLDS})")
     if stimulus_index.min() < 0 or stimulus_index.max() >= len(tokens):
         raise UserError(f"stimulus index {stimulus_index.max()} but tokens of {len(tokens)} pictures")
-    if (
-        config.loss.contrastive < 0
-        or config.loss.regression < 0
-        or not config.loss.contrastive + config.loss.regression
-    ):
-        raise UserError("loss.contrastive and loss.regression should be 0 or more, and not both 0")
-    check_loss(config.loss)
-    check_augmentation(config, x.shape)
-    check_router(config)
-    check_uncertainty(config)
-    check_precision(config, device)
-    learning_rate(config.train.schedule, 0, 1)
-    for key in ("train.epochs", "train.batch_size", "train.checkpoint_every", "target.components", "encoder.width"):
-        section, name = key.split(".")
-        value = getattr(getattr(config, section), name)
-        if value < 1:
-            raise UserError(f"{key}={value} should be 1 or more")
-    for key in ("encoder.dropout", "train.image_dropout"):
-        section, name = key.split(".")
-        value = getattr(getattr(config, section), name)
-        if not 0 <= value < 1:
-            raise UserError(f"{key}={value} should be 0 or more and below 1")
-    if config.loss.temperature <= 0:
-        raise UserError(f"loss.temperature={config.loss.temperature} should be above 0")
+    _check_config(config, x.shape, device)
 
 
 def _check_around(config: Config, tokens: Rows, around: Sequence[np.ndarray | Rows]) -> None:

@@ -8,30 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from align.config import LossConfig
-from align.errors import UserError
 
-KINDS = ("infonce", "siglip", "softclip")
-REGRESSIONS = ("mse", "cosine")
 PARTS = ("contrastive", "regression", "mmd")
 _SMALL = 1e-12
 _KERNELS = (0.25, 0.5, 1.0, 2.0, 4.0)  # bandwidths of `mmd`, times the mean squared distance
-
-
-def check_loss(config: LossConfig) -> None:
-    """Raise `UserError` for an unknown kind, a weight that makes no sense, or options that exclude each other."""
-    for key, known in (("kind", KINDS), ("regression_kind", REGRESSIONS)):
-        if getattr(config, key) not in known:
-            raise UserError(f"loss.{key}={getattr(config, key)!r} is not known; use one of {', '.join(known)}")
-    for key in ("mmd", "mmd_end", "soft_temperature"):
-        value = getattr(config, key)
-        if value is not None and (value < 0 or (key == "soft_temperature" and value == 0)):
-            raise UserError(f"loss.{key}={value} should be {'above 0' if key == 'soft_temperature' else '0 or more'}")
-    if config.mmd > 0 and config.contrastive == 0:
-        raise UserError("loss.mmd compares embeds with the image side, which loss.contrastive=0 leaves untrained")
-    if config.mmd_end is not None and config.mmd == 0:
-        raise UserError("loss.mmd_end is where loss.mmd decays to; set loss.mmd above 0, or leave mmd_end out")
-    if config.kind == "siglip" and config.label_smoothing > 0:
-        raise UserError("loss.label_smoothing belongs to loss.kind=infonce and softclip; set it to 0 for siglip")
 
 
 def part_names(config: LossConfig) -> list[str]:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from align.config import Config
-from align.encoders import CLOSED_FORM
 from align.errors import UserError
 from align.model import Network
 
@@ -18,13 +17,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_precision(config: Config, device: torch.device | str) -> None:
-    """Raise `UserError` for an unknown precision, and where ``train.precision`` or ``train.compile`` cannot work."""
-    train, name = config.train, config.encoder.name
-    if train.precision not in DTYPES:
-        raise UserError(f"train.precision={train.precision!r} is not known; choose {', '.join(DTYPES)}")
-    if name in CLOSED_FORM and (train.precision != "fp32" or train.compile):
-        raise UserError(f"encoder {name!r} is solved, not trained; leave train.precision and train.compile out")
-    if train.precision == "fp16" and torch.device(device).type == "cpu":
+    """Raise `UserError` where ``train.precision`` cannot work on the device."""
+    if config.train.precision == "fp16" and torch.device(device).type == "cpu":
         raise UserError("train.precision=fp16 is for GPUs; on a CPU take bf16 or fp32")
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from align.config import Config
-from align.encoders import CLOSED_FORM
 from align.errors import UserError
 from align.rows import Rows
 from align.spaces import TargetSpace
@@ -58,7 +57,7 @@ class Router(nn.Module):
 
 
 def check_router(config: Config) -> None:
-    """Raise `UserError` where ``target.router`` has nothing to weigh or nobody to train it."""
+    """Raise `UserError` where ``target.router`` has nothing to weigh."""
     if not config.target.router:
         return
     count = n_layers(config)
@@ -66,8 +65,6 @@ def check_router(config: Config) -> None:
         raise UserError(
             f"target.router weighs joined layers, and target.layer={config.target.layer!r} is one; join two"
         )
-    if config.encoder.name in CLOSED_FORM or config.loss.contrastive == 0:
-        raise UserError("target.router is trained by the contrastive part; take encoder.name=mlp, loss.contrastive=1")
     if config.target.components < count:
         raise UserError(f"target.components={config.target.components} is less than one for each of {count} layers")
 

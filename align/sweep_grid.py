@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from align.config import BackboneConfig, Config
 from align.data.studies.base import Study
-from align.encoders import CLOSED_FORM, ENCODERS
+from align.encoders import CLOSED_FORM
 from align.errors import UserError
+from align.fit import check_trials
+from align.router import check_router
 from align.tracking import logger
 from align.training_side import TrainingSide, device, training_side
-from align.uncertainty import check_uncertainty
 from align.vision.backbones import Backbone, load_backbone
-from align.vision.fused import candidate_targets, candidates_alike, parts_of, resolve_layers, training_targets
+from align.vision.fused import (
+    candidate_targets,
+    candidates_alike,
+    parts_of,
+    require_pooling,
+    resolve_layers,
+    training_targets,
+)
 from align.vision.targets import Targets
 
 _SEEDLESS = CLOSED_FORM  # closed form: every seed gives the same model, so one is fitted
@@ -99,35 +106,23 @@ def subject_names(study: Study, config: Config) -> list[str]:
     return list(dict.fromkeys(config.subjects or study.subjects))
 
 
-def checked_encoders(names: Sequence[str]) -> list[str]:
-    """Known encoder names, each once; raises `UserError` with the nearest name for an unknown one."""
-    for name in names:
-        if name not in ENCODERS:
-            near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"encoder {name!r} is not known; {hint}Known: {', '.join(ENCODERS)}")
-    return list(dict.fromkeys(names))
-
-
 def plan(config: Config, study: Study) -> Walk:
     """Load the backbones and resolve the layers of ``config.sweep``; no recording is read.
 
-    Raises `UserError` for an unknown subject, encoder, backbone or layer, or a number of seeds below 1.
+    Raises `UserError` for an unknown subject, backbone or layer, and for a configuration that cannot be swept.
     """
-    if config.protocol != "intra":
-        raise UserError(f"protocol={config.protocol!r}: a sweep compares encoders of one subject each; use intra")
+    encoders = [one.encoder.name for one in config.of_each_encoder()]
     subjects = subject_names(study, config)
-    encoders = checked_encoders(config.sweep.encoders or [config.encoder.name])
-    seeds_of(config, encoders[0])
-    for encoder in encoders:
-        check_uncertainty(replace(config, encoder=replace(config.encoder, name=encoder)))
     backbones = backbones_of(config)
     models = {name: load_backbone(entry).to(device()) for name, entry in backbones.items()}
     variants = []
     for name, model in models.items():
         swept = list(dict.fromkeys(resolve_layers(model, layer) for layer in config.sweep.layers)) or list(model.layers)
+        require_pooling(model, [*swept, model.layers[-1]], config.target.pooling)
         swept.sort(key=lambda layer: [model.layers.index(part) for part in parts_of(layer)])
         variants += [Variant(name, encoder, layer) for encoder in encoders for layer in swept]
+    for layer in dict.fromkeys(variant.layer for variant in variants):
+        check_router(replace(config, target=replace(config.target, layer=layer)))
     return Walk(config, models, backbones, variants, subjects)
 
 
@@ -156,6 +151,7 @@ def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool
     """
     config = walk.config
     read = {name: training_side(study, config, name) for name in subjects}
+    _check_sides(walk, read.values())
     targets = _targets(walk, read, training_targets, progress)
     candidates = targets if candidates_alike(config.target) else _targets(walk, read, candidate_targets, progress)
     width = min(int(np.prod(value.tokens.shape[1:])) for value in targets.values())
@@ -164,6 +160,19 @@ def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool
             logger.warning("target.components lowered to %d for every layer: the narrowest has no more", width)
         config = replace(config, target=replace(config.target, components=width))
     return Grid(config, walk, read, targets, candidates)
+
+
+def _check_sides(walk: Walk, sides: Iterable[TrainingSide]) -> None:
+    """Raise `UserError` for an encoder that cannot be trained on the trials of a subject."""
+    variants = {variant.encoder: variant for variant in walk.variants}.values()
+    for config in [_of_variant(walk.config, variant) for variant in variants]:
+        for side in sides:
+            check_trials(config, side.train.x.shape[1:], side.facts, device())
+
+
+def _of_variant(config: Config, variant: Variant) -> Config:
+    encoder, target = replace(config.encoder, name=variant.encoder), replace(config.target, layer=variant.layer)
+    return replace(config, encoder=encoder, target=target)
 
 
 def _targets(
@@ -182,8 +191,6 @@ def _targets(
 
 def seeds_of(config: Config, encoder: str) -> list[int]:
     """``sweep.seeds`` seeds from ``seed`` on; one where the encoder has no randomness."""
-    if config.sweep.seeds < 1:
-        raise UserError(f"sweep.seeds={config.sweep.seeds} should be 1 or more")
     return [config.seed + i for i in range(1 if encoder in _SEEDLESS else config.sweep.seeds)]
 
 
@@ -197,11 +204,10 @@ def _seeds_and_folds(config: Config, encoder: str) -> list[tuple[int, int]]:
 
 def recipe_of(grid: Grid, variant: Variant, seed: int) -> Config:
     """The config of one fit. Tokens are not predicted here, so their spread needs no extra fit."""
-    config = grid.config
+    config = _of_variant(grid.config, variant)
     return replace(
         config,
         seed=seed,
         backbone=grid.walk.backbones[variant.backbone],
-        encoder=replace(config.encoder, name=variant.encoder),
-        target=replace(config.target, layer=variant.layer, spread=0.0, chosen_on=""),
+        target=replace(config.target, spread=0.0, chosen_on=""),
     )

@@ -20,9 +20,7 @@ from torch import nn
 
 from align.batches import Batch
 from align.config import Config
-from align.encoders import CLOSED_FORM
 from align.errors import UserError
-from align.vision.views import canonical
 
 WEAK, MEDIUM, STRONG = range(3)
 
@@ -65,24 +63,3 @@ def uncertainty_of(config: Config, n: int) -> Uncertainty | None:
     """A fresh `Uncertainty` of n pairs, None unless ``target.uncertain_views`` asks for it."""
     target = config.target
     return Uncertainty(n, target.uncertain_alpha, target.uncertain_gamma) if target.uncertain_views else None
-
-
-def check_uncertainty(config: Config) -> None:
-    """Raise `UserError` where ``target.uncertain_views`` cannot be used, or its numbers are out of range."""
-    target, views = config.target, config.target.uncertain_views
-    if not views:
-        return
-    told = f"target.uncertain_views=[{','.join(views)}]"
-    if len(views) != 3 or len(set(canonical(views))) != 3:
-        raise UserError(f"{told} should be three different views, weak to strong, as [foveal:45,foveal:51,foveal:57]")
-    if target.views:
-        raise UserError(f"{told} and target.views both say what is seen of a picture; leave one of them empty")
-    if config.encoder.name in CLOSED_FORM or config.loss.contrastive == 0:
-        raise UserError(f"{told} acts in the contrastive part; take encoder.name=mlp, loss.contrastive=1")
-    if config.train.mixup > 0 or config.train.mixco > 0:
-        raise UserError(f"{told} follows single pairs, which train.mixup and train.mixco mix; set both to 0")
-    if not 0 < target.uncertain_alpha < 1 or not 0 < target.uncertain_gamma <= 1:
-        raise UserError(
-            f"target.uncertain_alpha={target.uncertain_alpha:g} should lie between 0 and 1, and "
-            f"target.uncertain_gamma={target.uncertain_gamma:g} be above 0 and at most 1"
-        )

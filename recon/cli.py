@@ -309,14 +309,11 @@ def _table(args: argparse.Namespace, run: Run, report: dict[str, Any]) -> dict[s
 def _evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
     """Takes the evaluate.* pairs out of ``args.overrides``."""
     from align.config import load_config
-    from recon.evaluation.settings import EvaluateConfig
+    from recon.evaluation.settings import EvaluatePairs
 
     own = [pair for pair in args.overrides if pair.startswith("evaluate.")]
     args.overrides = [pair for pair in args.overrides if pair not in own]
-    settings = load_config(EvaluateConfig, None, [pair.removeprefix("evaluate.") for pair in own])
-    if min(settings.n_boot, settings.n_perm) < 1:
-        raise UserError("evaluate.n_boot and evaluate.n_perm should be 1 or more")
-    return settings
+    return load_config(EvaluatePairs, None, own).evaluate
 
 
 def _repeats(args: argparse.Namespace) -> dict[str, Any]:
@@ -335,9 +332,11 @@ def _evidence(args: argparse.Namespace) -> dict[str, Any]:
 def _pretrain(args: argparse.Namespace) -> dict[str, Any]:
     from align.config import load_config
     from recon.config import PretrainConfig
+
+    config = load_config(PretrainConfig, args.config, args.overrides)
     from recon.generation.pretrain import run
 
-    return {"folder": str(run(load_config(PretrainConfig, args.config, args.overrides)))}
+    return {"folder": str(run(config))}
 
 
 def _info(args: argparse.Namespace) -> dict[str, Any]:

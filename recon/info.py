@@ -124,7 +124,7 @@ def _describe_yaml(path: Path) -> dict[str, Any]:
     errors = []
     for kind, tree in kinds.items():
         try:
-            return {"kind": f"{kind} configuration", "config": to_dict(load_config(tree, path))}
+            return {"kind": f"{kind} configuration", "config": to_dict(load_config(tree, path, check=False))}
         except UserError as error:
             errors.append(error)
     raise errors[0]

@@ -8,7 +8,6 @@ then (after ``preprocess.baseline``) the window.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ import numpy as np
 from align.config import Config, PreprocessConfig, StudyConfig
 from align.data.signals import Recording
 from align.errors import UserError
+from align.fields.syntax import parse_window
 
 Rois = Mapping[str, Sequence[int | str]]  # name to channels or voxels: indices from 0, or channel names
 
@@ -29,12 +29,9 @@ def resolve(
     """The steps with the window in them, and the indices of the channels or voxels to keep (None = all).
 
     ``recording`` as it is stored, ``rois()`` what its study declares. Raises `UserError` for an unknown roi or channel,
-    an expression that fits none, a window outside the recording, and for the same thing said in ``preprocess`` too.
+    an expression that fits none, and a window outside the recording.
     """
     study, steps = config.study, config.preprocess
-    if steps.channels and (study.roi or study.channels):
-        key = "study.roi" if study.roi else "study.channels"
-        raise UserError(f"{key} and preprocess.channels both choose channels; give one of them")
     picks = None
     if study.roi:
         picks = _roi_indices(study.roi, rois(), recording)
@@ -69,17 +66,6 @@ def channel_indices(wanted: str, names: Sequence[str], what: str) -> np.ndarray:
     if not found:
         raise UserError(f"study.channels={wanted!r} fits no channel of {what}{_near(parts[0], names)}")
     return np.array(found, dtype=np.int64)
-
-
-def parse_window(text: str) -> tuple[float, float]:
-    """``0.05:0.35`` as (first sample kept, first no longer kept) in s; raises `UserError` for anything else."""
-    try:
-        start, stop = (float(part) for part in text.split(":"))
-    except ValueError:
-        raise UserError(f"study.window={text!r} is not FROM:TO in seconds, such as 0.05:0.35") from None
-    if not (math.isfinite(start) and math.isfinite(stop) and start < stop):
-        raise UserError(f"study.window={text!r} should run from an earlier to a later time in seconds")
-    return start, stop
 
 
 def described(config: Config, shape: Sequence[int]) -> dict[str, Any]:
@@ -128,8 +114,6 @@ def _member(entry: int | str, roi: str, names: Sequence[str], count: int) -> int
 def _with_window(study: StudyConfig, steps: PreprocessConfig, recording: Recording) -> PreprocessConfig:
     if not study.window:
         return steps
-    if steps.tmin is not None or steps.tmax is not None:
-        raise UserError("study.window and preprocess.tmin or tmax both choose a window; give one of them")
     start, stop = parse_window(study.window)
     x, rate, first = recording.train.x, recording.sfreq, recording.tmin
     if x.ndim != 3 or rate is None:

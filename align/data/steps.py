@@ -94,7 +94,7 @@ def plan_chain(recording: Recording, config: PreprocessConfig, picks: np.ndarray
 
     ``picks``: channels or voxels chosen already, in place of ``config.channels``.
     """
-    _require_values(config)
+    config.check("preprocess.")
     chain = Chain(recording, picks)
     for step in (_channels, _baseline, _crop, _resample):
         step(chain, config)
@@ -296,18 +296,6 @@ def _quartiles(chain: Chain) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
 def _by_channel(x: np.ndarray) -> np.ndarray:
     """(B, C, T) or (B, V) as (C, values) or (V, values)."""
     return np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
-
-
-def _require_values(config: PreprocessConfig) -> None:
-    """What can be said about the keys before any signal is read."""
-    if config.baseline and (len(config.baseline) != 2 or not config.baseline[0] < config.baseline[1]):
-        raise UserError(f"preprocess.baseline={config.baseline} is not [from, to] in s; write for example [-0.2,0]")
-    if config.sfreq is not None and config.sfreq <= 0:
-        raise UserError(f"preprocess.sfreq={config.sfreq:g} is no rate in Hz; choose one above 0")
-    if config.scale not in ("none", "zscore", "robust"):
-        raise UserError(f"preprocess.scale={config.scale!r} is not known; choose none, zscore or robust")
-    if config.clamp is not None and config.clamp <= 0:
-        raise UserError(f"preprocess.clamp={config.clamp:g} leaves nothing; choose a value above 0")
 
 
 def _require_sessions(chain: Chain) -> None:

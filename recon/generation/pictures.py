@@ -37,7 +37,7 @@ class Pool:
         """Picture ``row`` at the resolution of its source, uint8 (H, W, 3)."""
         return self.photographs[row - self.n_rendered] if row >= self.n_rendered else np.asarray(self.images[row])
 
-    def at(self, rows: Sequence[int], size: int) -> np.ndarray:
+    def at(self, rows: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
         """Pictures uint8 (B, size, size, 3), resized from their source where that is another size."""
         from PIL import Image
 
@@ -61,6 +61,7 @@ def rendered_ids(n: int) -> list[str]:
 
 def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
     """The pool, drawn once and cached as .npy; raises `UserError` when a source is missing or unreadable."""
+    photographs = _photographs(config)  # first: rendering takes minutes
     ids = rendered_ids(config.rendered)
     cache = cache_dir / f"rendered_{config.rendered}.npy"
     if cache.is_file():
@@ -75,7 +76,6 @@ def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
         with atomic_path(cache) as temporary:
             np.save(temporary, rendered)
     captions = [scene_of(i).caption for i in ids]
-    photographs = _photographs(config)
     images = (
         np.concatenate([rendered, *(_resize(image)[None] for _, image in photographs)]) if photographs else rendered
     )

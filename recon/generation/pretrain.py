@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from align.config import BackboneConfig
 from align.data.rendering import scene_of
 from align.errors import UserError
 from align.files import read_json, read_tensors, save_tensors, write_json
+from align.vision.backbones import load_backbone
+from align.vision.fused import require_pooling
 from recon.config import PretrainConfig
 from recon.generation import miniature
 from recon.generation.denoiser import train_sketches, train_unet
@@ -40,15 +43,14 @@ MEAN = STD = 0.5  # of the image encoder's input, all channels
 def run(config: PretrainConfig) -> Path:
     """Run the stages of ``config.stages`` that are not finished; returns the folder of the finished model.
 
-    Raises `UserError` for an unknown stage, a device that is not there, or an unreadable source of pictures.
+    Raises `UserError` for a bad configuration, a device that is not there, or an unreadable source of pictures.
     """
-    unknown = [name for name in config.stages if name not in STAGES]
-    if unknown:
-        raise UserError(f"stages={unknown[0]!r} is not known; the stages are {', '.join(STAGES)}")
+    config.check()
     if config.device != "cpu" and not torch.cuda.is_available():
         raise UserError(f"device={config.device!r} is not available here; use device=cpu (configs/recon/mini.yaml)")
     if "unet" in config.stages and not (config.pictures.photographs or config.pictures.v4_root):
         raise UserError("stage unet needs photographs: give 'pictures.photographs=[ZIP_OR_FOLDER]' or pictures.v4_root")
+    _require_layers(config)
     out = Path(config.out)
     pool = load_pool(config.pictures, out)
     for name in config.stages:
@@ -59,6 +61,16 @@ def run(config: PretrainConfig) -> Path:
         if export:
             export(config, pool)
     return assets_folder(config)
+
+
+def _require_layers(config: PretrainConfig) -> None:
+    """Layers and poolings of the conditioners can be had, before hours of earlier stages."""
+    if not {"unet", "sketch"} & set(config.stages):
+        return
+    mini = load_backbone(BackboneConfig("mini"))  # the architecture that stage clip trains
+    squeezenet = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))
+    require_pooling(mini, [config.mini_layer], config.mini_pooling)
+    require_pooling(squeezenet, [config.squeezenet_layer], config.squeezenet_pooling)
 
 
 def images_at(pool: Pool, rows: np.ndarray) -> torch.Tensor:
@@ -185,7 +197,7 @@ def clip_batch(
     return images, texts
 
 
-def tokenizer_for(pool: Pool, folder: Path):  # type: ignore[no-untyped-def]
+def tokenizer_for(pool: Pool, folder: Path) -> Any:
     """The tokenizer of the pool's captions, learned once and stored as JSON beside the clip stage."""
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -243,10 +255,8 @@ def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     finish(folder, parts, {"scaling_factor": 1 / latents.std()})
 
 
-def perceptual_distance(weights: str | None, device: str):  # type: ignore[no-untyped-def]
+def perceptual_distance(weights: str | None, device: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """Mean squared difference of channel-normalised SqueezeNet 1.1 features at three depths."""
-    from align.vision.backbones import load_backbone
-
     model = load_backbone(BackboneConfig("torchvision/squeezenet1_1", weights)).model.to(device)
     net = list(model.get_submodule("features").children())
     mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(3, 1, 1)

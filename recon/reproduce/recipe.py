@@ -90,12 +90,13 @@ def load_recipe(name: str, study_file: Path | Sequence[Path] | None, pairs: list
     config = Config()
     for key, value in flatten(tree):
         set_key(config, key, value)
-    config, stand_ins = _on_study(config, paper, load_config(Config, study_file, pairs))
+    config, stand_ins = _on_study(config, paper, load_config(Config, study_file, pairs, check=False))
     for pair in pairs:
         key, _, value = pair.partition("=")
         set_key(config, key.strip(), value.strip())
         if not key.strip().startswith(_PLACES):
             stand_ins.append(f"set by hand: {pair.strip()}")
+    config.check(files=True)
     if config.protocol != "intra":
         raise UserError(f"protocol={config.protocol!r}: recon reproduce trains within subjects only; protocol=intra")
     return Recipe(path.stem, paper, config, tuple(stand_ins))

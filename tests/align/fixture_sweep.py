@@ -103,7 +103,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
 
     def backbone(config: Any) -> Any:
         weights = [torch.zeros(10 ** (1 + len(config.weights or ""))), torch.zeros(2)]
-        model = SimpleNamespace(layers=LAYERS, name=config.name, parameters=lambda: iter(weights))
+        model = SimpleNamespace(layers=LAYERS, name=config.name, shapes={}, parameters=lambda: iter(weights))
         model.to = lambda device: model
         return model
 

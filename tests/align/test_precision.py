@@ -229,7 +229,7 @@ def test_a_compiler_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (["train.precision=fp8"], "train.precision='fp8' is not known; choose fp32, bf16, fp16"),
+        (["train.precision=fp8"], "train.precision='fp8' is not known; did you mean 'fp32'. Known: fp32, bf16, fp16"),
         (["train.precision=fp16"], "fp16 is for GPUs; on a CPU take bf16 or fp32"),
         (["train.precision=bf16", "encoder.name=ridge"], "encoder 'ridge' is solved"),
         (["train.compile=true", "encoder.name=banded_ridge"], "encoder 'banded_ridge' is solved"),

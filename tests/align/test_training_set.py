@@ -76,7 +76,6 @@ def test_protocols() -> None:
     assert [job.trained_on for job in jobs] == [("02", "03"), ("01", "03"), ("01", "02")]
     assert [job.label for job in jobs] == ["loso_sub-01", "loso_sub-02", "loso_sub-03"]
     fails("two subjects or more, got 01", lambda: plan_jobs("loso", ["01"]))
-    fails("did you mean 'pooled'", lambda: plan_jobs("pool", ["01"]))
 
 
 def test_a_test_picture_of_one_subject_must_not_train_the_encoder_through_another() -> None:

@@ -23,7 +23,7 @@ from align.model import Network
 from align.objective import loss_parts
 from align.state import load_state
 from align.training_set import join
-from align.uncertainty import MEDIUM, STRONG, WEAK, Uncertainty, check_uncertainty, uncertainty_of
+from align.uncertainty import MEDIUM, STRONG, WEAK, Uncertainty, uncertainty_of
 from align.vision.fused import candidate_targets, layer_targets, training_targets
 from tests.align.fixture_sweep import Toy, toy, toy_config
 from tests.align.test_targets import pictures, tiny_backbone
@@ -267,18 +267,17 @@ WRONG = [
     (["loss.contrastive=0"], "acts in the contrastive part"),
     (["train.mixup=0.2"], "follows single pairs"),
     (["train.mixco=0.2"], "follows single pairs"),
-    (["target.uncertain_alpha=1"], "uncertain_alpha=1 should lie between"),
-    (["target.uncertain_gamma=0"], "uncertain_gamma=0 be above 0"),
+    (["target.uncertain_alpha=1"], "uncertain_alpha=1 should be above 0 and below 1"),
+    (["target.uncertain_gamma=0"], "uncertain_gamma=0 should be above 0 and at most 1"),
 ]
 
 
 @pytest.mark.parametrize(("overrides", "message"), WRONG)
 def test_what_cannot_be_is_refused_in_one_line(overrides: list[str], message: str) -> None:
-    check_uncertainty(_config())
-    check_uncertainty(Config())
-    fails(message, lambda: check_uncertainty(_config(*overrides)))
+    fails(message, lambda: _config(*overrides))
     x, views = _data()
-    fails(message, lambda: fit(_config(*overrides), x, views[1], np.arange(N), around=[views[0], views[2]]))
+    unchecked = load_config(Config, None, [*SMALL, *overrides], check=False)
+    fails(message, lambda: fit(unchecked, x, views[1], np.arange(N), around=[views[0], views[2]]))
 
 
 def test_views_that_are_missing_or_not_wanted_are_refused() -> None:

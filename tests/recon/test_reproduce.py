@@ -217,7 +217,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[_Toy]:
     """The toy study and its backbone in place of real ones; everything else is the real thing."""
     study = type("Toy", (_Toy,), {})
     monkeypatch.setattr(run, "open_study", study)
-    backbone = SimpleNamespace(layers=LAYERS, name="toy")
+    backbone = SimpleNamespace(layers=LAYERS, name="toy", shapes={})
     backbone.to = lambda device: backbone
     monkeypatch.setattr(run, "load_backbone", lambda config: backbone)
     monkeypatch.setattr(run, "training_targets", _targets)

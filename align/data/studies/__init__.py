@@ -1,4 +1,7 @@
-"""Every study by name. Adding one: a file here, a line in `_MODULES`, a case in the tests' walk."""
+"""Every study by name.
+
+Adding one: a file here, a line in `_MODULES`, its name in `align.config.STUDIES`, a case in the tests' walk.
+"""
 
 from __future__ import annotations
 
@@ -32,5 +35,6 @@ def study_class(name: str) -> type[Study]:
 
 
 def open_study(config: Config) -> Study:
-    """The study ``config.study.name``; raises `UserError` with the nearest name for an unknown one."""
+    """The study ``config.study.name``; raises `UserError` for a configuration that cannot be."""
+    config.check()
     return study_class(config.study.name)(config)

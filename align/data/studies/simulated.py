@@ -43,8 +43,6 @@ class Simulated(Study):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.code = config.simulated.code
-        if self.code not in simulated_brain.GAINS:
-            raise UserError(f"simulated.code={self.code!r} is not one of {', '.join(simulated_brain.GAINS)}")
         root = Path(config.study.root).expanduser() if config.study.root else Path(config.cache_dir) / "simulated"
         self.root = root / f"{self.code}-{_recipe_hash()}"
 

@@ -61,10 +61,8 @@ def find_layout(
     Raises
     ------
     UserError
-        An unknown variant, no recording, or several among which ``variant`` does not decide.
+        No recording, or several among which ``variant`` does not decide.
     """
-    if variant is not None and variant not in layouts:
-        raise UserError(f"study.variant={variant!r} is not known; known: {', '.join(layouts)}")
     found: dict[tuple[str, Path], list[str]] = {}
     for subject in _subject_folders(root):
         for name, layout in layouts.items():
