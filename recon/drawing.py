@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.seeding import derive
+from recon.config import STRENGTH
 from recon.folders import INDEX_COLUMNS, read_index, safe_names, write_index, write_png
 
 if TYPE_CHECKING:
     import torch
 
+    from recon.conditions import Condition
+    from recon.decoder import Decoder
     from recon.generation.pipeline import Generator
 
 # latents (B, C, h, w) of the pictures by then, index of the step, rows (B,) of the set; returns latents
@@ -41,7 +44,7 @@ class Sampling:
     guidance_scale: float | None = None
     batch_size: int = 32
     scale: float = 1.0
-    strength: float = 0.2
+    strength: float = STRENGTH
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,37 @@ def fingerprint(folder: Path, adapter: Path, *settings: object) -> str:
         name = path.relative_to(folder) if path is not adapter else "adapter"
         digest.update(str(name).encode() + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
+
+
+def noise_of(stimulus_id: str, seed: int) -> int:
+    """The seed of the starting noise of a stimulus, the same in everything that is drawn for it."""
+    return derive(seed, "noise", stimulus_id) % 2**31
+
+
+def sample(
+    model: Generator, decoder: Decoder, condition: Condition, ids: Sequence[str], sampling: Sampling
+) -> torch.Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] of a condition, one for each of ``ids``, as `draw` makes them; kept in memory.
+
+    The noise is that of the first of ``sampling.seeds``.
+    """
+    import torch
+
+    start = decoder.start(model, condition)
+    if start is not None and sampling.strength == 0:
+        return start
+    tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
+    return model.generate(
+        tokens,
+        [noise_of(name, sampling.seeds[0]) for name in ids],
+        sampling.steps,
+        sampling.guidance_scale,
+        sampling.batch_size,
+        sampling.scale,
+        start=start,
+        strength=sampling.strength,
+        prompts=condition.prompts,
+    )
 
 
 def draw(model: Generator, pictures: PictureSet, sampling: Sampling, weights: str, guide: Hook | None = None) -> int:
@@ -163,7 +197,7 @@ def _plan(model: Generator, weights: str, pictures: PictureSet, sampling: Sampli
     plan = []
     for seed in sampling.seeds:
         for i, name in enumerate(safe_names(pictures.ids)):
-            noise = derive(seed, "noise", pictures.ids[i]) % 2**31
+            noise = noise_of(pictures.ids[i], seed)
             settings = hashlib.sha256(json.dumps([*shared, noise, digests[i]]).encode()).hexdigest()[:16]
             file, owner = f"{name}_seed-{seed}.png", pictures.tokens_of[i]
             values = (pictures.ids[i], file, str(seed), str(noise), owner, pictures.run_id, settings)

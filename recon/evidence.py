@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.seeding import derive
 from recon.agreement import LEVEL, LONGEST, NullBrains, agreement, box, checked, grey, shares
 from recon.conditions import Condition, derangement
-from recon.drawing import Sampling
+from recon.drawing import Sampling, sample
 
 if TYPE_CHECKING:
     import torch
@@ -69,24 +68,7 @@ class Maker:
 
     def pictures(self, condition: Condition, ids: tuple[str, ...]) -> torch.Tensor:
         """(n, 3, H, W) in [0, 1], one for each of ``ids``."""
-        import torch
-
-        seeds = [derive(self.sampling.seeds[0], "noise", name) % 2**31 for name in ids]
-        tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
-        start = self.decoder.start(self.model, condition)
-        if start is not None and self.sampling.strength == 0:
-            return start
-        return self.model.generate(
-            tokens,
-            seeds,
-            self.sampling.steps,
-            self.sampling.guidance_scale,
-            self.sampling.batch_size,
-            self.sampling.scale,
-            start=start,
-            strength=self.sampling.strength,
-            prompts=condition.prompts,
-        )
+        return sample(self.model, self.decoder, condition, ids, self.sampling)
 
     def baselines(self, ids: tuple[str, ...]) -> Baselines:
         """Twice (n, 3, H, W): the mean of what the generator makes of the noise of ``ids`` for null brains."""

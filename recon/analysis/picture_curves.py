@@ -7,8 +7,9 @@ the diffusion, where something does, is told from the same reduced tokens.
 
 Repetitions: pictures made from 1, 2, 5, ... presentations of the test picture, chosen at random once and averaged.
 
-Every picture has the noise that `recon generate` gives it, so curves differ by what the brain says alone. The curves
-describe TEST rows. Nothing may be chosen from them: a rank, a layer or a threshold is chosen on training rows.
+Every picture has the noise and the strength that `recon generate` gives it: with all components the prediction is the
+reconstruction itself, and curves differ by what the brain says alone. The curves describe TEST rows. Nothing may be
+chosen from them: a rank, a layer or a threshold is chosen on training rows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from align.files import read_json, write_atomic, write_json
 from align.seeding import derive
 from recon.analysis.curve_text import curve_table
 from recon.analysis.repeats import averages, rows_of
+from recon.config import STRENGTH
+from recon.drawing import Sampling, sample
 
 if TYPE_CHECKING:
     import torch
@@ -50,13 +53,20 @@ log = logging.getLogger(__name__)
 class Options:
     """``limit``: pictures scored, the first of the split. ``seed``: of noise, choice of repetitions and bootstrap.
 
-    ``steps``: None = what the generator is meant for. ``ranks``: None = 0, 1, 2, 5, 10, ... and all.
+    ``steps``: None = what the generator is meant for. ``ranks``: None = 0, 1, 2, 5, 10, ... and all. ``strength``: how
+    far the generator may leave a coarse picture, 0 = not at all.
     """
 
     limit: int = 60
     seed: int = 0
     steps: int | None = None
     ranks: tuple[int, ...] | None = None
+    strength: float = STRENGTH
+
+    @property
+    def sampling(self) -> Sampling:
+        """What `recon generate` is told for the same pictures."""
+        return Sampling(seeds=(self.seed,), steps=self.steps, strength=self.strength)
 
 
 def picture_curves(
@@ -85,6 +95,8 @@ def picture_curves(
     device = check_runtime(Runtime())
     adapter, bridge = adapter_and_bridge(run, wanted, generator, family_of(generator_folder(generator)), device)
     decoder = Decoder(run, adapter, wanted, options.limit)
+    if options.strength == 0 and decoder.low_level == "none":
+        raise UserError("--strength 0 shows the coarse picture itself, and this run and conditioner have none")
     model = Generator.load(generator, adapter, Runtime(), bridge)
     behind = Behind(run)
     judge, skipped = _judge(name, settings)
@@ -152,12 +164,7 @@ class _Study:
         return {name: self._summary(value) for name, value in values.items()}
 
     def _pictures(self, condition: Condition) -> torch.Tensor:
-        import torch
-
-        tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
-        noise = [derive(self.options.seed, "noise", name) % 2**31 for name in self.decoder.ids]
-        start = self.decoder.start(self.model, condition)
-        return self.model.generate(tokens, noise, self.options.steps, start=start, prompts=condition.prompts)
+        return sample(self.model, self.decoder, condition, self.decoder.ids, self.options.sampling)
 
     def _summary(self, values: np.ndarray) -> dict[str, Any]:
         from recon.evaluation.stats import bootstrap_ci
@@ -202,7 +209,9 @@ def _bottleneck(study: _Study) -> dict[str, Any]:
     for rank in sorted(ranks):
         log.info("curves: rank %d of %d", rank, components)
         for side, whole in wholes.items():
-            condition = replace(whole, tokens=leading(spaces[side], whole.tokens, rank))
+            whole_prediction = side == "predicted" and rank == components
+            tokens = whole.tokens if whole_prediction else leading(spaces[side], whole.tokens, rank)
+            condition = replace(whole, tokens=tokens)
             sides[side].append({"rank": rank, **study.score(condition)})
     return {"components": components, **sides}
 
@@ -238,6 +247,8 @@ def _check(options: Options, run: Run) -> None:
         raise UserError(f"--seed {options.seed} should be 0 or more")
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps {options.steps} should be 1 or more")
+    if not 0 <= options.strength <= 1:
+        raise UserError(f"--strength {options.strength} should be from 0 (the coarse picture itself) to 1")
     if options.ranks is not None:
         most = run.aligner.targets.components
         wrong = [rank for rank in options.ranks if not 0 <= rank <= most]
@@ -255,6 +266,7 @@ def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
         "generator": label,
         "low_level": study.decoder.low_level,
         "steps": study.model.defaults.steps if options.steps is None else options.steps,
+        "strength": options.strength,
         "seed": options.seed,
         "n_stimuli": len(study.decoder.ids),
         "chance": {"two_way": 0.5},

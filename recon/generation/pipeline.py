@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from align.errors import UserError
+from recon.config import STRENGTH
 from recon.generation.adapters import Adapter, load_adapter, require_fit
 from recon.generation.assets import mini_folder
 from recon.generation.bridges.base import Bridge
@@ -108,7 +109,7 @@ class Generator:
         progress: str | None = None,
         *,
         start: torch.Tensor | None = None,
-        strength: float = 0.5,
+        strength: float = STRENGTH,
         prompts: Sequence[str] | None = None,
         guide: Guide | None = None,
         edges: torch.Tensor | None = None,

@@ -112,7 +112,7 @@ class Drawn:
         told, seeds = torch.from_numpy(tokens), [derive(0, "noise", name) % 2**31 for name in ids]
         with torch.no_grad():
             start = self._model.decode(self._sketch(told))
-        return self._model.generate(told, seeds, steps=2, start=start).numpy()
+        return self._model.generate(told, seeds, steps=2, start=start, strength=QUICK.strength).numpy()
 
     def of(self, x: np.ndarray, ids: tuple[str, ...]) -> np.ndarray:
         return self.of_tokens(self._run.aligner.predict(x.astype(np.float32))["tokens"], ids)
