@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 _PAIR = re.compile(r"[A-Za-z_][\w.]*=")
-_WITHOUT_VALUE = ("--json", "--debug", "--costs", "--adapt", "--test", "--list", "--no-test", "--compile", "--offload")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,18 +71,30 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Arguments of one command; ``key=value`` pairs may stand anywhere and end up in ``overrides``."""
-    before = ["", *argv[:-1]]
-    is_pair = [
-        bool(_PAIR.match(word)) and (not last.startswith("--") or last in _WITHOUT_VALUE)
-        for last, word in zip(before, argv, strict=True)
-    ]
     parser = build_parser()
+    flags = flags_of(parser, argv)
+    is_pair = [
+        bool(_PAIR.match(word)) and (not last.startswith("--") or "=" in last or last in flags)
+        for last, word in zip(["", *argv[:-1]], argv, strict=True)
+    ]
     args = parser.parse_args([word for word, pair in zip(argv, is_pair, strict=True) if not pair])
     pairs = [word for word, pair in zip(argv, is_pair, strict=True) if pair]
     if pairs and not args.takes_pairs:
         parser.error(f"{args.command} takes no key=value pairs, got {pairs[0]!r}")
     args.overrides = pairs
     return args
+
+
+def flags_of(parser: argparse.ArgumentParser, words: list[str]) -> set[str]:
+    """The options behind which no value stands, of the command (and its action) that ``words`` name."""
+    found: set[str] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            named = next((word for word in words if word in action.choices), None)
+            found |= set() if named is None else flags_of(action.choices[named], words)
+        elif action.nargs == 0:
+            found |= set(action.option_strings)
+    return found
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -167,7 +178,8 @@ def _add_run_commands(add: Any) -> None:
     evidence.add_arguments(added["evidence"])
     curves.add_arguments(added["curves"])
     added["predict"].add_argument("--split", choices=["test", "train"], default="test")
-    added["retrieve"].add_argument("--against", choices=["image"], default="image", help="what the candidates are")
+    text = "what the candidates are; text cannot be had: the decoder was trained beside pictures alone"
+    added["retrieve"].add_argument("--against", choices=["image", "text"], default="image", help=text)
     added["retrieve"].add_argument("--out", type=Path, metavar="DIR", help="of several runs: folder for their report")
     evaluate = added["evaluate"]
     generate.add_arguments(added["generate"])
@@ -261,6 +273,8 @@ def _predict(args: argparse.Namespace) -> dict[str, Any]:
 def _retrieve(args: argparse.Namespace) -> dict[str, Any]:
     from recon.evaluation.report import retrieval_report
 
+    if args.against == "text":
+        raise UserError("--against text: a decoder learns beside pictures and has no side for texts; use image")
     settings, paths = _evaluate_settings(args), args.run or [None]
     if len(paths) > 1:
         return _ensemble(args, settings)

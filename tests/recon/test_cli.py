@@ -132,6 +132,34 @@ def test_pairs_may_stand_anywhere_and_values_of_options_are_no_pairs() -> None:
     assert (args.layers, args.config, args.json) == (["2", "4"], [Path("a=b.yaml")], True)
 
 
+RUN_COMMANDS = ("predict", "retrieve", "generate", "evaluate", "gallery", "repeats", "curves", "evidence")
+WITH_PAIRS = [  # the shortest call of every command that takes key=value pairs
+    *(["targets"], ["sweep"], ["timecourse"], ["pretrain"], ["reproduce", "nice"], ["audit", "run"]),
+    *(["data", "check", "nsd"], ["data", "convert", "nsd"]),
+    *([name, "--subject", "01"] for name in RUN_COMMANDS),
+]
+
+
+def test_flags_and_pairs_may_stand_in_any_order_in_every_command() -> None:
+    (commands,) = (action.choices for action in cli.build_parser()._actions if action.dest == "command")
+    taking = {name for name, command in commands.items() if command.get_default("takes_pairs")}
+    assert {words[0] for words in WITH_PAIRS} == {*taking, "data"}
+    for words in WITH_PAIRS:
+        flags = cli.flags_of(cli.build_parser(), words) - {"-h", "--help"}
+        assert {"--json", "--debug"} <= flags
+        for flag in flags:
+            args = cli.parse([*words, flag, "study.root=a b", "--debug", "seed=1"])
+            assert args.overrides == ["study.root=a b", "seed=1"], (words, flag)
+            assert getattr(args, flag[2:].replace("-", "_")) is True
+
+
+def test_a_value_behind_an_option_is_no_pair() -> None:
+    args = cli.parse(["audit", "run", "--strict", "study.root=X", "--out", "a=b.json", "cache_dir=c"])
+    assert (args.overrides, args.out, args.strict) == (["study.root=X", "cache_dir=c"], Path("a=b.json"), True)
+    args = cli.parse(["targets", "--config=a.yaml", "seed=1"])
+    assert (args.overrides, args.config) == (["seed=1"], [Path("a.yaml")])
+
+
 @pytest.mark.parametrize(
     "words", [["targets"], ["sweep"], ["timecourse"], ["pretrain"], ["reproduce", "nice"]], ids=lambda words: words[0]
 )
