@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from align.config import BackboneConfig, Layer, Pooling
+from align.config import BackboneConfig, Pooling
 from align.fields.checks import Checked, Count, Filled, Matches, OneOf, Place, Positive, Share, Source, Whole
 
 STRENGTH = 0.2  # how far a generator may leave the coarse picture it starts from, unless it is told otherwise
 STAGES = ("clip", "reader", "vae", "unet", "sketch")
+Layer = Annotated[str, Matches(r"[^\s+]+", "a layer, such as 3 or features.6; layers cannot be joined here")]
 Device = Annotated[str, Matches(r"cpu|cuda(:[0-9]+)?", "cpu or cuda")]
 DeviceOrAuto = Annotated[str, Matches(r"auto|cpu|cuda(:[0-9]+)?", "auto, cpu or cuda")]
 Generator = Annotated[str, Matches(r".*\S.*", "mini, a hub id, or a folder")]

@@ -95,7 +95,7 @@ MISTAKES: list[tuple[str, str, str]] = [  # command, pairs that cannot be, what 
     ("align/train.py", "seed=-1", "seed=-1 should be 0 or more"),
     ("recon/train.py", "backbone.name=mni", "did you mean 'mini'?"),
     ("recon/train.py", "pooling=gird:4", "pooling='gird:4'"),
-    ("recon/train.py", "layer=+", "layer='+' is not a layer"),
+    ("recon/train.py", "layer=1+3", "layer='1+3' is not a layer, such as 3 or features.6; layers cannot be joined"),
     ("recon/train.py", "device=gpu", "device='gpu' is not auto, cpu or cuda"),
     ("recon/train.py", "train.batch_size=0", "train.batch_size=0 should be 1 or more"),
     ("recon/train.py", "pictures.photographs=[nowhere.zip]", "pictures.photographs='nowhere.zip' does not exist"),

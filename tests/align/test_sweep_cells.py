@@ -153,6 +153,14 @@ def test_keys_stand_for_content_not_for_places(toy: type[Toy], tmp_path: Path, f
     assert len(fits) > n
 
 
+def test_an_encoder_that_cannot_read_the_trials_is_refused_before_a_target_is_extracted(
+    toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_grid, "_targets", lambda *given: pytest.fail("too late"))
+    with pytest.raises(UserError, match=r"'tsconv' needs trials of shape"):
+        sweep.run(toy_config(), encoders=["ridge", "tsconv"], out=tmp_path, progress=False)
+
+
 def test_other_protocols_are_refused(toy: type[Toy], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"protocol='pooled'.*use intra"):
         sweep.run(replace(toy_config(), protocol="pooled"), out=tmp_path, progress=False)

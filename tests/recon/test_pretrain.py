@@ -15,6 +15,7 @@ from torch import nn
 from align.config import load_config
 from align.data.rendering import SHAPES, TEST_CONCEPTS, scene_of
 from align.errors import UserError
+from align.files import save_tensors
 from align.state import load_finished_step
 from recon.config import PicturesConfig, PretrainConfig, StageConfig
 from recon.generation import denoiser, pictures, pretrain
@@ -109,6 +110,30 @@ def test_pool_renders_no_test_concept_and_drops_twins(tmp_path, monkeypatch):
     assert pool.original(5).shape == (80, 80, 3)
     rows = pool.sample(np.random.default_rng(0), 10, 0.3)
     assert (rows < 4).sum() == 7
+
+
+def test_missing_photographs_are_refused_before_pictures_are_rendered(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "picture", lambda name: pytest.fail("too late"))
+    with pytest.raises(UserError, match="neither a folder nor a zip"):
+        pictures.load_pool(PicturesConfig(rendered=3, photographs=[str(tmp_path / "nowhere.zip")]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("squeezenet_layer=features.99", "has no layer"),
+        ("mini_layer=99", "has no layer"),
+        ("mini_pooling=grid:40", "finer"),
+    ],
+)
+def test_layers_are_asked_for_before_the_first_stage(tmp_path, monkeypatch, words, told):
+    from torchvision.models import squeezenet1_1
+
+    save_tensors(tmp_path / "squeeze.safetensors", squeezenet1_1(weights=None).state_dict())
+    monkeypatch.setattr(pretrain, "load_pool", lambda *given: pytest.fail("too late"))
+    places = [f"squeezenet_weights={tmp_path / 'squeeze.safetensors'}", f"pictures.photographs=[{tmp_path}]"]
+    with pytest.raises(UserError, match=told):
+        pretrain.run(load_config(PretrainConfig, None, [*places, f"out={tmp_path / 'out'}", words]))
 
 
 def test_unreadable_photographs_are_refused(tmp_path):
