@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from align.model import Aligner
 
+LIBRARY = "shallow-recon"  # what model cards name
 MODEL, CONFIG, SPLIT, CARD, METRICS = "model.safetensors", "config.yaml", "split.json", "README.md", "metrics.jsonl"
 _FORMAT = "1"
 
@@ -203,7 +204,7 @@ def _card(config: Config, meta: dict[str, Any], manifest: dict[str, Any]) -> str
         "weights": f"SHA-256 {meta['weights_hash']}" if "weights_hash" in meta else MODEL,
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    header = f"---\nlibrary_name: align\ntags: [brain-decoding, {meta['study']}]\n---\n"
+    header = f"---\nlibrary_name: {LIBRARY}\ntags: [brain-decoding, {meta['study']}]\n---\n"
     return (
         f"{header}\n# Brain encoder: {meta['study']}, subject {', '.join(meta['subjects'])}\n\n"
         f"Predicts embeds and backbone tokens of the picture that was seen from a recording. {_valid_for(meta)}\n\n"

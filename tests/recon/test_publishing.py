@@ -197,7 +197,7 @@ def test_the_numbers_of_a_card_are_those_of_the_report(folder: Path) -> None:
     assert all(f"{name} (" in text for name in told["skipped"])
 
 
-def test_a_card_says_what_the_files_say(folder: Path) -> None:
+def test_a_card_says_what_the_files_say(folder: Path, trained: Path) -> None:
     write_card(folder, license_id="cc-by-4.0")
     text = (folder / "README.md").read_text()
     run, split = load_run(folder), json.loads((folder / "split.json").read_text())
@@ -217,6 +217,7 @@ def test_a_card_says_what_the_files_say(folder: Path) -> None:
     assert {key: rows[key][0] for key in expected} == expected
     head = head_of(text)
     assert (head["license"], head["datasets"], head["library_name"]) == ("cc-by-4.0", ["folder"], "shallow-recon")
+    assert head_of((trained / "README.md").read_text())["library_name"] == head["library_name"], "the card of training"
     for part in ("Selection rule:", "Not to be used", "that of the recordings", "load_run('OWNER/NAME')", "sample of"):
         assert part in text, part
     assert "'subjects=[01]' study.root=FOLDER backbone.weights=FILE" in text
