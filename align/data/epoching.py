@@ -77,28 +77,6 @@ class Epoched:
     log: tuple[str, ...]
 
 
-def epoch_session(
-    raw: dict[str, Any], window: Window | None = None, what: str = "raw file"
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], np.ndarray]:
-    """Trials of one recording session in the order of time, all in memory.
-
-    Returns
-    -------
-    x : float32 (n_events, C, T); event_id : int64 (n_events,); ch_names : C texts; times : float64 (T,) in s
-
-    Raises
-    ------
-    UserError
-        A key that is missing or of the wrong form, no stim channel, no event, values that are not finite.
-    """
-    window = window or Window()
-    session = open_session(raw, what)
-    events, _ = session_events(session, window, what)
-    pieces = [np.empty((0, len(session.ch_names), len(window_times(window))), dtype=np.float32)]
-    pieces += [x for _, x in epoch_pieces(session, events, window, what)]
-    return np.concatenate(pieces), events[:, 1], session.ch_names, window_times(window)
-
-
 def write_epochs(files: Sequence[str | Path], cache_dir: str | Path, window: Window | None = None) -> Epoched:
     """Trials of one subject and split: one raw file per recording session, in the order of the sessions.
 

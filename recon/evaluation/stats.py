@@ -61,14 +61,5 @@ def label_permutation_p(read: np.ndarray, true: np.ndarray, *, n_perm: int = N_P
     return _p((read[None] == true[orders]).sum(axis=1) >= observed)
 
 
-def correlation_permutation_p(read: np.ndarray, true: np.ndarray, *, n_perm: int = N_PERM, seed: int = 0) -> float:
-    """One-sided p of the Pearson correlation of two arrays (n,), permuting the pairing."""
-    rng = np.random.default_rng(seed)
-    read, true = read - read.mean(), true - true.mean()
-    observed = read @ true
-    orders = rng.permuted(np.tile(np.arange(len(true)), (n_perm, 1)), axis=1)
-    return _p(true[orders] @ read >= observed - 1e-12 * abs(observed))
-
-
 def _p(at_least: np.ndarray) -> float:
     return float((1 + at_least.sum()) / (1 + len(at_least)))
