@@ -7,8 +7,10 @@ few lines are printed from it. Mistakes of the user end in one line on stderr an
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -237,8 +239,10 @@ def _opened(path: Path | None, args: argparse.Namespace) -> Run:
 
     Raises `UserError` when there is none, when it is another subject's, or when an override is not a place.
     """
-    from align.checkpoint import find_run, home, load_run
     from align.config import set_key
+
+    require_places(args.overrides)
+    from align.checkpoint import find_run, home, load_run
 
     if path is None:
         path = find_run(args.subject, home())
@@ -247,8 +251,6 @@ def _opened(path: Path | None, args: argparse.Namespace) -> Run:
     run = load_run(path, args.subject)
     for pair in args.overrides:
         key, _, value = pair.partition("=")
-        if key not in PLACES:
-            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can")
         set_key(run.config, key, value)
     print(
         f"study {run.study}, subject {run.subject}, layer {run.config.target.layer} of {run.config.backbone.name}, "
@@ -256,6 +258,15 @@ def _opened(path: Path | None, args: argparse.Namespace) -> Run:
         file=sys.stderr,
     )
     return run
+
+
+def require_places(overrides: Sequence[str]) -> None:
+    """Raise `UserError` for a pair that is not of `PLACES`: what a run was trained with stays as it is."""
+    for key in (pair.partition("=")[0] for pair in overrides):
+        if key not in PLACES:
+            near = difflib.get_close_matches(key, PLACES, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can{hint}")
 
 
 def _demo(args: argparse.Namespace) -> dict[str, Any]:
@@ -271,11 +282,11 @@ def _predict(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _retrieve(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.evaluation.report import retrieval_report
-
     if args.against == "text":
         raise UserError("--against text: a decoder learns beside pictures and has no side for texts; use image")
     settings, paths = _evaluate_settings(args), args.run or [None]
+    from recon.evaluation.report import retrieval_report
+
     if len(paths) > 1:
         return _ensemble(args, settings)
     if args.out is not None:
@@ -302,9 +313,10 @@ def _generate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    settings = _evaluate_settings(args)
     from recon.evaluation.report import evaluate_run
 
-    settings, run = _evaluate_settings(args), open_run(args)
+    run = open_run(args)
     report = evaluate_run(run, args.images, generator=args.generator, seed=args.seed, settings=settings)
     return _table(args, run, report)
 

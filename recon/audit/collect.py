@@ -38,13 +38,12 @@ def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Materi
         return from_sweep(path), f"sweep {path}"
     from align.checkpoint import load_run
     from align.config import set_key
-    from recon.cli import PLACES
+    from recon.cli import require_places
 
+    require_places(overrides)
     run = load_run(path)
     for pair in overrides:
         key, _, value = pair.partition("=")
-        if key not in PLACES:
-            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can")
         set_key(run.config, key, value)
     return from_run(run), f"run {path}: {identity(run)}"
 

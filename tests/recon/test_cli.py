@@ -95,6 +95,9 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         (["targets", "train.epochs=many"], "many"),
         (["targets", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["predict", "--subject", "01"], "align/train.py"),
+        (["predict", "--subject", "01", "study.rot=x"], "did you mean 'study.root'"),
+        (["audit", "nowhere", "cache_dri=x"], "did you mean 'cache_dir'"),
+        (["retrieve", "--subject", "01", "--against", "text"], "--against text"),
         (["predict", "--subject", "01", "--run", "nowhere"], "nowhere"),
     ],
 )
