@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
 from align.config import add_config_option
-from align.errors import UserError
+from align.errors import UserError, print_anywhere
 
 
 def train(config) -> Path:  # type: ignore[no-untyped-def]
@@ -142,15 +143,16 @@ def _run(config, name, module, loss, settings, folder):  # type: ignore[no-untyp
 
 
 def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]
-    """``runs/recon/<generator>_<backbone>_<layer>`` with slashes made safe, where `find_conditioner` looks."""
+    """``runs/recon/<generator>_<backbone>_<layer>``, legal on every system; `find_conditioner` looks there."""
     from align.checkpoint import home
 
-    name = "_".join([Path(config.generator).name, config.backbone.name.replace("/", "-"), layer])
-    return home() / "runs" / "recon" / name
+    name = "_".join([Path(config.generator).name, config.backbone.name, layer])
+    return home() / "runs" / "recon" / re.sub(r'[<>:"/\\|?*]', "-", name)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 on success, 2 with one line on bad input."""
+    print_anywhere()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_option(parser)
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
