@@ -4,6 +4,7 @@ The suite's conftest imports it for the test process and puts this folder on PYT
 `sitecustomize` by itself, for every process that a test starts.
 """
 
+import os
 import socket
 from typing import Any
 
@@ -34,3 +35,8 @@ if not getattr(socket, "blocked_by_the_suite", False):
     _guard("connect_ex")
     socket.getaddrinfo = _no_lookup
     socket.blocked_by_the_suite = True  # type: ignore[attr-defined]
+
+if os.environ.get("RECON_TESTS_HIDE_POSIX") and hasattr(os, "fork"):  # of a process started by `tests.hidden_posix`
+    import hide_posix
+
+    hide_posix.hide()
