@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tests.no_network.sitecustomize  # noqa: F401 - blocks sockets in this process from here on
-from tests.sharing import share_cores
+from tests.no_network.one_thread import share_cores
 
 share_cores()  # before anything imports torch
 
