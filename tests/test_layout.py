@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -90,10 +91,15 @@ def modules() -> list[str]:
     return names
 
 
+@cache
+def nodes(source: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(source)))
+
+
 def imported(source: str) -> set[str]:
     """Top-level names of everything a source imports, at any depth of the code."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -104,7 +110,7 @@ def imported(source: str) -> set[str]:
 def unsafe_calls(source: str) -> list[str]:
     """Calls that could run a stranger's code: pickles, torch.load with them, yaml without a SafeLoader, eval."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
@@ -139,14 +145,14 @@ def of_one_system(source: str) -> list[str]:
     signals = ("SIGKILL", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGSTOP")
     named = {*(f"os.{name}" for name in calls), *(f"signal.{name}" for name in (*signals, "alarm", "setitimer"))}
     modules = {"fcntl", "resource", "pwd", "grp", "pty", "tty", "termios", "syslog", "posix", "msvcrt", "winreg"}
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
-    found = {f"{node.value.id}.{node.attr}" for node in nodes if isinstance(node.value, ast.Name)} & named
+    used = [node for node in nodes(source) if isinstance(node, ast.Attribute)]
+    found = {f"{node.value.id}.{node.attr}" for node in used if isinstance(node.value, ast.Name)} & named
     return sorted(found | imported(source) & modules)
 
 
 def locale_texts(source: str) -> list[str]:
     """Calls that read or write text in whatever encoding the system prefers."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes(source) if isinstance(node, ast.Call)]
     return [ast.unparse(call) for call in calls if is_locale_text(call)]
 
 

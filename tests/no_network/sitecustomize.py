@@ -1,6 +1,7 @@
 """Blocks network sockets in the interpreter that imports it; local (AF_UNIX) sockets stay open.
 
-A process that a test starts also keeps to what the suite runs under: one thread (`one_thread`), no POSIX (`hide_posix`).
+A process that a test starts also keeps to what the suite runs under: one thread (`one_thread`), no POSIX
+(`hide_posix`).
 
 The suite's conftest imports it for the test process and puts this folder on PYTHONPATH, where Python imports
 `sitecustomize` by itself, for every process that a test starts.

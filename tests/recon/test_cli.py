@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -86,6 +87,27 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         cli.parse([name, "--help"])
     assert stop.value.code == 0
     assert f"usage: recon {name}" in capsys.readouterr().out
+
+
+def test_no_command_fails_on_a_terminal_without_utf8(tmp_path: Path) -> None:
+    code = f"""
+        from recon import cli
+        from recon.generation.assets import mini_folder
+        for name in {COMMANDS}:
+            try:
+                cli.main([name, "--help"])
+            except SystemExit as stop:
+                assert stop.code == 0
+        assert cli.main(["info", str(mini_folder() / "conditioners" / "mini_1.safetensors")]) == 0
+        cli.show({{"text": "LPIPS ↓  − 0.1"}}, False)
+        cli.main(["info", "Größe.safetensors"])
+    """
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    (tmp_path / "all.py").write_text(textwrap.dedent(code), encoding="utf-8")
+    words = [sys.executable, str(tmp_path / "all.py")]
+    done = subprocess.run(words, capture_output=True, encoding="ascii", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("LPIPS v  - 0.1\n") and "Gr??e.safetensors" in done.stderr
 
 
 @pytest.mark.parametrize(
