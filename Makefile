@@ -8,6 +8,7 @@
 # WORKERS=2                                              test processes at once (auto: one a core; 0: this one alone)
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu       CPU wheels of torch and torchvision
 # PIP_FLAGS=--no-cache-dir                               anything else for pip install
+# PYTEST_FLAGS='-p tests.hidden_posix'                   anything for pytest; this: the suite without what Windows lacks
 
 FITS := import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 15) else 1)
 PYTHON ?= $(or $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
