@@ -26,7 +26,7 @@ try:
     from align.config import Config, add_config_option, dump_yaml, load_config
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
-from align.errors import UserError
+from align.errors import UserError, print_anywhere
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -189,11 +189,13 @@ def use_all_cores() -> None:
     import torch
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not torch.cuda.is_available():
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        allowed = getattr(os, "sched_getaffinity", None)  # Linux alone tells
+        torch.set_num_threads(len(allowed(0)) if allowed else os.cpu_count() or 1)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: one line per subject; 0 on success, 2 with one line on stderr for a mistake of the user."""
+    print_anywhere()
     parser = argparse.ArgumentParser(
         prog="align/train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

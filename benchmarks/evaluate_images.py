@@ -200,7 +200,7 @@ def watched(work: Callable[[], dict[str, np.ndarray]]) -> Watched:
 
 def resident() -> int:
     """Resident memory of this process in bytes (Linux)."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"null brains       lit {null['lit']:.3f} ({low:.3f} to {high:.3f}, n {null['n']}, {null['kind']})")
     print(f"n {found['n']}, bars {found['bars']}, passed {found['passed']}")
     if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=2) + "\n")
+        args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def _watched(work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def _resident() -> int:
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * PAGE
 
 

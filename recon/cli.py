@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from align.config import add_config_option
-from align.errors import UserError
+from align.errors import UserError, print_anywhere
 from recon.commands import (
     audit,
     curves,
@@ -52,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 or the result's ``exit_code``, 2 for a mistake of the user, 130 when
     interrupted."""
+    print_anywhere()
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
         if args.command != "info":

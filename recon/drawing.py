@@ -74,8 +74,8 @@ def fingerprint(folder: Path, adapter: Path, *settings: object) -> str:
     for path in [adapter, *sorted(files)]:
         stat = path.stat()
         content = path.read_bytes() if stat.st_size < _LARGE else str((stat.st_size, stat.st_mtime_ns)).encode()
-        name = path.relative_to(folder) if path is not adapter else "adapter"
-        digest.update(str(name).encode() + hashlib.sha256(content).digest())
+        name = path.relative_to(folder).as_posix() if path is not adapter else "adapter"
+        digest.update(name.encode() + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
 
 

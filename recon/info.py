@@ -62,7 +62,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
     report = path / f"report_sub-{run.subject}.json"
     if report.is_file():
         facts["report"] = _describe_json(report)
-    stored = sorted(str(found.relative_to(path)) for found in path.glob("predictions/*.safetensors"))
+    stored = sorted(found.relative_to(path).as_posix() for found in path.glob("predictions/*.safetensors"))
     return {**facts, "predictions": stored}
 
 

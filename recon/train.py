@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ try:
     from align.config import add_config_option, load_config
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
-from align.errors import UserError
+from align.errors import UserError, print_anywhere
 from align.train import use_all_cores
 from recon.config import ConditionerConfig, StageConfig
 
@@ -198,15 +199,16 @@ def _run(
 
 
 def default_run_dir(config: ConditionerConfig, layer: str) -> Path:
-    """``runs/recon/<generator>_<backbone>_<layer>`` with slashes made safe, where `find_conditioner` looks."""
+    """``runs/recon/<generator>_<backbone>_<layer>``, legal on every system; `find_conditioner` looks there."""
     from align.checkpoint import home
 
-    name = "_".join([Path(config.generator).name, config.backbone.name.replace("/", "-"), layer])
-    return home() / "runs" / "recon" / name
+    name = "_".join([Path(config.generator).name, config.backbone.name, layer])
+    return home() / "runs" / "recon" / re.sub(r'[<>:"/\\|?*]', "-", name)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 on success, 2 with one line on bad input."""
+    print_anywhere()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_option(parser)
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")

@@ -123,7 +123,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     named = re.findall(r"^Requires-Dist: ([\w.-]+)", text, re.MULTILINE)
     assert sorted(named) == sorted(re.match(r"[\w.-]+", line)[0] for line in [*project["dependencies"], *extras])
-    assert "Requires-Python: <3.12,>=3.11" in text
+    assert "Requires-Python: <3.15,>=3.11" in text
 
 
 def test_the_commands_run_outside_the_clone(installed: Path, tmp_path: Path) -> None:

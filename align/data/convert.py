@@ -146,7 +146,13 @@ def _link(root: Path, out: Path, files: set[Path]) -> None:
                 continue
             if target.exists():
                 raise UserError(f"{str(target)!r} is there already and no link; take a new folder for --out")
-            target.symlink_to(child)
+            try:
+                target.symlink_to(child)
+            except OSError as error:
+                raise UserError(
+                    f"cannot link {str(target)!r} to {str(child)!r} ({error.strerror or error}); allow links "
+                    "(Windows: in its developer mode) or leave --out away"
+                ) from error
 
 
 def _clean_of(path: Path) -> Path:

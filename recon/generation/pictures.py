@@ -103,7 +103,7 @@ def _photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
 def _read_source(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES):
-            yield str(file.relative_to(path)), _decode(file.read_bytes(), str(file))
+            yield file.relative_to(path).as_posix(), _decode(file.read_bytes(), str(file))
         return
     if not zipfile.is_zipfile(path):
         raise UserError(f"pictures.photographs={str(path)!r} is neither a folder nor a zip file of pictures")

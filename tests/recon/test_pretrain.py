@@ -1,6 +1,5 @@
 """The training loop resumes exactly; the pool keeps test pictures out; the towers' loss and tokenizer are right."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -30,16 +29,17 @@ from pathlib import Path
 from tests.recon.test_pretrain import toy_stage
 from recon.generation.loop import run_stage
 torch.set_num_threads(1)
-run_stage(toy_stage(Path(sys.argv[1]), pause=0.01))
+run_stage(toy_stage(Path(sys.argv[1]), pause=0.01, stop=int(sys.argv[2])))
 """
 
 
-def toy_stage(folder, steps=60, pause=0.0):
+def toy_stage(folder, steps=60, pause=0.0, stop=60):
+    """``stop``: the step that never ends, so that a busy machine cannot let the training end before it is killed."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
 
     def loss(step, generator):
-        time.sleep(pause)
+        time.sleep(pause if step < stop else 3600)
         x = torch.randn(32, 4, generator=generator)
         return (net(x) - x.sum(1, keepdim=True)).square().mean(), {}
 
@@ -56,12 +56,14 @@ def test_killed_training_ends_like_an_uninterrupted_one(tmp_path):
     whole = parameters(run_stage(toy_stage(tmp_path / "whole")))
     folder = tmp_path / "killed"
     for least in (7, 21, 42):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(folder), str(least + 9)], stderr=subprocess.DEVNULL
+        )
         while load_finished_step(folder) < least and process.poll() is None:
-            time.sleep(0.003)
-        process.send_signal(signal.SIGKILL)
+            time.sleep(0.02)
+        process.kill()
         process.wait()
-    assert 42 <= load_finished_step(folder) < 60
+        assert least <= load_finished_step(folder) < 60
     (folder / ".state.tmp-1.safetensors").write_bytes(b"half a checkpoint")
     assert torch.equal(parameters(run_stage(toy_stage(folder))), whole)
 
