@@ -220,7 +220,7 @@ class LossConfig(Checked):
     """Weights of the named parts of the loss; the kinds of the parts; normalisation of the contrastive sides.
 
     Only the ratio of the weights matters: the mix of Benchetrit et al. (arXiv 2310.19812) with share l is
-    ``contrastive`` l and ``regression`` 1 - l. Sources of the kinds are in `align.losses`.
+    ``contrastive`` l and ``regression`` 1 - l. Sources of the kinds are in `align.model.losses`.
     """
 
     contrastive: Weight = 1.0
@@ -251,7 +251,7 @@ class LossConfig(Checked):
 
 @dataclass
 class TrainConfig(Checked):
-    """The optimiser, and augmentations that are at work in training only (`align.augment`).
+    """The optimiser, and augmentations that are at work in training only (`align.training.augment`).
 
     ``mixup`` mixes pictures along with signals: a mixed pair is one more pair, its answer the mixed picture, with one
     share for a whole batch. ``mixco`` mixes signals of one subject alone, each with its own share; the pictures stay

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from align.data.studies.base import Study
-    from align.protocols import Job
     from align.tracking import JsonLines
+    from align.training.protocols import Job
     from align.vision.backbones import Backbone
 
 
@@ -70,10 +70,10 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     from accelerate import PartialState
 
     from align.data.studies import open_study
-    from align.precision import check_precision
-    from align.protocols import plan_jobs
-    from align.router import check_router
+    from align.model.router import check_router
     from align.tracking import require_tracker
+    from align.training.precision import check_precision
+    from align.training.protocols import plan_jobs
     from align.vision.backbones import load_backbone
     from align.vision.fused import require_pooling, resolve_layers
 
@@ -101,8 +101,8 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
 def _metrics(config: Config, path: Path) -> JsonLines:
     """Where the records of the epochs go; a tracker is told by the main process alone."""
     from align.config import keys
-    from align.distributed import world
     from align.tracking import JsonLines, Tracked
+    from align.training.distributed import world
 
     if config.tracker == "none" or world()[0] != 0:
         return JsonLines(path)
@@ -112,7 +112,7 @@ def _metrics(config: Config, path: Path) -> JsonLines:
 
 def _own_jobs(config: Config, jobs: list[Job], process: PartialState) -> list[Job]:
     """Every process takes part in every encoder, or each has encoders of its own (``train.share``)."""
-    from align.distributed import alone
+    from align.training.distributed import alone
 
     if config.train.share == "batches":
         return jobs
@@ -126,10 +126,10 @@ def _train_job(
 ) -> Trained:
     from align.checkpoint import METRICS, save_run, tensors_hash
     from align.data.splits import joint_manifest, refuse_overlap
-    from align.distributed import world
     from align.encoders.shapes import SignalFacts
-    from align.fit import check_trials, fit
-    from align.training_set import join, training_rows
+    from align.training.distributed import world
+    from align.training.fit import check_trials, fit
+    from align.training.training_set import join, training_rows
     from align.vision.fused import training_targets
 
     started = time.monotonic()

@@ -110,7 +110,7 @@ def convert(path: Path, key: str, out: Path) -> None:
 
     Watching takes the interpreter away from the copying, so the two are not measured at once.
     """
-    from align.data.containers import read_container
+    from align.data.reading.containers import read_container
 
     before, peak, done = memory(), memory(), threading.Event()
 

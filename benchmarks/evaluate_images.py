@@ -37,7 +37,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from recon import evaluate_images
-from recon.evaluation.networks import IMAGENET, NETWORKS
+from recon.metrics.networks import IMAGENET, NETWORKS
 
 PIXELS = ("PixCorr", "SSIM")
 NODES = {"AlexNet(2)": "alexnet_2", "AlexNet(5)": "alexnet_5", "SqueezeNet(1.1)": "squeezenet1_1"}

@@ -57,14 +57,14 @@ def measure(folder: Path, encoder: str, steps: int) -> dict[str, Any]:
     """Seconds and memory of one epoch (or ``steps`` steps of it) over all files in ``folder``."""
     import torch
 
-    from align import optimise as loop
-    from align.batches import Pairs, StreamedSignals
-    from align.model import Network
-    from align.optimise import StateFolder
-    from align.rows import Rows
-    from align.schedule import steps_per_epoch
-    from align.spaces import SignalSpace, TargetSpace
+    from align.data.rows import Rows
+    from align.model.aligner import Network
+    from align.model.spaces import SignalSpace, TargetSpace
     from align.train import use_all_cores
+    from align.training import optimise as loop
+    from align.training.batches import Pairs, StreamedSignals
+    from align.training.optimise import StateFolder
+    from align.training.schedule import steps_per_epoch
 
     use_all_cores()
     config = config_of(encoder)

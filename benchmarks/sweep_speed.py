@@ -36,7 +36,7 @@ import numpy as np
 from align.config import Config, dump_yaml, load_config
 from align.data.studies import open_study
 from align.errors import UserError
-from align.sweep_grid import Cell, Walk, build_grid, plan
+from align.sweep.grid import Cell, Walk, build_grid, plan
 from align.tracking import setup_logging
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,12 +7,10 @@ few lines are printed from it. Mistakes of the user end in one line on stderr an
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from align.config import add_config_option
 from align.errors import UserError, print_anywhere
@@ -33,12 +31,10 @@ from recon.commands import (
     targets,
     timecourse,
 )
+from recon.commands.evaluate import run_evaluate, run_retrieve
+from recon.commands.runs import evaluate_settings, open_run
+from recon.config import PLACES
 
-if TYPE_CHECKING:
-    from align.checkpoint import Run
-    from recon.evaluation.settings import EvaluateConfig
-
-PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 _PAIR = re.compile(r"[A-Za-z_][\w.]*=")
 
 
@@ -160,9 +156,9 @@ def _add_run_commands(add: Any) -> None:
     added: dict[str, argparse.ArgumentParser] = {}
     for name, function, text in (
         ("predict", _predict, "predicted embeds and tokens of a split, stored in the run"),
-        ("retrieve", _retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
+        ("retrieve", run_retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
         ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
-        ("evaluate", _evaluate, "every score beside its controls; writes report.json"),
+        ("evaluate", run_evaluate, "every score beside its controls; writes report.json"),
         ("evidence", _evidence, "maps of what the brain decided in a picture, beside those of null brains"),
         ("gallery", gallery.run, "page and sheets: seen, reconstructed, controls, evidence, retrieved"),
         ("repeats", _repeats, "accuracy with 1 to k repetitions averaged, and the noise ceiling; figure, CSV, JSON"),
@@ -230,117 +226,20 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def open_run(args: argparse.Namespace) -> Run:
-    """The run given by --run, or the newest of the subject; see `_opened`."""
-    return _opened(args.run, args)
-
-
-def _opened(path: Path | None, args: argparse.Namespace) -> Run:
-    """The run at ``path``, or the newest of the subject; says on stderr which one it is.
-
-    Raises `UserError` when there is none, when it is another subject's, or when an override is not a place.
-    """
-    from align.config import set_key
-
-    require_places(args.overrides)
-    from align.checkpoint import find_run, home, load_run
-
-    if path is None:
-        path = find_run(args.subject, home())
-    elif not (path / "model.safetensors").is_file() and (path / f"sub-{args.subject}").is_dir():
-        path = path / f"sub-{args.subject}"
-    run = load_run(path, args.subject)
-    for pair in args.overrides:
-        key, _, value = pair.partition("=")
-        set_key(run.config, key, value)
-    print(
-        f"study {run.study}, subject {run.subject}, layer {run.config.target.layer} of {run.config.backbone.name}, "
-        f"run {run.path}",
-        file=sys.stderr,
-    )
-    return run
-
-
-def require_places(overrides: Sequence[str]) -> None:
-    """Raise `UserError` for a pair that is not of `PLACES`: what a run was trained with stays as it is."""
-    for key in (pair.partition("=")[0] for pair in overrides):
-        if key not in PLACES:
-            near = difflib.get_close_matches(key, PLACES, n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can{hint}")
-
-
 def _demo(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.demo import demo
+    from recon.commands.demo import demo
 
     return demo(args.out, seed=args.seed)
 
 
 def _predict(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.predict import predict
+    from recon.decoding.predict import predict
 
     return {"predictions": str(predict(open_run(args), args.split))}
 
 
-def _retrieve(args: argparse.Namespace) -> dict[str, Any]:
-    if args.against == "text":
-        raise UserError("--against text: a decoder learns beside pictures and has no side for texts; use image")
-    settings, paths = _evaluate_settings(args), args.run or [None]
-    from recon.evaluation.report import retrieval_report
-
-    if len(paths) > 1:
-        return _ensemble(args, settings)
-    if args.out is not None:
-        raise UserError("--out is where the report of several runs goes; a single run keeps its own in its folder")
-    run = _opened(paths[0], args)
-    return _table(args, run, retrieval_report(run, settings))
-
-
-def _ensemble(args: argparse.Namespace, settings: EvaluateConfig) -> dict[str, Any]:
-    from recon.evaluation.ensemble import ensemble_retrieval
-    from recon.evaluation.table import format_report
-
-    if args.out is None:
-        raise UserError("the report of several runs belongs to none of them; pass --out DIR")
-    report = ensemble_retrieval([_opened(path, args) for path in args.run], args.out, settings)
-    if args.json:
-        return report
-    print(format_report(report))
-    return {"report": str(args.out / f"report_sub-{report['subject']}.json")}
-
-
 def _generate(args: argparse.Namespace) -> dict[str, Any]:
     return generate.run(args, open_run(args))
-
-
-def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    settings = _evaluate_settings(args)
-    from recon.evaluation.report import evaluate_run
-
-    run = open_run(args)
-    report = evaluate_run(run, args.images, generator=args.generator, seed=args.seed, settings=settings)
-    return _table(args, run, report)
-
-
-def _table(args: argparse.Namespace, run: Run, report: dict[str, Any]) -> dict[str, Any]:
-    """The whole report for --json; else its table is printed and its place returned."""
-    from recon.evaluation.report import report_path
-    from recon.evaluation.table import format_report
-
-    if args.json:
-        return report
-    print(format_report(report))
-    return {"report": str(report_path(run))}
-
-
-def _evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
-    """Takes the evaluate.* pairs out of ``args.overrides``."""
-    from align.config import load_config
-    from recon.evaluation.settings import EvaluatePairs
-
-    own = [pair for pair in args.overrides if pair.startswith("evaluate.")]
-    args.overrides = [pair for pair in args.overrides if pair not in own]
-    return load_config(EvaluatePairs, None, own).evaluate
 
 
 def _repeats(args: argparse.Namespace) -> dict[str, Any]:
@@ -348,7 +247,7 @@ def _repeats(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _curves(args: argparse.Namespace) -> dict[str, Any]:
-    settings = _evaluate_settings(args)
+    settings = evaluate_settings(args)
     return curves.run(args, open_run(args), settings)
 
 
@@ -361,13 +260,13 @@ def _pretrain(args: argparse.Namespace) -> dict[str, Any]:
     from recon.config import PretrainConfig
 
     config = load_config(PretrainConfig, args.config, args.overrides)
-    from recon.generation.pretrain import run
+    from recon.pretraining.pretrain import run
 
     return {"folder": str(run(config))}
 
 
 def _info(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.info import describe
+    from recon.commands.info import describe
 
     return describe(args.path)
 

@@ -17,6 +17,7 @@ Layer = Annotated[str, Matches(r"[^\s+]+", "a layer, such as 3 or features.6; la
 Device = Annotated[str, Matches(r"cpu|cuda(:[0-9]+)?", "cpu or cuda")]
 DeviceOrAuto = Annotated[str, Matches(r"auto|cpu|cuda(:[0-9]+)?", "auto, cpu or cuda")]
 Generator = Annotated[str, Matches(r".*\S.*", "mini, a hub id, or a folder")]
+PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 
 
 @dataclass

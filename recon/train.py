@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from align.vision.backbones import Backbone
     from recon.generation.conditioner import Conditioner
-    from recon.generation.denoiser import Tokens
     from recon.generation.loop import Loss
-    from recon.generation.pictures import Pool
     from recon.generation.sketch import Sketch
+    from recon.pretraining.pictures import Pool
+    from recon.pretraining.tokens import Tokens
 
 
 def train(config: ConditionerConfig) -> Path:
@@ -46,8 +46,8 @@ def train(config: ConditionerConfig) -> Path:
 
     from align.vision.backbones import load_backbone
     from recon.generation.conditioner import WEIGHTS, Conditioner, ConditionerInfo, save_conditioner
-    from recon.generation.denoiser import Tokens, channel_statistics, encode_pool
-    from recon.generation.pictures import load_pool
+    from recon.pretraining.pictures import load_pool
+    from recon.pretraining.tokens import Tokens, channel_statistics, encode_pool
 
     config.check()
     pipe, device = _pipeline(config)
@@ -121,7 +121,7 @@ def _layer(config: ConditionerConfig, backbone: Backbone) -> str:
 def _tokens(config: ConditionerConfig, backbone: Backbone, layer: str, pool: Pool) -> np.ndarray:
     """Tokens (n, N, D) of the pool."""
     from align.vision.targets import cached_targets
-    from recon.generation.denoiser import pool_stimuli
+    from recon.pretraining.tokens import pool_stimuli
 
     return cached_targets(backbone, pool_stimuli(pool, 0), [layer], config.pooling, config.cache_dir)[layer].tokens
 
@@ -133,9 +133,9 @@ def _train_conditioner(work: _Work) -> Conditioner:
     from diffusers import DDPMScheduler
     from torch.nn import functional as F
 
-    from recon.generation.denoiser import condition, goal, sample_latents
     from recon.generation.loading import FAMILIES
     from recon.generation.texts import Texts, added_conditions, joined
+    from recon.pretraining.tokens import condition, goal, sample_latents
 
     config, pipe, device = work.config, work.pipe, work.pipe.device
     scheduler = DDPMScheduler.from_config(pipe.scheduler.config)  # that of sampling may scale what it noises (Euler)
@@ -163,9 +163,9 @@ def _train_sketch(work: _Work) -> Sketch | None:
     import numpy as np
     import torch
 
-    from recon.generation.pretrain import perceptual_distance
     from recon.generation.sketch import Sketch, takes
-    from recon.generation.sketching import Teacher
+    from recon.pretraining.parts import perceptual_distance
+    from recon.pretraining.sketching import Teacher
 
     config, pipe = work.config, work.pipe
     info, latent = work.source.conditioner.info, pipe.unet.config

@@ -197,13 +197,16 @@ def choices(section: type[Checked], name: str) -> tuple[str, ...]:
 def test_names_are_those_of_their_tables() -> None:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    from align import encoders, precision, protocols, schedule
-    from align.data import simulated_brain, studies
-    from align.data.studies import nsd, things_eeg2, things_meg
+    from align import encoders
+    from align.data import studies
+    from align.data.studies import nsd
+    from align.data.studies.simulated import brain
+    from align.data.studies.things import eeg2, meg
+    from align.training import precision, protocols, schedule
     from align.vision import backbones, views
     from align.vision.known import KNOWN
     from recon.evaluation import judge
-    from recon.generation import pretrain
+    from recon.pretraining import pretrain
 
     assert tuple(studies.STUDIES) == STUDIES == choices(StudyConfig, "name")
     assert tuple(encoders.ENCODERS) == ENCODERS
@@ -213,9 +216,9 @@ def test_names_are_those_of_their_tables() -> None:
     assert choices(TrainConfig, "schedule") == tuple(schedule.SCHEDULES)
     assert choices(TrainConfig, "precision") == tuple(precision.DTYPES)
     assert choices(Config, "protocol") == tuple(protocols.PROTOCOLS)
-    assert choices(type(Config().simulated), "code") == tuple(simulated_brain.GAINS)
-    assert set(VARIANTS["things_eeg2"]) == set(things_eeg2.LAYOUTS)
-    assert set(VARIANTS["things_meg"]) == {*things_meg.LAYOUTS, things_meg.OPENNEURO}
+    assert choices(type(Config().simulated), "code") == tuple(brain.GAINS)
+    assert set(VARIANTS["things_eeg2"]) == set(eeg2.LAYOUTS)
+    assert set(VARIANTS["things_meg"]) == {*meg.LAYOUTS, meg.OPENNEURO}
     assert VARIANTS["nsd"] == nsd.VARIANTS
     assert set(TRACKERS) >= set(LOGGER_TYPE_TO_CLASS)
     assert tuple(pretrain.STAGES) == STAGES

@@ -61,7 +61,7 @@ REFERENCE_TESTS = {
         "open_clip": TAPS,
         "transformers": TAPS,
     },
-    "recon.evaluation.metrics:METRICS": {
+    "recon.metrics.metrics:METRICS": {
         "PixCorr": "recon/test_metrics.py::test_pix_corr_is_pearson_r_at_425_px",
         "SSIM": "recon/test_metrics.py::test_ssim_is_that_of_scikit_image",
         "LPIPS": LPIPS,
@@ -203,7 +203,7 @@ def test_everything_imported_is_declared() -> None:
 
 
 def test_align_never_imports_recon() -> None:
-    assert "recon" in imported("def f():\n    from recon.predict import predict")
+    assert "recon" in imported("def f():\n    from recon.decoding.predict import predict")
     assert [str(path) for path, source in sources("align") if "recon" in imported(source)] == []
 
 

@@ -166,7 +166,7 @@ def test_recipes_and_configurations_are_found_in_an_empty_folder(installed: Path
 
 def test_the_embedded_models_are_found_outside_the_clone(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from align.vision import mini_weights; from recon.generation.reader import load_reader\n"
+        "from align.vision import mini_weights; from recon.metrics.reader import load_reader\n"
         "load_reader(); print(mini_weights() / 'model.safetensors')"
     )
     weights = Path(outside(installed, tmp_path, "-c", code).strip())

@@ -20,7 +20,7 @@ def views_of(picture: np.ndarray, views: Sequence[str]) -> list[np.ndarray]:
 
     NeuroBridge (arXiv 2511.06836) takes the mean of blur:15, noise:25, lowres:0.1 and
     mosaic:5, also for the candidates at test; UBP (arXiv 2503.04207) takes foveal:51, likewise, and in training
-    foveal:45 or foveal:57 for some pairs (see `align.uncertainty`).
+    foveal:45 or foveal:57 for some pairs (see `align.training.uncertainty`).
 
     Raises
     ------

@@ -23,20 +23,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.files import read_json, write_atomic, write_json
+from align.files import write_atomic, write_json
 from align.seeding import derive
 from recon.analysis.curve_text import curve_table
 from recon.analysis.repeats import averages, rows_of
 from recon.config import STRENGTH
-from recon.drawing import Sampling, sample
+from recon.drawing.sets import Sampling, sample
+from recon.evaluation.provenance import curves_folder
 
 if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
-    from align.spaces import TargetSpace
-    from recon.conditions import Condition
-    from recon.decoder import Decoder
+    from align.model.spaces import TargetSpace
+    from recon.decoding.conditions import Condition
+    from recon.decoding.decoder import Decoder
     from recon.evaluation.judge import Judge
     from recon.evaluation.recordings import Behind
     from recon.evaluation.settings import EvaluateConfig
@@ -77,12 +78,12 @@ def picture_curves(
     ``settings``: judge and where its weights are. A curve that cannot be had is named under ``absent`` with the reason.
     Raises `UserError` for bad options, a run that no conditioner fits, and a judge that took part in the run.
     """
-    from recon.decoder import Decoder
+    from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
+    from recon.decoding.decoder import Decoder
+    from recon.drawing.generate import generator_label
     from recon.evaluation.judge import USED_BY_GENERATOR, judge_name
     from recon.evaluation.recordings import Behind
     from recon.evaluation.settings import EvaluateConfig
-    from recon.generate import generator_label
-    from recon.generation.bridges.choose import Conditioning, adapter_and_bridge
     from recon.generation.loading import family_of
     from recon.generation.pipeline import Generator
     from recon.generation.places import generator_folder
@@ -104,20 +105,6 @@ def picture_curves(
     result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, behind)}
     _write(curves_folder(run, label), result)
     return result
-
-
-def curves_folder(run: Run, label: str) -> Path:
-    """``<run>/curves/<label of the generator>/sub-<subject>``."""
-    return run.path / "curves" / label / f"sub-{run.subject}"
-
-
-def read_curves(run: Run, label: str) -> dict[str, Any] | None:
-    """The content of curves.json where there is one of this very training of the run, else None."""
-    from recon.predict import run_id
-
-    path = curves_folder(run, label) / "curves.json"
-    stored = read_json(path) if path.is_file() else None
-    return stored if isinstance(stored, dict) and stored.get("run") == run_id(run) else None
 
 
 def leading(space: TargetSpace, tokens: np.ndarray, rank: int) -> np.ndarray:
@@ -154,8 +141,8 @@ class _Study:
 
     def score(self, condition: Condition) -> dict[str, Any]:
         """By metric the mean over pictures, its interval and n. Pictures are scored as a PNG would keep them."""
-        from recon.evaluation.identification import two_way
-        from recon.evaluation.metrics import METRICS
+        from recon.metrics.identification import two_way
+        from recon.metrics.metrics import METRICS
 
         pictures = (self._pictures(condition) * 255).round() / 255
         values = {"PixCorr": METRICS["PixCorr"](pictures, self.targets)}
@@ -167,7 +154,7 @@ class _Study:
         return sample(self.model, self.decoder, condition, self.decoder.ids, self.options.sampling)
 
     def _summary(self, values: np.ndarray) -> dict[str, Any]:
-        from recon.evaluation.stats import bootstrap_ci
+        from recon.metrics.stats import bootstrap_ci
 
         interval = bootstrap_ci(values, n_boot=self.n_boot, seed=self.options.seed)
         return {"value": float(values.mean()), "ci95": interval, "n": len(values)}
@@ -197,7 +184,7 @@ def _curves(study: _Study, behind: Behind) -> dict[str, Any]:
 
 def _bottleneck(study: _Study) -> dict[str, Any]:
     """Points by rank for predicted tokens and for true ones."""
-    from recon.generation.bridges.matching import without_spread
+    from recon.decoding.bridges.matching import without_spread
 
     aligner, seed = study.decoder.run.aligner, study.options.seed
     components = aligner.targets.components
@@ -231,8 +218,8 @@ def _repetitions(study: _Study, behind: Behind, rows: Sequence[np.ndarray]) -> d
 
 
 def _judge(name: str, settings: EvaluateConfig) -> tuple[Judge | None, dict[str, str]]:
-    from recon.evaluation.feature_nets import WeightsMissing
     from recon.evaluation.judge import load_judge
+    from recon.metrics.feature_nets import WeightsMissing
 
     try:
         return load_judge(name, settings), {}
@@ -258,7 +245,7 @@ def _check(options: Options, run: Run) -> None:
 
 
 def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
-    from recon.evaluation.report import head
+    from recon.evaluation.provenance import head
 
     options = study.options
     return head(run) | {

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, run: Run, settings: EvaluateConfig) -> dict[str, Any]:
     """The content of curves.json; ``text`` is for the terminal. Raises `UserError` on bad input."""
     from recon.analysis.curve_text import format_curves
-    from recon.analysis.picture_curves import Options, curves_folder, picture_curves
+    from recon.analysis.picture_curves import Options, picture_curves
+    from recon.evaluation.provenance import curves_folder
 
     ranks = None if args.ranks is None else tuple(args.ranks)
     options = Options(args.limit, args.seed, args.steps, ranks, args.strength)

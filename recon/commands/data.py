@@ -72,7 +72,7 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
 def _convert(args: argparse.Namespace) -> dict[str, Any]:
     """Folders written and kept, and the root to train from."""
     config = _config(args)
-    from align.data.convert import convert_folder
+    from align.data.reading.convert import convert_folder
     from align.data.studies import open_study
 
     open_study(config)  # says what is wrong with the study or its root before anything is written

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     config = load_config(Config, args.config, [*args.overrides, *_as_pairs(args)])
     config.of_each_encoder()  # a mistake is told before anything heavy is imported
-    from align.sweep import compute_cells, list_cells, run
+    from align.sweep.run import compute_cells, list_cells, run
 
     if args.list:
         commands = [f"{_command(args)} --cell {number}  # {cell}" for number, cell in enumerate(list_cells(config))]

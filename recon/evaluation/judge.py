@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.errors import UserError
-from recon.evaluation.feature_nets import FeatureNets
-from recon.evaluation.metrics import enter, resize
 from recon.evaluation.settings import JUDGES, EvaluateConfig
+from recon.metrics.feature_nets import FeatureNets
+from recon.metrics.pixels import enter, resize
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ def load_judge(name: str, settings: EvaluateConfig) -> Judge:
 def _reader(weights: str | None) -> Judge:
     import torch
 
-    from recon.generation.reader import load_reader
+    from recon.metrics.reader import load_reader
 
     model = load_reader(weights)
 

@@ -77,7 +77,7 @@ def _run_card(facts: RunFacts, repository: str, license_id: str | None) -> str:
 
 
 def _run_rows(facts: RunFacts) -> dict[str, Any]:
-    from align.data.selection import described
+    from align.data.preparing.selection import described
 
     run, config, split = facts.run, facts.run.config, facts.split
     looked_at = {key: value for key, value in described(config, run.aligner.in_shape).items() if value is not None}

@@ -17,9 +17,9 @@ from align.data.splits import refuse_overlap
 from align.data.studies import open_study
 from align.data.studies.base import Study
 from align.files import write_atomic, write_json
-from align.fit import check_trials
 from align.tracking import logger, progress_bar
-from align.training_side import TrainingSide, device, digest_rows, training_side
+from align.training.fit import check_trials
+from align.training.training_set import TrainingSide, device, digest_rows, training_side
 from align.vision.backbones import Backbone, load_backbone
 from align.vision.fused import candidate_targets, candidates_alike, require_pooling, resolve_layers, training_targets
 from align.vision.targets import Targets

@@ -7,7 +7,9 @@ import pytest
 import torch
 from scipy.ndimage import uniform_filter1d
 
-from align.augment import (
+from align.config import Config, TrainConfig, load_config
+from align.errors import UserError
+from align.training.augment import (
     augmented,
     check_augmentation,
     mixed,
@@ -17,9 +19,7 @@ from align.augment import (
     smoothed,
     without_channels,
 )
-from align.batches import Pairs
-from align.config import Config, TrainConfig, load_config
-from align.errors import UserError
+from align.training.batches import Pairs
 
 
 def test_smoothing_is_a_moving_mean_of_the_drawn_trials() -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from align.distributed import all_rows, own_part, world
 from align.files import read_tensors
+from align.training.distributed import all_rows, own_part, world
 from tests.align.fixture_studies import write_folder
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -489,10 +489,11 @@ def test_every_plan_is_sound(study: str, variant: str) -> None:
 
 
 def test_every_variant_a_study_reads_is_listed() -> None:
-    from align.data.studies import nsd, things_eeg2, things_meg
+    from align.data.studies import nsd
+    from align.data.studies.things import eeg2, meg
 
-    assert set(catalogue()["things_eeg2"]) == set(things_eeg2.LAYOUTS)
-    assert set(catalogue()["things_meg"]) == {*things_meg.LAYOUTS, things_meg.OPENNEURO}
+    assert set(catalogue()["things_eeg2"]) == set(eeg2.LAYOUTS)
+    assert set(catalogue()["things_meg"]) == {*meg.LAYOUTS, meg.OPENNEURO}
     assert tuple(catalogue()["nsd"]) == nsd.VARIANTS
 
 

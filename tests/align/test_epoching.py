@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 
 from align.config import PreprocessConfig
-from align.data import epoching
-from align.data.containers import read_container
-from align.data.epoching import Window, epoch_pieces, open_session, session_events, window_times, write_epochs
-from align.data.preprocess import prepare
+from align.data.preparing.preprocess import prepare
+from align.data.reading.containers import read_container
 from align.data.signals import Recording, Stimuli, Trials
+from align.data.studies.things import epoching
+from align.data.studies.things.epoching import (
+    Window,
+    epoch_pieces,
+    open_session,
+    session_events,
+    window_times,
+    write_epochs,
+)
 from align.errors import UserError
 
 NAMES = ["Fp1", "Pz", "O1", "Oz"]

@@ -9,14 +9,14 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from align import principal
 from align.checkpoint import tensors_hash
 from align.config import Config, load_config
 from align.errors import UserError
-from align.fit import fit
-from align.model import Aligner
-from align.optimise import _average
-from align.spaces import SignalSpace, TargetSpace
+from align.model import principal
+from align.model.aligner import Aligner
+from align.model.spaces import SignalSpace, TargetSpace
+from align.training.fit import fit
+from align.training.optimise import _average
 
 N_TRAIN, N_TEST = 120, 40
 TOKENS = (4, 6)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from align.config import LossConfig
 from align.errors import UserError
-from align.losses import (
+from align.model.losses import (
     info_nce,
     mmd,
     part_names,
@@ -24,7 +24,7 @@ from align.losses import (
     token_regression,
     weighted_sum,
 )
-from align.schedule import SCHEDULES, batch_rows, learning_rate, steps_per_epoch
+from align.training.schedule import SCHEDULES, batch_rows, learning_rate, steps_per_epoch
 
 
 @pytest.fixture

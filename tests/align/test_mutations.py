@@ -22,10 +22,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from align.config import Config
-from align.data.archives import members
-from align.data.containers import read_container
-from align.data.safe_load import decode_image, load_array, read_image_zip
-from align.data.stored_array import StoredArray
+from align.data.reading.archives import members
+from align.data.reading.containers import read_container
+from align.data.reading.safe_load import decode_image, load_array, read_image_zip
+from align.data.reading.stored_array import StoredArray
 from align.data.studies.folder import Folder
 from align.errors import UserError
 from align.files import read_json, read_tensors

@@ -18,9 +18,10 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from align.config import PreprocessConfig
-from align.data import preprocess, signals, steps
-from align.data.noise_normalisation import shrunk_covariances
-from align.data.preprocess import prepare
+from align.data import signals
+from align.data.preparing import preprocess, steps
+from align.data.preparing.noise_normalisation import shrunk_covariances
+from align.data.preparing.preprocess import prepare
 from align.data.signals import Recording, Stimuli, Trials
 from align.errors import UserError
 
@@ -489,7 +490,7 @@ from pathlib import Path
 import numpy as np
 import scipy.fft
 from align.config import PreprocessConfig
-from align.data.preprocess import prepare
+from align.data.preparing.preprocess import prepare
 from align.data.signals import Recording, Trials
 
 def peak():

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align.data.containers import read_container
-from align.data.safe_pickle import read_pickle
-from align.data.stored_array import StoredArray
+from align.data.reading.containers import read_container
+from align.data.reading.safe_pickle import read_pickle
+from align.data.reading.stored_array import StoredArray
 from align.errors import UserError
 from tests.align.fixture_attacks import canary, pickles, strains
 

@@ -12,14 +12,15 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from align import batches, principal, rows
-from align.batches import Ahead, Batch, Pairs, StreamedSignals
 from align.config import Config, load_config
-from align.data import signals
+from align.data import rows, signals
+from align.data.rows import Rows
 from align.errors import UserError
-from align.fit import fit
-from align.rows import Rows
-from align.spaces import SignalSpace, TargetSpace
+from align.model import principal
+from align.model.spaces import SignalSpace, TargetSpace
+from align.training import batches
+from align.training.batches import Ahead, Batch, Pairs, StreamedSignals
+from align.training.fit import fit
 from tests.one_line import fails
 
 N, SHAPE = 150, (4, 6)

@@ -16,7 +16,7 @@ from align.checkpoint import find_run, load_run, weights_hash
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json, save_tensors
-from align.protocols import plan_jobs
+from align.training.protocols import plan_jobs
 from tests.align.fixture_studies import write_folder
 from tests.one_line import fails
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.data import picture_hashes as module
 from align.data import signals
-from align.data.picture_hashes import picture_hashes
+from align.data.reading import picture_hashes as module
+from align.data.reading.picture_hashes import picture_hashes
 from align.data.signals import Recording, Stimuli, Trials, pixel_hash
 from align.data.splits import joint_manifest, manifest, refuse_overlap
-from align.protocols import plan_jobs
-from align.training_set import join, training_rows
+from align.training.protocols import plan_jobs
+from align.training.training_set import join, training_rows
 from tests.one_line import fails
 
 PICTURES = np.random.default_rng(0).integers(0, 255, size=(7, 8, 8, 3), dtype=np.uint8)

@@ -92,7 +92,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 def test_no_command_fails_on_a_terminal_without_utf8(tmp_path: Path) -> None:
     code = f"""
         from recon import cli
-        from recon.generation.assets import mini_folder
+        from recon.generation.places import mini_folder
         for name in {COMMANDS}:
             try:
                 cli.main([name, "--help"])
@@ -235,7 +235,7 @@ def test_info_tells_files_apart(tmp_path: Path) -> None:
     import torch
 
     from align.files import save_tensors, write_json
-    from recon.info import describe
+    from recon.commands.info import describe
 
     save_tensors(tmp_path / "a.safetensors", {"image_proj.x": torch.ones(2, 3), "ip_adapter.1.y": torch.ones(4)})
     told = describe(tmp_path / "a.safetensors")
@@ -282,7 +282,7 @@ def test_every_command_of_the_readme_is_valid(words: list[str]) -> None:
 
 
 def test_demo_runs_the_recipe_of_the_simulated_study() -> None:
-    from recon.demo import RECIPE
+    from recon.commands.demo import RECIPE
 
     path = PROJECT / "configs" / "align" / "simulated.yaml"
     assert load_config(Config, None, RECIPE) == load_config(Config, path)

@@ -46,7 +46,7 @@ def test_best_median_and_worst_follow_the_rule(content: Content) -> None:
 
 
 def test_pictures_belong_to_their_stimuli(content: Content, run: Run) -> None:
-    from align.data.rendering import picture
+    from align.data.studies.simulated.rendering import picture
 
     for item in content.items:
         assert np.array_equal(content.seen[item.stimulus_id], picture(item.stimulus_id.split(" ")[0]))

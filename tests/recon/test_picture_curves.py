@@ -20,30 +20,32 @@ from align.config import Config, load_config
 from align.data.splits import manifest
 from align.data.studies import open_study
 from align.errors import UserError
-from align.fit import fit
 from align.seeding import derive
+from align.training.fit import fit
 from recon import cli
-from recon import predict as prediction
 from recon.analysis import picture_curves as curves
 from recon.analysis.curve_figure import plot_curves
 from recon.analysis.curve_text import caption, format_curves
-from recon.analysis.picture_curves import Options, curves_folder, leading, read_curves, steps_up_to
+from recon.analysis.picture_curves import Options, leading, steps_up_to
 from recon.config import STRENGTH
-from recon.drawing import Sampling
-from recon.evaluation import judge, metrics
-from recon.evaluation.identification import two_way
-from recon.evaluation.metrics import METRICS
+from recon.decoding import predict as prediction
+from recon.decoding.bridges.matching import without_spread
+from recon.decoding.predict import load_predictions, run_id
+from recon.drawing.folders import read_index
+from recon.drawing.generate import generate
+from recon.drawing.sets import Sampling
+from recon.evaluation import judge
+from recon.evaluation.provenance import curves_folder, read_curves
 from recon.evaluation.recordings import Behind
 from recon.evaluation.settings import EvaluateConfig
-from recon.folders import read_index
 from recon.gallery.content import read_content
 from recon.gallery.page import page_data
-from recon.generate import generate
-from recon.generation.bridges.matching import without_spread
 from recon.generation.conditioner import save_conditioner
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch
-from recon.predict import load_predictions, run_id
+from recon.metrics import metrics
+from recon.metrics.identification import two_way
+from recon.metrics.metrics import METRICS
 from tests.align.fixture_studies import write_folder
 from tests.recon import gallery_run, tiny_run
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_generator

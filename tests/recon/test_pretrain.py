@@ -12,16 +12,18 @@ from PIL import Image
 from torch import nn
 
 from align.config import load_config
-from align.data.rendering import SHAPES, TEST_CONCEPTS, scene_of
+from align.data.studies.simulated.rendering import SHAPES, TEST_CONCEPTS, scene_of
 from align.errors import UserError
 from align.files import save_tensors
-from align.state import load_finished_step
+from align.training.state import load_finished_step
 from recon.config import PicturesConfig, PretrainConfig, StageConfig
-from recon.generation import denoiser, pictures, pretrain
 from recon.generation.loop import Stage, learning_rate, run_stage
-from recon.generation.miniature import build_tokenizer, make_tokenizer, tables_of
-from recon.generation.pretrain import clip_loss
-from recon.generation.reader import ATTRIBUTES, AttributeReader, labels_of, load_reader, reader_loss, save_reader
+from recon.metrics.reader import ATTRIBUTES, AttributeReader, labels_of, load_reader, reader_loss, save_reader
+from recon.pretraining import pictures, pretrain
+from recon.pretraining.miniature import build_tokenizer, make_tokenizer, tables_of
+from recon.pretraining.parts import finish, start_from
+from recon.pretraining.pretrain import clip_loss
+from recon.pretraining.tokens import Tokens, condition
 
 SCRIPT = """
 import sys, time, torch
@@ -196,14 +198,14 @@ def test_reader_learns_labels_and_survives_saving(tmp_path):
 
 def test_start_from_copies_what_fits_and_refuses_the_rest(tmp_path):
     first, second = nn.Linear(3, 2), nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(2, 5)})
-    pretrain.finish(tmp_path / "old", {"net": nn.ModuleDict({"a": first, "b": nn.Linear(2, 4)})})
+    finish(tmp_path / "old", {"net": nn.ModuleDict({"a": first, "b": nn.Linear(2, 4)})})
     before = second["b"].weight.clone()
-    pretrain.start_from(tmp_path / "old", {"net": second})
+    start_from(tmp_path / "old", {"net": second})
     assert torch.equal(second["a"].weight, first.weight) and torch.equal(second["b"].weight, before)
     with pytest.raises(UserError, match="nothing in"):
-        pretrain.start_from(tmp_path / "old", {"other": nn.Linear(7, 7)})
+        start_from(tmp_path / "old", {"other": nn.Linear(7, 7)})
     with pytest.raises(UserError, match="is missing"):
-        pretrain.start_from(tmp_path / "nowhere", {"net": second})
+        start_from(tmp_path / "nowhere", {"net": second})
 
 
 def test_a_batch_of_captions_names_one_thing():
@@ -224,9 +226,7 @@ def test_tokens_are_mixed_with_other_pictures_at_the_same_spread():
         def standardised(self, tokens):
             return tokens
 
-    given = denoiser.condition(
-        denoiser.Tokens(values, 0, Plain(1, 1)), np.arange(2000), torch.Generator().manual_seed(0)
-    )
+    given = condition(Tokens(values, 0, Plain(1, 1)), np.arange(2000), torch.Generator().manual_seed(0))
     flat, truth = given.flatten(1), torch.tensor(values).flatten(1)
     dropped = flat.abs().sum(1) == 0
     assert 0.07 < dropped.float().mean() < 0.13

@@ -25,10 +25,11 @@ from align.config import Config, load_config, set_key
 from align.errors import UserError
 from align.files import read_tensors, write_json
 from recon import cli
-from recon.evaluation import metrics, report
+from recon.evaluation import report
 from recon.evaluation.settings import EvaluateConfig
 from recon.generation.adapters import load_adapter
 from recon.generation.places import find_adapter
+from recon.metrics import metrics
 from recon.publishing.card import write_card
 from recon.publishing.places import is_local, without_paths, without_places
 from recon.publishing.push import push
@@ -281,7 +282,7 @@ def test_a_pushed_run_comes_back_the_same(folder: Path, hub: Hub, trained: Path)
 
 
 def test_the_recording_is_read_again_once_its_place_is_told(folder: Path, hub: Hub, trained: Path) -> None:
-    from recon.predict import open_recording, split_trials
+    from recon.decoding.predict import open_recording, split_trials
 
     push(folder, NAME)
     own, back = load_run(folder), recon.load_run(NAME)
@@ -469,7 +470,7 @@ def test_a_conditioner_goes_and_comes_back(conditioner: Path, hub: Hub) -> None:
 def test_training_says_what_the_card_shows(conditioner: Path) -> None:
     from align.files import save_tensors
     from recon.config import ConditionerConfig
-    from recon.generation.pictures import Pool
+    from recon.pretraining.pictures import Pool
     from recon.train import training_facts
 
     overrides = ["train.steps=7", "train.lr=2e-4", "seed=5", "pictures.photographs=[/data/me/photos.zip]"]

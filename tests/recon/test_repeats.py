@@ -103,7 +103,7 @@ def test_more_repetitions_are_better_and_halves_find_each_other(result: dict) ->
 
 
 def test_reliability_is_that_of_halves_by_numpy(run: Run, result: dict) -> None:
-    from recon.predict import open_recording
+    from recon.decoding.predict import open_recording
 
     test = open_recording(run).test
     halves = []

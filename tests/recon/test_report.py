@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from align.checkpoint import Run, load_run
-from align.data.rendering import TEST_CONCEPTS, picture
+from align.data.studies.simulated.rendering import TEST_CONCEPTS, picture
 from align.errors import UserError
-from recon.evaluation import attributes, judge, metrics, report
+from recon.decoding.predict import run_id
+from recon.evaluation import attributes, judge, report
 from recon.evaluation.schema import faults
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import format_report
-from recon.predict import run_id
+from recon.metrics import metrics
 from tests.recon import tiny_run
 
 FAST = EvaluateConfig(n_boot=200, n_perm=999)
@@ -201,7 +202,7 @@ def test_schema_finds_planted_faults(evaluated: tuple[dict, dict]) -> None:
 
 
 def test_attributes_are_read_back_above_chance_only_where_they_are() -> None:
-    from recon.generation.reader import ATTRIBUTES
+    from recon.metrics.reader import ATTRIBUTES
 
     ids = [f"{concept}-0" for concept in TEST_CONCEPTS[::2][:80]]
     seen = torch.from_numpy(np.stack([picture(name) for name in ids])).permute(0, 3, 1, 2) / 255

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, kstest, norm, permutation_test, ttest_1samp
 
-from recon.evaluation import stats
+from recon.metrics import stats
 
 
 def test_interval_is_the_normal_one_for_many_values() -> None:

@@ -89,7 +89,7 @@ def test_the_shipped_configuration_trains_and_names_every_key(folders, capsys):
 
 @pytest.mark.parametrize("words", [["layer=9"], ["pooling=grid:400"], ["backbone.weights=nowhere"]])
 def test_a_backbone_that_cannot_be_is_refused_before_pictures_are_rendered(folders, words, monkeypatch, capsys):
-    monkeypatch.setattr("recon.generation.pictures.load_pool", lambda *given: pytest.fail("too late"))
+    monkeypatch.setattr("recon.pretraining.pictures.load_pool", lambda *given: pytest.fail("too late"))
     assert train.main([*command(folders, "early", 2), *words]) == 2
     assert capsys.readouterr().err.count("error: ") == 1
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from align.data.safe_load import decode_image
+from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.errors import UserError
 from align.files import write_atomic, write_json

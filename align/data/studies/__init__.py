@@ -13,10 +13,10 @@ from align.data.studies.base import Study
 from align.errors import UserError
 
 _MODULES = {
-    "simulated": "align.data.studies.simulated:Simulated",
+    "simulated": "align.data.studies.simulated.study:Simulated",
     "cowley2023_v4": "align.data.studies.cowley2023:Cowley2023V4",
-    "things_eeg2": "align.data.studies.things_eeg2:ThingsEEG2",
-    "things_meg": "align.data.studies.things_meg:ThingsMEG",
+    "things_eeg2": "align.data.studies.things.eeg2:ThingsEEG2",
+    "things_meg": "align.data.studies.things.meg:ThingsMEG",
     "folder": "align.data.studies.folder:Folder",
     "nsd": "align.data.studies.nsd:Nsd",
 }
