@@ -18,8 +18,9 @@ from align.files import read_tensors, save_tensors, write_atomic, write_json
 if TYPE_CHECKING:
     import torch
 
-    from align.model import Aligner
+    from align.model.aligner import Aligner
 
+LIBRARY = "shallow-recon"  # what model cards name
 MODEL, CONFIG, SPLIT, CARD, METRICS = "model.safetensors", "config.yaml", "split.json", "README.md", "metrics.jsonl"
 _FORMAT = "1"
 
@@ -47,7 +48,7 @@ class Run:
         ``signals``: raw, as the study holds them; array, CPU tensor or nested lists. Repetitions are not averaged.
         Raises `UserError` for trials of another shape than the training ones, text, NaN and infinity.
         """
-        from align.data.safe_load import require_finite
+        from align.data.reading.safe_load import require_finite
 
         try:
             array = np.asarray(signals, dtype=np.float32)
@@ -106,7 +107,7 @@ def load_run(path: str | Path, subject: str | None = None) -> Run:
         No run there, a truncated or foreign file, names or shapes that do not fit (strict; wrapped models refused),
         another subject's run.
     """
-    from align.model import Aligner
+    from align.model.aligner import Aligner
 
     path = Path(path).expanduser()
     folder, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / MODEL)
@@ -203,7 +204,7 @@ def _card(config: Config, meta: dict[str, Any], manifest: dict[str, Any]) -> str
         "weights": f"SHA-256 {meta['weights_hash']}" if "weights_hash" in meta else MODEL,
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    header = f"---\nlibrary_name: align\ntags: [brain-decoding, {meta['study']}]\n---\n"
+    header = f"---\nlibrary_name: {LIBRARY}\ntags: [brain-decoding, {meta['study']}]\n---\n"
     return (
         f"{header}\n# Brain encoder: {meta['study']}, subject {', '.join(meta['subjects'])}\n\n"
         f"Predicts embeds and backbone tokens of the picture that was seen from a recording. {_valid_for(meta)}\n\n"

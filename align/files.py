@@ -1,15 +1,82 @@
-"""Files that are either whole or absent: everything is written to a temporary name and renamed."""
+"""Files that are either whole or absent (written under a temporary name, then renamed), and locks between processes."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(lock: str | Path, doing: str, wait: float | None = 0, keep: bool = True) -> Iterator[None]:
+    """Keep every other process out while the block runs; ``lock`` is a file made for this alone.
+
+    To guard a folder, lock a file in it. The same thread may take the same lock again inside the block.
+
+    Stale locks: a lock file that merely exists blocks nobody. The lock belongs to a process, and the system frees it
+    when that process ends, however it ends. A disk without such locks (some network drives) gets a file that names
+    process and computer instead: it is taken over once that process is gone from this computer; one left by another
+    computer stays, and the message says which file to delete.
+
+    Parameters
+    ----------
+    lock
+        The lock file; its folder is made where absent.
+    doing
+        What the holder does, for the message: "fetching 'x.zip'".
+    wait
+        Seconds to wait for the other process; 0: none, None: as long as it takes (said once in the log).
+    keep
+        Whether the lock file may stay behind; without, the last one to leave deletes it.
+
+    Raises
+    ------
+    UserError
+        Another process still holds the lock after ``wait`` seconds, or the lock file cannot be made.
+    """
+    from filelock import FileLock
+
+    lock = Path(lock).absolute()
+    handle = FileLock(lock, is_singleton=True)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        _acquire(handle, doing, wait)
+    except OSError as error:  # filelock's Timeout among them
+        if isinstance(error, TimeoutError):
+            raise UserError(
+                f"another process is {doing}; wait for it and try again (if there is none on any computer, delete "
+                f"{str(lock)!r})"
+            ) from None
+        raise UserError(f"cannot make the lock {str(lock)!r}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        if not keep and handle.lock_counter == 1:
+            with suppress(OSError):  # Windows deletes it below; elsewhere whoever waits sees that it is gone
+                lock.unlink()
+        handle.release()
+
+
+def _acquire(handle: BaseFileLock, doing: str, wait: float | None) -> None:
+    """Raises filelock's ``Timeout``, a `TimeoutError`, after ``wait`` seconds."""
+    try:
+        handle.acquire(timeout=0)
+    except TimeoutError:
+        if wait == 0:
+            raise
+        logger.info("waiting: another process is %s", doing)
+        handle.acquire(timeout=-1 if wait is None else wait)
 
 
 @contextmanager
@@ -61,7 +128,10 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if os.name == "nt":  # a tensor may still be a view of the file, and Windows replaces no file that is mapped
+                tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+            return tensors, dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise UserError(f"{str(path)!r} does not exist") from error
     except SafetensorError as error:

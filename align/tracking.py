@@ -59,6 +59,16 @@ class JsonLines:
         write_atomic(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
+def require_tracker(tracker: str) -> None:
+    """Raise `UserError` unless ``tracker`` is ``none`` or its package is installed; nothing is started."""
+    if tracker == "none":
+        return
+    from accelerate.tracking import get_available_trackers
+
+    if tracker not in [getattr(one, "value", one) for one in get_available_trackers()]:
+        raise UserError(f"tracker={tracker}: its package is not installed; pip install {tracker}, or leave it out")
+
+
 class Tracked(JsonLines):
     """`JsonLines` that also tells a tracker of accelerate (tensorboard, wandb, ...) what it writes.
 
@@ -71,7 +81,7 @@ class Tracked(JsonLines):
 
         super().__init__(path)
         if tracker not in LOGGER_TYPE_TO_CLASS:
-            raise UserError(f"tracker={tracker!r} is not known. Known: none, {', '.join(LOGGER_TYPE_TO_CLASS)}")
+            raise UserError(f"tracker={tracker!r} is not known here. Known: none, {', '.join(LOGGER_TYPE_TO_CLASS)}")
         kind = LOGGER_TYPE_TO_CLASS[tracker]
         place = {"logging_dir": self.path.parent} if kind.requires_logging_directory else {}
         try:

@@ -26,14 +26,14 @@ try:
     from align.config import Config, add_config_option, dump_yaml, load_config
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
-from align.errors import UserError
+from align.errors import UserError, print_anywhere
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
     from align.data.studies.base import Study
-    from align.protocols import Job
     from align.tracking import JsonLines
+    from align.training.protocols import Job
     from align.vision.backbones import Backbone
 
 
@@ -70,20 +70,25 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     from accelerate import PartialState
 
     from align.data.studies import open_study
-    from align.protocols import plan_jobs
-    from align.uncertainty import check_uncertainty
+    from align.model.router import check_router
+    from align.tracking import require_tracker
+    from align.training.precision import check_precision
+    from align.training.protocols import plan_jobs
     from align.vision.backbones import load_backbone
-    from align.vision.fused import resolve_layers
+    from align.vision.fused import require_pooling, resolve_layers
 
     study = open_study(config)
     subjects = list(config.subjects or study.subjects)
     for subject in subjects:
         study.require_subject(subject)
     jobs = plan_jobs(config.protocol, subjects)
-    check_uncertainty(config)
+    check_router(config)
+    require_tracker(config.tracker)
     process = PartialState()
+    check_precision(config, process.device)
     backbone = load_backbone(config.backbone).to(process.device)
     config = replace(config, target=replace(config.target, layer=resolve_layers(backbone, config.target.layer)))
+    require_pooling(backbone, [config.target.layer], config.target.pooling)
     own = _own_jobs(config, jobs, process)
     finished = []
     for job in own:
@@ -96,8 +101,8 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
 def _metrics(config: Config, path: Path) -> JsonLines:
     """Where the records of the epochs go; a tracker is told by the main process alone."""
     from align.config import keys
-    from align.distributed import world
     from align.tracking import JsonLines, Tracked
+    from align.training.distributed import world
 
     if config.tracker == "none" or world()[0] != 0:
         return JsonLines(path)
@@ -107,10 +112,8 @@ def _metrics(config: Config, path: Path) -> JsonLines:
 
 def _own_jobs(config: Config, jobs: list[Job], process: PartialState) -> list[Job]:
     """Every process takes part in every encoder, or each has encoders of its own (``train.share``)."""
-    from align.distributed import alone
+    from align.training.distributed import alone
 
-    if config.train.share not in ("batches", "encoders"):
-        raise UserError(f"train.share={config.train.share!r} is not known; choose batches or encoders")
     if config.train.share == "batches":
         return jobs
     alone()
@@ -123,10 +126,10 @@ def _train_job(
 ) -> Trained:
     from align.checkpoint import METRICS, save_run, tensors_hash
     from align.data.splits import joint_manifest, refuse_overlap
-    from align.distributed import world
     from align.encoders.shapes import SignalFacts
-    from align.fit import fit
-    from align.training_set import join, training_rows
+    from align.training.distributed import world
+    from align.training.fit import check_trials, fit
+    from align.training.training_set import join, training_rows
     from align.vision.fused import training_targets
 
     started = time.monotonic()
@@ -136,6 +139,8 @@ def _train_job(
     for recording in tested:
         refuse_overlap(recording, trained_on=trained)
     trials = [training_rows(recording, config.train.average_repetitions, config.cache_dir) for recording in trained]
+    facts = SignalFacts(trained[0].sfreq, trained[0].ch_names)
+    check_trials(config, trials[0].x.shape[1:], facts, device)
     targets = {
         one.subject: training_targets(backbone, one.stimuli, [layer], config.target, config.cache_dir, progress)[layer]
         for one in recordings.values()
@@ -150,20 +155,20 @@ def _train_job(
         groups=data.groups,
         widths=targets[job.tested_on[0]].widths,
         around=[data.of_pictures(side) for side in sides],
-        facts=SignalFacts(trained[0].sfreq, trained[0].ch_names),
+        facts=facts,
         state_dir=folder / "state",
         progress=progress,
         metrics=_metrics(config, folder / METRICS),
         device=device,
     )
     digest = tensors_hash(aligner.state())
-    facts = {
+    told = {
         "targets": {subject: targets[subject].key for subject in job.tested_on},
         "n_training_rows": len(data.stimulus),
         "weights_hash": digest,
     }
     if world()[0] == 0:
-        save_run(folder, aligner, config, joint_manifest(trained, tested), facts)
+        save_run(folder, aligner, config, joint_manifest(trained, tested), told)
     seconds = time.monotonic() - started
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
 
@@ -184,11 +189,13 @@ def use_all_cores() -> None:
     import torch
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not torch.cuda.is_available():
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        allowed = getattr(os, "sched_getaffinity", None)  # Linux alone tells
+        torch.set_num_threads(len(allowed(0)) if allowed else os.cpu_count() or 1)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: one line per subject; 0 on success, 2 with one line on stderr for a mistake of the user."""
+    print_anywhere()
     parser = argparse.ArgumentParser(
         prog="align/train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

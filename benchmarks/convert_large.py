@@ -101,7 +101,7 @@ WRITERS = {"nice": (write_nice, "preprocessed_eeg_data", "f8"), "ubp": (write_ub
 
 def memory() -> dict[str, int]:
     """kB of this process: ``RssAnon`` (ours), ``RssFile`` (mapped files)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssFile"))}
 
 
@@ -110,7 +110,7 @@ def convert(path: Path, key: str, out: Path) -> None:
 
     Watching takes the interpreter away from the copying, so the two are not measured at once.
     """
-    from align.data.containers import read_container
+    from align.data.reading.containers import read_container
 
     before, peak, done = memory(), memory(), threading.Event()
 
@@ -161,7 +161,7 @@ def measure(kind: str, size: float, folder: Path) -> None:
     write(path, size)
     copied = copy_seconds(path, folder / "copy")
     command = [sys.executable, __file__, "--convert", str(path), key, str(out)]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout)
     check(out, rows_for(size, dtype), dtype)
     print(
         f"{kind:5s} {path.stat().st_size / 1e9:5.2f} GB  cp {copied:6.2f} s  convert {found['seconds']:6.2f} s "

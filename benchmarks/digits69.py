@@ -26,7 +26,7 @@ from align.data.importing.mat_columns import import_columns
 from align.data.signals import Recording, Trials
 from align.data.studies import open_study
 from align.errors import UserError
-from align.fit import fit
+from align.training.fit import fit
 from align.vision.backbones import load_backbone
 from align.vision.targets import cached_targets
 

@@ -37,7 +37,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from recon import evaluate_images
-from recon.evaluation.networks import IMAGENET, NETWORKS
+from recon.metrics.networks import IMAGENET, NETWORKS
 
 PIXELS = ("PixCorr", "SSIM")
 NODES = {"AlexNet(2)": "alexnet_2", "AlexNet(5)": "alexnet_5", "SqueezeNet(1.1)": "squeezenet1_1"}
@@ -200,7 +200,7 @@ def watched(work: Callable[[], dict[str, np.ndarray]]) -> Watched:
 
 def resident() -> int:
     """Resident memory of this process in bytes (Linux)."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -31,7 +31,7 @@ _AWAY = -9.0  # where an object is out of the picture
 
 def object_mask(stimulus_id: str) -> np.ndarray:
     """(64, 64) bool: where the rendering with the object differs from the one without."""
-    from align.data.rendering import render, scene_of
+    from align.data.studies.simulated.rendering import render, scene_of
 
     scene = scene_of(stimulus_id)
     without = render(dataclasses.replace(scene, x=_AWAY, y=_AWAY))
@@ -41,7 +41,7 @@ def object_mask(stimulus_id: str) -> np.ndarray:
 
 def centre(stimulus_id: str, side: int) -> tuple[int, int]:
     """Row and column of the middle of the object."""
-    from align.data.rendering import scene_of
+    from align.data.studies.simulated.rendering import scene_of
 
     scene = scene_of(stimulus_id)
     return int(scene.y * side), int(scene.x * side)
@@ -65,8 +65,8 @@ def check(run_dir: Path, generator: str, limit: int | None, nulls: int) -> dict[
     """Draw the maps (into the run folder) and compare them with the objects."""
     from align.checkpoint import load_run
     from align.errors import UserError
-    from recon.drawing import Sampling
-    from recon.evidence import evidence
+    from recon.drawing.evidence import evidence
+    from recon.drawing.sets import Sampling
 
     run = load_run(run_dir)
     if run.study != "simulated":
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"null brains       lit {null['lit']:.3f} ({low:.3f} to {high:.3f}, n {null['n']}, {null['kind']})")
     print(f"n {found['n']}, bars {found['bars']}, passed {found['passed']}")
     if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=2) + "\n")
+        args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def on_cpu(options: argparse.Namespace) -> dict[str, Any]:
     """The embedded generator: stock loop against batches."""
-    from recon.generation.assets import mini_folder
     from recon.generation.conditioner import null_embeds, with_positions
     from recon.generation.pipeline import Generator, find_conditioner
+    from recon.generation.places import mini_folder
     from recon.generation.runtime import Runtime
 
     place = find_conditioner("mini", "1", "grid:4")
@@ -144,11 +144,11 @@ def large_generator(runtime: Any) -> Any:
     from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from recon.generation import miniature
     from recon.generation.adapters import Adapter
-    from recon.generation.bridges.base import Bridge
+    from recon.generation.bridge import Bridge
     from recon.generation.conditioner import cross_attentions
     from recon.generation.pipeline import Generator
+    from recon.pretraining import miniature
 
     torch.manual_seed(0)
     tokenizer = miniature.build_tokenizer(["a photograph"])

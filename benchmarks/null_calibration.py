@@ -3,8 +3,9 @@
     python benchmarks/null_calibration.py [--draws 200] [--encoder mlp] [--cache DIR] [--out FILE.json]
 
 One subject of the embedded simulation. Every draw shuffles which picture belongs to which training row, fits a small
-encoder to these pairs through `align.fit.fit`, and scores the 200 test rows through `align.retrieval.retrieve`, with
-the test pictures shuffled among the test rows too. Printed and stored, for each way to read p:
+encoder to these pairs through `align.training.fit.fit`, and scores the 200 test rows through
+`align.retrieval.retrieve`, with the test pictures shuffled among the test rows too. Printed and stored, for each way to
+read p:
 
 ``pool 10``    p of top-1 among random pools of 10, whose values are fine-grained: uniform if all is right
 ``all``        p of top-1 among all 200: about one hit is expected, so a third of the draws have none and p = 1; such a
@@ -41,7 +42,7 @@ def draw(config: Any, data: dict[str, np.ndarray], number: int) -> dict[str, flo
     from dataclasses import replace
 
     from align import retrieval
-    from align.fit import fit
+    from align.training.fit import fit
 
     rng = np.random.default_rng([number, len(data["train_x"])])
     order = rng.permutation(len(data["train_x"]))

@@ -86,7 +86,9 @@ def run(folder: Path, steps: int) -> dict[str, Any]:
         x, labels = next(batches)
         waited += time.monotonic() - asked
     seconds = time.monotonic() - started
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     return {
         "seconds_per_step": seconds / steps,
         "epoch_s": seconds / steps * (len(signals) / BATCH),

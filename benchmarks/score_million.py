@@ -1,4 +1,5 @@
-"""Rank among a million candidates: speed, memory and exactness of `align.ranks.standing`, beside FAISS where installed.
+"""Rank among a million candidates: speed, memory and exactness of `align.retrieval.ranks.standing`, beside FAISS where
+installed.
 
     python benchmarks/score_million.py                                          # 1,000 queries x 1,000,000 x 512
     python benchmarks/score_million.py --queries 100 --candidates 20000 --width 128
@@ -19,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from align.ranks import standing
-from recon.score import score
+from align.retrieval.ranks import standing
+from recon.scoring.retrieval import score
 
 PAGE = 4096
 
@@ -108,7 +109,7 @@ def _watched(work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def _resident() -> int:
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * PAGE
 
 

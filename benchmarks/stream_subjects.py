@@ -57,14 +57,14 @@ def measure(folder: Path, encoder: str, steps: int) -> dict[str, Any]:
     """Seconds and memory of one epoch (or ``steps`` steps of it) over all files in ``folder``."""
     import torch
 
-    from align import optimise as loop
-    from align.batches import Pairs, StreamedSignals
-    from align.model import Network
-    from align.optimise import StateFolder
-    from align.rows import Rows
-    from align.schedule import steps_per_epoch
-    from align.spaces import SignalSpace, TargetSpace
+    from align.data.rows import Rows
+    from align.model.aligner import Network
+    from align.model.spaces import SignalSpace, TargetSpace
     from align.train import use_all_cores
+    from align.training import optimise as loop
+    from align.training.batches import Pairs, StreamedSignals
+    from align.training.optimise import StateFolder
+    from align.training.schedule import steps_per_epoch
 
     use_all_cores()
     config = config_of(encoder)
@@ -112,7 +112,7 @@ def measure(folder: Path, encoder: str, steps: int) -> dict[str, Any]:
         loop.Ahead = plain  # type: ignore[misc]
         seconds[name] = (time.monotonic() - started) / steps_per_epoch(len(data), BATCH)
         cpu[name] = time.process_time() - used
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     memory = {line.split(":")[0]: int(line.split()[1]) / 1e6 for line in status.splitlines() if line.endswith("kB")}
     return {
         "trials": len(pairs),
@@ -151,12 +151,14 @@ def main() -> int:
         rng = np.random.default_rng(99)
         np.save(folder / "tokens.npy", rng.standard_normal((PICTURES, *TOKENS), np.float32).astype(np.float16))
         command = [sys.executable, __file__, "--measure", str(folder), "--encoder", options.encoder]
-        done = subprocess.run([*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            [*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, encoding="utf-8", check=True
+        )
         found = {"streamed": json.loads(done.stdout)}
         if options.baseline:
             published = Path(__file__).with_name("published_tsconv.py")
             command = [sys.executable, str(published), str(folder), str(options.baseline)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
             found["published"] = json.loads(done.stdout)
         print(json.dumps(found, indent=2))
     finally:

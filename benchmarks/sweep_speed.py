@@ -36,7 +36,7 @@ import numpy as np
 from align.config import Config, dump_yaml, load_config
 from align.data.studies import open_study
 from align.errors import UserError
-from align.sweep_grid import Cell, Walk, build_grid, plan
+from align.sweep.grid import Cell, Walk, build_grid, plan
 from align.tracking import setup_logging
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +55,7 @@ def settings(overrides: list[str]) -> Config:
 def timed(command: list[str]) -> tuple[float, float]:
     """Seconds of a command by the clock and by the processors; its messages are shown when it fails."""
     started, before = time.monotonic(), _processors()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, check=False)
     if done.returncode:
         raise UserError(f"{' '.join(command[:4])} ended with {done.returncode}: {done.stderr[-500:]}")
     return time.monotonic() - started, _processors() - before
@@ -91,7 +91,7 @@ def single_cell(config: Config, number: int, folder: Path) -> tuple[float, float
 
 def scores(folder: Path) -> dict[tuple[str, str, int, str], float]:
     """Validation top-1 of every stored cell by layer, subject, seed, fold."""
-    cells = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+    cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "cells").glob("*.json"))]
     names = ("layer", "subject", "seed", "fold")
     return {tuple(cell[name] for name in names): cell["scores"]["brain_to_image"]["top1"] for cell in cells}
 
@@ -99,7 +99,7 @@ def scores(folder: Path) -> dict[tuple[str, str, int, str], float]:
 def stored(config: Config, folder: Path) -> Path:
     """The configuration as a file beside its results."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(dump_yaml(config))
+    (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
     return folder / "config.yaml"
 
 

@@ -10,12 +10,15 @@ import dataclasses
 import importlib
 import inspect
 import os
+import re
+import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGES = ("recon", "align")
 WIDTH = 100  # columns of the help texts
+PIPE = r"\|"  # in the cell of a table
 
 
 def write_pages(folder: Path) -> None:
@@ -85,33 +88,86 @@ def _help(parser: argparse.ArgumentParser) -> str:
 
 
 def configuration_page() -> str:
-    """Every configuration class with the source of its fields, whose comments say what they mean."""
+    """Every field of every configuration: default, what it may hold, and the comment that stands at it in the code."""
     from align.config import Config
     from recon.config import ConditionerConfig, PretrainConfig
-    from recon.evaluation.settings import EvaluateConfig
+    from recon.evaluation.settings import EvaluatePairs
 
+    trees = {Config: "Training an encoder", ConditionerConfig: "Training a conditioner"}
+    trees |= {PretrainConfig: "Building the embedded generator", EvaluatePairs: "Scoring a run"}
     parts = [
         "# Every setting\n",
-        "A setting is written `key=value` on the command line, or in a YAML file. The key is the section and the",
-        "field, for example `train.epochs=20`. A field without a section stands alone: `seed=1`. A wrong key is",
-        "refused, and the nearest valid one is named.\n",
-        "The lists below are the code itself: name, type, default, and what the field means.\n",
+        "A setting is written `key=value` on the command line, or in a YAML file as a section with its fields. A wrong",
+        "key is refused, and the nearest valid one is named. A value that a field may not hold is refused when the",
+        "configuration is loaded.\n",
     ]
-    headings = {Config: "Training an encoder", ConditionerConfig: "Training a conditioner"}
-    headings |= {PretrainConfig: "Building the embedded generator", EvaluateConfig: "Scoring a run (evaluate.*)"}
-    shown: set[type] = set()
-    for tree, heading in headings.items():
+    for tree, heading in trees.items():
         parts.append(f"## {heading}\n")
-        for section, cls in (("", tree), *_sections(tree)):
-            if cls not in shown:
-                shown.add(cls)
-                title = f"### `{section}.*`\n" if section else "### Fields without a section\n"
-                parts += [title, f"```python\n{inspect.getsource(cls)}```\n"]
+        whole = tree()
+        for section in ("", *(name for name, value in vars(whole).items() if dataclasses.is_dataclass(value))):
+            rows = list(_rows(section, getattr(whole, section) if section else whole))
+            if rows:
+                title = f"### `{section}`\n\n" if section else ""
+                cls = type(getattr(whole, section) if section else whole)
+                text = " ".join(inspect.getdoc(cls).split("\n\n")[0].split())
+                head = "| key | default | may be | meaning |\n|---|---|---|---|\n"
+                parts.append(f"{title}{_plain(text)}\n\n{head}" + "".join(rows))
     return "\n".join(parts)
 
 
-def _sections(tree: type) -> Iterator[tuple[str, type]]:
-    hints = typing.get_type_hints(tree)
-    for field in dataclasses.fields(tree):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield field.name, hints[field.name]
+def _rows(section: str, values: typing.Any) -> Iterator[str]:
+    """A table line for every field of a section; cells hold no line breaks and no bare pipes."""
+    hints = typing.get_type_hints(type(values), include_extras=True)
+    for name, value in vars(values).items():
+        if not dataclasses.is_dataclass(value):
+            key = f"{section}.{name}" if section else name
+            cells = [f"`{key}`", f"`{_yaml(value)}`", may_be(hints[name]), _plain(_comment(type(values), name))]
+            yield f"| {' | '.join(cell.replace('|', PIPE) for cell in cells)} |\n"
+
+
+def _yaml(value: typing.Any) -> str:
+    """A value as it is written in a YAML file."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def may_be(hint: typing.Any) -> str:
+    """What a declared type allows, in words: choices, bounds, lists, null."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = ", ".join(may_be(part) for part in parts if part is not type(None))
+        return f"{inner}, or null"
+    if origin is typing.Annotated:
+        found = [text for check in parts[1:] if (text := _allowed(check))]
+        return "; ".join(found) or may_be(parts[0])
+    if origin is list:
+        return f"list of: {may_be(parts[0])}"
+    return {bool: "true, false", int: "a whole number", float: "a number"}.get(hint, "text")
+
+
+def _allowed(check: typing.Any) -> str:
+    """Words for one check of `align.fields.checks`; empty for those that say nothing to a reader."""
+    if hasattr(check, "choices"):
+        return ", ".join(f"`{choice}`" for choice in check.choices)
+    if hasattr(check, "wanted"):
+        return str(check.wanted)
+    if type(check).__name__ == "Exists":
+        return "a file or folder that exists"
+    signs = {"least": "≥", "above": ">", "most": "≤", "below": "<"}
+    bounds = {sign: getattr(check, name, None) for name, sign in signs.items()}
+    return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
+
+
+def _comment(cls: type, name: str) -> str:
+    """The comment at the field's line in the class that declares it."""
+    found = re.search(rf"^    {name}: [^#\n]*#\s*(.*)$", inspect.getsource(cls), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _plain(text: str) -> str:
+    """Text of the code as Markdown: values as YAML writes them, no HTML."""
+    text = text.replace("``", "`").replace("<", r"\<")
+    return re.sub(r"\b(None|True|False)\b", lambda found: _yaml({"None": None}.get(found[0], found[0] == "True")), text)

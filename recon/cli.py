@@ -10,10 +10,10 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from align.config import add_config_option
-from align.errors import UserError
+from align.errors import UserError, print_anywhere
 from recon.commands import (
     audit,
     curves,
@@ -31,14 +31,11 @@ from recon.commands import (
     targets,
     timecourse,
 )
+from recon.commands.evaluate import run_evaluate, run_retrieve
+from recon.commands.runs import evaluate_settings, open_run
+from recon.config import PLACES
 
-if TYPE_CHECKING:
-    from align.checkpoint import Run
-    from recon.evaluation.settings import EvaluateConfig
-
-PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 _PAIR = re.compile(r"[A-Za-z_][\w.]*=")
-_WITHOUT_VALUE = ("--json", "--debug", "--costs", "--adapt", "--test", "--list", "--no-test", "--compile", "--offload")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,6 +48,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 or the result's ``exit_code``, 2 for a mistake of the user, 130 when
     interrupted."""
+    print_anywhere()
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
         if args.command != "info":
@@ -72,18 +70,30 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Arguments of one command; ``key=value`` pairs may stand anywhere and end up in ``overrides``."""
-    before = ["", *argv[:-1]]
-    is_pair = [
-        bool(_PAIR.match(word)) and (not last.startswith("--") or last in _WITHOUT_VALUE)
-        for last, word in zip(before, argv, strict=True)
-    ]
     parser = build_parser()
+    flags = flags_of(parser, argv)
+    is_pair = [
+        bool(_PAIR.match(word)) and (not last.startswith("--") or "=" in last or last in flags)
+        for last, word in zip(["", *argv[:-1]], argv, strict=True)
+    ]
     args = parser.parse_args([word for word, pair in zip(argv, is_pair, strict=True) if not pair])
     pairs = [word for word, pair in zip(argv, is_pair, strict=True) if pair]
     if pairs and not args.takes_pairs:
         parser.error(f"{args.command} takes no key=value pairs, got {pairs[0]!r}")
     args.overrides = pairs
     return args
+
+
+def flags_of(parser: argparse.ArgumentParser, words: list[str]) -> set[str]:
+    """The options behind which no value stands, of the command (and its action) that ``words`` name."""
+    found: set[str] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            named = next((word for word in words if word in action.choices), None)
+            found |= set() if named is None else flags_of(action.choices[named], words)
+        elif action.nargs == 0:
+            found |= set(action.option_strings)
+    return found
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -146,9 +156,9 @@ def _add_run_commands(add: Any) -> None:
     added: dict[str, argparse.ArgumentParser] = {}
     for name, function, text in (
         ("predict", _predict, "predicted embeds and tokens of a split, stored in the run"),
-        ("retrieve", _retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
+        ("retrieve", run_retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
         ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
-        ("evaluate", _evaluate, "every score beside its controls; writes report.json"),
+        ("evaluate", run_evaluate, "every score beside its controls; writes report.json"),
         ("evidence", _evidence, "maps of what the brain decided in a picture, beside those of null brains"),
         ("gallery", gallery.run, "page and sheets: seen, reconstructed, controls, evidence, retrieved"),
         ("repeats", _repeats, "accuracy with 1 to k repetitions averaged, and the noise ceiling; figure, CSV, JSON"),
@@ -167,7 +177,8 @@ def _add_run_commands(add: Any) -> None:
     evidence.add_arguments(added["evidence"])
     curves.add_arguments(added["curves"])
     added["predict"].add_argument("--split", choices=["test", "train"], default="test")
-    added["retrieve"].add_argument("--against", choices=["image"], default="image", help="what the candidates are")
+    text = "what the candidates are; text cannot be had: the decoder was trained beside pictures alone"
+    added["retrieve"].add_argument("--against", choices=["image", "text"], default="image", help=text)
     added["retrieve"].add_argument("--out", type=Path, metavar="DIR", help="of several runs: folder for their report")
     evaluate = added["evaluate"]
     generate.add_arguments(added["generate"])
@@ -215,108 +226,20 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def open_run(args: argparse.Namespace) -> Run:
-    """The run given by --run, or the newest of the subject; see `_opened`."""
-    return _opened(args.run, args)
-
-
-def _opened(path: Path | None, args: argparse.Namespace) -> Run:
-    """The run at ``path``, or the newest of the subject; says on stderr which one it is.
-
-    Raises `UserError` when there is none, when it is another subject's, or when an override is not a place.
-    """
-    from align.checkpoint import find_run, home, load_run
-    from align.config import set_key
-
-    if path is None:
-        path = find_run(args.subject, home())
-    elif not (path / "model.safetensors").is_file() and (path / f"sub-{args.subject}").is_dir():
-        path = path / f"sub-{args.subject}"
-    run = load_run(path, args.subject)
-    for pair in args.overrides:
-        key, _, value = pair.partition("=")
-        if key not in PLACES:
-            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can")
-        set_key(run.config, key, value)
-    print(
-        f"study {run.study}, subject {run.subject}, layer {run.config.target.layer} of {run.config.backbone.name}, "
-        f"run {run.path}",
-        file=sys.stderr,
-    )
-    return run
-
-
 def _demo(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.demo import demo
+    from recon.commands.demo import demo
 
     return demo(args.out, seed=args.seed)
 
 
 def _predict(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.predict import predict
+    from recon.decoding.predict import predict
 
     return {"predictions": str(predict(open_run(args), args.split))}
 
 
-def _retrieve(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.evaluation.report import retrieval_report
-
-    settings, paths = _evaluate_settings(args), args.run or [None]
-    if len(paths) > 1:
-        return _ensemble(args, settings)
-    if args.out is not None:
-        raise UserError("--out is where the report of several runs goes; a single run keeps its own in its folder")
-    run = _opened(paths[0], args)
-    return _table(args, run, retrieval_report(run, settings))
-
-
-def _ensemble(args: argparse.Namespace, settings: EvaluateConfig) -> dict[str, Any]:
-    from recon.evaluation.ensemble import ensemble_retrieval
-    from recon.evaluation.table import format_report
-
-    if args.out is None:
-        raise UserError("the report of several runs belongs to none of them; pass --out DIR")
-    report = ensemble_retrieval([_opened(path, args) for path in args.run], args.out, settings)
-    if args.json:
-        return report
-    print(format_report(report))
-    return {"report": str(args.out / f"report_sub-{report['subject']}.json")}
-
-
 def _generate(args: argparse.Namespace) -> dict[str, Any]:
     return generate.run(args, open_run(args))
-
-
-def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.evaluation.report import evaluate_run
-
-    settings, run = _evaluate_settings(args), open_run(args)
-    report = evaluate_run(run, args.images, generator=args.generator, seed=args.seed, settings=settings)
-    return _table(args, run, report)
-
-
-def _table(args: argparse.Namespace, run: Run, report: dict[str, Any]) -> dict[str, Any]:
-    """The whole report for --json; else its table is printed and its place returned."""
-    from recon.evaluation.report import report_path
-    from recon.evaluation.table import format_report
-
-    if args.json:
-        return report
-    print(format_report(report))
-    return {"report": str(report_path(run))}
-
-
-def _evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
-    """Takes the evaluate.* pairs out of ``args.overrides``."""
-    from align.config import load_config
-    from recon.evaluation.settings import EvaluateConfig
-
-    own = [pair for pair in args.overrides if pair.startswith("evaluate.")]
-    args.overrides = [pair for pair in args.overrides if pair not in own]
-    settings = load_config(EvaluateConfig, None, [pair.removeprefix("evaluate.") for pair in own])
-    if min(settings.n_boot, settings.n_perm) < 1:
-        raise UserError("evaluate.n_boot and evaluate.n_perm should be 1 or more")
-    return settings
 
 
 def _repeats(args: argparse.Namespace) -> dict[str, Any]:
@@ -324,7 +247,7 @@ def _repeats(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _curves(args: argparse.Namespace) -> dict[str, Any]:
-    settings = _evaluate_settings(args)
+    settings = evaluate_settings(args)
     return curves.run(args, open_run(args), settings)
 
 
@@ -335,13 +258,15 @@ def _evidence(args: argparse.Namespace) -> dict[str, Any]:
 def _pretrain(args: argparse.Namespace) -> dict[str, Any]:
     from align.config import load_config
     from recon.config import PretrainConfig
-    from recon.generation.pretrain import run
 
-    return {"folder": str(run(load_config(PretrainConfig, args.config, args.overrides)))}
+    config = load_config(PretrainConfig, args.config, args.overrides)
+    from recon.pretraining.pretrain import run
+
+    return {"folder": str(run(config))}
 
 
 def _info(args: argparse.Namespace) -> dict[str, Any]:
-    from recon.info import describe
+    from recon.commands.info import describe
 
     return describe(args.path)
 

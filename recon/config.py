@@ -1,33 +1,46 @@
-"""Configuration of the generation side: building the miniature Stable Diffusion, and training conditioners."""
+"""Configuration of the generation side: building the miniature Stable Diffusion, and training conditioners.
+
+What a field may hold is declared in its type, as in `align.config`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from align.config import BackboneConfig
+from align.config import BackboneConfig, Pooling
+from align.fields.checks import Checked, Count, Filled, Matches, OneOf, Place, Positive, Share, Source, Whole
+
+STRENGTH = 0.2  # how far a generator may leave the coarse picture it starts from, unless it is told otherwise
+STAGES = ("clip", "reader", "vae", "unet", "sketch")
+Layer = Annotated[str, Matches(r"[^\s+]+", "a layer, such as 3 or features.6; layers cannot be joined here")]
+Device = Annotated[str, Matches(r"cpu|cuda(:[0-9]+)?", "cpu or cuda")]
+DeviceOrAuto = Annotated[str, Matches(r"auto|cpu|cuda(:[0-9]+)?", "auto, cpu or cuda")]
+Generator = Annotated[str, Matches(r".*\S.*", "mini, a hub id, or a folder")]
+PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 
 
 @dataclass
-class PicturesConfig:
+class PicturesConfig(Checked):
     """What the generator and its conditioners are trained on. No test picture or twin of one is ever among them."""
 
-    rendered: int = 20000  # procedural pictures of the simulated study's training concepts
-    photographs: list[str] = field(default_factory=list)  # zip files or folders of natural photographs
-    v4_root: str | None = None  # folder holding data_V4_responses/; its training images only, all sessions
-    share_photographs: float = 0.5  # of every batch
+    rendered: Count = 20000  # procedural pictures of the simulated study's training concepts
+    photographs: list[Source] = field(default_factory=list)  # zip files or folders of natural photographs
+    v4_root: Source | None = None  # folder holding data_V4_responses/; its training images only, all sessions
+    share_photographs: Share = 0.5  # of every batch
 
 
 @dataclass
-class StageConfig:
-    """Length of one stage of pretraining."""
+class StageConfig(Checked):
+    """Length of one stage of pretraining; 0 steps leave it as it starts."""
 
-    steps: int
-    batch_size: int
-    lr: float
+    steps: Whole
+    batch_size: Count
+    lr: Positive
 
 
 @dataclass
-class PretrainConfig:
+class PretrainConfig(Checked):
     """`recon pretrain`: stages run in this order, each resumes from its last checkpoint."""
 
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
@@ -37,37 +50,37 @@ class PretrainConfig:
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
     sketch: StageConfig = field(default_factory=lambda: StageConfig(3000, 16, 2e-3))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)
-    mini_layer: str = "1"
-    squeezenet_layer: str = "features.6"
-    squeezenet_weights: str | None = None  # torchvision state dict; also the perceptual loss of the VAE
-    mini_pooling: str = "grid:4"
-    squeezenet_pooling: str = "grid:7"
-    num_tokens: int = 16
-    checkpoint_every: int = 200
-    precision: str = "bf16"  # bf16 | fp32, of the forward pass
-    device: str = "cpu"  # cpu | cuda; random numbers are drawn on the CPU, so both see the same
-    stages: list[str] = field(default_factory=lambda: ["clip", "reader", "vae", "unet", "sketch"])
-    out: str = "runs/pretrain"  # checkpoints, logs and finished parts
-    start_from: str | None = None  # folder of an earlier pretraining: its finished parts are the starting weights
-    assets: str | None = None  # where the finished model is written; None = <out>/assets
-    seed: int = 0
+    mini_layer: Layer = "1"
+    squeezenet_layer: Layer = "features.6"
+    squeezenet_weights: Source | None = None  # torchvision state dict; also the perceptual loss of the VAE
+    mini_pooling: Pooling = "grid:4"
+    squeezenet_pooling: Pooling = "grid:7"
+    num_tokens: Count = 16
+    checkpoint_every: Count = 200
+    precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"  # of the forward pass
+    device: Device = "cpu"  # random numbers are drawn on the CPU, so every device sees the same
+    stages: Annotated[list[Annotated[str, OneOf(*STAGES)]], Filled()] = field(default_factory=lambda: list(STAGES))
+    out: Place = "runs/pretrain"  # checkpoints, logs and finished parts
+    start_from: Source | None = None  # folder of an earlier pretraining: its finished parts are the starting weights
+    assets: Place | None = None  # where the finished model is written; None = <out>/assets
+    seed: Whole = 0
 
 
 @dataclass
-class ConditionerConfig:
+class ConditionerConfig(Checked):
     """`accelerate launch recon/train.py`: one conditioner for one (backbone, layer), on a frozen generator."""
 
-    generator: str = "mini"  # mini, hub id, or local directory in diffusers layout
+    generator: Generator = "mini"  # mini, hub id, or local directory in diffusers layout
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    layer: str = "1"
-    pooling: str = "grid:4"
+    layer: Layer = "1"
+    pooling: Pooling = "grid:4"
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    num_tokens: int = 16
+    num_tokens: Count = 16
     train: StageConfig = field(default_factory=lambda: StageConfig(2000, 32, 3e-4))
     sketch: StageConfig = field(default_factory=lambda: StageConfig(1500, 16, 2e-3))  # steps 0 = no sketch
-    squeezenet_weights: str | None = None  # torchvision state dict; with it the sketch also learns to look alike
-    device: str = "auto"  # auto | cpu | cuda
-    checkpoint_every: int = 100
-    run_dir: str | None = None  # None = runs/recon/<generator>_<backbone>_<layer>
-    cache_dir: str = "cache"
-    seed: int = 0
+    squeezenet_weights: Source | None = None  # torchvision state dict; with it the sketch also learns to look alike
+    device: DeviceOrAuto = "auto"
+    checkpoint_every: Count = 100
+    run_dir: Place | None = None  # None = runs/recon/<generator>_<backbone>_<layer>
+    cache_dir: Place = "cache"
+    seed: Whole = 0

@@ -9,112 +9,166 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from align.config import add_config_option
-from align.errors import UserError
+try:
+    from align.config import add_config_option, load_config
+except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
+    sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
+from align.errors import UserError, print_anywhere
+from align.train import use_all_cores
+from recon.config import ConditionerConfig, StageConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from align.vision.backbones import Backbone
+    from recon.generation.conditioner import Conditioner
+    from recon.generation.loop import Loss
+    from recon.generation.sketch import Sketch
+    from recon.pretraining.pictures import Pool
+    from recon.pretraining.tokens import Tokens
 
 
-def train(config) -> Path:  # type: ignore[no-untyped-def]
+def train(config: ConditionerConfig) -> Path:
     """Train to ``train.steps`` and ``sketch.steps``, each from its last checkpoint; returns ``ip_adapter.safetensors``.
 
-    Raises `UserError` for a generator that cannot be trained on or read, and for a device that is not there.
+    Raises `UserError` for a bad configuration, a generator that cannot be trained on or read, and for a device that is
+    not there.
     """
     import torch
 
+    from align.vision.backbones import load_backbone
     from recon.generation.conditioner import WEIGHTS, Conditioner, ConditionerInfo, save_conditioner
-    from recon.generation.denoiser import Tokens, channel_statistics, encode_pool
+    from recon.pretraining.pictures import load_pool
+    from recon.pretraining.tokens import Tokens, channel_statistics, encode_pool
+
+    config.check()
+    pipe, device = _pipeline(config)
+    backbone = load_backbone(config.backbone)
+    layer = _layer(config, backbone)
+    pool = load_pool(config.pictures, Path(config.cache_dir) / "pictures")
+    values = _tokens(config, backbone, layer, pool)
+    run_dir = Path(config.run_dir or default_run_dir(config, layer))
+    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    latents = encode_pool(pipe.vae, pool, run_dir / "latents.npy", size)
+    pipe.to(device)
+    torch.manual_seed(config.seed)
+    info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
+    conditioner = Conditioner(pipe.unet, info, *channel_statistics(values), config.num_tokens).to(device)
+    work = _Work(config, pipe, pool, Tokens(values, 0, conditioner), latents, size, run_dir)
+    averaged = _train_conditioner(work)
+    sketch = _train_sketch(work)
+    facts = training_facts(config, pool)
+    save_conditioner(averaged.cpu(), run_dir / WEIGHTS, facts, None if sketch is None else sketch.cpu())
+    return run_dir / WEIGHTS
+
+
+def training_facts(config: ConditionerConfig, pool: Pool) -> dict[str, str]:
+    """What the file says about its training, beside what it takes: numbers, and names of the sources of pictures."""
+    sources = [Path(source).name for source in config.pictures.photographs]
+    sources += ["training images of V4_compact_models"] if config.pictures.v4_root else []
+    facts: dict[str, Any] = {"steps": config.train.steps, "batch_size": config.train.batch_size, "lr": config.train.lr}
+    facts |= {"seed": config.seed, "num_tokens": config.num_tokens, "rendered": pool.n_rendered}
+    facts |= {"photographs": len(pool.ids) - pool.n_rendered, "sources": json.dumps(sources)}
+    return {key: str(value) for key, value in facts.items()}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What both parts are trained on: the frozen pipeline, the pictures, their tokens and latents, and where to."""
+
+    config: ConditionerConfig
+    pipe: Any
+    pool: Pool
+    source: Tokens
+    latents: np.ndarray
+    size: int
+    run_dir: Path
+
+
+def _pipeline(config: ConditionerConfig) -> tuple[Any, torch.device]:
+    """The frozen generator, on the CPU, and the device to train on."""
     from recon.generation.loading import load_pipeline
-    from recon.generation.pictures import load_pool
     from recon.generation.places import generator_folder
     from recon.generation.runtime import Runtime, check_runtime
 
     folder = generator_folder(config.generator)
     device = check_runtime(Runtime(device=config.device))
     pipe = load_pipeline(folder, Runtime())
-    unet = pipe.unet.eval().requires_grad_(False)
-    if unet.config.time_cond_proj_dim is not None:
+    pipe.unet.eval().requires_grad_(False)
+    if pipe.unet.config.time_cond_proj_dim is not None:
         raise UserError(f"generator={config.generator!r} is distilled; train the conditioner on the model it came from")
-    backbone, layer, values = _tokens(config, pool := load_pool(config.pictures, Path(config.cache_dir) / "pictures"))
-    run_dir = Path(config.run_dir or default_run_dir(config, layer))
-    size = unet.config.sample_size * pipe.vae_scale_factor
-    latents = encode_pool(pipe.vae, pool, run_dir / "latents.npy", size)
-    pipe.to(device)
-    torch.manual_seed(config.seed)
-    info = ConditionerInfo(backbone, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
-    conditioner = Conditioner(unet, info, *channel_statistics(values), config.num_tokens).to(device)
-    source = Tokens(values, 0, conditioner)
-    averaged = _train_conditioner(config, pipe, pool, source, latents, size, run_dir)
-    sketch = _train_sketch(config, pipe, pool, source, latents, size, run_dir)
-    facts = training_facts(config, pool)
-    save_conditioner(averaged.cpu(), run_dir / WEIGHTS, facts, None if sketch is None else sketch.cpu())
-    return run_dir / WEIGHTS
+    return pipe, device
 
 
-def training_facts(config, pool) -> dict[str, str]:  # type: ignore[no-untyped-def]
-    """What the file says about its training, beside what it takes: numbers, and names of the sources of pictures."""
-    sources = [Path(source).name for source in config.pictures.photographs]
-    sources += ["training images of V4_compact_models"] if config.pictures.v4_root else []
-    facts = {"steps": config.train.steps, "batch_size": config.train.batch_size, "lr": config.train.lr}
-    facts |= {"seed": config.seed, "num_tokens": config.num_tokens, "rendered": pool.n_rendered}
-    facts |= {"photographs": len(pool.ids) - pool.n_rendered, "sources": json.dumps(sources)}
-    return {key: str(value) for key, value in facts.items()}
-
-
-def _tokens(config, pool):  # type: ignore[no-untyped-def]
-    """Name of the backbone, name of the layer, tokens (n, N, D) of the pool."""
-    from align.vision.backbones import load_backbone
+def _layer(config: ConditionerConfig, backbone: Backbone) -> str:
+    """Name of the layer; raises `UserError` for an unknown one, and where it cannot be pooled as asked."""
+    from align.vision.fused import require_pooling
     from align.vision.taps import resolve_layer
-    from align.vision.targets import cached_targets
-    from recon.generation.denoiser import pool_stimuli
 
-    backbone = load_backbone(config.backbone)
     layer = resolve_layer(backbone, config.layer)
-    found = cached_targets(backbone, pool_stimuli(pool, 0), [layer], config.pooling, config.cache_dir)
-    return backbone.name, layer, found[layer].tokens
+    require_pooling(backbone, [layer], config.pooling)
+    return layer
 
 
-def _train_conditioner(config, pipe, pool, source, latents, size, run_dir):  # type: ignore[no-untyped-def]
+def _tokens(config: ConditionerConfig, backbone: Backbone, layer: str, pool: Pool) -> np.ndarray:
+    """Tokens (n, N, D) of the pool."""
+    from align.vision.targets import cached_targets
+    from recon.pretraining.tokens import pool_stimuli
+
+    return cached_targets(backbone, pool_stimuli(pool, 0), [layer], config.pooling, config.cache_dir)[layer].tokens
+
+
+def _train_conditioner(work: _Work) -> Conditioner:
+    """The moving average of the trained conditioner."""
     import numpy as np
     import torch
     from diffusers import DDPMScheduler
     from torch.nn import functional as F
 
-    from recon.generation.denoiser import condition, goal, sample_latents
     from recon.generation.loading import FAMILIES
     from recon.generation.texts import Texts, added_conditions, joined
+    from recon.pretraining.tokens import condition, goal, sample_latents
 
+    config, pipe, device = work.config, work.pipe, work.pipe.device
     scheduler = DDPMScheduler.from_config(pipe.scheduler.config)  # that of sampling may scale what it noises (Euler)
-    conditioner, device = source.conditioner, pipe.device
+    conditioner = work.source.conditioner
     empty = Texts(pipe, FAMILIES[type(pipe).__name__], device).batch([""])
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        rows = pool.sample(rng, config.train.batch_size, config.pictures.share_photographs)
-        clean = sample_latents(latents[rows], generator) * pipe.vae.config.scaling_factor
+        rows = work.pool.sample(rng, config.train.batch_size, config.pictures.share_photographs)
+        clean = sample_latents(work.latents[rows], generator) * pipe.vae.config.scaling_factor
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
         noisy, wanted = scheduler.add_noise(clean, noise, t), goal(scheduler, clean, noise, t)
         text = joined([empty] * len(rows))
-        added = added_conditions(pipe, text, size, device, torch.float32)
-        given = condition(source, rows, generator)
+        added = added_conditions(pipe, text, work.size, device, torch.float32)
+        given = condition(work.source, rows, generator)
         told = conditioner.denoise(pipe.unet, noisy.to(device), t.to(device), text.states.to(device), given, added)
         return F.mse_loss(told.float(), wanted.to(device)), {}
 
-    return _run(config, "conditioner", conditioner, loss, config.train, run_dir / "state")
+    return cast("Conditioner", _run(config, "conditioner", conditioner, loss, config.train, work.run_dir / "state"))
 
 
-def _train_sketch(config, pipe, pool, source, latents, size, run_dir):  # type: ignore[no-untyped-def]
-    """None where tokens lie on no square grid, or with ``sketch.steps`` 0."""
+def _train_sketch(work: _Work) -> Sketch | None:
+    """The moving average of the sketch; None where tokens lie on no square grid, or with ``sketch.steps`` 0."""
     import numpy as np
     import torch
 
-    from recon.generation.pretrain import perceptual_distance
     from recon.generation.sketch import Sketch, takes
-    from recon.generation.sketching import Teacher
+    from recon.pretraining.parts import perceptual_distance
+    from recon.pretraining.sketching import Teacher
 
-    info, latent = source.conditioner.info, pipe.unet.config
+    config, pipe = work.config, work.pipe
+    info, latent = work.source.conditioner.info, pipe.unet.config
     if not takes(info.n_tokens) or not config.sketch.steps:
         return None
     torch.manual_seed(config.seed + 1)
@@ -122,35 +176,39 @@ def _train_sketch(config, pipe, pool, source, latents, size, run_dir):  # type: 
     weights = config.squeezenet_weights
     perceptual = None if weights is None else perceptual_distance(weights, str(pipe.device))
     vae = pipe.vae.requires_grad_(False)
-    teacher = Teacher(vae, vae.config.scaling_factor, latents, perceptual)
+    teacher = Teacher(vae, vae.config.scaling_factor, work.latents, perceptual)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        rows = pool.sample(rng, config.sketch.batch_size, config.pictures.share_photographs)
-        images = torch.from_numpy(pool.at(rows, size)).permute(0, 3, 1, 2).float() / 255
-        return teacher.loss(sketch, source, rows, images)
+        rows = work.pool.sample(rng, config.sketch.batch_size, config.pictures.share_photographs)
+        images = torch.from_numpy(work.pool.at(rows, work.size)).permute(0, 3, 1, 2).float() / 255
+        return teacher.loss(sketch, work.source, rows, images)
 
-    return _run(config, "sketch", sketch, loss, config.sketch, run_dir / "state_sketch")
+    return cast("Sketch", _run(config, "sketch", sketch, loss, config.sketch, work.run_dir / "state_sketch"))
 
 
-def _run(config, name, module, loss, settings, folder):  # type: ignore[no-untyped-def]
+def _run(
+    config: ConditionerConfig, name: str, module: nn.Module, loss: Loss, length: StageConfig, folder: Path
+) -> nn.Module:
     """Train ``module`` as a stage of its own; returns its moving average."""
     from recon.generation.loop import Stage, run_stage
 
-    shared = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "ema_decay": 0.99}
-    return run_stage(Stage(name, {name: module}, loss, settings, folder, **shared))[name]
+    every = config.checkpoint_every
+    stage = Stage(name, {name: module}, loss, length, folder, seed=config.seed, checkpoint_every=every, ema_decay=0.99)
+    return run_stage(stage)[name]
 
 
-def default_run_dir(config, layer: str) -> Path:  # type: ignore[no-untyped-def]
-    """``runs/recon/<generator>_<backbone>_<layer>`` with slashes made safe, where `find_conditioner` looks."""
+def default_run_dir(config: ConditionerConfig, layer: str) -> Path:
+    """``runs/recon/<generator>_<backbone>_<layer>``, legal on every system; `find_conditioner` looks there."""
     from align.checkpoint import home
 
-    name = "_".join([Path(config.generator).name, config.backbone.name.replace("/", "-"), layer])
-    return home() / "runs" / "recon" / name
+    name = "_".join([Path(config.generator).name, config.backbone.name, layer])
+    return home() / "runs" / "recon" / re.sub(r'[<>:"/\\|?*]', "-", name)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 on success, 2 with one line on bad input."""
+    print_anywhere()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_option(parser)
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
@@ -158,12 +216,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        from align.config import load_config
-        from align.train import use_all_cores
-        from recon.config import ConditionerConfig
-
+        config = load_config(ConditionerConfig, options.config, options.overrides)
         use_all_cores()
-        path = train(load_config(ConditionerConfig, options.config, options.overrides))
+        path = train(config)
     except (UserError, OSError) as error:
         if options.debug:
             raise

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -60,7 +61,7 @@ REFERENCE_TESTS = {
         "open_clip": TAPS,
         "transformers": TAPS,
     },
-    "recon.evaluation.metrics:METRICS": {
+    "recon.metrics.metrics:METRICS": {
         "PixCorr": "recon/test_metrics.py::test_pix_corr_is_pearson_r_at_425_px",
         "SSIM": "recon/test_metrics.py::test_ssim_is_that_of_scikit_image",
         "LPIPS": LPIPS,
@@ -90,10 +91,15 @@ def modules() -> list[str]:
     return names
 
 
+@cache
+def nodes(source: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(source)))
+
+
 def imported(source: str) -> set[str]:
     """Top-level names of everything a source imports, at any depth of the code."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -104,7 +110,7 @@ def imported(source: str) -> set[str]:
 def unsafe_calls(source: str) -> list[str]:
     """Calls that could run a stranger's code: pickles, torch.load with them, yaml without a SafeLoader, eval."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
@@ -120,6 +126,49 @@ def unsafe_calls(source: str) -> list[str]:
         if name in ("eval", "exec", "pickle.load", "pickle.loads", "joblib.load", "yaml.unsafe_load", "pd.read_pickle"):
             found.append(name)
     return found
+
+
+def of_one_system(source: str) -> list[str]:
+    """Modules and functions that Windows or macOS lack; one that is asked for with `getattr` is not named here."""
+    calls = (
+        "fork",
+        "forkpty",
+        "sched_getaffinity",
+        "getuid",
+        "geteuid",
+        "killpg",
+        "mkfifo",
+        "nice",
+        "sysconf",
+        "uname",
+    )
+    signals = ("SIGKILL", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGSTOP")
+    named = {*(f"os.{name}" for name in calls), *(f"signal.{name}" for name in (*signals, "alarm", "setitimer"))}
+    modules = {"fcntl", "resource", "pwd", "grp", "pty", "tty", "termios", "syslog", "posix", "msvcrt", "winreg"}
+    used = [node for node in nodes(source) if isinstance(node, ast.Attribute)]
+    found = {f"{node.value.id}.{node.attr}" for node in used if isinstance(node.value, ast.Name)} & named
+    return sorted(found | imported(source) & modules)
+
+
+def locale_texts(source: str) -> list[str]:
+    """Calls that read or write text in whatever encoding the system prefers."""
+    calls = [node for node in nodes(source) if isinstance(node, ast.Call)]
+    return [ast.unparse(call) for call in calls if is_locale_text(call)]
+
+
+def is_locale_text(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    options = {item.arg: getattr(item.value, "value", None) for item in call.keywords}
+    if "encoding" in options:
+        return False
+    if name in ("open", "fdopen"):
+        of_path = isinstance(call.func, ast.Attribute) and name == "open"
+        given = [getattr(item, "value", None) for item in call.args][0 if of_path else 1 :]
+        mode = options.get("mode", given[0] if given else None if of_path else "r")
+        return isinstance(mode, str) and re.fullmatch("[rwax][t+]*", mode) is not None
+    return name in ("read_text", "write_text") or (
+        name in ("run", "Popen", "check_output") and bool(options.get("text"))
+    )
 
 
 def declared_distributions() -> set[str]:
@@ -154,7 +203,7 @@ def test_everything_imported_is_declared() -> None:
 
 
 def test_align_never_imports_recon() -> None:
-    assert "recon" in imported("def f():\n    from recon.predict import predict")
+    assert "recon" in imported("def f():\n    from recon.decoding.predict import predict")
     assert [str(path) for path, source in sources("align") if "recon" in imported(source)] == []
 
 
@@ -192,6 +241,35 @@ def test_unsafe_calls_are_found(planted: str) -> None:
 def test_no_call_runs_the_code_of_a_stranger() -> None:
     assert unsafe_calls("torch.load(path, weights_only=True); yaml.load(text, Loader=yaml.SafeLoader)") == []
     assert {str(path): calls for path, source in sources() if (calls := unsafe_calls(source))} == {}
+
+
+def test_no_call_of_one_system() -> None:
+    assert of_one_system("import fcntl\nos.fork()\nsignal.alarm(3)") == ["fcntl", "os.fork", "signal.alarm"]
+    assert of_one_system("getattr(os, 'fork', None); os.cpu_count(); 'fcntl'") == []
+    assert {str(path): calls for path, source in sources() if (calls := of_one_system(source))} == {}
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "p.read_text()",
+        "p.write_text(x)",
+        "open(p)",
+        "open(p, 'a')",
+        "p.open('w')",
+        "os.fdopen(3, mode='r')",
+        "subprocess.run(words, text=True)",
+    ],
+)
+def test_text_without_an_encoding_is_found(planted: str) -> None:
+    assert locale_texts(planted) == [planted]
+
+
+def test_text_files_are_utf8_on_every_system() -> None:
+    sound = "p.read_text(encoding='utf-8'); open(p, 'rb'); p.open('a+b'); stored.open(); archive.open(name, 'w')"
+    assert locale_texts(sound) == []
+    found = {str(path): calls for path, source in sources(*PACKAGES, "benchmarks") if (calls := locale_texts(source))}
+    assert found == {}
 
 
 def test_no_path_of_one_machine() -> None:

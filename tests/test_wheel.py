@@ -20,7 +20,17 @@ from tests.conftest import NO_NETWORK, PROJECT
 
 PACKAGES = ("align", "recon")
 LEFT_OUT = {"recon/gallery/example.png"}  # a picture of the README
-SOURCES = (*PACKAGES, "tests", "benchmarks", "configs", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = (
+    *PACKAGES,
+    "tests",
+    "benchmarks",
+    "configs",
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+)
 
 
 def require_backend() -> None:
@@ -86,6 +96,9 @@ def test_the_wheel_holds_both_packages_whole_and_nothing_else(wheel: Path) -> No
         for path in (PROJECT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     } - LEFT_OUT
+    configs = {f"align/{path.relative_to(PROJECT).as_posix()}" for path in (PROJECT / "configs").rglob("*.yaml")}
+    assert {"align/configs/papers/nice.yaml", "align/configs/recon/conditioner.yaml"} <= configs
+    expected |= configs
     for named in (
         "recon/gallery/page.html",
         "recon/gallery/page.css",
@@ -110,7 +123,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     named = re.findall(r"^Requires-Dist: ([\w.-]+)", text, re.MULTILINE)
     assert sorted(named) == sorted(re.match(r"[\w.-]+", line)[0] for line in [*project["dependencies"], *extras])
-    assert "Requires-Python: <3.12,>=3.11" in text
+    assert "Requires-Python: <3.15,>=3.11" in text
 
 
 def test_the_commands_run_outside_the_clone(installed: Path, tmp_path: Path) -> None:
@@ -140,9 +153,20 @@ def test_the_commands_run_outside_the_clone(installed: Path, tmp_path: Path) -> 
     assert report["n_stimuli"] == 4
 
 
+def test_recipes_and_configurations_are_found_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    code = "from recon.reproduce.recipe import load_recipe; print(load_recipe('nice', None, []).paper.title)"
+    assert outside(installed, tmp_path, "-c", code).strip().endswith("(NICE)")
+    code = "import sys; from recon.cli import main; sys.exit(main(['reproduce', 'nise']) - 2)"
+    assert outside(installed, tmp_path, "-c", code) == ""
+    words = ["--config", "configs/align/things_eeg2.yaml", "--config", "configs/backbones/dinov2_base.yaml"]
+    told = outside(installed, tmp_path, "-m", "align.train", *words, "--print-config")
+    assert "name: things_eeg2" in told and "name: transformers/facebook/dinov2-base" in told
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_embedded_models_are_found_outside_the_clone(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from align.vision import mini_weights; from recon.generation.reader import load_reader\n"
+        "from align.vision import mini_weights; from recon.metrics.reader import load_reader\n"
         "load_reader(); print(mini_weights() / 'model.safetensors')"
     )
     weights = Path(outside(installed, tmp_path, "-c", code).strip())

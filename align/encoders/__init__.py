@@ -1,21 +1,32 @@
-"""Every brain encoder by name. Adding one: a file with ``build``, a line in `ENCODERS`, a case in the tests' walk.
+"""Every brain encoder by name.
+
+Adding one: a file with ``build``, a line in `ENCODERS`, its name in `align.config.ENCODERS`, a case in the tests' walk.
 
 ``build(in_shape, config)`` gives a module x (B, *in_shape) -> (B, E) with E = ``config.width``.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
-from align.config import EncoderConfig
-from align.encoders import atm, braindecode_nets, linear, mlp, pretrained, residual_mlp, tsconv
+from align.config import CLOSED_FORM, EncoderConfig
+from align.encoders import (
+    atm,
+    banded_ridge,
+    braindecode_nets,
+    libraries,
+    linear,
+    mlp,
+    pretrained,
+    residual_mlp,
+    tsconv,
+    weights,
+)
 from align.encoders.shapes import SignalFacts
-from align.errors import UserError
 
-CLOSED_FORM = ("ridge", "banded_ridge", "encoding")  # solved, not trained; they predict components themselves
 LINEAR_FIRST = ("mlp", "residual_mlp", "linear", "ridge")  # a linear map of the whole trial comes first
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
@@ -43,12 +54,23 @@ def build_encoder(
     Raises
     ------
     UserError
-        Unknown name (with the nearest known one), or signals the encoder cannot read.
+        Unknown name (with the nearest known one), a value out of range, or signals the encoder cannot read.
     """
-    if config.name not in ENCODERS:
-        near = difflib.get_close_matches(config.name, ENCODERS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"encoder {config.name!r} is not known; {hint}Known: {', '.join(ENCODERS)}")
+    config.check("encoder.")
     if config.name in pretrained.PRETRAINED:
         return ENCODERS[config.name](in_shape, config, facts, load)
     return ENCODERS[config.name](in_shape, config)
+
+
+def check_encoder(in_shape: tuple[int, ...], config: EncoderConfig, facts: SignalFacts | None = None) -> None:
+    """Raise `UserError` for an encoder that cannot read trials of this shape, or whose library or weights are missing.
+
+    It is built once, untrained and without its weights, so that this is known before anything costly is done.
+    """
+    if config.name == "banded_ridge" and len(banded_ridge.band_sizes(config.bands, in_shape)) > 1:
+        libraries.himalaya()
+    elif config.name not in (*LINEAR_FIRST, *CLOSED_FORM):
+        with torch.random.fork_rng(devices=[]):
+            build_encoder(in_shape, config, facts, load=False)
+        if config.name in pretrained.PRETRAINED and config.pretrained is not None:
+            weights.find(config.pretrained)

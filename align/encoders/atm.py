@@ -57,16 +57,11 @@ def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
 
     As published for 63 channels and 250 samples: ``width=1024 dropout=0.5 heads=4 layers=1 feedforward=256
     attention_dropout=0.25``, 3.07 M parameters in use. The subject tokens of its joint training are left out.
-    Raises `UserError` for signals without a time axis, with too short a one, or options that cannot be.
+    Raises `UserError` for signals without a time axis, with too short a one.
     """
     n_chans, n_times = check_window("atm", in_shape, config)
-    if not 0 <= config.attention_dropout < 1:
-        raise UserError(f"encoder.attention_dropout={config.attention_dropout} should be 0 or more and below 1")
-    if not 1 <= config.heads <= n_times:
-        raise UserError(f"encoder.heads={config.heads} should be between 1 and the number of samples, {n_times}")
-    for key in ("layers", "feedforward"):
-        if getattr(config, key) < 1:
-            raise UserError(f"encoder.{key}={getattr(config, key)} should be 1 or more")
+    if config.heads > n_times:
+        raise UserError(f"encoder.heads={config.heads} should be at most the number of samples, {n_times}")
     embedding = nn.Sequential(nn.Linear(n_times, n_times), nn.Dropout(config.attention_dropout))
     layers = [ChannelLayer(n_times, config) for _ in range(config.layers)]
     return nn.Sequential(embedding, *layers, nn.LayerNorm(n_times), TSConv(n_chans, n_times, config))

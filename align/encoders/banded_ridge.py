@@ -29,15 +29,13 @@ def band_sizes(bands: list[str], in_shape: tuple[int, ...]) -> list[int]:
     """Sizes of the bands in the order of the flattened trial.
 
     ``[]`` = one band, ``[channel]`` = one per channel, else whole numbers that add up to the size of a trial (or to
-    its channels, where it has some). Raises `UserError` for anything else.
+    its channels, where it has some). Raises `UserError` where they do not.
     """
     total, per_channel = math.prod(in_shape), math.prod(in_shape[1:])
     if not bands:
         return [total]
     if bands == ["channel"]:
         return [per_channel] * in_shape[0]
-    if not all(band.strip().isdecimal() and int(band) > 0 for band in bands):
-        raise UserError(f"encoder.bands={','.join(bands)} are neither sizes nor 'channel'; write encoder.bands=[30,37]")
     sizes = [int(band) for band in bands]
     if sum(sizes) == in_shape[0]:
         return [size * per_channel for size in sizes]

@@ -124,8 +124,6 @@ def builder(name: str) -> Callable[..., nn.Module]:
             raise UserError(
                 f"encoder {name!r} reads signals of 200 Hz, these have {facts.sfreq:g}; pass preprocess.sfreq=200"
             )
-        if config.frozen and config.pretrained is None:
-            raise UserError(f"encoder.frozen=true without weights: pass encoder.pretrained=FILE for encoder {name!r}")
         braindecode_models()
         shape = {"n_chans": n_chans, "n_times": entry.whole(n_times), "sfreq": SFREQ}
         reader = entry.build(config, shape, facts, load)

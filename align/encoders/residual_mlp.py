@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from align.config import EncoderConfig
-from align.errors import UserError
 
 
 class NormedBlock(nn.Module):
@@ -30,10 +29,8 @@ def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
     """Flatten, Linear-LayerNorm-GELU-Dropout, ``config.blocks`` residual blocks: (B, *in_shape) -> (B, E).
 
     As published: ``width=4096 dropout=0.5 blocks=4 block_dropout=0.15``. The linear layer to the target tokens that
-    follows it there is the token head here. Raises `UserError` for a ``block_dropout`` outside [0, 1).
+    follows it there is the token head here.
     """
-    if not 0 <= config.block_dropout < 1:
-        raise UserError(f"encoder.block_dropout={config.block_dropout} should be 0 or more and below 1")
     first = _layer(math.prod(in_shape), config.width, config.dropout)
     blocks = [NormedBlock(config.width, config.block_dropout) for _ in range(config.blocks)]
     return nn.Sequential(nn.Flatten(), first, *blocks)

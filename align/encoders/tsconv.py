@@ -8,7 +8,6 @@ from torch import nn
 from align.config import EncoderConfig
 from align.encoders.mlp import ResidualBlock
 from align.encoders.shapes import channels_and_times
-from align.errors import UserError
 
 
 class TSConv(nn.Module):
@@ -49,10 +48,7 @@ def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
 
 
 def check_window(name: str, in_shape: tuple[int, ...], config: EncoderConfig) -> tuple[int, int]:
-    """(C, T), long enough for one pooled sample and with sizes that can be."""
-    for key in ("filters", "kernel", "pool", "stride"):
-        if getattr(config, key) < 1:
-            raise UserError(f"encoder.{key}={getattr(config, key)} should be 1 or more")
+    """(C, T), long enough for one pooled sample."""
     least = config.kernel + config.pool - 1
     way_out = f"lower encoder.kernel and encoder.pool (now {config.kernel} + {config.pool} - 1)"
     return channels_and_times(name, in_shape, least, way_out)

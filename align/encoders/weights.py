@@ -30,7 +30,7 @@ def load(model: nn.Module, source: str, skip: str = "", rows: tuple[str, ...] = 
     ``rows``: tensors (1, n, E) that may be longer in the file; the first rows are taken. What the file holds beyond
     the model (heads, mask tokens) is left. Raises `UserError` for tensors that are missing or of another shape.
     """
-    path = _find(source)
+    path = find(source)
     found = read_state_dict(path)
     mapping = getattr(model, "mapping", None) or {}
     found = {mapping.get(name, name): value for name, value in found.items()}
@@ -91,7 +91,8 @@ def empty_position_bank() -> Iterator[None]:
                 os.environ[key] = before
 
 
-def _find(source: str) -> Path:
+def find(source: str) -> Path:
+    """The file of weights that ``encoder.pretrained`` names, fetched from the hub where need be."""
     path = Path(source)
     if path.is_file():
         return path

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 
 def mini_weights() -> Path:
-    """Folder of the embedded mini backbone: it ships beside this package, in the generator's assets."""
-    return Path(__file__).resolve().parents[2] / "recon" / "assets" / "mini" / "image_encoder"
+    """Folder of the embedded mini backbone; it ships inside this package."""
+    return Path(str(files(__name__) / "mini"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 
 import torch
 
 from align.config import BackboneConfig
 from align.errors import UserError
+from align.fields.syntax import split_name
 from align.vision import families, transformers_models
 from align.vision.known import KNOWN
 from align.vision.taps import Backbone, resolve_layer
@@ -35,21 +35,10 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         Unknown family or model (with the nearest), missing, truncated or unfitting weights, an image size that the
         model does not take, a revision of weights that do not come from the hub.
     """
-    family, model_name = split_name(config)
+    family, model_name = split_name(config.name)
     if config.weights is None and config.revision is None and config.name in KNOWN:
         config = replace(config, revision=KNOWN[config.name].revision)
     elif config.weights and config.revision:
         raise UserError(f"backbone.revision={config.revision!r} is of the hub and backbone.weights is local; pass one")
     with torch.random.fork_rng(devices=[]):
         return BACKBONES[family](model_name, config)
-
-
-def split_name(config: BackboneConfig) -> tuple[str, str]:
-    """Family and model of ``config.name``; raises `UserError` for an unknown family."""
-    family, _, model_name = config.name.partition("/")
-    if family not in BACKBONES or bool(model_name) != (family != "mini"):
-        near = difflib.get_close_matches(family, BACKBONES, n=1, cutoff=0.5)
-        example = {"mini": "mini", "open_clip": "open_clip/ViT-B-32:laion2b_s34b_b79k"}
-        hint = f"did you mean {example.get(near[0], near[0] + '/MODEL')!r}? " if near else ""
-        raise UserError(f"backbone {config.name!r} is not known; {hint}Families: {', '.join(BACKBONES)}")
-    return family, model_name

@@ -11,10 +11,9 @@ import torch
 
 from align.config import BackboneConfig
 from align.errors import UserError
+from align.fields.syntax import parse_pooling, split_name
 from align.vision import families, transformers_models, wrap
-from align.vision.backbones import split_name
 from align.vision.known import KNOWN
-from align.vision.pooling import parse_pooling
 from align.vision.taps import Backbone
 
 PICTURES = (16_740, 73_000)  # THINGS-EEG2: 16,540 for training and 200 for testing; NSD: all
@@ -27,7 +26,7 @@ def without_weights(config: BackboneConfig) -> Backbone:
 
     Raises `UserError` for an unknown model; of transformers, only those in `known` can be built without the network.
     """
-    family, model_name = split_name(config)
+    family, model_name = split_name(config.name)
     if family not in _BUILDERS:
         raise UserError(f"{config.name} is embedded; costs are measured for {', '.join(_BUILDERS)}")
     with torch.device("meta"), torch.random.fork_rng(devices=[]):

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from align.config import TargetConfig
 from align.data.signals import Stimuli
 from align.errors import UserError
+from align.vision.pooling import pool
 from align.vision.taps import resolve_layer
 from align.vision.targets import Targets, cached_targets
 
@@ -29,6 +31,15 @@ def resolve_layers(backbone: Backbone, layer: str) -> str:
     """`resolve_layer` for joined layers: in depth order, each once. Raises `UserError` for an unknown one."""
     names = {resolve_layer(backbone, part) for part in parts_of(layer)}
     return "+".join(sorted(names, key=backbone.layers.index))
+
+
+def require_pooling(backbone: Backbone, layers: Sequence[str], pooling: str) -> None:
+    """Raise `UserError` where a layer, single or joined, cannot be pooled so; no picture is looked at."""
+    for part in dict.fromkeys(part for layer in layers for part in parts_of(layer)):
+        shape = backbone.shapes.get(resolve_layer(backbone, part))
+        if shape is not None:
+            value = torch.zeros(shape).permute(0, 3, 1, 2) if len(shape) == 4 and backbone.nhwc else torch.zeros(shape)
+            pool(value, pooling, prefix=backbone.prefix, has_cls=backbone.has_cls)
 
 
 def layer_targets(

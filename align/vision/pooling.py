@@ -12,18 +12,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from align.errors import UserError
-
-POOLINGS = ("tokens", "mean", "cls", "grid:n")
-
-
-def parse_pooling(pooling: str) -> tuple[str, int]:
-    """``("grid", n)`` for ``grid:n``, else ``(name, 0)``; raises `UserError` for anything unknown."""
-    kind, colon, size = pooling.partition(":")
-    if kind == "grid" and size.isdecimal() and int(size) > 0:
-        return kind, int(size)
-    if kind in ("tokens", "mean", "cls") and not colon:
-        return kind, 0
-    raise UserError(f"pooling {pooling!r} is not known; use tokens, mean, cls or grid:n such as grid:4")
+from align.fields.syntax import parse_pooling
 
 
 def pool(features: torch.Tensor, pooling: str, *, prefix: int = 0, has_cls: bool = False) -> torch.Tensor:

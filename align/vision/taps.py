@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from align.errors import UserError
-from align.vision.pooling import parse_pooling, pool
+from align.fields.syntax import parse_pooling
+from align.vision.pooling import pool
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ process continues there and ends with the same bytes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +21,7 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Stimuli
 from align.errors import UserError
-from align.files import read_json, write_json
+from align.files import locked, read_json, write_json
 from align.vision.views import canonical, views_of
 
 if TYPE_CHECKING:
@@ -86,7 +84,7 @@ def cached_targets(
         return {name: key for name, key in keys.items() if not (folder / f"{key}.safetensors").is_file()}
 
     if absent():
-        with _one_extraction(folder):
+        with locked(folder / ".lock", f"extracting targets into {str(folder)!r}", wait=None):
             todo = absent()
             if todo:
                 _extract(backbone, images, todo, pooling, folder, batch_size, progress, views)
@@ -313,6 +311,7 @@ class _Part:
             os.fsync(file.fileno())
             flat = np.memmap(file, dtype=np.float16, mode="r", offset=self.head, shape=(self.n, self.row_bytes // 2))
             report = health(flat)
+            del flat  # Windows renames no file that is mapped
         write_json(self.final.with_suffix(".json"), {**info, "health": report})
         os.replace(self.path, self.final)
         self.progress.unlink(missing_ok=True)
@@ -326,16 +325,3 @@ def _header(n: int, shape: tuple[int, ...], key: str) -> bytes:
     text = json.dumps({"__metadata__": {"key": key}, "tokens": entry}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-@contextmanager
-def _one_extraction(folder: Path) -> Iterator[None]:
-    """Let one process extract at a time; the system frees the lock of a killed one (POSIX)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another process that extracts targets into %s", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from align.errors import UserError
+from align.fields.syntax import parse_view
 
 PUBLISHED_SIDE = 224  # px: strengths in px are meant for a picture of this (shorter) side and grow with it
 
@@ -20,30 +20,14 @@ def views_of(picture: np.ndarray, views: Sequence[str]) -> list[np.ndarray]:
 
     NeuroBridge (arXiv 2511.06836) takes the mean of blur:15, noise:25, lowres:0.1 and
     mosaic:5, also for the candidates at test; UBP (arXiv 2503.04207) takes foveal:51, likewise, and in training
-    foveal:45 or foveal:57 for some pairs (see `align.uncertainty`).
+    foveal:45 or foveal:57 for some pairs (see `align.training.uncertainty`).
 
     Raises
     ------
     UserError
         A name or a strength that is not known.
     """
-    return [_VIEWS[name][0](picture, strength) for name, strength in map(parse_view, views)]
-
-
-def parse_view(view: str) -> tuple[str, float]:
-    """``("blur", 15.0)`` for ``blur:15``; raises `UserError` for an unknown name or a strength out of range."""
-    name, _, text = view.partition(":")
-    if name not in _VIEWS:
-        raise UserError(f"view {view!r} is not known; use {', '.join(e for _, _, e in _VIEWS.values())}")
-    _, allowed, example = _VIEWS[name]
-    try:
-        strength = float(text) if name != "original" else float(not text)
-    except ValueError:
-        strength = float("nan")
-    if not allowed[0] <= strength <= allowed[1]:
-        limits = f"a strength of {allowed[0]:g} to {allowed[1]:g}" if name != "original" else "no strength"
-        raise UserError(f"view {view!r} should have {limits}, such as {example}")
-    return name, strength
+    return [DRAWN[name](picture, strength) for name, strength in map(parse_view, views)]
 
 
 def canonical(views: Sequence[str]) -> list[str]:
@@ -106,11 +90,11 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
-_VIEWS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], tuple[float, float], str]] = {
-    "original": (_original, (1, 1), "original"),
-    "blur": (_blur, (3, 223), "blur:15"),
-    "noise": (_noise, (0, 255), "noise:25"),
-    "lowres": (_lowres, (0.01, 1), "lowres:0.1"),
-    "mosaic": (_mosaic, (1, 223), "mosaic:5"),
-    "foveal": (_foveal, (3, 223), "foveal:51"),
+DRAWN: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "original": _original,
+    "blur": _blur,
+    "noise": _noise,
+    "lowres": _lowres,
+    "mosaic": _mosaic,
+    "foveal": _foveal,
 }

@@ -7,8 +7,9 @@ the diffusion, where something does, is told from the same reduced tokens.
 
 Repetitions: pictures made from 1, 2, 5, ... presentations of the test picture, chosen at random once and averaged.
 
-Every picture has the noise that `recon generate` gives it, so curves differ by what the brain says alone. The curves
-describe TEST rows. Nothing may be chosen from them: a rank, a layer or a threshold is chosen on training rows.
+Every picture has the noise and the strength that `recon generate` gives it: with all components the prediction is the
+reconstruction itself, and curves differ by what the brain says alone. The curves describe TEST rows. Nothing may be
+chosen from them: a rank, a layer or a threshold is chosen on training rows.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.files import read_json, write_atomic, write_json
+from align.files import write_atomic, write_json
 from align.seeding import derive
 from recon.analysis.curve_text import curve_table
 from recon.analysis.repeats import averages, rows_of
+from recon.config import STRENGTH
+from recon.drawing.sets import Sampling, sample
+from recon.evaluation.provenance import curves_folder
 
 if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
-    from align.spaces import TargetSpace
-    from recon.conditions import Condition
-    from recon.decoder import Decoder
+    from align.model.spaces import TargetSpace
+    from recon.decoding.conditions import Condition
+    from recon.decoding.decoder import Decoder
     from recon.evaluation.judge import Judge
     from recon.evaluation.recordings import Behind
     from recon.evaluation.settings import EvaluateConfig
@@ -50,13 +54,20 @@ log = logging.getLogger(__name__)
 class Options:
     """``limit``: pictures scored, the first of the split. ``seed``: of noise, choice of repetitions and bootstrap.
 
-    ``steps``: None = what the generator is meant for. ``ranks``: None = 0, 1, 2, 5, 10, ... and all.
+    ``steps``: None = what the generator is meant for. ``ranks``: None = 0, 1, 2, 5, 10, ... and all. ``strength``: how
+    far the generator may leave a coarse picture, 0 = not at all.
     """
 
     limit: int = 60
     seed: int = 0
     steps: int | None = None
     ranks: tuple[int, ...] | None = None
+    strength: float = STRENGTH
+
+    @property
+    def sampling(self) -> Sampling:
+        """What `recon generate` is told for the same pictures."""
+        return Sampling(seeds=(self.seed,), steps=self.steps, strength=self.strength)
 
 
 def picture_curves(
@@ -67,12 +78,12 @@ def picture_curves(
     ``settings``: judge and where its weights are. A curve that cannot be had is named under ``absent`` with the reason.
     Raises `UserError` for bad options, a run that no conditioner fits, and a judge that took part in the run.
     """
-    from recon.decoder import Decoder
+    from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
+    from recon.decoding.decoder import Decoder
+    from recon.drawing.generate import generator_label
     from recon.evaluation.judge import USED_BY_GENERATOR, judge_name
     from recon.evaluation.recordings import Behind
     from recon.evaluation.settings import EvaluateConfig
-    from recon.generate import generator_label
-    from recon.generation.bridges.choose import Conditioning, adapter_and_bridge
     from recon.generation.loading import family_of
     from recon.generation.pipeline import Generator
     from recon.generation.places import generator_folder
@@ -85,6 +96,8 @@ def picture_curves(
     device = check_runtime(Runtime())
     adapter, bridge = adapter_and_bridge(run, wanted, generator, family_of(generator_folder(generator)), device)
     decoder = Decoder(run, adapter, wanted, options.limit)
+    if options.strength == 0 and decoder.low_level == "none":
+        raise UserError("--strength 0 shows the coarse picture itself, and this run and conditioner have none")
     model = Generator.load(generator, adapter, Runtime(), bridge)
     behind = Behind(run)
     judge, skipped = _judge(name, settings)
@@ -92,20 +105,6 @@ def picture_curves(
     result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, behind)}
     _write(curves_folder(run, label), result)
     return result
-
-
-def curves_folder(run: Run, label: str) -> Path:
-    """``<run>/curves/<label of the generator>/sub-<subject>``."""
-    return run.path / "curves" / label / f"sub-{run.subject}"
-
-
-def read_curves(run: Run, label: str) -> dict[str, Any] | None:
-    """The content of curves.json where there is one of this very training of the run, else None."""
-    from recon.predict import run_id
-
-    path = curves_folder(run, label) / "curves.json"
-    stored = read_json(path) if path.is_file() else None
-    return stored if isinstance(stored, dict) and stored.get("run") == run_id(run) else None
 
 
 def leading(space: TargetSpace, tokens: np.ndarray, rank: int) -> np.ndarray:
@@ -142,8 +141,8 @@ class _Study:
 
     def score(self, condition: Condition) -> dict[str, Any]:
         """By metric the mean over pictures, its interval and n. Pictures are scored as a PNG would keep them."""
-        from recon.evaluation.identification import two_way
-        from recon.evaluation.metrics import METRICS
+        from recon.metrics.identification import two_way
+        from recon.metrics.metrics import METRICS
 
         pictures = (self._pictures(condition) * 255).round() / 255
         values = {"PixCorr": METRICS["PixCorr"](pictures, self.targets)}
@@ -152,15 +151,10 @@ class _Study:
         return {name: self._summary(value) for name, value in values.items()}
 
     def _pictures(self, condition: Condition) -> torch.Tensor:
-        import torch
-
-        tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
-        noise = [derive(self.options.seed, "noise", name) % 2**31 for name in self.decoder.ids]
-        start = self.decoder.start(self.model, condition)
-        return self.model.generate(tokens, noise, self.options.steps, start=start, prompts=condition.prompts)
+        return sample(self.model, self.decoder, condition, self.decoder.ids, self.options.sampling)
 
     def _summary(self, values: np.ndarray) -> dict[str, Any]:
-        from recon.evaluation.stats import bootstrap_ci
+        from recon.metrics.stats import bootstrap_ci
 
         interval = bootstrap_ci(values, n_boot=self.n_boot, seed=self.options.seed)
         return {"value": float(values.mean()), "ci95": interval, "n": len(values)}
@@ -190,7 +184,7 @@ def _curves(study: _Study, behind: Behind) -> dict[str, Any]:
 
 def _bottleneck(study: _Study) -> dict[str, Any]:
     """Points by rank for predicted tokens and for true ones."""
-    from recon.generation.bridges.matching import without_spread
+    from recon.decoding.bridges.matching import without_spread
 
     aligner, seed = study.decoder.run.aligner, study.options.seed
     components = aligner.targets.components
@@ -202,7 +196,9 @@ def _bottleneck(study: _Study) -> dict[str, Any]:
     for rank in sorted(ranks):
         log.info("curves: rank %d of %d", rank, components)
         for side, whole in wholes.items():
-            condition = replace(whole, tokens=leading(spaces[side], whole.tokens, rank))
+            whole_prediction = side == "predicted" and rank == components
+            tokens = whole.tokens if whole_prediction else leading(spaces[side], whole.tokens, rank)
+            condition = replace(whole, tokens=tokens)
             sides[side].append({"rank": rank, **study.score(condition)})
     return {"components": components, **sides}
 
@@ -222,8 +218,8 @@ def _repetitions(study: _Study, behind: Behind, rows: Sequence[np.ndarray]) -> d
 
 
 def _judge(name: str, settings: EvaluateConfig) -> tuple[Judge | None, dict[str, str]]:
-    from recon.evaluation.feature_nets import WeightsMissing
     from recon.evaluation.judge import load_judge
+    from recon.metrics.feature_nets import WeightsMissing
 
     try:
         return load_judge(name, settings), {}
@@ -238,6 +234,8 @@ def _check(options: Options, run: Run) -> None:
         raise UserError(f"--seed {options.seed} should be 0 or more")
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps {options.steps} should be 1 or more")
+    if not 0 <= options.strength <= 1:
+        raise UserError(f"--strength {options.strength} should be from 0 (the coarse picture itself) to 1")
     if options.ranks is not None:
         most = run.aligner.targets.components
         wrong = [rank for rank in options.ranks if not 0 <= rank <= most]
@@ -247,7 +245,7 @@ def _check(options: Options, run: Run) -> None:
 
 
 def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
-    from recon.evaluation.report import head
+    from recon.evaluation.provenance import head
 
     options = study.options
     return head(run) | {
@@ -255,6 +253,7 @@ def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
         "generator": label,
         "low_level": study.decoder.low_level,
         "steps": study.model.defaults.steps if options.steps is None else options.steps,
+        "strength": options.strength,
         "seed": options.seed,
         "n_stimuli": len(study.decoder.ids),
         "chance": {"two_way": 0.5},

@@ -165,8 +165,8 @@ def _flat(run: Run, x: np.ndarray) -> np.ndarray:
 
 
 def _facts(run: Run, rows: Sequence[np.ndarray], n_draws: int, seed: int) -> dict[str, Any]:
-    from align.data.selection import described
-    from recon.predict import run_id
+    from align.data.preparing.selection import described
+    from recon.decoding.predict import run_id
 
     counts = [len(part) for part in rows]
     return {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.data.selection import described
+from align.data.preparing.selection import described
 from align.errors import UserError
 from align.files import write_atomic, write_json
 from recon.analysis.clusters import LEVEL, ClusterTest, cluster_test
@@ -114,7 +114,7 @@ def course(
     among: dict[str, np.ndarray] | None = None,
 ) -> dict[str, Hits]:
     """Hits of one subject per layer; ``tokens`` and ``among``: layer to (K, N, D) of the pictures (see `decode`)."""
-    from align.training_set import training_rows
+    from align.training.training_set import training_rows
 
     groups = np.asarray(recording.stimuli.groups)
     trials = training_rows(recording, True, config.cache_dir)

@@ -161,8 +161,8 @@ def _targets(config: Config, fold: Fold, tokens: np.ndarray, among: np.ndarray) 
     """Components (n_fit, k) of ``tokens`` and (n_scored, k) of ``among``, fitted on the pictures of the fitted rows."""
     import torch
 
-    from align.rows import Rows
-    from align.spaces import TargetSpace
+    from align.data.rows import Rows
+    from align.model.spaces import TargetSpace
 
     fitted, scored = fold.fit.stimulus[fold.fit_rows], fold.scored.stimulus[fold.scored_rows]
     target = config.target
@@ -199,7 +199,7 @@ def _standardised(fold: Fold, window: Window) -> tuple[torch.Tensor, torch.Tenso
     """The window of fitted and of scored rows as (n, P) float64; mean and deviation of the fitted ones."""
     import torch
 
-    from align.spaces import SignalSpace
+    from align.model.spaces import SignalSpace
 
     cut = slice(window.start, window.stop)
     fitted = np.asarray(fold.fit.x[fold.fit_rows, :, cut], dtype=np.float32)

@@ -38,20 +38,20 @@ def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Materi
         return from_sweep(path), f"sweep {path}"
     from align.checkpoint import load_run
     from align.config import set_key
-    from recon.cli import PLACES
+    from recon.commands.runs import require_places
 
+    require_places(overrides)
     run = load_run(path)
     for pair in overrides:
         key, _, value = pair.partition("=")
-        if key not in PLACES:
-            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can")
         set_key(run.config, key, value)
     return from_run(run), f"run {path}: {identity(run)}"
 
 
 def identity(run: Run) -> str:
-    """Study, subject, layer and `recon.predict.run_id`: an audit of another training of the run reads otherwise."""
-    from recon.predict import run_id
+    """Study, subject, layer and `recon.decoding.predict.run_id`: an audit of another training of the run reads
+    otherwise."""
+    from recon.decoding.predict import run_id
 
     return f"study {run.study}, subject {run.subject}, layer {run.config.target.layer}, training {run_id(run)}"
 
@@ -164,7 +164,7 @@ def _add_signals(material: Material, behind: Behind) -> None:
 
 def _add_embeds(material: Material, behind: Behind) -> None:
     """Stored predictions only: an audit trains and predicts nothing."""
-    from recon.predict import predictions_path, read_predictions
+    from recon.decoding.predict import predictions_path, read_predictions
 
     path = predictions_path(behind.run, "test")
     if not path.is_file():
@@ -186,8 +186,8 @@ def _add_reconstructions(material: Material, behind: Behind) -> None:
     """The published sample is the one of the lowest seed (what `recon evaluate` scores); the others are its rivals."""
     from align.data.splits import thumbnails
     from recon.audit.files import all_samples, rowwise
-    from recon.evaluation.picture_sets import open_pictures
-    from recon.evaluation.pictures import find_folders
+    from recon.drawing.folders import find_folders
+    from recon.scoring.opening import open_pictures
 
     told = open_pictures(find_folders(behind.run).reconstructions)
     ids = told.ids or ()

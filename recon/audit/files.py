@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from align import retrieval
-from align.data.safe_load import IMAGE_SUFFIXES, decode_image, load_array, require_finite
+from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image, load_array, require_finite
 from align.data.signals import pixel_hash
 from align.data.splits import thumbnails
 from align.errors import UserError
 from recon.audit import tables
 from recon.audit.checks import Material, Pictures, Samples
-from recon.evaluation.embeddings import read_listing, read_matrix
-from recon.evaluation.picture_sets import PictureSet, open_pair, open_pictures, paired
+from recon.scoring.embeddings import read_listing, read_matrix
+from recon.scoring.opening import PictureSet, open_pair, open_pictures, paired
 
 
 @dataclass(frozen=True)

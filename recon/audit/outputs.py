@@ -13,7 +13,7 @@ from align.data.splits import TWIN_R
 from recon.audit.signals import participation_ratio
 from recon.audit.splits import naming_alone
 from recon.audit.verdict import BY_P, LEAK_P, SUSPECT_P, Finding, graded, not_checked, some
-from recon.evaluation.stats import bootstrap_ci, sign_flip_p
+from recon.metrics.stats import bootstrap_ci, sign_flip_p
 
 EMBED_COPY_R = 0.999  # cosine of centred embeds: two different pictures do not reach it, a stored one does
 _LEAST = 10  # stimuli: with fewer no permutation of signs reaches p .001

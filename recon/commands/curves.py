@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from recon.config import STRENGTH
+
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.evaluation.settings import EvaluateConfig
@@ -17,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, default=60, help="test pictures, the first of the split (default: %(default)s)")
     add("--seed", type=int, default=0, help="of noise, choice of repetitions and bootstrap (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
+    text = "how far the generator may leave the coarse picture, as recon generate was told (default: %(default)s)"
+    add("--strength", type=float, default=STRENGTH, help=text)
     text = "components given to the generator, 0 = the mean token (default: 0 1 2 5 10 ... and all)"
     add("--ranks", type=int, nargs="+", metavar="N", help=text)
 
@@ -24,9 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, run: Run, settings: EvaluateConfig) -> dict[str, Any]:
     """The content of curves.json; ``text`` is for the terminal. Raises `UserError` on bad input."""
     from recon.analysis.curve_text import format_curves
-    from recon.analysis.picture_curves import Options, curves_folder, picture_curves
+    from recon.analysis.picture_curves import Options, picture_curves
+    from recon.evaluation.provenance import curves_folder
 
     ranks = None if args.ranks is None else tuple(args.ranks)
-    result = picture_curves(run, args.generator, Options(args.limit, args.seed, args.steps, ranks), settings)
+    options = Options(args.limit, args.seed, args.steps, ranks, args.strength)
+    result = picture_curves(run, args.generator, options, settings)
     folder = curves_folder(run, result["generator"])
     return {**result, "text": f"{format_curves(result)}\nwritten: {folder}/curves.json, .csv, .png"}

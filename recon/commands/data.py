@@ -59,10 +59,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _check(args: argparse.Namespace) -> dict[str, Any]:
     """The report; a verdict of "not usable" goes to stderr as well and ends with exit code 2."""
+    config = _config(args)
     from align.data.check import check_study, format_report
     from align.data.studies import open_study
 
-    report = check_study(open_study(_config(args)))
+    report = check_study(open_study(config))
     if not report["usable"]:
         print(f"recon data check: {report['verdict']}", file=sys.stderr)
     return {**report, "text": format_report(report), "exit_code": 0 if report["usable"] else 2}
@@ -70,10 +71,10 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
 
 def _convert(args: argparse.Namespace) -> dict[str, Any]:
     """Folders written and kept, and the root to train from."""
-    from align.data.convert import convert_folder
+    config = _config(args)
+    from align.data.reading.convert import convert_folder
     from align.data.studies import open_study
 
-    config = _config(args)
     open_study(config)  # says what is wrong with the study or its root before anything is written
     root = config.study.root
     if root is None:

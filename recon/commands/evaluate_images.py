@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score, write ``--out`` where asked, and return the report with the table as ``text``."""
     from align.files import write_atomic, write_json
-    from recon.evaluate_images import as_report, evaluate_images
+    from recon.scoring.images import as_report, evaluate_images
 
     if args.out is not None and args.out.suffix not in (".json", ".csv"):
         raise UserError(f"--out {str(args.out)!r} should end in .json or .csv")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from recon.config import STRENGTH
+
 if TYPE_CHECKING:
     from align.checkpoint import Run
 
@@ -16,15 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, help="only the first pictures of the test split")
     add("--seed", type=int, default=0, help="of the starting noise, as in recon generate (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
-    add("--strength", type=float, default=0.2, help="as recon generate was told (default: %(default)s)")
+    add("--strength", type=float, default=STRENGTH, help="as recon generate was told (default: %(default)s)")
     text = "pairs of null brains; half set the threshold, half check it (default: %(default)s)"
     add("--nulls", type=int, default=32, metavar="N", help=text)
 
 
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The content of evidence.json with ``folder``; ``text`` is for the terminal. Raises `UserError` on bad input."""
-    from recon.drawing import Sampling
-    from recon.evidence import evidence
+    from recon.drawing.evidence import evidence
+    from recon.drawing.sets import Sampling
 
     sampling = Sampling(seeds=(args.seed,), steps=args.steps, strength=args.strength)
     result = evidence(run, args.generator, sampling, args.limit, args.nulls)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Raises `UserError` for runs and subjects that do not go together, and for runs without scores.
     """
     from align.errors import UserError
-    from recon.cli import open_run
+    from recon.commands.runs import open_run
     from recon.gallery import Contact, galleries, gallery
 
     if not 1 <= args.count <= 12:

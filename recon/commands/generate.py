@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon.config import STRENGTH
+
 if TYPE_CHECKING:
     from align.checkpoint import Run
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "coarse picture to start from: by tokens, by pixels, both, none (default: what the run and adapter can do)"
     add("--low-level", choices=["none", "tokens", "pixels", "both"], help=text)
     text = "how far the generator may leave it: 0 = not at all, 1 = it is forgotten (default: %(default)s)"
-    add("--strength", type=float, default=0.2, help=text)
+    add("--strength", type=float, default=STRENGTH, help=text)
     add("--controlnet", metavar="DIR|HUB_ID", help="keeps the edges of the coarse picture (soft-edge ControlNet)")
     add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
     add("--best-of", type=int, default=1, metavar="N", help="samples among which the brain chooses")
@@ -46,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The command's function."""
-    from recon.best_of import require_agreement
-    from recon.drawing import Sampling
-    from recon.generate import generate
-    from recon.generation.bridges.choose import Conditioning
+    from recon.decoding.bridges.choose import Conditioning
+    from recon.drawing.best_of import require_agreement
+    from recon.drawing.generate import generate
+    from recon.drawing.sets import Sampling
     from recon.generation.runtime import Runtime
 
     require_agreement(args.choose_by)

@@ -26,6 +26,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises `UserError` for a bad recipe, configuration or study, or an encoder that cannot read the signals.
     """
+    from recon.reproduce.recipe import load_recipe
+
+    load_recipe(args.recipe, args.config, args.overrides)  # a mistake is told before anything heavy is imported
     from recon.reproduce.run import reproduce
 
     return reproduce(args.recipe, args.config, args.overrides, adapt=args.adapt)

@@ -40,14 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """The dict of `recon.score.score` with labels and sources; also written to ``--out``. ``text`` is for the terminal.
+    """The dict of `recon.scoring.retrieval.score` with labels and sources; also written to ``--out``. ``text`` is for
+    the terminal.
 
     Raises `UserError` on files, ids or settings that do not fit.
     """
     from align.files import write_json
-    from recon.evaluation.embeddings import read_matrix
-    from recon.evaluation.score_text import format_score
-    from recon.score import score, score_matrix
+    from recon.scoring.embeddings import read_matrix
+    from recon.scoring.retrieval import score, score_matrix
+    from recon.scoring.score_text import format_score
 
     if bool(args.scores) == bool(args.brain or args.images) or bool(args.brain) != bool(args.images):
         raise UserError("pass --brain E with --images Z, or --scores S alone")
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _listings(args: argparse.Namespace) -> dict[str, Any]:
     """ids, image_ids and labels out of the two CSV files."""
-    from recon.evaluation.embeddings import read_listing
+    from recon.scoring.embeddings import read_listing
 
     if args.labels and not (args.ids or args.image_ids):
         raise UserError(f"--labels {args.labels} names a column of --ids or --image-ids; pass one of them")

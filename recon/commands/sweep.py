@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from typing import Any
 
@@ -32,10 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The summary (sweep.json) with its folder, and the table as ``text``; for --list the ``commands``."""
     from align.config import Config, load_config
-    from align.sweep import compute_cells, list_cells, run, settled
 
-    config = load_config(Config, args.config, args.overrides)
-    config = settled(config, _items(args.layers), _items(args.encoders), _items(args.backbones))
+    config = load_config(Config, args.config, [*args.overrides, *_as_pairs(args)])
+    config.of_each_encoder()  # a mistake is told before anything heavy is imported
+    from align.sweep.run import compute_cells, list_cells, run
+
     if args.list:
         commands = [f"{_command(args)} --cell {number}  # {cell}" for number, cell in enumerate(list_cells(config))]
         return {"commands": commands, "text": "\n".join(commands)}
@@ -56,6 +58,12 @@ def _command(args: argparse.Namespace) -> str:
     for name in ("layers", "encoders", "backbones"):
         words += [f"--{name}", *getattr(args, name)] if getattr(args, name) else []
     return shlex.join(words)
+
+
+def _as_pairs(args: argparse.Namespace) -> list[str]:
+    """``--layers 2 4`` as ``sweep.layers=["2", "4"]``, and the like."""
+    given = {name: _items(getattr(args, name)) for name in ("layers", "encoders", "backbones")}
+    return [f"sweep.{name}={json.dumps(items)}" for name, items in given.items() if items]
 
 
 def _items(words: list[str] | None) -> list[str] | None:

@@ -21,13 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """``rows`` (see `recon.evaluation.aggregate.rows`), ``notes``, and the table as ``text``.
+    """``rows`` (see `recon.scoring.aggregate.rows`), ``notes``, and the table as ``text``.
 
     Raises `UserError` when a file is no result, or the base has other subjects or stimuli.
     """
-    from recon.evaluation.aggregate import MIN_SUBJECTS, grouped, load_results, rows
-    from recon.evaluation.paired import compare
-    from recon.evaluation.table_formats import comma_separated, latex, markdown
+    from recon.scoring.aggregate import MIN_SUBJECTS, grouped, load_results, rows
+    from recon.scoring.paired import compare
+    from recon.scoring.table_formats import comma_separated, latex, markdown
 
     by = [axis.strip() for axis in args.by.split(",") if axis.strip()]
     results = load_results(args.runs)

@@ -28,12 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The content of timecourse.json with ``folder``; ``text`` is for the terminal. Raises `UserError` on bad input."""
     from align.config import Config, load_config
-    from recon.analysis.timecourse import Settings, time_course
-    from recon.analysis.timecourse_text import format_time_course
 
     config = load_config(Config, args.config, args.overrides)
     if args.subject:
         config.subjects = [args.subject]
+    from recon.analysis.timecourse import Settings, time_course
+    from recon.analysis.timecourse_text import format_time_course
+
     layers = [item for word in args.layers for item in word.split(",") if item] if args.layers else []
     settings = Settings(args.width, args.step, args.test, args.permutations)
     folder = args.out or _default_folder(config, args.test)

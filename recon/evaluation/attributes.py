@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.data.rendering import scene_of
-from recon.evaluation.stats import bootstrap_ci, label_permutation_p, sign_flip_p
+from align.data.studies.simulated.rendering import scene_of
+from recon.metrics.stats import bootstrap_ci, label_permutation_p, sign_flip_p
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ NOTHING_TO_BEAT = ("seen", "oracle", "blurred_target")
 
 def true_labels(ids: Sequence[str]) -> dict[str, np.ndarray]:
     """Attribute to class indices (n,) of the scenes that the stimulus ids stand for."""
-    from recon.generation.reader import ATTRIBUTES, labels_of
+    from recon.metrics.reader import ATTRIBUTES, labels_of
 
     labels = np.array([labels_of(scene_of(stimulus_id)) for stimulus_id in ids])
     return dict(zip(ATTRIBUTES, labels.T, strict=True))
@@ -39,7 +39,7 @@ def read_back(
     (permuting which picture belongs to which scene), ``controls`` {row: accuracy} and ``p_vs_control`` {row: p}
     (paired sign-flip of hits over stimuli).
     """
-    from recon.generation.reader import ATTRIBUTES
+    from recon.metrics.reader import ATTRIBUTES
 
     truth = true_labels(ids)
     told = {

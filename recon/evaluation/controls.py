@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.seeding import derive
+from recon.images import load_image, squeezed
 
 if TYPE_CHECKING:
     import torch
@@ -30,23 +31,6 @@ CONTROLS = (*GENERATOR_CONTROLS, *PICTURE_CONTROLS)
 RIDGE_SIZE = 16  # px
 BLUR = 8 / 256  # sigma, of the picture's width
 _GREY = 0.5
-
-
-def load_image(stimuli: Stimuli, index: int, size: int | None = None) -> torch.Tensor:
-    """Stimulus as float (3, H, W) in [0, 1]; squeezed to (3, size, size), antialiased, when ``size`` is given."""
-    import torch
-
-    image = torch.from_numpy(np.array(stimuli.load(index))).permute(2, 0, 1).float() / 255
-    return image if size is None else squeezed(image, size)
-
-
-def squeezed(image: torch.Tensor, size: int) -> torch.Tensor:
-    """(3, H, W) as (3, size, size), bilinear, antialiased."""
-    from torch.nn.functional import interpolate
-
-    if image.shape[1:] == (size, size):
-        return image
-    return interpolate(image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 @dataclass(frozen=True)
@@ -76,13 +60,6 @@ def grey(n: int, size: int) -> torch.Tensor:
     import torch
 
     return torch.full((n, 3, size, size), _GREY)
-
-
-def nearest(embeds: np.ndarray, train_embeds: np.ndarray) -> np.ndarray:
-    """Per predicted embedding (n, E), the row of the training embeddings (K, E) of highest cosine: (n,)."""
-    unit = train_embeds / np.maximum(np.linalg.norm(train_embeds, axis=1, keepdims=True), 1e-12)
-    row: np.ndarray = (embeds @ unit.T).argmax(axis=1)
-    return row
 
 
 def random_rows(n: int, n_train: int, seed: int) -> np.ndarray:

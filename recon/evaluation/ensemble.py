@@ -14,8 +14,9 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import write_json
+from recon.evaluation.provenance import head
 from recon.evaluation.recordings import Behind
-from recon.evaluation.report import by_stimulus, head
+from recon.evaluation.report import by_stimulus
 from recon.evaluation.settings import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def ensemble_retrieval(runs: Sequence[Run], folder: Path, settings: EvaluateConf
     """
     from align import retrieval
     from align.checkpoint import MODEL
-    from align.ensemble import averaged, ensemble_report
+    from align.retrieval.ensemble import averaged, ensemble_report
 
     settings = settings or EvaluateConfig()
     if (folder / MODEL).is_file():

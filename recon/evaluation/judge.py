@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.errors import UserError
-from recon.evaluation.feature_nets import FeatureNets
-from recon.evaluation.metrics import enter, resize
+from recon.evaluation.settings import JUDGES, EvaluateConfig
+from recon.metrics.feature_nets import FeatureNets
+from recon.metrics.pixels import enter, resize
 
 if TYPE_CHECKING:
     import torch
-
-    from recon.evaluation.settings import EvaluateConfig
 
 READER = "reader"
 # Node read: the last feature map, averaged over space (AlexNet: conv5, flattened).
@@ -25,7 +24,6 @@ _NETWORKS = {
     "torchvision/squeezenet1_1": "squeezenet1_1",
     "torchvision/alexnet": "alexnet_5",
 }
-JUDGES = (READER, *_NETWORKS)
 _READER_SIZE = 64  # px
 # Networks whose weights shaped the embedded generator: its CLIP pair, and the perceptual loss of its VAE.
 USED_BY_GENERATOR = {"mini": ("mini", "torchvision/squeezenet1_1")}
@@ -43,9 +41,8 @@ class Judge:
 
 def judge_name(settings: EvaluateConfig, study: str, used: Iterable[str]) -> str:
     """The judge's name; raises `UserError` when it is unknown or among ``used``, the networks the run is made of."""
+    settings.check("evaluate.")
     name = settings.judge or (READER if study == "simulated" else "torchvision/squeezenet1_0")
-    if name not in JUDGES:
-        raise UserError(f"judge {name!r} is not known; known: {', '.join(JUDGES)}")
     if name == READER and study != "simulated":
         raise UserError(f"the judge 'reader' only knows the simulated study, not {study}; pass evaluate.judge=NAME")
     used = set(used)
@@ -68,7 +65,7 @@ def load_judge(name: str, settings: EvaluateConfig) -> Judge:
 def _reader(weights: str | None) -> Judge:
     import torch
 
-    from recon.generation.reader import load_reader
+    from recon.metrics.reader import load_reader
 
     model = load_reader(weights)
 

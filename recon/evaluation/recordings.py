@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.errors import UserError
+from recon.decoding.ridge import Ridge, nearest
 from recon.evaluation import controls
-from recon.evaluation.ridge import Ridge
+from recon.images import load_image
 
 if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
     from align.data.signals import Recording
-    from recon.predict import Predictions
+    from recon.decoding.predict import Predictions
 
 
 class Behind:
@@ -28,13 +29,13 @@ class Behind:
 
     @cached_property
     def recording(self) -> Recording:
-        from recon.predict import open_recording
+        from recon.decoding.predict import open_recording
 
         return open_recording(self.run)
 
     @cached_property
     def predictions(self) -> Predictions:
-        from recon.predict import load_predictions
+        from recon.decoding.predict import load_predictions
 
         return load_predictions(self.run)
 
@@ -45,7 +46,7 @@ class Behind:
 
     @cached_property
     def _tokens(self) -> np.ndarray:
-        from recon.predict import picture_tokens
+        from recon.decoding.predict import picture_tokens
 
         return picture_tokens(self.run, self.recording)
 
@@ -61,9 +62,9 @@ class Behind:
         """The true pictures (n, 3, H, W) in [0, 1]: at their own size when they share it, else at 256 x 256."""
         import torch
 
-        from recon.evaluation.metrics import enter
+        from recon.metrics.pixels import enter
 
-        images = [controls.load_image(self.recording.stimuli, self.row[stimulus_id]) for stimulus_id in ids]
+        images = [load_image(self.recording.stimuli, self.row[stimulus_id]) for stimulus_id in ids]
         if len({tuple(image.shape) for image in images}) > 1:
             images = [enter(image[None])[0] for image in images]
         return torch.stack(images)
@@ -80,13 +81,13 @@ class Behind:
         thumbnails = Ridge.fit(train.x, seen.thumbnails.flatten(1).numpy())(test_x)
         predicted = {stimulus_id: k for k, stimulus_id in enumerate(self.predictions.ids)}
         embeds = self.predictions.embeds[[predicted[stimulus_id] for stimulus_id in ids]]
-        near = controls.nearest(embeds, self.picture_embeds(train.stimulus))
+        near = nearest(embeds, self.picture_embeds(train.stimulus))
         drawn = controls.random_rows(len(ids), len(train), self.run.config.seed)
 
         def training(rows: np.ndarray) -> torch.Tensor:
-            return torch.stack([controls.load_image(stimuli, int(train.stimulus[k]), size) for k in rows])
+            return torch.stack([load_image(stimuli, int(train.stimulus[k]), size) for k in rows])
 
-        own = torch.stack([controls.load_image(stimuli, self.row[stimulus_id], size) for stimulus_id in ids])
+        own = torch.stack([load_image(stimuli, self.row[stimulus_id], size) for stimulus_id in ids])
         return {
             "grey": controls.grey(len(ids), size),
             "mean_image": seen.mean[None].repeat(len(ids), 1, 1, 1),
@@ -103,7 +104,7 @@ class Behind:
         stimuli, rows = self.recording.stimuli, np.unique(self.recording.train.stimulus)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            yield torch.stack([controls.load_image(stimuli, int(row), size) for row in part])
+            yield torch.stack([load_image(stimuli, int(row), size) for row in part])
 
     def require_known(self, ids: Sequence[str], where: str) -> None:
         """Raise `UserError` when a picture belongs to no test stimulus of the recording."""

@@ -15,20 +15,17 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import read_json, write_json
+from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
 from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge
-from recon.evaluation.pictures import find_folders, lowest_seed, read_pictures, read_seed
-from recon.evaluation.provenance import commit, versions
+from recon.evaluation.provenance import head
 from recon.evaluation.recordings import Behind
 from recon.evaluation.settings import EvaluateConfig
-from recon.folders import PictureFolders, write_pictures
 
 if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
 
-SCHEMA = 1
-SPLIT = "test"
 TOP = 5
 log = logging.getLogger(__name__)
 
@@ -71,12 +68,12 @@ def evaluate_run(
         No reconstructions, pictures of another training of the run, a judge that took part in the run.
     """
     settings = settings or EvaluateConfig()
-    from recon.analysis.picture_curves import read_curves
     from recon.evaluation.attributes import read_back
-    from recon.evaluation.feature_nets import FeatureNets, WeightsMissing
-    from recon.evaluation.fine_power import fine_power_ratios
-    from recon.evaluation.scoring import OWN, score
+    from recon.evaluation.picture_scores import OWN, score
+    from recon.evaluation.provenance import read_curves
     from recon.evaluation.seeds import seed_report
+    from recon.metrics.feature_nets import FeatureNets, WeightsMissing
+    from recon.metrics.fine_power import fine_power_ratios
 
     folders = find_folders(run, images_dir, generator)
     used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator.partition("_")[0], ())}
@@ -115,29 +112,6 @@ def evaluate_run(
     return _write(run, report, {**retrieved, **where}, keep=False)
 
 
-def head(run: Run) -> dict[str, Any]:
-    """Which run is scored and how it came about: a report without its scores."""
-    from align.data.selection import described
-    from recon.predict import run_id
-
-    return {
-        "schema": SCHEMA,
-        "study": run.study,
-        "subject": run.subject,
-        "split": SPLIT,
-        "run": run_id(run),
-        "backbone": run.config.backbone.name,
-        "layer": run.config.target.layer,
-        "layer_chosen_on": run.meta.get("chosen_on", "not stated"),
-        "epoch_chosen_on": "last",
-        "encoder": run.config.encoder.name,
-        "selection": described(run.config, run.aligner.in_shape),
-        "seed": run.config.seed,
-        "commit": commit(),
-        "versions": versions(),
-    }
-
-
 def _retrieval(behind: Behind, settings: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ``retrieval`` part, and per stimulus the rank of the own picture and the five nearest pictures."""
     from align import retrieval
@@ -165,9 +139,9 @@ def _pictures(
     behind: Behind, folders: PictureFolders, seed: int
 ) -> tuple[list[str], dict[str, torch.Tensor], dict[str, str]]:
     """Stimulus ids in the order of the predictions, rows of pictures, and the controls that are not there."""
+    from recon.decoding.predict import run_id
     from recon.evaluation.controls import GENERATOR_CONTROLS
-    from recon.evaluation.scoring import OWN
-    from recon.predict import run_id
+    from recon.evaluation.picture_scores import OWN
 
     index = read_seed(folders.reconstructions, seed)
     _refuse_stale(index, run_id(behind.run), folders.reconstructions)
@@ -195,8 +169,8 @@ def _other_seeds(
     run: Run, folder: Path, ids: list[str], seed: int
 ) -> tuple[Iterator[tuple[int, torch.Tensor]], dict[str, str]]:
     """Pictures (n, 3, H, W) of every other seed, read when asked for, and the seeds that lack some of ``ids``."""
+    from recon.decoding.predict import run_id
     from recon.evaluation.seeds import other_seeds
-    from recon.predict import run_id
 
     found, missing = other_seeds(folder, ids, seed)
     for index in found.values():

@@ -44,13 +44,6 @@ _ATTRIBUTE = {
 }
 
 
-def validate_report(report: dict[str, Any]) -> None:
-    """Raise ValueError with every fault of a report; at least one of its two parts must be there."""
-    found = faults(report)
-    if found:
-        raise ValueError("; ".join(found))
-
-
 def faults(report: dict[str, Any]) -> list[str]:
     """Every deviation of ``report`` from schema 1, as "path: what"."""
     found = _keys("", report, _HEAD)

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recon.evaluation.identification import nearest_is_target, two_way
-from recon.evaluation.metrics import METRICS
-from recon.evaluation.pictures import read_seed
-from recon.folders import read_index
+from recon.drawing.folders import read_index, read_seed
+from recon.metrics.identification import nearest_is_target, two_way
+from recon.metrics.metrics import METRICS
 
 if TYPE_CHECKING:
     import torch
 
-    from recon.evaluation.scoring import Judged, Scores
+    from recon.evaluation.picture_scores import Judged, Scores
 
 
 def other_seeds(

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from align.fields.checks import Checked, Count, OneOf, Source, Whole
+
+JUDGES = ("reader", "torchvision/squeezenet1_0", "torchvision/squeezenet1_1", "torchvision/alexnet")
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Checked):
     """Where the networks of the metrics are, who judges, how much resampling."""
 
-    weights_dir: str | None = None  # folder searched first for weights of metric networks and of the judge
-    judge: str | None = None  # None = "reader" for the simulated study, else "torchvision/squeezenet1_0"
-    judge_weights: str | None = None  # file; None = found as for the metrics
+    weights_dir: Source | None = None  # folder searched first for weights of metric networks and of the judge
+    judge: Annotated[str, OneOf(*JUDGES)] | None = None  # None = "reader" for the simulated study, else squeezenet1_0
+    judge_weights: Source | None = None  # file; None = found as for the metrics
     download: bool = False  # fetch missing weights from their public homes
     networks: bool = True  # False = leave out the scores that need a network other than the judge
-    n_boot: int = 2000
-    n_perm: int = 9999
-    seed: int = 0  # of resampling only
+    n_boot: Count = 2000
+    n_perm: Count = 9999
+    seed: Whole = 0  # of resampling only
+
+
+@dataclass
+class EvaluatePairs(Checked):
+    """The ``evaluate.key=value`` pairs of a command line."""
+
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

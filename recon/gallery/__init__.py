@@ -47,32 +47,19 @@ def galleries(runs: Sequence[Run], page: Path, contact: Contact | None = None) -
         for run in runs:
             content = read_content(run)
             sheets.append(run.path / f"gallery_sub-{run.subject}.png")
-            _save_sheet(content, sheets[-1])
+            save_sheet(content, sheets[-1])
             if contact is not None:
                 stem = run.path / f"contact_sub-{run.subject}"
                 contacts.extend(write_sheets(content, stem, contact.which, contact.count, contact.seed))
             yield content
 
-    _save_page(contents(), page)
+    save_page(contents(), page)
     made: dict[str, Any] = {"sheets": [str(path) for path in sheets], "page": str(page)}
     return made | ({"contact": [str(path) for path in contacts]} if contact is not None else {})
 
 
-def write_sheet(run: Run, path: str | Path) -> None:
-    """Write the sheet of one run as PNG, atomically."""
-    from recon.gallery.content import read_content
-
-    _save_sheet(read_content(run), path)
-
-
-def write_page(run: Run, path: str | Path) -> None:
-    """Write the page of one run as one HTML file that needs nothing else, atomically."""
-    from recon.gallery.content import read_content
-
-    _save_page([read_content(run)], path)
-
-
-def _save_sheet(content: Content, path: str | Path) -> None:
+def save_sheet(content: Content, path: str | Path) -> None:
+    """The sheet of one run as PNG, atomically."""
     from recon.gallery.sheet import draw_sheet
 
     image = draw_sheet(content)
@@ -80,7 +67,8 @@ def _save_sheet(content: Content, path: str | Path) -> None:
         image.save(temporary, optimize=True)
 
 
-def _save_page(contents: Iterable[Content], path: str | Path) -> None:
+def save_page(contents: Iterable[Content], path: str | Path) -> None:
+    """The page of several runs as one HTML file that needs nothing else, atomically."""
     from recon.gallery.page import draw_page
 
     write_atomic(path, draw_page(contents))

@@ -11,8 +11,8 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
+from recon.drawing.folders import PictureFolders
 from recon.evaluation.report import report_path, stimuli_path
-from recon.folders import PictureFolders
 from recon.gallery.extras import Extras, read_extras, read_seed_pictures, reduced
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ class Content:
 
 def read_content(run: Run) -> Content:
     """Read what `recon evaluate` left; raises `UserError` naming that command when it has not run for this training."""
+    from recon.decoding.predict import open_recording, run_id
     from recon.gallery.audit import audit_summary
     from recon.gallery.curves import read_figure
-    from recon.predict import open_recording, run_id
 
     command = f"run: recon evaluate --subject {run.subject} --run {run.path}"
     if not report_path(run).is_file() or not stimuli_path(run).is_file():

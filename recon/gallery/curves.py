@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def read_figure(run: Run, label: str) -> dict[str, Any] | None:
     """``image``: the PNG as a data address; ``text``: what it shows. ``label``: of the generator of the pictures."""
     from recon.analysis.curve_text import caption
-    from recon.analysis.picture_curves import curves_folder, read_curves
+    from recon.evaluation.provenance import curves_folder, read_curves
 
     stored, path = read_curves(run, label), curves_folder(run, label) / "curves.png"
     if stored is None or not path.is_file():

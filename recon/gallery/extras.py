@@ -21,7 +21,7 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
-from recon.folders import PictureFolders, read_index
+from recon.drawing.folders import PictureFolders, read_index
 
 LONGEST = 256  # px; larger pictures are reduced, no gallery shows them larger
 MOST_SEEDS = 8  # shown; a page of more is no longer looked at
@@ -66,7 +66,7 @@ def read_seed_pictures(folder: Path, ids: Sequence[str], seed: int, run_id: str)
 
 def read_small(path: Path) -> np.ndarray:
     """One picture file, reduced; raises `UserError` when it is missing or no picture."""
-    from align.data.safe_load import decode_image
+    from align.data.reading.safe_load import decode_image
 
     return reduced(decode_image(path))
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from align.seeding import seed_step
-from align.state import load_state, save_state
+from align.training.state import load_state, save_state
 from recon.config import StageConfig
 
 Loss = Callable[[int, torch.Generator], tuple[torch.Tensor, dict[str, float]]]

@@ -17,14 +17,13 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from align.errors import UserError
+from recon.config import STRENGTH
 from recon.generation.adapters import Adapter, load_adapter, require_fit
-from recon.generation.assets import mini_folder
-from recon.generation.bridges.base import Bridge
-from recon.generation.bridges.own import own_bridge
+from recon.generation.bridge import Bridge, own_bridge
 from recon.generation.conditioner import WEIGHTS, ConditionerInfo, read_info
 from recon.generation.edges import load_controlnet
 from recon.generation.loading import FAMILIES, defaults_of, load_pipeline
-from recon.generation.places import generator_folder
+from recon.generation.places import generator_folder, mini_folder
 from recon.generation.runtime import Runtime, check_runtime
 from recon.generation.sampling import Guide, denoise, own_noise, set_steps
 from recon.generation.texts import Texts, added_conditions, joined
@@ -108,7 +107,7 @@ class Generator:
         progress: str | None = None,
         *,
         start: torch.Tensor | None = None,
-        strength: float = 0.5,
+        strength: float = STRENGTH,
         prompts: Sequence[str] | None = None,
         guide: Guide | None = None,
         edges: torch.Tensor | None = None,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from align.errors import UserError
 from align.files import read_json
-from recon.generation.assets import mini_folder
 
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -171,3 +171,8 @@ def _unreachable(what: str, option: str, repository: str, reason: str) -> UserEr
         f"{what} is not in the local cache and {repository} cannot be fetched from the hub ({reason}); offline, give a "
         f"local copy: {option}"
     )
+
+
+def mini_folder() -> Path:
+    """``recon/assets/mini``: a Stable Diffusion folder in diffusers layout, with conditioners."""
+    return Path(str(files("recon"))) / "assets" / "mini"

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from align.checkpoint import LIBRARY
 from align.errors import UserError
 from align.files import write_atomic
 from recon.publishing.facts import ADAPTER, ConditionerFacts, RunFacts, read_facts
@@ -15,7 +16,6 @@ from recon.publishing.places import is_local
 from recon.publishing.tables import markdown_table, model_index, scores_text
 
 UNNAMED = "OWNER/NAME"  # where nobody has said where it will lie on the hub
-LIBRARY = "shallow-recon"
 _NOT_FOR = """Not to be used
 
 - on recordings of people who have not agreed to exactly this use, or to find out who somebody is;
@@ -77,7 +77,7 @@ def _run_card(facts: RunFacts, repository: str, license_id: str | None) -> str:
 
 
 def _run_rows(facts: RunFacts) -> dict[str, Any]:
-    from align.data.selection import described
+    from align.data.preparing.selection import described
 
     run, config, split = facts.run, facts.run.config, facts.split
     looked_at = {key: value for key, value in described(config, run.aligner.in_shape).items() if value is not None}

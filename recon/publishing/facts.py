@@ -68,7 +68,7 @@ def _run_facts(folder: Path) -> RunFacts:
     digest = tensors_hash(tensors)
     if run.meta.get("weights_hash", digest) != digest:
         raise UserError(f"{str(folder / MODEL)!r} holds other weights than its metadata names; train the run again")
-    if to_dict(load_config(Config, folder / CONFIG)) != to_dict(run.config):
+    if to_dict(load_config(Config, folder / CONFIG, check=False)) != to_dict(run.config):
         raise UserError(f"{str(folder / CONFIG)!r} is not the configuration of the weights beside it; put the old back")
     facts = RunFacts(run, digest, read_json(folder / SPLIT), {})
     for subject in facts.subjects:

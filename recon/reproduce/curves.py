@@ -17,9 +17,9 @@ from align.config import Config, to_dict
 from align.data.signals import Trials
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
-from align.losses import info_nce
-from align.model import Aligner
-from align.training_side import TrainingSide
+from align.model.aligner import Aligner
+from align.model.losses import info_nce
+from align.training.training_set import TrainingSide
 from align.vision.targets import Targets
 
 

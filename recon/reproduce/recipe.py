@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from align.config import Config, flatten, load_config, set_key
+from align.config import Config, flatten, load_config, set_key, shipped
 from align.errors import UserError
 
 FOLDER = Path("configs") / "papers"
@@ -82,7 +82,7 @@ def load_recipe(name: str, study_file: Path | Sequence[Path] | None, pairs: list
     Raises
     ------
     UserError
-        Unknown recipe or key, broken file, a protocol other than intra.
+        Unknown recipe or key, broken file, a value that cannot be, a protocol other than intra.
     """
     path = find_recipe(name)
     tree = _read(path)
@@ -90,30 +90,29 @@ def load_recipe(name: str, study_file: Path | Sequence[Path] | None, pairs: list
     config = Config()
     for key, value in flatten(tree):
         set_key(config, key, value)
-    config, stand_ins = _on_study(config, paper, load_config(Config, study_file, pairs))
+    config, stand_ins = _on_study(config, paper, load_config(Config, study_file, pairs, check=False))
     for pair in pairs:
         key, _, value = pair.partition("=")
         set_key(config, key.strip(), value.strip())
         if not key.strip().startswith(_PLACES):
             stand_ins.append(f"set by hand: {pair.strip()}")
+    config.check(files=True)
     if config.protocol != "intra":
         raise UserError(f"protocol={config.protocol!r}: recon reproduce trains within subjects only; protocol=intra")
     return Recipe(path.stem, paper, config, tuple(stand_ins))
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe: a path to a YAML file, or a name in configs/papers of this folder or of the source tree."""
+    """The file of a recipe: a path to a YAML file, or a name in configs/papers of this folder or of the package."""
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
+        if not shipped(name).is_file():
             raise UserError(f"recipe {name!r} does not exist; pass a YAML file with a paper block")
-        return Path(name)
-    folders = [FOLDER, Path(__file__).parents[2] / FOLDER]
-    known = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}
+        return shipped(name)
+    known = {path.stem: path for path in sorted(shipped(FOLDER).glob("*.yaml"))}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        listed = ", ".join(sorted(known)) or f"none here; run it in the project's folder, which holds {FOLDER}"
-        raise UserError(f"recipe {name!r} is not known; {hint}Known: {listed}")
+        raise UserError(f"recipe {name!r} is not known; {hint}Known: {', '.join(sorted(known))}")
     return known[name]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from recon.evaluation.aggregate import MIN_SUBJECTS, Result
-from recon.evaluation.paired import compare
-from recon.evaluation.stats import t_interval
+from recon.metrics.stats import t_interval
 from recon.reproduce.curves import Curve
 from recon.reproduce.rules import Cell, Choice
+from recon.scoring.aggregate import MIN_SUBJECTS, Result
+from recon.scoring.paired import compare
 
 COLUMNS = ("own_rule", "clean", "oracle")
 PRICES = ("own_rule", "oracle")  # each minus clean

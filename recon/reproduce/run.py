@@ -16,14 +16,12 @@ from align.config import Config
 from align.data.splits import refuse_overlap
 from align.data.studies import open_study
 from align.data.studies.base import Study
-from align.errors import UserError
 from align.files import write_atomic, write_json
-from align.schedule import learning_rate
 from align.tracking import logger, progress_bar
-from align.training_side import TrainingSide, device, digest_rows, training_side
-from align.uncertainty import check_uncertainty
+from align.training.fit import check_trials
+from align.training.training_set import TrainingSide, device, digest_rows, training_side
 from align.vision.backbones import Backbone, load_backbone
-from align.vision.fused import candidate_targets, candidates_alike, resolve_layers, training_targets
+from align.vision.fused import candidate_targets, candidates_alike, require_pooling, resolve_layers, training_targets
 from align.vision.targets import Targets
 from recon.evaluation.provenance import commit, versions
 from recon.reproduce import rules
@@ -40,10 +38,6 @@ class Walk:
     def __init__(self, recipe: Recipe, study: Study, allowed: bool, given: set[str], progress: bool) -> None:
         self.study, self.progress = study, progress
         config = recipe.config
-        if config.sweep.seeds < 1:
-            raise UserError(f"sweep.seeds={config.sweep.seeds} should be 1 or more")
-        learning_rate(config.train.schedule, 0, 1)
-        check_uncertainty(config)
         self.subjects = _subjects(study, config)
         self.seeds = [config.seed + i for i in range(config.sweep.seeds)]
         first = training_side(study, config, self.subjects[0])
@@ -54,6 +48,8 @@ class Walk:
         if recipe.paper.layer_rule == "test":
             open_layers = config.sweep.layers or list(self.backbone.layers)
             self.layers = list(dict.fromkeys(resolve_layers(self.backbone, layer) for layer in open_layers))
+        require_pooling(self.backbone, self.layers, config.target.pooling)
+        check_trials(config, shape, first.facts, device())
         widths = [int(np.prod(self.targets(config, first)[layer].tokens.shape[1:])) for layer in self.layers]
         if min(widths) < config.target.components:
             changes.append(f"target.components={min(widths)}: the narrowest layer has no more")

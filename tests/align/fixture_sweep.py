@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from align import sweep, sweep_grid
 from align.config import Config, TargetConfig, load_config
 from align.data.signals import Stimuli, Trials
 from align.data.studies.base import Study, StudyInfo
+from align.sweep import grid
+from align.sweep import run as sweep
 
 N_TRAIN, N_TEST, WIDTH = 90, 24, 12
 LAYERS = ("0", "1", "2")
@@ -103,15 +104,15 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
 
     def backbone(config: Any) -> Any:
         weights = [torch.zeros(10 ** (1 + len(config.weights or ""))), torch.zeros(2)]
-        model = SimpleNamespace(layers=LAYERS, name=config.name, parameters=lambda: iter(weights))
+        model = SimpleNamespace(layers=LAYERS, name=config.name, shapes={}, parameters=lambda: iter(weights))
         model.to = lambda device: model
         return model
 
     monkeypatch.setattr(sweep, "open_study", study)
     monkeypatch.setattr(sweep, "draw", lambda summary, folder: [])
-    monkeypatch.setattr(sweep_grid, "load_backbone", backbone)
-    monkeypatch.setattr(sweep_grid, "resolve_layers", lambda model, layer: layer)
-    monkeypatch.setattr(sweep_grid, "training_targets", targets)
+    monkeypatch.setattr(grid, "load_backbone", backbone)
+    monkeypatch.setattr(grid, "resolve_layers", lambda model, layer: layer)
+    monkeypatch.setattr(grid, "training_targets", targets)
     return study
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from align import optimise
 from align.checkpoint import tensors_hash
 from align.config import Config, load_config
 from align.data import signals
-from align.fit import fit
 from align.tracking import JsonLines
+from align.training import optimise
+from align.training.fit import fit
 
 OVERRIDES = ["target.components=8", "encoder.width=16", "train.epochs=6", "train.batch_size=20", "train.ema=0.9"]
 SAVES_BEFORE_CUT = 5

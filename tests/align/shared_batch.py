@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from align import objective, optimise, train
-from align.distributed import own_part, world
+from align import train
+from align.training import objective, optimise
+from align.training.distributed import own_part, world
 
 
 def main(notes: Path, arguments: list[str]) -> int:

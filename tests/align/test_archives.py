@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from align.data.archives import Limits, extract, members
-from align.data.safe_load import read_image_zip
+from align.data.reading.archives import Limits, extract, members
+from align.data.reading.safe_load import read_image_zip
 from align.errors import UserError
 from tests.align.fixture_attacks import tar_entry, tar_of, zip_of
 from tests.align.fixture_studies import picture, png

@@ -420,7 +420,7 @@ def test_a_clip_without_one_block_is_refused(tmp_path: Path) -> None:
 
 
 def test_embedded_mini_weights() -> None:
-    assert mini_weights().parts[-4:] == ("recon", "assets", "mini", "image_encoder")
+    assert mini_weights().parts[-3:] == ("align", "vision", "mini")
     backbone = load_backbone(BackboneConfig("mini"))
     found = backbone.tokens(IMAGES, backbone.layers, "grid:4")
     assert {tokens.shape for tokens in found.values()} == {(2, 16, 128)}

@@ -16,8 +16,8 @@ from align.checkpoint import MODEL, find_run, load_run, save_run, tensors_hash, 
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json, read_tensors, save_tensors
-from align.fit import fit
-from align.model import Aligner
+from align.model.aligner import Aligner
+from align.training.fit import fit
 
 MANIFEST: dict[str, Any] = {
     "study": "folder",

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from align.data.containers import read_container
-from align.data.safe_load import decode_image, load_array
-from align.data.stored_array import StoredArray
+from align.data.reading.containers import read_container
+from align.data.reading.safe_load import decode_image, load_array
+from align.data.reading.stored_array import StoredArray
 from align.errors import UserError
 from recon.cli import main
 from tests.align.fixture_attacks import Calls, canary, npy_with_header, touch, zip_of

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from align.config import Config, load_config
-from align.data import convert
-from align.data.containers import read_container
-from align.data.convert import convert_file, convert_folder, open_container
+from align.data.reading import convert
+from align.data.reading.containers import read_container
+from align.data.reading.convert import convert_file, convert_folder, open_container
+from align.data.reading.stored_array import StoredArray
 from align.data.signals import Recording, mapped_file
-from align.data.stored_array import StoredArray
 from align.data.studies import open_study
 from tests.align import fixture_things as things
 from tests.one_line import fails

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from align.distributed import all_rows, own_part, world
 from align.files import read_tensors
+from align.training.distributed import all_rows, own_part, world
 from tests.align.fixture_studies import write_folder
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def _train(place: Path, name: str, processes: int, *how: str) -> tuple[list[floa
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     command = [*launch, str(SCRIPT), str(out), *how, *study, *recipe, *exact]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=1200)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text().splitlines()]
     notes = [json.loads(path.read_text()) for path in sorted(out.glob("rank-*.json"))]

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -147,23 +146,30 @@ def test_chunks_that_end_too_early_are_fetched_again(server: Server, target: Pat
 
 
 def test_silence_ends_an_attempt(server: Server, target: Path) -> None:
-    silent = threading.Event()
+    over = threading.Event()
 
     def wait(sent: int) -> None:
         if sent > 50_000 and len(server.asked) == 1:
-            silent.wait(2.0)
+            over.wait()  # the first answer stays silent until the file is there
 
     server.files[PATH] = Served(BODY, wait=wait)
-    begin = time.monotonic()
-    get(target, patience=Patience(attempts=2, timeout=0.2, wait=0.001))
-    assert target.read_bytes() == BODY and time.monotonic() - begin < 1.5
-    assert len(server.asked) == 2 and server.ranges_asked[1] is not None
-    silent.set()
+    try:
+        get(target, patience=Patience(attempts=100, timeout=0.2, wait=0.001))
+    finally:
+        over.set()
+    assert target.read_bytes() == BODY
+    first, *others = server.ranges_asked  # one other, more where the machine is so busy that it too stays silent
+    assert first is None and others and all(others)
 
 
 def test_a_server_that_never_answers_is_given_up(server: Server, target: Path) -> None:
-    server.files[PATH] = Served(BODY, wait=lambda sent: time.sleep(0.5))
-    fails("timed out", lambda: get(target, patience=Patience(attempts=2, timeout=0.05, wait=0.001)))
+    over = threading.Event()
+    server.files[PATH] = Served(BODY, wait=lambda sent: over.wait())
+    try:
+        fails("timed out", lambda: get(target, patience=Patience(attempts=2, timeout=0.05, wait=0.001)))
+    finally:
+        over.set()
+    assert len(server.asked) <= 2
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(server: Server, target: Path) -> None:
@@ -396,7 +402,7 @@ def test_a_killed_process_is_continued(server: Server, target: Path, tmp_path: P
 
     def wait(sent: int) -> None:
         if sent >= held and len(server.asked) == 1:
-            go_on.wait(20.0)
+            go_on.wait()
 
     body = BODY * 12
     server.files[PATH] = Served(body, wait=wait)
@@ -409,14 +415,16 @@ def test_a_killed_process_is_continued(server: Server, target: Path, tmp_path: P
         fetch({URL!r}, Path({str(target)!r}))
     """
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
-    deadline = time.monotonic() + 20
-    while not (part_of(target).exists() and part_of(target).stat().st_size >= held - 1):
-        assert child.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    fails("another process", lambda: get(target))
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    go_on.set()
+    try:
+        while not (part_of(target).exists() and part_of(target).stat().st_size >= held - 1):
+            assert child.poll() is None
+            time.sleep(0.01)
+        fails("another process", lambda: get(target))
+        child.kill()
+        assert child.wait() != 0
+    finally:
+        child.kill()
+        go_on.set()
     kept = part_of(target).stat().st_size
     assert 0 < kept < len(body) and not target.exists()
     assert get(target, hashlib.sha256(body).hexdigest()).kept == kept
@@ -481,10 +489,11 @@ def test_every_plan_is_sound(study: str, variant: str) -> None:
 
 
 def test_every_variant_a_study_reads_is_listed() -> None:
-    from align.data.studies import nsd, things_eeg2, things_meg
+    from align.data.studies import nsd
+    from align.data.studies.things import eeg2, meg
 
-    assert set(catalogue()["things_eeg2"]) == set(things_eeg2.LAYOUTS)
-    assert set(catalogue()["things_meg"]) == {*things_meg.LAYOUTS, things_meg.OPENNEURO}
+    assert set(catalogue()["things_eeg2"]) == set(eeg2.LAYOUTS)
+    assert set(catalogue()["things_meg"]) == {*meg.LAYOUTS, meg.OPENNEURO}
     assert tuple(catalogue()["nsd"]) == nsd.VARIANTS
 
 

@@ -383,7 +383,11 @@ def test_ridge_penalty_is_the_best_of_brute_force_folds() -> None:
         ((63, 250), EncoderConfig(name="tsconv", stride=0), "encoder.stride=0 should be 1 or more"),
         ((63, 250), EncoderConfig(name="atm", heads=251), "encoder.heads=251"),
         ((63, 250), EncoderConfig(name="atm", layers=0), "encoder.layers=0"),
-        ((63, 250), EncoderConfig(name="atm", attention_dropout=1.0), "encoder.attention_dropout=1.0"),
+        (
+            (63, 250),
+            EncoderConfig(name="atm", attention_dropout=1.0),
+            "attention_dropout=1 should be 0 or more",
+        ),
         ((67,), EncoderConfig(name="residual_mlp", block_dropout=-0.1), "encoder.block_dropout=-0.1"),
     ],
 )

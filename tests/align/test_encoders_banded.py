@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from align.config import EncoderConfig
 from align.encoders.banded_ridge import BandedRidgeFit, band_sizes, candidate_shares, fit_banded_ridge
 from align.encoders.ridge import fit_ridge, reciprocal_ranks
 from tests.one_line import fails
@@ -129,5 +130,15 @@ def test_band_sizes(bands: list[str], shape: tuple[int, ...], sizes: list[int]) 
 
 def test_bands_that_do_not_fit_are_refused() -> None:
     fails(r"add up to 60, a trial has 67 values", lambda: band_sizes(["30", "30"], (67,)))
-    fails(r"encoder.bands=V1,V2 are neither", lambda: band_sizes(["V1", "V2"], (67,)))
-    fails(r"encoder.bands=0,67 are neither", lambda: band_sizes(["0", "67"], (67,)))
+
+
+@pytest.mark.parametrize(
+    ("bands", "told"),
+    [
+        (["V1", "V2"], "encoder.bands='V1' is not a size or 'channel'"),
+        (["0", "67"], "encoder.bands='0' is not a size"),
+        (["channel", "3"], r"encoder.bands=\[channel,3\] holds 'channel' beside others"),
+    ],
+)
+def test_bands_that_cannot_be_are_refused(bands: list[str], told: str) -> None:
+    fails(told, lambda: EncoderConfig(name="banded_ridge", bands=bands).check("encoder."))

@@ -9,11 +9,12 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from align import receptive, retrieval
+from align import retrieval
 from align.checkpoint import load_run, save_run, tensors_hash
 from align.config import Config, load_config
-from align.fit import fit
-from align.receptive import fit_fields, positions
+from align.training import encoding
+from align.training.encoding import fit_fields, positions
+from align.training.fit import fit
 from align.vision.fused import layer_targets, resolve_layers
 from tests.one_line import fails
 
@@ -58,7 +59,7 @@ def test_left_out_predictions_are_those_of_refits(grouped: bool, monkeypatch: py
     x, y = x - x.mean(0), y - y.mean(0)
     y[:, 0] += 5 * x[:, 0, 0]
     groups = np.arange(30) // 3 if grouped else np.arange(30)
-    monkeypatch.setattr(receptive, "PENALTIES", (0.1, 3.0))
+    monkeypatch.setattr(encoding, "PENALTIES", (0.1, 3.0))
     found = fit_fields(torch.tensor(x), torch.tensor(y), groups)
     flat = x.reshape(30, 6)
     unit = np.square(flat).sum(1).mean()  # the kernel's mean diagonal
@@ -134,7 +135,7 @@ def test_a_run_comes_back_and_mistakes_are_one_line(tmp_path: Path, monkeypatch:
     windows = x[:N, :, None].repeat(3, axis=2)
     fails("set encoder.components=100", lambda: fit(_config(), windows, tokens, np.arange(N)))
     assert fit(_config("encoder.components=8"), windows, tokens, np.arange(N)).width == 8
-    monkeypatch.setattr(receptive, "MOST_PICTURES", 100)
+    monkeypatch.setattr(encoding, "MOST_PICTURES", 100)
     fails("at most 100 pictures, got 150", lambda: fit(_config(), x[:N], tokens, np.arange(N)))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from align import retrieval
-from align.ensemble import averaged, ensemble_report
+from align.retrieval.ensemble import averaged, ensemble_report
 from tests.one_line import fails
 
 

@@ -12,15 +12,34 @@ import numpy as np
 import pytest
 
 from align.config import PreprocessConfig
-from align.data import epoching
-from align.data.containers import read_container
-from align.data.epoching import Window, epoch_session, window_times, write_epochs
-from align.data.preprocess import prepare
+from align.data.preparing.preprocess import prepare
+from align.data.reading.containers import read_container
 from align.data.signals import Recording, Stimuli, Trials
+from align.data.studies.things import epoching
+from align.data.studies.things.epoching import (
+    Window,
+    epoch_pieces,
+    open_session,
+    session_events,
+    window_times,
+    write_epochs,
+)
 from align.errors import UserError
 
 NAMES = ["Fp1", "Pz", "O1", "Oz"]
 TARGET = 99999
+
+
+def epoch_session(
+    raw: dict[str, Any], window: Window | None = None, what: str = "raw file"
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], np.ndarray]:
+    """All trials of one recording session in memory: x (n, C, T), event ids (n,), channels, times (T,) in s."""
+    window = window or Window()
+    session = open_session(raw, what)
+    events, _ = session_events(session, window, what)
+    pieces = [np.empty((0, len(session.ch_names), len(window_times(window))), dtype=np.float32)]
+    pieces += [x for _, x in epoch_pieces(session, events, window, what)]
+    return np.concatenate(pieces), events[:, 1], session.ch_names, window_times(window)
 
 
 def raw_file(

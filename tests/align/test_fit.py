@@ -9,14 +9,14 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from align import principal
 from align.checkpoint import tensors_hash
 from align.config import Config, load_config
 from align.errors import UserError
-from align.fit import fit
-from align.model import Aligner
-from align.optimise import _average
-from align.spaces import SignalSpace, TargetSpace
+from align.model import principal
+from align.model.aligner import Aligner
+from align.model.spaces import SignalSpace, TargetSpace
+from align.training.fit import fit
+from align.training.optimise import _average
 
 N_TRAIN, N_TEST = 120, 40
 TOKENS = (4, 6)
@@ -193,8 +193,11 @@ def test_bad_data_is_refused(what: str, message: str) -> None:
 
 @pytest.mark.parametrize("pairs", [["loss.contrastive=0", "loss.regression=0"], ["loss.regression=-1"]])
 def test_bad_weights_of_the_loss_are_refused(pairs: list[str]) -> None:
-    with pytest.raises(UserError, match=r"loss\.contrastive and loss\.regression"):
-        fit(_config(*pairs), **_spoil(""))
+    with pytest.raises(UserError, match=r"loss\.contrastive and loss\.regression|loss\.regression=-1"):
+        _config(*pairs)
+    config = load_config(Config, None, pairs, check=False)
+    with pytest.raises(UserError, match=r"loss\.contrastive and loss\.regression|loss\.regression=-1"):
+        fit(config, **_spoil(""))
 
 
 @pytest.mark.parametrize("exact", [4000, 10])

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from align.config import LossConfig
 from align.errors import UserError
-from align.losses import (
-    check_loss,
+from align.model.losses import (
     info_nce,
     mmd,
     part_names,
@@ -25,7 +24,7 @@ from align.losses import (
     token_regression,
     weighted_sum,
 )
-from align.schedule import SCHEDULES, batch_rows, learning_rate, steps_per_epoch
+from align.training.schedule import SCHEDULES, batch_rows, learning_rate, steps_per_epoch
 
 
 @pytest.fixture
@@ -164,8 +163,8 @@ def test_the_weight_of_mmd_goes_to_its_end_in_a_line() -> None:
 WRONG: list[tuple[dict[str, float | str], str]] = [
     ({"kind": "clip"}, r"loss\.kind='clip'.*infonce, siglip, softclip"),
     ({"regression_kind": "mae"}, r"loss\.regression_kind='mae'.*mse, cosine"),
-    ({"soft_temperature": 0.0}, r"loss\.soft_temperature=0\.0 should be above 0"),
-    ({"mmd": -1.0}, r"loss\.mmd=-1\.0 should be 0 or more"),
+    ({"soft_temperature": 0.0}, r"loss\.soft_temperature=0 should be above 0"),
+    ({"mmd": -1.0}, r"loss\.mmd=-1 should be 0 or more"),
     ({"mmd": 1.0, "contrastive": 0.0}, r"loss\.contrastive=0"),
     ({"mmd_end": 1.0}, r"set loss\.mmd above 0"),
     ({"kind": "siglip", "label_smoothing": 0.1}, r"loss\.label_smoothing"),
@@ -174,9 +173,9 @@ WRONG: list[tuple[dict[str, float | str], str]] = [
 
 @pytest.mark.parametrize(("values", "message"), WRONG)
 def test_wrong_losses_are_refused_in_one_line(values: dict[str, float | str], message: str) -> None:
-    check_loss(LossConfig())
+    LossConfig().check("loss.")
     with pytest.raises(UserError, match=message):
-        check_loss(LossConfig(**values))  # type: ignore[arg-type]
+        LossConfig(**values).check("loss.")  # type: ignore[arg-type]
 
 
 def test_regression_and_the_weighted_sum() -> None:
@@ -213,10 +212,8 @@ def test_learning_rate_equals_torch(name: str, total: int) -> None:
     np.testing.assert_allclose(ours, _torch_schedule(name, total)[:total], atol=1e-9)
 
 
-def test_short_runs_and_unknown_schedules() -> None:
+def test_short_runs() -> None:
     assert all(0 < learning_rate("onecycle", step, total) <= 1 for total in (1, 2, 3) for step in range(total))
-    with pytest.raises(UserError, match=r"train\.schedule='sine'"):
-        learning_rate("sine", 0, 1)
 
 
 def test_every_epoch_holds_every_row_once_in_a_new_order() -> None:

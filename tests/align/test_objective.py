@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from align.augment import mixture, partners
-from align.batches import Batch, Pairs
 from align.config import Config, load_config
 from align.errors import UserError
-from align.losses import part_names
-from align.model import Network
-from align.objective import loss_parts
-from align.optimise import StateFolder, optimise
+from align.model.aligner import Network
+from align.model.losses import part_names
+from align.training.augment import mixture, partners
+from align.training.batches import Batch, Pairs
+from align.training.objective import loss_parts
+from align.training.optimise import StateFolder, optimise
 
 B, V, K, E = 12, 6, 4, 5
 SMALL = [f"encoder.width={E}", "train.noise=0", "train.image_dropout=0", "encoder.dropout=0", "encoder.name=linear"]

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from align import objective, optimise
 from align.checkpoint import tensors_hash
 from align.config import Config, EncoderConfig, load_config
 from align.encoders import CLOSED_FORM, ENCODERS, build_encoder
-from align.fit import fit
-from align.model import Aligner, Network
-from align.precision import Scaler, as_trained
+from align.model.aligner import Aligner, Network
 from align.tracking import JsonLines
+from align.training import objective, optimise
+from align.training.fit import fit
+from align.training.precision import Scaler, as_trained
 from tests.align.test_encoders import make, needs_library
 from tests.one_line import fails
 
@@ -162,7 +162,9 @@ def test_a_killed_fit_continues_to_the_same_weights(
     how: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _eager(monkeypatch)
-    monkeypatch.setattr("align.fit.check_precision", lambda config, device: None)  # fp16 on a CPU is slow, not wrong
+    monkeypatch.setattr(
+        "align.training.fit.check_precision", lambda config, device: None
+    )  # fp16 on a CPU is slow, not wrong
     growth = functools.partial(torch.amp.GradScaler, growth_interval=2, init_scale=2.0**20)
     monkeypatch.setattr(torch.amp, "GradScaler", growth)  # the scale moves within the few steps
     pairs = [*how, "train.ema=0.9", "train.checkpoint_every=1"]
@@ -229,7 +231,7 @@ def test_a_compiler_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (["train.precision=fp8"], "train.precision='fp8' is not known; choose fp32, bf16, fp16"),
+        (["train.precision=fp8"], "train.precision='fp8' is not known; did you mean 'fp32'. Known: fp32, bf16, fp16"),
         (["train.precision=fp16"], "fp16 is for GPUs; on a CPU take bf16 or fp32"),
         (["train.precision=bf16", "encoder.name=ridge"], "encoder 'ridge' is solved"),
         (["train.compile=true", "encoder.name=banded_ridge"], "encoder 'banded_ridge' is solved"),

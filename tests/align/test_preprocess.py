@@ -18,9 +18,10 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from align.config import PreprocessConfig
-from align.data import preprocess, signals, steps
-from align.data.noise_normalisation import shrunk_covariances
-from align.data.preprocess import prepare
+from align.data import signals
+from align.data.preparing import preprocess, steps
+from align.data.preparing.noise_normalisation import shrunk_covariances
+from align.data.preparing.preprocess import prepare
 from align.data.signals import Recording, Stimuli, Trials
 from align.errors import UserError
 
@@ -402,7 +403,7 @@ def mapped_again(given: Recording, folder: Path) -> Recording:
         ({"channels": ["^O *|^P *"]}, {}, "must fit the whole name"),
         ({"channels": ["Oz", "Pz", "Oz"]}, {}, "chooses the channel 'Oz' twice ('Oz' and 'Oz')"),
         ({"channels": ["O.*", "P.*", "Oz"]}, {}, "chooses the channel 'Oz' twice ('O.*' and 'Oz')"),
-        ({"channels": ["O("]}, {}, "'O(' is no regular expression"),
+        ({"channels": ["O("]}, {}, "preprocess.channels='O(' cannot be used: no regular expression"),
         ({"channels": ["Oz"]}, {"ch_names": ()}, "needs channel names"),
         ({"channels": ["O1"]}, {"ch_names": ("O1", *NAMES[1:])}, "the recording has it twice"),
         ({"baseline": [-0.3, 0.0]}, {}, "preprocess.baseline=[-0.3, 0.0] leaves the window"),
@@ -413,11 +414,11 @@ def mapped_again(given: Recording, folder: Path) -> Recording:
         ({"tmin": -0.5}, {}, "preprocess.tmin=-0.5 lies outside"),
         ({"tmin": 1.0}, {}, "preprocess.tmin=1 lies outside"),
         ({"tmax": 1.1}, {}, "preprocess.tmax=1.1 leaves nothing of, or goes beyond"),
-        ({"tmin": 0.5, "tmax": 0.5}, {}, "preprocess.tmax=0.5 leaves nothing"),
+        ({"tmin": 0.5, "tmax": 0.5}, {}, "preprocess.tmin=0.5 should be below preprocess.tmax=0.5"),
         ({"sfreq": 100.0}, {"sfreq": None}, "preprocess.sfreq needs the sampling rate"),
-        ({"sfreq": -1.0}, {}, "preprocess.sfreq=-1 is no rate"),
+        ({"sfreq": -1.0}, {}, "preprocess.sfreq=-1 should be above 0"),
         ({"scale": "minmax"}, {}, "preprocess.scale='minmax' is not known"),
-        ({"clamp": 0.0}, {}, "preprocess.clamp=0 leaves nothing"),
+        ({"clamp": 0.0}, {}, "preprocess.clamp=0 should be above 0"),
     ],
 )
 def test_faults_name_key_and_value(
@@ -484,12 +485,12 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np
 import scipy.fft
 from align.config import PreprocessConfig
-from align.data.preprocess import prepare
+from align.data.preparing.preprocess import prepare
 from align.data.signals import Recording, Trials
 
 def peak():

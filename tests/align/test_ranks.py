@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from align.errors import UserError
-from align.ranks import similarity_rows, standing, unit_rows
+from align.retrieval.ranks import similarity_rows, standing, unit_rows
 
 
 def _brute(

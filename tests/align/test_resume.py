@@ -12,9 +12,9 @@ import pytest
 
 from align.checkpoint import tensors_hash
 from align.config import Config, load_config
-from align.fit import fit
-from align.state import load_finished_step
 from align.tracking import JsonLines
+from align.training.fit import fit
+from align.training.state import load_finished_step
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="kills forked children")
@@ -47,7 +47,7 @@ def _fit(folder: Path, *overrides: str, shift: float = 0.0) -> str:
 def test_a_finished_fit_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _fit(tmp_path)
     assert load_finished_step(tmp_path / "state" / "train") == 4
-    monkeypatch.setattr("align.optimise.loss_parts", None)  # any training step would fail
+    monkeypatch.setattr("align.training.optimise.loss_parts", None)  # any training step would fail
     assert _fit(tmp_path) == first
     assert len(JsonLines(tmp_path / "metrics.jsonl").read()) == 2
 

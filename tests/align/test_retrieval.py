@@ -13,6 +13,7 @@ from sklearn.metrics import top_k_accuracy_score
 
 from align import retrieval
 from align.errors import UserError
+from align.retrieval import measures
 
 KEYS = [
     "top1",
@@ -201,7 +202,7 @@ def test_resampling_in_pieces_is_resampling_at_once(monkeypatch: pytest.MonkeyPa
     values, matrix = np.random.default_rng(0).random(16), np.random.default_rng(1).random((16, 16)) + 0.1 * np.eye(16)
     whole = retrieval.bootstrap_interval([values], n_boot=301), retrieval.permutation_p([matrix], n_perm=301)
     for cells in (1, 16 * 7, 16 * 300):
-        monkeypatch.setattr(retrieval, "_CHUNK", cells)
+        monkeypatch.setattr(measures, "_CHUNK", cells)
         assert retrieval.bootstrap_interval([values], n_boot=301) == whole[0]
         assert retrieval.permutation_p([matrix], n_perm=301) == whole[1]
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from align.batches import Pairs
 from align.checkpoint import tensors_hash
 from align.config import Config, load_config
+from align.data.rows import Rows
 from align.errors import UserError
-from align.fit import fit
-from align.model import Aligner, Network
-from align.optimise import StateFolder, optimise
-from align.router import SUBJECT_DROPOUT, Router, check_router, fit_targets
-from align.rows import Rows
-from align.spaces import SignalSpace, TargetSpace
+from align.model.aligner import Aligner, Network
+from align.model.router import SUBJECT_DROPOUT, Router, check_router, fit_targets
+from align.model.spaces import SignalSpace, TargetSpace
+from align.training.batches import Pairs
+from align.training.fit import fit
+from align.training.optimise import StateFolder, optimise
 
 N, WIDTHS = 3, (4, 7)
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from align.data.safe_load import decode_image, load_array, read_image_zip, require_finite, require_rows
+from align.data.reading.safe_load import decode_image, load_array, read_image_zip, require_finite, require_rows
 from align.errors import UserError
 from tests.align.fixture_studies import picture, png
 from tests.conftest import shared_path

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from align.config import Config, dump_yaml, load_config
-from align.data.selection import channel_indices, described, parse_window
+from align.data.preparing.selection import channel_indices, described, parse_window
 from align.data.signals import Recording
-from align.data.simulated_brain import CHANNELS, OCCIPITAL
 from align.data.studies import open_study
+from align.data.studies.simulated.brain import CHANNELS, OCCIPITAL
 from tests.align.fixture_studies import default_rows, write_folder
 from tests.one_line import fails
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from align.config import Config
-from align.data import rendering, simulated_brain
-from align.data.rendering import CONCEPTS, TEST_CONCEPTS, TRAIN_CONCEPTS, picture, render, scene_of
-from align.data.studies import simulated
+from align.data.studies.simulated import brain, rendering
+from align.data.studies.simulated import study as simulated
+from align.data.studies.simulated.rendering import CONCEPTS, TEST_CONCEPTS, TRAIN_CONCEPTS, picture, render, scene_of
 from align.errors import UserError
 
 
@@ -58,7 +58,7 @@ def test_early_code_is_retinotopic():
     maps = []
     for x in (0.3, 0.7):
         moved = render(rendering.Scene(**{**vars(scene), "x": x, "y": 0.5}))
-        maps.append(simulated_brain.early_features(moved[None])[0].reshape(11, 8, 8)[:8].mean(0))
+        maps.append(brain.early_features(moved[None])[0].reshape(11, 8, 8)[:8].mean(0))
     difference = maps[0] - maps[1]
     assert difference[3:5, 1:4].mean() > 0.2
     assert difference[3:5, 4:7].mean() < -0.2
@@ -68,14 +68,12 @@ def test_codes_live_where_and_when_they_should():
     rng = np.random.default_rng(0)
     early, late, fit = rng.normal(size=(80, 704)), rng.normal(size=(80, 27)), np.arange(80)
     power = {
-        code: np.square(simulated_brain.evoked(early, late, fit, "01", code)).mean(0)
+        code: np.square(brain.evoked(early, late, fit, "01", code)).mean(0)
         for code in ("mixed", "late_only", "no_signal")
     }
-    occipital, temporal = (
-        np.isin(simulated_brain.CHANNELS, region) for region in (simulated_brain.OCCIPITAL, simulated_brain.TEMPORAL)
-    )
+    occipital, temporal = (np.isin(brain.CHANNELS, region) for region in (brain.OCCIPITAL, brain.TEMPORAL))
     early_only = power["mixed"] - power["late_only"]
-    assert len(simulated_brain.CHANNELS) == 63
+    assert len(brain.CHANNELS) == 63
     assert np.argmax(early_only[occipital].mean(0)) == pytest.approx(10, abs=2)
     assert np.argmax(power["late_only"][temporal].mean(0)) == pytest.approx(20, abs=3)
     assert power["late_only"][temporal].mean() > 5 * power["late_only"][occipital & ~temporal].mean()
@@ -85,18 +83,16 @@ def test_codes_live_where_and_when_they_should():
 def test_subjects_have_different_brains():
     rng = np.random.default_rng(0)
     early, late, fit = rng.normal(size=(40, 704)), rng.normal(size=(40, 27)), np.arange(40)
-    first, again, other = (
-        simulated_brain.evoked(early, late, fit, subject, "mixed").ravel() for subject in ("01", "01", "02")
-    )
+    first, again, other = (brain.evoked(early, late, fit, subject, "mixed").ravel() for subject in ("01", "01", "02"))
     assert np.array_equal(first, again)
     assert abs(np.corrcoef(first, other)[0, 1]) < 0.2
 
 
 def test_noise_falls_with_frequency():
-    x = simulated_brain.noise(np.random.default_rng(0), 200)
+    x = brain.noise(np.random.default_rng(0), 200)
     power = np.square(np.abs(np.fft.rfft(x, axis=-1))).mean((0, 1))
     assert power[2] / power[8] == pytest.approx(4, rel=0.2)
-    assert x.std() == pytest.approx(simulated_brain.NOISE, rel=0.05)
+    assert x.std() == pytest.approx(brain.NOISE, rel=0.05)
 
 
 def test_study_is_stored_plainly_and_read_back(small_study):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from align.config import Config, load_config
-from align.data.safe_load import decode_image
+from align.data.reading.safe_load import decode_image
 from align.data.signals import Recording, pixel_hash
 from align.data.studies import STUDIES, open_study
 from align.data.studies.base import Study

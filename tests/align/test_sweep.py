@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align import retrieval, sweep, sweep_points, sweep_report, training_side
+from align import retrieval
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json, read_tensors
-from align.sweep_plots import draw
+from align.sweep import points
+from align.sweep import report as sweep_report
+from align.sweep import run as sweep
+from align.sweep.plots import draw
+from align.training import training_set
 from tests.align.fixture_sweep import N_TEST, N_TRAIN, Toy, toy, toy_config, toy_tokens
 
 __all__ = ["toy"]
@@ -30,13 +34,13 @@ def _run(folder: Path, **options: Any) -> sweep_report.SweepResult:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every real fit, as (recipe, rows, pictures)."""
     calls: list[Any] = []
-    real = training_side.fit
+    real = training_set.fit
 
     def counting(config: Config, x: np.ndarray, tokens: np.ndarray, index: np.ndarray, **options: Any) -> Any:
         calls.append((config, x, tokens, index))
         return real(config, x, tokens, index, **options)
 
-    monkeypatch.setattr(training_side, "fit", counting)
+    monkeypatch.setattr(training_set, "fit", counting)
     return calls
 
 
@@ -106,19 +110,19 @@ def test_a_killed_sweep_continues_with_the_next_cell(
 ) -> None:
     whole = _run(tmp_path / "whole")
     n_whole = len(counted)
-    counting = training_side.fit
+    counting = training_set.fit
 
     def failing(*args: Any, **options: Any) -> Any:
         if len(counted) == n_whole + 7:
             raise KeyboardInterrupt
         return counting(*args, **options)
 
-    monkeypatch.setattr(training_side, "fit", failing)
+    monkeypatch.setattr(training_set, "fit", failing)
     with pytest.raises(KeyboardInterrupt):
         _run(tmp_path / "cut")
     assert not (tmp_path / "cut" / "choice.json").exists()
     (tmp_path / "cut" / "cells" / ".0123.tmp-1.json").write_text('{"key": "half a fi')
-    monkeypatch.setattr(training_side, "fit", counting)
+    monkeypatch.setattr(training_set, "fit", counting)
     resumed = _run(tmp_path / "cut")
     assert len(counted) == 2 * n_whole, "no cell is computed twice"
     assert (tmp_path / "cut" / "sweep.csv").read_text() == (tmp_path / "whole" / "sweep.csv").read_text()
@@ -214,10 +218,10 @@ def test_subjects_who_saw_other_pictures_count_as_other_pictures() -> None:
             | {"scores": scores}
             | {"similarity": similarity}
         )
-    found = sweep_points.combine(tests, "brain_to_image")
+    found = points.combine(tests, "brain_to_image")
     assert (found["n"], found["runs"]) == (40, 3)
     assert found["top1"] == pytest.approx(np.mean([test["scores"]["brain_to_image"]["top1"] for test in tests]))
-    assert sweep_points.combine(tests, "image_to_brain") != found
+    assert points.combine(tests, "image_to_brain") != found
 
 
 def test_best_yaml_is_a_recipe(toy: type[Toy], tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from align import sweep, sweep_grid, training_side
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json
-from align.fit import fit
-from align.sweep_measures import concept_level, held_out_loss
+from align.sweep import grid
+from align.sweep import run as sweep
+from align.sweep.measures import concept_level, held_out_loss
+from align.training import training_set
+from align.training.fit import fit
 from recon.cli import parse
 from tests.align.fixture_sweep import Toy, toy, toy_config
 
@@ -34,7 +36,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         calls.append(config)
         return fit(config, *args, **options)
 
-    monkeypatch.setattr(training_side, "fit", counting)
+    monkeypatch.setattr(training_set, "fit", counting)
     return calls
 
 
@@ -124,13 +126,13 @@ def test_seeds_can_share_the_folds(toy: type[Toy], tmp_path: Path, fits: list[Co
 def test_backbones_bring_their_weights(toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(Config, None, ["backbone.name=mini", "backbone.weights=own.st", "backbone.image_size=32"])
     config = sweep.settled(config, backbones=["mini", "torchvision/a@folder/a.st", "timm/b"])
-    found = sweep_grid.backbones_of(config)
+    found = grid.backbones_of(config)
     assert list(found) == ["mini", "torchvision/a", "timm/b"]
     assert (found["mini"].weights, found["mini"].image_size) == ("own.st", 32)
     assert (found["torchvision/a"].weights, found["torchvision/a"].image_size) == ("folder/a.st", None)
     assert found["timm/b"].weights is None
     with pytest.raises(UserError, match="'timm/b' stands twice"):
-        sweep_grid.backbones_of(sweep.settled(config, backbones=["timm/b", "timm/b@c"]))
+        grid.backbones_of(sweep.settled(config, backbones=["timm/b", "timm/b@c"]))
     swept = sweep.settled(toy_config(), backbones=["mini", "timm/b@cc"], layers=["0", "1"])
     swept = replace(swept, encoder=replace(swept.encoder, alphas=[10.0]), sweep=replace(swept.sweep, folds=2))
     result = sweep.run(swept, out=tmp_path, progress=False, test=False).summary
@@ -151,6 +153,14 @@ def test_keys_stand_for_content_not_for_places(toy: type[Toy], tmp_path: Path, f
     assert len(fits) == n, "the toy's targets and signals are the same wherever they lie"
     sweep.run(replace(config, target=replace(config.target, root=True)), layers=["1"], out=tmp_path, progress=False)
     assert len(fits) > n
+
+
+def test_an_encoder_that_cannot_read_the_trials_is_refused_before_a_target_is_extracted(
+    toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "_targets", lambda *given: pytest.fail("too late"))
+    with pytest.raises(UserError, match=r"'tsconv' needs trials of shape"):
+        sweep.run(toy_config(), encoders=["ridge", "tsconv"], out=tmp_path, progress=False)
 
 
 def test_other_protocols_are_refused(toy: type[Toy], tmp_path: Path) -> None:

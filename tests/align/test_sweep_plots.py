@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from align import sweep_plots
-from align.sweep_points import scaling
-from align.sweep_report import summarise
+from align.sweep import plots
+from align.sweep.points import scaling
+from align.sweep.report import summarise
 from tests.align.fixture_sweep import toy_config
 
 LAYERS = ("a.1", "a.2", "b.3")
@@ -55,7 +55,7 @@ def _summary(backbones: list[str], encoders: tuple[str, ...] = ("mlp",)) -> dict
 @pytest.mark.parametrize(("count", "names"), [(1, ["layers", "concepts", "losses"]), (4, [..., "scaling"])])
 def test_figures_are_drawn(tmp_path: Path, count: int, names: list[Any]) -> None:
     summary = _summary(list(SIZES)[:count], ("mlp", "tsconv") if count == 1 else ("mlp",))
-    written = [path.stem for path in sweep_plots.draw(summary, tmp_path)]
+    written = [path.stem for path in plots.draw(summary, tmp_path)]
     assert written == (names if names[0] is not ... else ["layers", "concepts", "losses", "scaling"])
     for name in written:
         with Image.open(tmp_path / f"{name}.png") as picture:
@@ -66,7 +66,7 @@ def test_figures_are_drawn(tmp_path: Path, count: int, names: list[Any]) -> None
 
 def test_what_a_panel_shows() -> None:
     summary = _summary(["tiny", "timm/small"])
-    figure = sweep_plots._over_depth(summary, "y", sweep_plots._layers)
+    figure = plots._over_depth(summary, "y", plots._layers)
     panels = [axes for axes in figure.axes if axes.lines]
     assert [axes.get_xlabel() for axes in panels] == ["layer of tiny (depth →)", "layer of timm/small (depth →)"]
     for axes, curve in zip(panels, summary["curves"], strict=True):
@@ -94,7 +94,7 @@ def test_scaling_is_pearson_with_the_logarithm() -> None:
 
 def test_joined_layers_leave_room_for_the_panel() -> None:
     text = json.dumps(_summary(["tiny"])).replace('"b.3"', json.dumps("+".join(f"features.{k}" for k in range(9))))
-    figure = sweep_plots._over_depth(json.loads(text), "top-1", sweep_plots._layers)
+    figure = plots._over_depth(json.loads(text), "top-1", plots._layers)
     figure.draw_without_rendering()
     panel = figure.axes[0]
     assert [tick.get_text() for tick in panel.get_xticklabels()] == ["a.1", "a.2", "features.0 … features.8 (9)"]

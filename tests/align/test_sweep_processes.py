@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from align import sweep, sweep_workers
 from align.config import Config, load_config
 from align.errors import UserError
-from align.sweep_grid import Cell, Variant
+from align.sweep import run as sweep
+from align.sweep import workers
+from align.sweep.grid import Cell, Variant
 from tests.align.fixture_studies import write_folder
 
 N_TRAIN, N_TEST = 30, 5
@@ -73,11 +74,11 @@ def test_processes_compute_what_one_process_computes(
 
 def test_cells_are_divided_the_same_way_every_time() -> None:
     cells = [Cell(Variant("b", "mlp", str(i)), "01", 0, 0) for i in range(7)]
-    shares = sweep_workers.divide(cells, 3)
+    shares = workers.divide(cells, 3)
     assert [len(share) for share in shares] == [3, 2, 2]
     assert sorted(cell for share in shares for cell in [int(c.variant.layer) for c in share]) == list(range(7))
-    assert sweep_workers.divide(cells, 3) == shares
-    assert len(sweep_workers.divide(cells[:2], 5)) == 2
+    assert workers.divide(cells, 3) == shares
+    assert len(workers.divide(cells[:2], 5)) == 2
 
 
 class _Worker:
@@ -100,9 +101,9 @@ def _report(messages: list[Any]) -> Any:
 def test_a_killed_worker_is_told_in_one_line() -> None:
     seen: list[int] = []
     with pytest.raises(UserError, match=r"sweep-1 ended with code -9; what is done is kept, call again"):
-        sweep_workers._watch([(_Worker(), _report([None, None]))], seen.append)  # type: ignore[list-item]
+        workers._watch([(_Worker(), _report([None, None]))], seen.append)  # type: ignore[list-item]
     with pytest.raises(UserError, match="the loss is not finite"):
-        sweep_workers._watch([(_Worker(), _report([None, "the loss is not finite"]))], seen.append)  # type: ignore[list-item]
+        workers._watch([(_Worker(), _report([None, "the loss is not finite"]))], seen.append)  # type: ignore[list-item]
 
 
 def test_a_worker_sends_its_error_and_skips_what_is_done(config: Config, tmp_path: Path) -> None:
@@ -112,24 +113,24 @@ def test_a_worker_sends_its_error_and_skips_what_is_done(config: Config, tmp_pat
     (stored,) = (tmp_path / "cells").iterdir()
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "mark": 1}))
     there = SimpleNamespace(send=(told := []).append)
-    share = sweep_workers.Share(config, tmp_path, (listed[3], listed[2]), 0, threads)
-    sweep_workers._work(share, there)
+    share = workers.Share(config, tmp_path, (listed[3], listed[2]), 0, threads)
+    workers._work(share, there)
     assert told == [None, None]
     assert json.loads(stored.read_text())["mark"] == 1, "a finished cell is left alone"
     assert len(list((tmp_path / "cells").iterdir())) == 2 and list(done["validation_top1"])
     refit = replace(listed[0], fold=None)
-    sweep_workers._work(replace(share, cells=(refit,)), there)
+    workers._work(replace(share, cells=(refit,)), there)
     assert [path.name for path in (tmp_path / "test").iterdir()] == [
         "torchvision-squeezenet1_1_mlp_features.3_sub-01_seed-0.safetensors"
     ]
     broken = replace(config, train=replace(config.train, lr=1e30))
-    sweep_workers._work(replace(share, config=broken, cells=(listed[0],)), there)
+    workers._work(replace(share, config=broken, cells=(listed[0],)), there)
     assert len(told) == 4 and "the loss is not finite" in told[3]
 
 
 def test_workers_get_their_share_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    with sweep_workers._threads(3):
+    with workers._threads(3):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "3"
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -192,6 +193,7 @@ assert [ended(child) for child in [start(both), start(both)]] == [0, 0]
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes; this system has no os.fork")
 def test_sigkill_at_any_moment_and_two_processes_at_once_end_with_identical_files(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("whole", "killed", "both")]
     subprocess.run([sys.executable, "-c", SCRIPT, *map(str, folders)], check=True)

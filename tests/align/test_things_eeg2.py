@@ -13,7 +13,7 @@ from align import train as script
 from align.config import Config, load_config
 from align.data.signals import Recording
 from align.data.studies import open_study
-from align.data.studies.things_eeg2 import CHANNELS, LAYOUTS, ThingsEEG2
+from align.data.studies.things.eeg2 import CHANNELS, LAYOUTS, ThingsEEG2
 from recon import cli
 from tests.align import fixture_things as things
 from tests.one_line import fails
@@ -134,7 +134,7 @@ def test_check_shows_what_was_published_beside_what_was_found(roots: dict[str, P
 
 
 def test_the_17_channels_are_the_last_of_the_63() -> None:
-    from align.data.steps import select_channels
+    from align.data.preparing.steps import select_channels
 
     config = load_config(Config, PROJECT / "configs" / "align" / "things_eeg2.yaml")
     assert len(CHANNELS) == len(set(CHANNELS)) == 63

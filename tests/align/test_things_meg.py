@@ -12,7 +12,7 @@ import pytest
 from align import train as script
 from align.config import Config, load_config
 from align.data.studies import open_study
-from align.data.studies.things_meg import LAYOUTS, OPENNEURO, ThingsMEG
+from align.data.studies.things.meg import LAYOUTS, OPENNEURO, ThingsMEG
 from recon import cli
 from tests.align import fixture_things as things
 from tests.one_line import fails
@@ -111,10 +111,10 @@ def test_epochs_are_copied_once_and_again_when_they_change(published: Path, monk
 
 
 def test_copying_takes_pieces(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from align.data.studies import things_meg_epochs
+    from align.data.studies.things import meg_epochs
 
     whole = study(published, f"cache_dir={published / 'a'}").read("01")
-    monkeypatch.setattr(things_meg_epochs, "_PIECE", 7)
+    monkeypatch.setattr(meg_epochs, "_PIECE", 7)
     pieces = study(published, f"cache_dir={published / 'b'}").read("01")
     np.testing.assert_array_equal(pieces.train.x, whole.train.x)
     np.testing.assert_array_equal(pieces.test.x, whole.test.x)

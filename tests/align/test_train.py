@@ -16,8 +16,9 @@ from align.checkpoint import find_run, load_run, weights_hash
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json, save_tensors
-from align.protocols import plan_jobs
+from align.training.protocols import plan_jobs
 from tests.align.fixture_studies import write_folder
+from tests.one_line import fails
 
 PROJECT = Path(__file__).resolve().parents[2]
 SUBJECTS = ("01", "010")
@@ -128,6 +129,35 @@ def test_mistakes_end_in_one_line_and_leave_no_run(
     assert not (tmp_path / "run" / "model.safetensors").exists()
     with pytest.raises(UserError):
         script.main(["--debug", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["encoder.name=tsconv"], r"needs trials of shape \(C, T\)"),
+        (["train.smooth=0.3"], r"train\.smooth is along time"),
+        (["target.pooling=grid:40"], r"finer than the layer's own"),
+        (["target.pooling=cls"], r"needs a backbone with a CLS token"),
+        (["target.router=true"], r"is one; join two"),
+        (
+            ["target.router=true", "target.layer=features.3+features.4", "target.components=1"],
+            r"less than one for each",
+        ),
+        (["train.precision=fp16"], r"fp16 is for GPUs"),
+        (["tracker=dvclive"], r"pip install dvclive"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_a_target_is_extracted(
+    place: Path, tmp_path: Path, more: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("align.vision.fused.cached_targets", _never)
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
+    config = load_config(Config, None, _arguments(place, "subjects=[01]", f"run_dir={tmp_path / 'run'}", *more))
+    fails(message, lambda: script.train(config, progress=False))
+
+
+def _never(*given: object, **named: object) -> None:
+    raise AssertionError("too late")
 
 
 def test_a_test_picture_among_the_training_ones_is_refused(place: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from align import retrieval
 from align.errors import UserError
-from align.transductive import csls, hungarian, sharpness_of, sinkhorn
+from align.retrieval.transductive import csls, hungarian, sharpness_of, sinkhorn
 
 
 def _noise(n: int, k: int, seed: int = 0) -> np.ndarray:

@@ -1,9 +1,13 @@
 """Blocks network sockets in the interpreter that imports it; local (AF_UNIX) sockets stay open.
 
+A process that a test starts also keeps to what the suite runs under: one thread (`one_thread`), no POSIX
+(`hide_posix`).
+
 The suite's conftest imports it for the test process and puts this folder on PYTHONPATH, where Python imports
 `sitecustomize` by itself, for every process that a test starts.
 """
 
+import os
 import socket
 from typing import Any
 
@@ -34,3 +38,11 @@ if not getattr(socket, "blocked_by_the_suite", False):
     _guard("connect_ex")
     socket.getaddrinfo = _no_lookup
     socket.blocked_by_the_suite = True  # type: ignore[attr-defined]
+
+if __name__ == "sitecustomize":  # in a process that a test starts; the suite's own calls both by itself
+    import hide_posix
+    import one_thread
+
+    one_thread.share_cores()
+    if hide_posix.FLAG in os.environ:
+        hide_posix.hide()

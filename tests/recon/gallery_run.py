@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from align.checkpoint import Run
-from recon.evaluation import metrics, report
+from recon.drawing.folders import INDEX_COLUMNS, read_index, safe_names
+from recon.evaluation import report
 from recon.evaluation.settings import EvaluateConfig
-from recon.folders import INDEX_COLUMNS, read_index, safe_names
+from recon.metrics import metrics
 from tests.recon import tiny_run
 
 RULE = "lit = differs from what a null brain gives; <b>measured</b> on training rows"
@@ -56,7 +57,7 @@ def flat(ids: list[str], start: int) -> list[np.ndarray]:
 
 def add_extras(run: Run, ids: list[str]) -> None:
     """Seeds 1 and 7 of all stimuli, low-level pictures of the first 20, evidence of the first 15."""
-    from recon.predict import run_id
+    from recon.decoding.predict import run_id
 
     own = run_id(run)
     for seed in (7, 1):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import t as student
 
-from recon.agreement import LEVEL, agreement, checked, grey, safe_threshold, shares
+from recon.drawing.agreement import LEVEL, agreement, checked, grey, safe_threshold, shares
 
 
 def test_agreement_is_the_product_of_two_departures_where_there_are_two() -> None:

@@ -15,7 +15,7 @@ from align.checkpoint import Run
 from align.errors import UserError
 from align.files import read_tensors
 from recon import cli, evaluate_images, load_run, score
-from recon.predict import open_recording, split_trials
+from recon.decoding.predict import open_recording, split_trials
 from tests.recon.tiny_run import make_run
 
 HEAVY = ("torch", "pandas", "skimage", "scipy", "PIL", "matplotlib")
@@ -53,8 +53,8 @@ def test_the_three_names_are_listed_and_callable() -> None:
 @pytest.mark.parametrize(
     "before",
     [
-        "import recon.score, recon.evaluate_images",
-        "from recon.score import score_matrix",
+        "import recon.scoring.retrieval, recon.scoring.images",
+        "from recon.scoring.retrieval import score_matrix",
         "import recon.commands.score, recon.commands.evaluate_images",
         "from recon import *",
     ],
@@ -62,7 +62,7 @@ def test_the_three_names_are_listed_and_callable() -> None:
 def test_a_module_never_hides_the_function_of_its_name(before: str) -> None:
     code = f"{before}; import recon; from recon import score, evaluate_images; print(score is recon.score, {{}})"
     facts = "score.__module__, evaluate_images.__module__, type(score).__name__"
-    assert python(code.format(facts)) == "True recon.score recon.evaluate_images function"
+    assert python(code.format(facts)) == "True recon.scoring.retrieval recon.scoring.images function"
 
 
 def test_score_equals_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from recon.generation.assets import mini_folder
 from recon.generation.pipeline import find_conditioner
+from recon.generation.places import mini_folder
 from recon.generation.sketch import load_sketch
 
 CAPTIONS = (

@@ -19,8 +19,8 @@ from align.errors import UserError
 from recon import cli
 from recon.audit.checks import audit
 from recon.audit.collect import from_folder, from_run
-from recon.folders import PictureFolders, write_pictures
-from recon.predict import run_id
+from recon.decoding.predict import run_id
+from recon.drawing.folders import PictureFolders, write_pictures
 from tests.recon.tiny_run import GENERATOR, N_TEST, add_pictures, make_run
 
 NOT_CHECKED = {"block_design", "sample_selection", "choice_on_test", "seed_variance"}

@@ -23,18 +23,18 @@ from align.vision.taps import Backbone
 from align.vision.wrap import preprocessing, transformer
 from recon.cli import main
 from recon.config import StageConfig
-from recon.drawing import Sampling
-from recon.folders import read_index
-from recon.generate import generate
+from recon.decoding.bridges.choose import BRIDGES, Conditioning, adapter_and_bridge
+from recon.decoding.bridges.image_encoder import POOLED, ImageEncoder, load_image_encoder
+from recon.decoding.bridges.matching import held_out_moments, matched_tokens
+from recon.decoding.bridges.pairs import components_of, require_training, training_pairs
+from recon.decoding.bridges.prior import Prior, PriorConfig, _train, prior_bridge
+from recon.decoding.bridges.resume import resume_bridge
+from recon.decoding.bridges.ridge import ALPHAS, LinearMap, ridge_bridge
+from recon.decoding.predict import load_predictions, open_recording, picture_tokens
+from recon.drawing.folders import read_index
+from recon.drawing.generate import generate
+from recon.drawing.sets import Sampling
 from recon.generation.adapters import load_adapter
-from recon.generation.bridges.choose import BRIDGES, Conditioning, adapter_and_bridge
-from recon.generation.bridges.image_encoder import POOLED, ImageEncoder, load_image_encoder
-from recon.generation.bridges.matching import held_out_moments, matched_tokens
-from recon.generation.bridges.pairs import components_of, require_training, training_pairs
-from recon.generation.bridges.prior import Prior, PriorConfig, _train, prior_bridge
-from recon.generation.bridges.resume import resume_bridge
-from recon.generation.bridges.ridge import ALPHAS, LinearMap, ridge_bridge
-from recon.predict import load_predictions, open_recording, picture_tokens
 from tests.align.fixture_studies import write_folder
 from tests.recon.tiny_family import DEPTH, HIDDEN, PATCH, SIDE, build_adapter, build_generator, build_image_encoder
 

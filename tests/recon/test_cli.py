@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
-import time
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,23 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_is_quick_and_names_every_command() -> None:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = command("--help")
-        times.append(time.perf_counter() - start)
+    """Quick: of all other packages, only the reader of configurations is imported."""
+    done = command("--help")
     assert done.returncode == 0
     assert all(re.search(rf"^    {name}\s", done.stdout, re.MULTILINE) for name in COMMANDS)
-    assert min(times) < 1.5
+    code = """
+        import sys
+        before = set(sys.modules)
+        from recon.cli import main
+        try:
+            main(["--help"])
+        except SystemExit:
+            print(*set(sys.modules) - before)
+    """
+    told = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    imported = {name.partition(".")[0] for name in told.stdout.splitlines()[-1].split()}
+    others = {name for name in imported - set(sys.stdlib_module_names) if not name.startswith(("_", "cython"))}
+    assert others == {"align", "recon", "yaml"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -62,6 +72,27 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         cli.parse([name, "--help"])
     assert stop.value.code == 0
     assert f"usage: recon {name}" in capsys.readouterr().out
+
+
+def test_no_command_fails_on_a_terminal_without_utf8(tmp_path: Path) -> None:
+    code = f"""
+        from recon import cli
+        from recon.generation.places import mini_folder
+        for name in {COMMANDS}:
+            try:
+                cli.main([name, "--help"])
+            except SystemExit as stop:
+                assert stop.code == 0
+        assert cli.main(["info", str(mini_folder() / "conditioners" / "mini_1.safetensors")]) == 0
+        cli.show({{"text": "LPIPS ↓  − 0.1"}}, False)
+        cli.main(["info", "Größe.safetensors"])
+    """
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    (tmp_path / "all.py").write_text(textwrap.dedent(code), encoding="utf-8")
+    words = [sys.executable, str(tmp_path / "all.py")]
+    done = subprocess.run(words, capture_output=True, encoding="ascii", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("LPIPS v  - 0.1\n") and "Gr??e.safetensors" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -80,6 +111,9 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         (["targets", "train.epochs=many"], "many"),
         (["targets", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["predict", "--subject", "01"], "align/train.py"),
+        (["predict", "--subject", "01", "study.rot=x"], "did you mean 'study.root'"),
+        (["audit", "nowhere", "cache_dri=x"], "did you mean 'cache_dir'"),
+        (["retrieve", "--subject", "01", "--against", "text"], "--against text"),
         (["predict", "--subject", "01", "--run", "nowhere"], "nowhere"),
     ],
 )
@@ -115,6 +149,37 @@ def test_pairs_may_stand_anywhere_and_values_of_options_are_no_pairs() -> None:
     )
     assert args.overrides == ["seed=1", "subjects=[01,010]", "x.y=2"]
     assert (args.layers, args.config, args.json) == (["2", "4"], [Path("a=b.yaml")], True)
+
+
+RUN_COMMANDS = ("predict", "retrieve", "generate", "evaluate", "gallery", "repeats", "curves", "evidence")
+WITH_PAIRS = [  # the shortest call of every command that takes key=value pairs
+    *(["targets"], ["sweep"], ["timecourse"], ["pretrain"], ["reproduce", "nice"], ["audit", "run"]),
+    *(["data", "check", "nsd"], ["data", "convert", "nsd"]),
+    *([name, "--subject", "01"] for name in RUN_COMMANDS),
+]
+
+
+def test_flags_and_pairs_may_stand_in_any_order_in_every_command() -> None:
+    (commands,) = (action.choices for action in cli.build_parser()._actions if action.dest == "command")
+    taking = {name for name, command in commands.items() if command.get_default("takes_pairs")}
+    assert {words[0] for words in WITH_PAIRS} == {*taking, "data"}
+    for words in WITH_PAIRS:
+        parser = commands[words[0]]
+        for action in parser._actions:
+            parser = action.choices[words[1]] if isinstance(action.choices, dict) else parser
+        flags = {action.option_strings[0] for action in parser._actions if action.const is True}
+        assert {"--json", "--debug"} <= flags
+        for flag in flags:
+            args = cli.parse([*words, flag, "study.root=a b", "--debug", "seed=1"])
+            assert args.overrides == ["study.root=a b", "seed=1"], (words, flag)
+            assert getattr(args, flag[2:].replace("-", "_")) is True
+
+
+def test_a_value_behind_an_option_is_no_pair() -> None:
+    args = cli.parse(["audit", "run", "--strict", "study.root=X", "--out", "a=b.json", "cache_dir=c"])
+    assert (args.overrides, args.out, args.strict) == (["study.root=X", "cache_dir=c"], Path("a=b.json"), True)
+    args = cli.parse(["targets", "--config=a.yaml", "seed=1"])
+    assert (args.overrides, args.config) == (["seed=1"], [Path("a.yaml")])
 
 
 @pytest.mark.parametrize(
@@ -155,7 +220,7 @@ def test_info_tells_files_apart(tmp_path: Path) -> None:
     import torch
 
     from align.files import save_tensors, write_json
-    from recon.info import describe
+    from recon.commands.info import describe
 
     save_tensors(tmp_path / "a.safetensors", {"image_proj.x": torch.ones(2, 3), "ip_adapter.1.y": torch.ones(4)})
     told = describe(tmp_path / "a.safetensors")
@@ -171,7 +236,7 @@ def test_info_tells_files_apart(tmp_path: Path) -> None:
 
 
 def test_demo_runs_the_recipe_of_the_simulated_study() -> None:
-    from recon.demo import RECIPE
+    from recon.commands.demo import RECIPE
 
     path = PROJECT / "configs" / "align" / "simulated.yaml"
     assert load_config(Config, None, RECIPE) == load_config(Config, path)

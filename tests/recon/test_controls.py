@@ -8,6 +8,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from align.data.signals import Stimuli
+from recon.decoding.ridge import nearest
 from recon.evaluation import controls
 
 
@@ -24,7 +25,7 @@ def test_nearest_is_the_highest_cosine() -> None:
     rng = np.random.default_rng(2)
     embeds, train = rng.normal(size=(9, 5)), rng.normal(size=(30, 5)) * rng.uniform(0.1, 10, size=(30, 1))
     cosine = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in train] for a in embeds]
-    assert controls.nearest(embeds, train).tolist() == np.argmax(cosine, axis=1).tolist()
+    assert nearest(embeds, train).tolist() == np.argmax(cosine, axis=1).tolist()
 
 
 def test_training_pictures_are_averaged_and_only_they() -> None:

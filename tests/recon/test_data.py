@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from align import train
-from align.data import safe_load
+from align.data.reading import safe_load
 from recon import cli
 from tests.align import fixture_nsd
 from tests.align import fixture_things as things

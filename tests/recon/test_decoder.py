@@ -12,22 +12,21 @@ import torch
 from align.checkpoint import Run, load_run
 from align.errors import UserError
 from align.vision.backbones import load_backbone
-from recon.best_of import require_agreement
 from recon.cli import main
-from recon.conditions import derangement
-from recon.decoder import Decoder
-from recon.drawing import Sampling
-from recon.evaluation.pictures import read_pictures, read_seed
-from recon.folders import PictureFolders, read_index
-from recon.generate import generate
+from recon.decoding.bridges.choose import Conditioning
+from recon.decoding.conditions import derangement
+from recon.decoding.decoder import Decoder
+from recon.decoding.joining import started
+from recon.decoding.library import read_library
+from recon.decoding.predict import load_predictions, open_recording, picture_tokens, signals_at_rest
+from recon.drawing.best_of import require_agreement
+from recon.drawing.folders import PictureFolders, read_index, read_pictures, read_seed
+from recon.drawing.generate import generate
+from recon.drawing.sets import Sampling
 from recon.generation.adapters import Adapter, load_adapter
-from recon.generation.bridges.choose import Conditioning
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
-from recon.joining import started
-from recon.picture_library import read_library
-from recon.predict import load_predictions, open_recording, picture_tokens, signals_at_rest
 from tests.recon.tiny import tiny_generator
 from tests.recon.tiny_run import make_run
 
@@ -105,7 +104,9 @@ def test_coarse_part_and_detail_of_a_start_are_those_of_the_condition(
     assert start is not None
     torch.testing.assert_close(start, started(torch.from_numpy(condition.pixels), sketched, condition.detail))
     told: list[np.ndarray] = []  # pictures of the tiny generator are too small to show detail
-    monkeypatch.setattr("recon.joining.started", lambda pixels, pictures, detail: told.append(detail) or pictures)
+    monkeypatch.setattr(
+        "recon.decoding.joining.started", lambda pixels, pictures, detail: told.append(detail) or pictures
+    )
     decoder.start(model, condition)
     np.testing.assert_array_equal(told[0], condition.detail)
 
@@ -117,7 +118,7 @@ def test_starts_do_not_depend_on_how_many_are_made_at_once(
     decoder = decode(ridge, place, low_level=path)
     condition = decoder.condition("reconstructions", 0)
     whole = decoder.start(model, condition)
-    monkeypatch.setattr("recon.decoder._BATCH", 5)
+    monkeypatch.setattr("recon.decoding.decoder._BATCH", 5)
     in_parts = decoder.start(model, condition)
     assert whole is not None and in_parts is not None and len(whole) == N_TEST
     torch.testing.assert_close(in_parts, whole, atol=1e-5, rtol=0)
@@ -185,7 +186,9 @@ def test_words_are_those_of_the_nearest_training_picture(ridge: Run, place: Plac
 def test_a_study_without_captions_has_no_words(ridge: Run, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = open_recording(ridge)
     blank = dataclasses.replace(recording.stimuli, captions=("",) * len(recording.stimuli))
-    monkeypatch.setattr("recon.predict.open_recording", lambda run: dataclasses.replace(recording, stimuli=blank))
+    monkeypatch.setattr(
+        "recon.decoding.predict.open_recording", lambda run: dataclasses.replace(recording, stimuli=blank)
+    )
     with pytest.raises(UserError, match="--words retrieved needs captions"):
         decode(ridge, place, words="retrieved").condition("reconstructions", 0)
 

@@ -14,9 +14,9 @@ from align import retrieval
 from align.checkpoint import load_run
 from align.files import read_tensors, save_tensors
 from recon import cli
-from recon.evaluation.aggregate import load_results
 from recon.evaluation.recordings import Behind
 from recon.evaluation.schema import faults
+from recon.scoring.aggregate import load_results
 from tests.recon import tiny_run
 
 FAST = ["evaluate.n_boot=50", "evaluate.n_perm=99"]

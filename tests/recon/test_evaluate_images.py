@@ -18,11 +18,11 @@ from torchvision.transforms.functional import normalize, resize
 from align.errors import UserError
 from recon import evaluate_images
 from recon.cli import main
-from recon.evaluate_images import COLUMNS, as_report
-from recon.evaluation import dream_sim, feature_nets
-from recon.evaluation.identification import n_way_of
-from recon.evaluation.metrics import METRICS
-from recon.evaluation.set_scores import cycle_of
+from recon.metrics import dream_sim, feature_nets
+from recon.metrics.identification import n_way_of
+from recon.metrics.metrics import METRICS
+from recon.scoring.images import COLUMNS, as_report
+from recon.scoring.set_scores import cycle_of
 from tests.recon.test_picture_sets import Bomb
 from tests.recon.tiny_pictures import noisy, seed_weights, smooth, squeezenet_folder, write_folder
 
@@ -310,7 +310,7 @@ def test_features_are_taken_in_batches_of_any_size(weights: Path, monkeypatch: p
     truth, told = TRUTH[:6], noisy(TRUTH[:6], 0.5)
     options = {"metrics": [NET, "LPIPS(squeeze)", "PixCorr"], "weights_dir": weights, **ALONE}
     whole = evaluate_images(told, truth, **options)
-    monkeypatch.setattr("recon.evaluation.set_scores.Task.chunks.__defaults__", (4,))
+    monkeypatch.setattr("recon.scoring.set_scores.Task.chunks.__defaults__", (4,))
     assert np.allclose(evaluate_images(told, truth, **options).value, whole.value, atol=1e-5)
 
 

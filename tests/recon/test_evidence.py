@@ -16,23 +16,23 @@ from align.data.signals import Recording, Trials
 from align.errors import UserError
 from align.seeding import derive
 from recon import cli
-from recon.agreement import safe_threshold
-from recon.conditions import derangement
-from recon.decoder import Decoder
-from recon.drawing import Sampling
-from recon.evidence import evidence
-from recon.folders import PictureFolders, base_label, read_index, write_pictures
+from recon.decoding.bridges.choose import Conditioning
+from recon.decoding.bridges.pairs import components_of
+from recon.decoding.conditions import derangement
+from recon.decoding.decoder import Decoder
+from recon.decoding.halves import BASE, AddedNoise, Repetitions, halves_of, null_signals, unexplained
+from recon.decoding.low_level import LowLevel
+from recon.decoding.predict import load_predictions, open_recording, picture_tokens, run_id, signals_at_rest
+from recon.drawing.agreement import safe_threshold
+from recon.drawing.evidence import evidence
+from recon.drawing.folders import PictureFolders, base_label, read_index, write_pictures
+from recon.drawing.generate import generate
+from recon.drawing.sets import Sampling
 from recon.gallery.extras import read_extras
-from recon.generate import generate
 from recon.generation.adapters import load_adapter
-from recon.generation.bridges.choose import Conditioning
-from recon.generation.bridges.pairs import components_of
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
-from recon.halves import BASE, AddedNoise, Repetitions, halves_of, null_signals, unexplained
-from recon.low_level import LowLevel
-from recon.predict import load_predictions, open_recording, picture_tokens, run_id, signals_at_rest
 from tests.align.fixture_studies import picture, write_folder
 from tests.recon.tiny import tiny_generator
 
@@ -112,7 +112,7 @@ class Drawn:
         told, seeds = torch.from_numpy(tokens), [derive(0, "noise", name) % 2**31 for name in ids]
         with torch.no_grad():
             start = self._model.decode(self._sketch(told))
-        return self._model.generate(told, seeds, steps=2, start=start).numpy()
+        return self._model.generate(told, seeds, steps=2, start=start, strength=QUICK.strength).numpy()
 
     def of(self, x: np.ndarray, ids: tuple[str, ...]) -> np.ndarray:
         return self.of_tokens(self._run.aligner.predict(x.astype(np.float32))["tokens"], ids)
@@ -234,7 +234,7 @@ def test_single_rows_get_added_noise_and_the_file_says_so(
 ) -> None:
     recording = open_recording(run)
     single = dataclasses.replace(recording, test=recording.test.averaged())
-    monkeypatch.setattr("recon.predict.open_recording", lambda _: single)
+    monkeypatch.setattr("recon.decoding.predict.open_recording", lambda _: single)
     told = evidence(dataclasses.replace(run, path=tmp_path / "run"), str(tiny[0]), QUICK, nulls=4, limit=2)
     stored = json.loads((Path(told["folder"]) / "evidence.json").read_text())
     assert (stored["halves"], stored["null"]["kind"], stored["null"]["left_out"]) == ("added noise", "added noise", 0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from recon.evaluation.fine_power import fine_power, fine_power_ratios
+from recon.metrics.fine_power import fine_power, fine_power_ratios
 
 
 def wave(cycles: int, contrast: float, size: int = 64) -> torch.Tensor:

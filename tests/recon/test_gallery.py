@@ -46,7 +46,7 @@ def test_best_median_and_worst_follow_the_rule(content: Content) -> None:
 
 
 def test_pictures_belong_to_their_stimuli(content: Content, run: Run) -> None:
-    from align.data.rendering import picture
+    from align.data.studies.simulated.rendering import picture
 
     for item in content.items:
         assert np.array_equal(content.seen[item.stimulus_id], picture(item.stimulus_id.split(" ")[0]))
@@ -58,7 +58,7 @@ def test_pictures_belong_to_their_stimuli(content: Content, run: Run) -> None:
 
 
 def test_sheet_shows_the_chosen_and_every_pair(content: Content, tmp_path: Path, run: Run) -> None:
-    gallery.write_sheet(run, tmp_path / "sheet.png")
+    gallery.save_sheet(content, tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     from recon.gallery.sheet import LARGE, MARGIN, TEXT_WIDTH
 
@@ -94,7 +94,7 @@ def parsed(text: str) -> _Page:
 
 
 def test_page_is_whole_and_loads_nothing(run: Run, tmp_path: Path) -> None:
-    gallery.write_page(run, tmp_path / "page.html")
+    gallery.save_page([read_content(run)], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = parsed(text)
     assert not re.search(r"(https?|file|ftp):", page.data["data"])

@@ -18,11 +18,11 @@ from align.checkpoint import Run
 from align.errors import UserError
 from recon import cli, gallery
 from recon.commands.gallery import pairs
+from recon.decoding.predict import run_id
 from recon.gallery import contact
 from recon.gallery.audit import audit_summary
 from recon.gallery.content import Content, ordered, read_content
 from recon.gallery.page import labels, page_data
-from recon.predict import run_id
 from tests.recon import gallery_run, tiny_run
 from tests.recon.gallery_run import folder_of
 
@@ -125,7 +125,7 @@ def test_a_spoiled_file_is_one_line_and_exit_code_2(name: str, copied: Run, caps
 def test_a_row_that_leaves_the_folder_or_the_training_is_refused(
     kind: str, column: str, value: str, told: str, copied: Run
 ) -> None:
-    from recon.folders import read_index
+    from recon.drawing.folders import read_index
 
     folder = folder_of(copied, kind)
     rows = read_index(folder)

@@ -16,14 +16,14 @@ from align.config import Config, load_config
 from align.data.splits import manifest
 from align.data.studies import open_study
 from align.errors import UserError
-from align.fit import fit
-from recon.conditions import derangement
-from recon.drawing import PictureSet, Sampling, draw, fingerprint
-from recon.folders import read_index, safe_names
-from recon.generate import generate
-from recon.generation.bridges.choose import Conditioning
+from align.training.fit import fit
+from recon.decoding.bridges.choose import Conditioning
+from recon.decoding.conditions import derangement
+from recon.decoding.predict import load_predictions, open_recording, predict, read_predictions
+from recon.drawing.folders import read_index, safe_names
+from recon.drawing.generate import generate
+from recon.drawing.sets import PictureSet, Sampling, draw, fingerprint
 from recon.generation.pipeline import Generator
-from recon.predict import load_predictions, open_recording, predict, read_predictions
 from tests.align.fixture_studies import write_folder
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_generator
 

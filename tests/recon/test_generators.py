@@ -12,7 +12,7 @@ import torch
 
 from align.errors import UserError
 from recon.generation.adapters import Adapter, load_adapter
-from recon.generation.bridges.base import Bridge
+from recon.generation.bridge import Bridge
 from recon.generation.edges import edges
 from recon.generation.loading import Defaults, load_pipeline
 from recon.generation.pipeline import Generator

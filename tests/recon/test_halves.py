@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from align.data.signals import Recording, Stimuli, Trials
-from recon.halves import MARGIN, AddedNoise, Repetitions, noise_like
+from recon.decoding.halves import MARGIN, AddedNoise, Repetitions, noise_like
 
 
 def recording(x: np.ndarray, stimulus: np.ndarray) -> Recording:

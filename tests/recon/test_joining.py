@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from align.data.rendering import TEST_CONCEPTS, picture
-from recon.joining import coarse, enlarged, joined, measured, started, with_detail
+from align.data.studies.simulated.rendering import TEST_CONCEPTS, picture
+from recon.decoding.joining import coarse, enlarged, joined, measured, started, with_detail
 
 
 def test_joined_pictures_have_the_coarse_part_of_one_and_the_detail_of_the_other() -> None:

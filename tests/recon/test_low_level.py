@@ -15,11 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from align.checkpoint import Run
 from align.data.signals import Recording
 from align.data.splits import grouped_folds
+from recon.decoding.library import Library, read_library
+from recon.decoding.low_level import SIZE, LowLevel, calibrated, read_values
+from recon.decoding.predict import open_recording, signals_at_rest
 from recon.evaluation.controls import training_pictures
-from recon.evaluation.fine_power import fine_power
-from recon.low_level import SIZE, LowLevel, calibrated, read_values
-from recon.picture_library import Library, read_library
-from recon.predict import open_recording, signals_at_rest
+from recon.metrics.fine_power import fine_power
 from tests.recon.tiny_run import make_run
 
 

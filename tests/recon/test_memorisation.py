@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import pearsonr
 
-from recon.evaluation.identification import nearest_is_target
+from recon.metrics.identification import nearest_is_target
 
 
 def test_a_decoder_that_hands_out_training_pictures_never_passes() -> None:

@@ -20,13 +20,13 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms.functional import normalize
 from torchvision.transforms.functional import resize as torchvision_resize
 
-from align.data.safe_load import decode_image
+from align.data.reading.safe_load import decode_image
 from align.errors import UserError
 from recon import evaluate_images
-from recon.evaluation import identification, metrics
-from recon.evaluation.feature_nets import FeatureNets, WeightsMissing
-from recon.evaluation.metrics import METRICS
-from recon.evaluation.networks import CLIP_STATS, IMAGENET, NETWORKS
+from recon.metrics import identification, metrics
+from recon.metrics.feature_nets import FeatureNets, WeightsMissing
+from recon.metrics.metrics import METRICS
+from recon.metrics.networks import CLIP_STATS, IMAGENET, NETWORKS
 from tests.conftest import shared_path
 from tests.recon.tiny_pictures import seed_weights
 

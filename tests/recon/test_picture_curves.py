@@ -20,27 +20,32 @@ from align.config import Config, load_config
 from align.data.splits import manifest
 from align.data.studies import open_study
 from align.errors import UserError
-from align.fit import fit
 from align.seeding import derive
+from align.training.fit import fit
 from recon import cli
-from recon import predict as prediction
 from recon.analysis import picture_curves as curves
 from recon.analysis.curve_figure import plot_curves
 from recon.analysis.curve_text import caption, format_curves
-from recon.analysis.picture_curves import Options, curves_folder, leading, read_curves, steps_up_to
-from recon.drawing import Sampling
-from recon.evaluation import judge, metrics
-from recon.evaluation.identification import two_way
-from recon.evaluation.metrics import METRICS
+from recon.analysis.picture_curves import Options, leading, steps_up_to
+from recon.config import STRENGTH
+from recon.decoding import predict as prediction
+from recon.decoding.bridges.matching import without_spread
+from recon.decoding.predict import load_predictions, run_id
+from recon.drawing.folders import read_index
+from recon.drawing.generate import generate
+from recon.drawing.sets import Sampling
+from recon.evaluation import judge
+from recon.evaluation.provenance import curves_folder, read_curves
 from recon.evaluation.recordings import Behind
 from recon.evaluation.settings import EvaluateConfig
-from recon.folders import read_index
 from recon.gallery.content import read_content
 from recon.gallery.page import page_data
-from recon.generate import generate
-from recon.generation.bridges.matching import without_spread
+from recon.generation.conditioner import save_conditioner
 from recon.generation.pipeline import Generator
-from recon.predict import load_predictions, run_id
+from recon.generation.sketch import Sketch
+from recon.metrics import metrics
+from recon.metrics.identification import two_way
+from recon.metrics.metrics import METRICS
 from tests.align.fixture_studies import write_folder
 from tests.recon import gallery_run, tiny_run
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_generator
@@ -179,6 +184,27 @@ def test_the_ends_are_the_pictures_of_generate(made: Made, tmp_path: Path) -> No
     assert all(seeds == noise for _, seeds in made.given.values())
 
 
+def test_full_rank_is_the_picture_of_generate_where_that_starts_from_a_coarse_one(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, _, _, conditioner = tiny_generator(tmp_path / "sketching")
+    place = tmp_path / "home" / "runs" / "recon" / "tiny" / "ip_adapter.safetensors"
+    save_conditioner(conditioner, place, sketch=Sketch(N_TOKENS, WIDTH, 4, 8, hidden=16, depth=1))
+    monkeypatch.setenv("RECON_HOME", str(tmp_path / "home"))
+    steps, ids = 10, list(load_predictions(made.run).ids[: QUICK.limit])
+    options = Options(limit=QUICK.limit, seed=3, steps=steps, ranks=(1, COMPONENTS))
+    found = curves.picture_curves(made.run, str(generator), options, BOOT)
+    told = generate(made.run, str(generator), tmp_path, Sampling(seeds=(3,), steps=steps), (), QUICK.limit)
+    files = [Path(told["folders"]["reconstructions"]) / f"{name}_seed-3.png" for name in ids]
+    pixels = np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
+    own = scored(Behind(made.run), ids, torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
+    assert values(found["bottleneck"]["predicted"][-1]) == pytest.approx(own, abs=1e-6)
+    assert values(found["bottleneck"]["predicted"][0]) != pytest.approx(own, abs=1e-3)
+    assert (found["low_level"], told["low_level"], found["strength"]) == ("tokens", "tokens", STRENGTH)
+    further = curves.picture_curves(made.run, str(generator), dataclasses.replace(options, strength=0.8), BOOT)
+    assert values(further["bottleneck"]["predicted"][-1]) != pytest.approx(own, abs=1e-4)
+
+
 def test_one_repetition_is_a_single_row_of_the_own_picture(made: Made) -> None:
     recording, ids = open_study(made.run.config).recording("08"), load_predictions(made.run).ids[: QUICK.limit]
     rng = np.random.default_rng(derive(QUICK.seed, "repetitions"))
@@ -260,6 +286,8 @@ def test_averaged_rows_leave_that_curve_out_and_say_why(made: Made, tmp_path: Pa
         (Options(limit=1), "--limit 1"),
         (Options(seed=-1), "--seed -1"),
         (Options(steps=0), "--steps 0"),
+        (Options(strength=1.5), "--strength 1.5"),
+        (Options(strength=0), "--strength 0 shows the coarse picture"),
         (Options(ranks=(0, 6)), "--ranks 0 6: .*0 to 5"),
         (Options(ranks=(-1,)), "--ranks -1"),
         (Options(ranks=(2, 2)), "--ranks 2 2"),

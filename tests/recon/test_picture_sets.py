@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from align.errors import UserError
-from recon.evaluation import picture_folders
-from recon.evaluation.picture_sets import PictureSet, open_pair, open_pictures
+from recon.scoring import picture_folders
+from recon.scoring.opening import PictureSet, open_pair, open_pictures
 from tests.recon.tiny_pictures import smooth, write_folder
 
 TRUTH = smooth(3)
@@ -266,7 +266,7 @@ def test_a_stack_that_cannot_be_meant_is_one_line(what: str) -> None:
 
 
 def test_a_fault_late_in_a_large_stack_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recon.evaluation.picture_stacks._CHECKED", 2 * 16 * 16 * 3)
+    monkeypatch.setattr("recon.scoring.picture_stacks._CHECKED", 2 * 16 * 16 * 3)
     stack = np.full((7, 16, 16, 3), 0.5, np.float32)
     stack[6, 15, 15, 2] = np.nan
     for form in (stack, tmp_path / "a.npy", tmp_path / "a.safetensors"):

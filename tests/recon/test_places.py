@@ -11,7 +11,7 @@ import torch
 from align.errors import UserError
 from recon.generation import places
 from recon.generation.adapters import load_adapter
-from recon.generation.assets import mini_folder
+from recon.generation.places import mini_folder
 from tests.recon.tiny_family import PROJECTED, build_adapter, build_generator, build_image_encoder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recon.posterior import LinearEstimate, cosines
+from recon.decoding.library import LinearEstimate, cosines
 
 
 @pytest.fixture

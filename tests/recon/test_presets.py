@@ -17,12 +17,12 @@ from torchvision.transforms.functional import resize as torchvision_resize
 
 from align.errors import UserError
 from recon import evaluate_images
-from recon.evaluation.metrics import METRICS
-from recon.evaluation.networks import IMAGENET, NETWORKS
-from recon.evaluation.picture_sets import open_pictures
-from recon.evaluation.presets import PRESETS
-from recon.evaluation.set_scores import build_task
-from recon.evaluation.views import View
+from recon.metrics.metrics import METRICS
+from recon.metrics.networks import IMAGENET, NETWORKS
+from recon.scoring.opening import open_pictures
+from recon.scoring.presets import PRESETS
+from recon.scoring.set_scores import build_task
+from recon.scoring.views import View
 from tests.recon.tiny_pictures import noisy, seed_weights, smooth
 
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}

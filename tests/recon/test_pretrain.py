@@ -1,6 +1,5 @@
 """The training loop resumes exactly; the pool keeps test pictures out; the towers' loss and tokenizer are right."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -13,15 +12,18 @@ from PIL import Image
 from torch import nn
 
 from align.config import load_config
-from align.data.rendering import SHAPES, TEST_CONCEPTS, scene_of
+from align.data.studies.simulated.rendering import SHAPES, TEST_CONCEPTS, scene_of
 from align.errors import UserError
-from align.state import load_finished_step
+from align.files import save_tensors
+from align.training.state import load_finished_step
 from recon.config import PicturesConfig, PretrainConfig, StageConfig
-from recon.generation import denoiser, pictures, pretrain
 from recon.generation.loop import Stage, learning_rate, run_stage
-from recon.generation.miniature import build_tokenizer, make_tokenizer, tables_of
-from recon.generation.pretrain import clip_loss
-from recon.generation.reader import ATTRIBUTES, AttributeReader, labels_of, load_reader, reader_loss, save_reader
+from recon.metrics.reader import ATTRIBUTES, AttributeReader, labels_of, load_reader, reader_loss, save_reader
+from recon.pretraining import pictures, pretrain
+from recon.pretraining.miniature import build_tokenizer, make_tokenizer, tables_of
+from recon.pretraining.parts import finish, start_from
+from recon.pretraining.pretrain import clip_loss
+from recon.pretraining.tokens import Tokens, condition
 
 SCRIPT = """
 import sys, time, torch
@@ -29,16 +31,17 @@ from pathlib import Path
 from tests.recon.test_pretrain import toy_stage
 from recon.generation.loop import run_stage
 torch.set_num_threads(1)
-run_stage(toy_stage(Path(sys.argv[1]), pause=0.01))
+run_stage(toy_stage(Path(sys.argv[1]), pause=0.01, stop=int(sys.argv[2])))
 """
 
 
-def toy_stage(folder, steps=60, pause=0.0):
+def toy_stage(folder, steps=60, pause=0.0, stop=60):
+    """``stop``: the step that never ends, so that a busy machine cannot let the training end before it is killed."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
 
     def loss(step, generator):
-        time.sleep(pause)
+        time.sleep(pause if step < stop else 3600)
         x = torch.randn(32, 4, generator=generator)
         return (net(x) - x.sum(1, keepdim=True)).square().mean(), {}
 
@@ -55,12 +58,14 @@ def test_killed_training_ends_like_an_uninterrupted_one(tmp_path):
     whole = parameters(run_stage(toy_stage(tmp_path / "whole")))
     folder = tmp_path / "killed"
     for least in (7, 21, 42):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(folder), str(least + 9)], stderr=subprocess.DEVNULL
+        )
         while load_finished_step(folder) < least and process.poll() is None:
-            time.sleep(0.003)
-        process.send_signal(signal.SIGKILL)
+            time.sleep(0.02)
+        process.kill()
         process.wait()
-    assert 42 <= load_finished_step(folder) < 60
+        assert least <= load_finished_step(folder) < 60
     (folder / ".state.tmp-1.safetensors").write_bytes(b"half a checkpoint")
     assert torch.equal(parameters(run_stage(toy_stage(folder))), whole)
 
@@ -109,6 +114,30 @@ def test_pool_renders_no_test_concept_and_drops_twins(tmp_path, monkeypatch):
     assert pool.original(5).shape == (80, 80, 3)
     rows = pool.sample(np.random.default_rng(0), 10, 0.3)
     assert (rows < 4).sum() == 7
+
+
+def test_missing_photographs_are_refused_before_pictures_are_rendered(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "picture", lambda name: pytest.fail("too late"))
+    with pytest.raises(UserError, match="neither a folder nor a zip"):
+        pictures.load_pool(PicturesConfig(rendered=3, photographs=[str(tmp_path / "nowhere.zip")]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("squeezenet_layer=features.99", "has no layer"),
+        ("mini_layer=99", "has no layer"),
+        ("mini_pooling=grid:40", "finer"),
+    ],
+)
+def test_layers_are_asked_for_before_the_first_stage(tmp_path, monkeypatch, words, told):
+    from torchvision.models import squeezenet1_1
+
+    save_tensors(tmp_path / "squeeze.safetensors", squeezenet1_1(weights=None).state_dict())
+    monkeypatch.setattr(pretrain, "load_pool", lambda *given: pytest.fail("too late"))
+    places = [f"squeezenet_weights={tmp_path / 'squeeze.safetensors'}", f"pictures.photographs=[{tmp_path}]"]
+    with pytest.raises(UserError, match=told):
+        pretrain.run(load_config(PretrainConfig, None, [*places, f"out={tmp_path / 'out'}", words]))
 
 
 def test_unreadable_photographs_are_refused(tmp_path):
@@ -169,14 +198,14 @@ def test_reader_learns_labels_and_survives_saving(tmp_path):
 
 def test_start_from_copies_what_fits_and_refuses_the_rest(tmp_path):
     first, second = nn.Linear(3, 2), nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(2, 5)})
-    pretrain.finish(tmp_path / "old", {"net": nn.ModuleDict({"a": first, "b": nn.Linear(2, 4)})})
+    finish(tmp_path / "old", {"net": nn.ModuleDict({"a": first, "b": nn.Linear(2, 4)})})
     before = second["b"].weight.clone()
-    pretrain.start_from(tmp_path / "old", {"net": second})
+    start_from(tmp_path / "old", {"net": second})
     assert torch.equal(second["a"].weight, first.weight) and torch.equal(second["b"].weight, before)
     with pytest.raises(UserError, match="nothing in"):
-        pretrain.start_from(tmp_path / "old", {"other": nn.Linear(7, 7)})
+        start_from(tmp_path / "old", {"other": nn.Linear(7, 7)})
     with pytest.raises(UserError, match="is missing"):
-        pretrain.start_from(tmp_path / "nowhere", {"net": second})
+        start_from(tmp_path / "nowhere", {"net": second})
 
 
 def test_a_batch_of_captions_names_one_thing():
@@ -197,9 +226,7 @@ def test_tokens_are_mixed_with_other_pictures_at_the_same_spread():
         def standardised(self, tokens):
             return tokens
 
-    given = denoiser.condition(
-        denoiser.Tokens(values, 0, Plain(1, 1)), np.arange(2000), torch.Generator().manual_seed(0)
-    )
+    given = condition(Tokens(values, 0, Plain(1, 1)), np.arange(2000), torch.Generator().manual_seed(0))
     flat, truth = given.flatten(1), torch.tensor(values).flatten(1)
     dropped = flat.abs().sum(1) == 0
     assert 0.07 < dropped.float().mean() < 0.13

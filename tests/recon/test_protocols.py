@@ -12,8 +12,8 @@ from align import train
 from align.checkpoint import load_run
 from align.files import read_json
 from recon import cli
+from recon.decoding.predict import open_recording, picture_tokens
 from recon.evaluation.recordings import Behind
-from recon.predict import open_recording, picture_tokens
 from tests.align.fixture_studies import write_folder
 from tests.one_line import fails
 

@@ -25,10 +25,11 @@ from align.config import Config, load_config, set_key
 from align.errors import UserError
 from align.files import read_tensors, write_json
 from recon import cli
-from recon.evaluation import metrics, report
+from recon.evaluation import report
 from recon.evaluation.settings import EvaluateConfig
 from recon.generation.adapters import load_adapter
 from recon.generation.places import find_adapter
+from recon.metrics import metrics
 from recon.publishing.card import write_card
 from recon.publishing.places import is_local, without_paths, without_places
 from recon.publishing.push import push
@@ -197,7 +198,7 @@ def test_the_numbers_of_a_card_are_those_of_the_report(folder: Path) -> None:
     assert all(f"{name} (" in text for name in told["skipped"])
 
 
-def test_a_card_says_what_the_files_say(folder: Path) -> None:
+def test_a_card_says_what_the_files_say(folder: Path, trained: Path) -> None:
     write_card(folder, license_id="cc-by-4.0")
     text = (folder / "README.md").read_text()
     run, split = load_run(folder), json.loads((folder / "split.json").read_text())
@@ -217,6 +218,7 @@ def test_a_card_says_what_the_files_say(folder: Path) -> None:
     assert {key: rows[key][0] for key in expected} == expected
     head = head_of(text)
     assert (head["license"], head["datasets"], head["library_name"]) == ("cc-by-4.0", ["folder"], "shallow-recon")
+    assert head_of((trained / "README.md").read_text())["library_name"] == head["library_name"], "the card of training"
     for part in ("Selection rule:", "Not to be used", "that of the recordings", "load_run('OWNER/NAME')", "sample of"):
         assert part in text, part
     assert "'subjects=[01]' study.root=FOLDER backbone.weights=FILE" in text
@@ -280,7 +282,7 @@ def test_a_pushed_run_comes_back_the_same(folder: Path, hub: Hub, trained: Path)
 
 
 def test_the_recording_is_read_again_once_its_place_is_told(folder: Path, hub: Hub, trained: Path) -> None:
-    from recon.predict import open_recording, split_trials
+    from recon.decoding.predict import open_recording, split_trials
 
     push(folder, NAME)
     own, back = load_run(folder), recon.load_run(NAME)
@@ -468,7 +470,7 @@ def test_a_conditioner_goes_and_comes_back(conditioner: Path, hub: Hub) -> None:
 def test_training_says_what_the_card_shows(conditioner: Path) -> None:
     from align.files import save_tensors
     from recon.config import ConditionerConfig
-    from recon.generation.pictures import Pool
+    from recon.pretraining.pictures import Pool
     from recon.train import training_facts
 
     overrides = ["train.steps=7", "train.lr=2e-4", "seed=5", "pictures.photographs=[/data/me/photos.zip]"]

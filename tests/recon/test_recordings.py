@@ -10,8 +10,9 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from recon.evaluation.controls import enlarge, load_image, training_pictures
+from recon.evaluation.controls import enlarge, training_pictures
 from recon.evaluation.recordings import Behind
+from recon.images import load_image
 from tests.recon.tiny_run import make_run
 
 

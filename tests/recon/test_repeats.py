@@ -17,7 +17,7 @@ from recon import cli
 from recon.analysis.figures import new_figure
 from recon.analysis.repeats import _counts, averages, format_repeats, repeat_curves
 from recon.evaluation.report import retrieval_report
-from recon.evaluation.schema import validate_report
+from recon.evaluation.schema import faults
 from tests.align.fixture_studies import picture, write_folder
 
 N_TRAIN, N_TEST, REPETITIONS = 40, 16, 4
@@ -103,7 +103,7 @@ def test_more_repetitions_are_better_and_halves_find_each_other(result: dict) ->
 
 
 def test_reliability_is_that_of_halves_by_numpy(run: Run, result: dict) -> None:
-    from recon.predict import open_recording
+    from recon.decoding.predict import open_recording
 
     test = open_recording(run).test
     halves = []
@@ -154,7 +154,7 @@ def test_the_selection_is_in_config_and_report(run: Run) -> None:
     study = load_config(Config, run.path / "config.yaml").study
     assert (study.roi, study.window) == (["back"], "0:0.15")
     report = retrieval_report(run)
-    validate_report(report)
+    assert faults(report) == []
     expected = {"roi": ["back"], "channels": None, "window": [0.0, 0.15], "n_channels": 3, "n_times": 15}
     assert report["selection"] == expected
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from scipy import stats
 
-import align.training_side
+import align.training.training_set
 from align import retrieval
 from align.config import Config, TargetConfig, load_config
 from align.data.signals import Stimuli
@@ -24,9 +24,9 @@ from align.encoders import build_encoder
 from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.files import read_json
-from align.fit import fit
-from align.model import Aligner
-from align.training_side import training_side
+from align.model.aligner import Aligner
+from align.training.fit import fit
+from align.training.training_set import training_side
 from align.vision.backbones import load_backbone
 from align.vision.fused import layer_targets
 from recon import cli
@@ -217,7 +217,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[_Toy]:
     """The toy study and its backbone in place of real ones; everything else is the real thing."""
     study = type("Toy", (_Toy,), {})
     monkeypatch.setattr(run, "open_study", study)
-    backbone = SimpleNamespace(layers=LAYERS, name="toy")
+    backbone = SimpleNamespace(layers=LAYERS, name="toy", shapes={})
     backbone.to = lambda device: backbone
     monkeypatch.setattr(run, "load_backbone", lambda config: backbone)
     monkeypatch.setattr(run, "training_targets", _targets)
@@ -233,7 +233,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(x))
         return fit(config, x, *args, **options)
 
-    monkeypatch.setattr(align.training_side, "fit", counting)
+    monkeypatch.setattr(align.training.training_set, "fit", counting)
     return calls
 
 
@@ -299,17 +299,17 @@ def test_a_killed_walk_loses_one_fit(toy: type[_Toy], fits: list[int], tmp_path:
     assert total == 2 * 2 * (2 + 1)  # subjects x layers x (folds + refit)
     assert fits == [N_TRAIN // 2] * 8 + [N_TRAIN] * 4, "folds first, then all training rows"
     assert walk(tmp_path / "whole")["rows"] == whole["rows"] and len(fits) == total
-    real = align.training_side.fit
+    real = align.training.training_set.fit
 
     def killed(*args: Any, **options: Any) -> Any:
         if len(fits) == total + 5:
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(align.training_side, "fit", killed)
+    monkeypatch.setattr(align.training.training_set, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
         walk(tmp_path / "part")
-    monkeypatch.setattr(align.training_side, "fit", real)
+    monkeypatch.setattr(align.training.training_set, "fit", real)
     assert walk(tmp_path / "part")["rows"] == whole["rows"] and len(fits) == 2 * total
     walk(tmp_path / "part", "shallow_alignment", "train.lr=1e-3", "subjects=[01]")
     assert len(fits) == 2.5 * total, "another recipe in the same folder is fitted anew"
@@ -366,7 +366,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         found["ranked"].append(tokens)
         return real(self, tokens, **options)
 
-    monkeypatch.setattr(align.training_side, "fit", watched)
+    monkeypatch.setattr(align.training.training_set, "fit", watched)
     monkeypatch.setattr(Aligner, "embed_images", embedded)
     return found
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn import linear_model
 from sklearn.preprocessing import StandardScaler
 
-from recon.evaluation.ridge import Ridge
+from recon.decoding.ridge import Ridge
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-13])  # 1e-13: magnetic fields in tesla

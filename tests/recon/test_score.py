@@ -18,7 +18,7 @@ from scipy.stats import binom, hypergeom, kstest, norm
 from align import retrieval
 from align.errors import UserError
 from recon import cli
-from recon.score import score, score_matrix
+from recon.scoring.retrieval import score, score_matrix
 from tests.conftest import shared_path
 
 FAST: dict[str, Any] = {"n_boot": 200, "n_perm": 99}
@@ -72,7 +72,7 @@ def test_a_matrix_in_pieces_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     options: dict[str, Any] = {"ids": names[:23], "image_ids": names, "labels": np.arange(31) % 3, **FAST}
     whole = score_matrix(matrix, **options)
     for cells in (1, 70, 31 * 22):
-        monkeypatch.setattr("recon.evaluation.contest._CELLS", cells)
+        monkeypatch.setattr("recon.scoring.contest._CELLS", cells)
         assert score_matrix(matrix, **options) == whole
 
 

@@ -14,13 +14,14 @@ import torch
 
 from align.checkpoint import Run
 from align.errors import UserError
-from recon.evaluation import metrics, report, seeds
-from recon.evaluation.feature_nets import FeatureNets
+from recon.decoding.predict import run_id
+from recon.evaluation import report, seeds
+from recon.evaluation.picture_scores import OWN, score
 from recon.evaluation.schema import faults
-from recon.evaluation.scoring import OWN, score
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import format_report
-from recon.predict import run_id
+from recon.metrics import metrics
+from recon.metrics.feature_nets import FeatureNets
 from tests.recon import gallery_run, tiny_run
 
 FAST = EvaluateConfig(n_boot=50, n_perm=99, networks=False)

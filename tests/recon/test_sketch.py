@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from recon.generation.conditioner import read_adapter, save_conditioner
-from recon.generation.denoiser import Tokens
 from recon.generation.sketch import Sketch, load_sketch, takes
-from recon.generation.sketching import Teacher, fine_contrast
+from recon.pretraining.sketching import Teacher, fine_contrast
+from recon.pretraining.tokens import Tokens
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_conditioner, tiny_unet, tiny_vae
 
 

@@ -18,10 +18,10 @@ from align import retrieval
 from align.errors import UserError
 from align.files import write_json
 from recon import cli
-from recon.evaluation.aggregate import Result, load_results, rows, summary
-from recon.evaluation.paired import compare
-from recon.evaluation.stats import sign_flip_p
-from recon.score import score_matrix
+from recon.metrics.stats import sign_flip_p
+from recon.scoring.aggregate import Result, load_results, rows, summary
+from recon.scoring.paired import compare
+from recon.scoring.retrieval import score_matrix
 from tests.conftest import shared_path
 
 TOP1 = "brain_to_image.top1"
@@ -126,7 +126,7 @@ def _paired(ours: np.ndarray, theirs: np.ndarray, seed: int) -> dict[str, Any]:
 
 def test_paired_interval_covers_and_paired_p_is_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
     """500 experiments of 60 stimuli whose difficulty both methods share; no difference on average."""
-    monkeypatch.setattr("recon.evaluation.paired.sign_flip_p", partial(sign_flip_p, n_perm=199))
+    monkeypatch.setattr("recon.scoring.paired.sign_flip_p", partial(sign_flip_p, n_perm=199))
     rng = np.random.default_rng(4)
     inside, p, coarse = 0, [], []
     for repeat in range(500):

@@ -12,8 +12,8 @@ import pytest
 
 from align import retrieval
 from align.config import Config
-from align.data import simulated_brain
 from align.data.signals import Recording, Stimuli, Trials
+from align.data.studies.simulated import brain
 from align.vision.backbones import load_backbone
 from align.vision.fused import layer_targets
 from recon import cli
@@ -38,8 +38,8 @@ def recording(code: str, noise: float = 0.1, n: int = 150) -> tuple[Recording, d
     """Signals that carry two unrelated codes at the simulation's own times; layers = the codes themselves."""
     rng = np.random.default_rng(5)
     early, late = (rng.normal(size=(n, k)) @ rng.normal(size=(k, width)) for k, width in ((12, 704), (8, 27)))
-    clean = simulated_brain.evoked(early, late, np.arange(n), "01", code)
-    x = clean + noise * simulated_brain.noise(rng, n)
+    clean = brain.evoked(early, late, np.arange(n), "01", code)
+    x = clean + noise * brain.noise(rng, n)
     train = np.arange(n - 30)
     stimuli = Stimuli(
         ids=tuple(f"p{i}" for i in range(n)),
@@ -49,7 +49,7 @@ def recording(code: str, noise: float = 0.1, n: int = 150) -> tuple[Recording, d
         captions=("",) * n,
     )
     sides = [Trials(x[rows], rows, np.zeros(len(rows), int)) for rows in (train, np.arange(n - 30, n))]
-    made = Recording("made", "01", sides[0], sides[1], stimuli, simulated_brain.CHANNELS, simulated_brain.SFREQ)
+    made = Recording("made", "01", sides[0], sides[1], stimuli, brain.CHANNELS, brain.SFREQ)
     return made, {"early": early[:, None].astype(np.float32), "late": late[:, None].astype(np.float32)}
 
 
@@ -63,8 +63,8 @@ def walked(code: str, settings: Settings = WALK, noise: float = 0.1) -> dict[str
 def test_the_early_code_is_found_before_the_late_one() -> None:
     entry = walked("mixed")
     early, late = entry["layers"]["early"], entry["layers"]["late"]
-    assert early["peak"]["centre"] == pytest.approx(simulated_brain.EARLY_LATENCY[0], abs=0.03)
-    assert late["peak"]["centre"] == pytest.approx(simulated_brain.LATE_LATENCY[0], abs=0.04)
+    assert early["peak"]["centre"] == pytest.approx(brain.EARLY_LATENCY[0], abs=0.03)
+    assert late["peak"]["centre"] == pytest.approx(brain.LATE_LATENCY[0], abs=0.04)
     assert early["onset"]["centre"] < late["onset"]["centre"]
     assert early["clusters"][0]["p"] < 0.01 and late["clusters"][0]["p"] < 0.01
     gaps = entry["later_than"]["layers"]["late"]

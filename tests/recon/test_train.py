@@ -1,12 +1,17 @@
 """`recon/train.py`: a conditioner for a tiny generator, from the command line to a file that stock code loads."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from align.config import flatten, keys
 from align.files import read_tensors, write_json
 from recon import train
+from recon.config import ConditionerConfig
 from recon.generation.conditioner import read_info
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import load_sketch
@@ -71,6 +76,22 @@ def test_bad_input_ends_in_one_line(folders, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert sum(line.startswith("error: ") for line in lines) == 3
     assert "did you mean" in lines[-1]
+
+
+def test_the_shipped_configuration_trains_and_names_every_key(folders, capsys):
+    path = Path(__file__).parents[2] / "configs" / "recon" / "conditioner.yaml"
+    named = [key for key, _ in flatten(yaml.safe_load(path.read_text(encoding="utf-8")))]
+    left = ["backbone.weights", "backbone.image_size", "backbone.revision"]
+    assert sorted([*named, *left]) == sorted(keys(ConditionerConfig()))
+    assert train.main(["--config", str(path), *command(folders, "shipped", 2)]) == 0
+    assert read_info(capsys.readouterr().out.strip()).layer == "1"
+
+
+@pytest.mark.parametrize("words", [["layer=9"], ["pooling=grid:400"], ["backbone.weights=nowhere"]])
+def test_a_backbone_that_cannot_be_is_refused_before_pictures_are_rendered(folders, words, monkeypatch, capsys):
+    monkeypatch.setattr("recon.pretraining.pictures.load_pool", lambda *given: pytest.fail("too late"))
+    assert train.main([*command(folders, "early", 2), *words]) == 2
+    assert capsys.readouterr().err.count("error: ") == 1
 
 
 def test_a_conditioner_of_sdxl_is_trained_and_used(tmp_path, folders):

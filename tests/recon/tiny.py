@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from recon.generation import miniature
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
+from recon.pretraining import miniature
 
 N_TOKENS, WIDTH = 4, 6
 

@@ -28,7 +28,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from recon.generation import miniature
+from recon.pretraining import miniature
 from tests.recon.tiny import tiny_text, tiny_unet, tiny_vae
 
 CROSS = {"sd": 16, "sdxl": 32}

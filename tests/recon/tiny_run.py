@@ -14,10 +14,9 @@ from PIL import Image
 
 from align.checkpoint import Run, load_run
 from align.config import Config, load_config
-from align.data.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS, picture, scene_of
+from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS, picture, scene_of
+from recon.drawing.folders import PictureFolders, find_folders, write_pictures
 from recon.evaluation.judge import Judge
-from recon.evaluation.pictures import find_folders
-from recon.folders import PictureFolders, write_pictures
 
 GENERATOR = "tiny"
 N_TRAIN, N_TEST = 40, 24
@@ -65,7 +64,7 @@ def make_run(folder: Path, n_test: int = N_TEST, seed: int = 0, *, encoder: str 
 
 def add_pictures(run: Run, quality: float = 0.5, controls: bool = True, seed: int = 0) -> list[str]:
     """Stand-ins for sampled pictures: ``quality`` x target + noise; shuffled, zero_brain and oracle alike."""
-    from recon.predict import load_predictions, run_id
+    from recon.decoding.predict import load_predictions, run_id
 
     rng = np.random.default_rng(seed)
     ids = list(load_predictions(run).ids)

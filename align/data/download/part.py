@@ -1,13 +1,12 @@
 """The disk's side of a download: the bytes so far, what they belong to, and room for the rest.
 
 While a file is under way it is called ``NAME.part``; ``NAME.part.json`` beside it holds the address, the validator
-(what If-Range takes) and the length of the file its bytes are of.
+(what If-Range takes) and the length of the file its bytes are of, and ``NAME.part.lock`` keeps other processes out.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import os
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from align.errors import UserError
-from align.files import read_json, write_json
+from align.files import locked, read_json, write_json
 
 PIECE = 1 << 20  # bytes read and written at once
 RESERVE = 64 << 20  # bytes of a disk that are left free
@@ -67,14 +66,16 @@ class Part:
             write(self.file, piece)
 
     def remove(self) -> None:
-        """Delete bytes and note."""
+        """Delete bytes and note; the file is closed first, as Windows wants it."""
+        self.file.close()
         self.path.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
     def become(self, target: Path) -> None:
-        """Give the bytes their name, once they are safe on the disk."""
+        """Give the bytes their name, once they are safe on the disk; the file is closed first, as Windows wants it."""
         with self._room():
             os.fsync(self.file.fileno())
+        self.file.close()
         os.replace(self.path, target)
         self.note.unlink(missing_ok=True)
 
@@ -115,16 +116,10 @@ def write(file: io.FileIO, piece: bytes) -> None:
 
 
 @contextmanager
-def locked(part: Path) -> Iterator[io.FileIO]:
+def open_part(path: Path) -> Iterator[io.FileIO]:
     """The part, created where absent, for this process alone; raises `UserError` while another one holds it."""
-    with io.FileIO(os.open(part, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = part.exists() and part.stat().st_ino == os.fstat(file.fileno()).st_ino
-        except BlockingIOError:
-            mine = False
-        if not mine:
-            raise UserError(f"{str(part)!r} is being fetched by another process; wait for it")
+    lock = path.with_name(f"{path.name}.lock")
+    with locked(lock, f"fetching {str(path)!r}", keep=False), path.open("a+b", buffering=0) as file:
         yield file
 
 

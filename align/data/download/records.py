@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from align.data.archives import TO_DISK, extract, members
 from align.data.download.part import hash_file
 from align.data.download.sources import File, Page
 from align.data.download.transfer import Patience, fetch
+from align.data.reading.archives import TO_DISK, extract, members
 from align.errors import UserError
 from align.files import read_json, write_json
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from align.data.download.part import PIECE, Part, hash_file, human, locked, require_space
+from align.data.download.part import PIECE, Part, hash_file, human, open_part, require_space
 from align.errors import UserError
 
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another one in a minute
@@ -82,7 +82,7 @@ def fetch(
         raise UserError(f"{url!r} is not an http or https address")
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f"{target.name}.part")
-    with locked(path) as file:
+    with open_part(path) as file:
         part = Part(url, path, file, sha256 is not None)
         _persist(part, patience or Patience(), progress)
         found = hash_file(path)
@@ -92,8 +92,9 @@ def fetch(
                 f"{url} has SHA-256 {found}, expected {sha256.lower()}; the copy was removed. Run the same command "
                 "again; when it repeats, the file has changed at its source"
             )
+        size = part.size
         part.become(target)
-        return Fetched(target, part.size, found, part.kept)
+        return Fetched(target, size, found, part.kept)
 
 
 def _persist(part: Part, patience: Patience, progress: bool) -> None:

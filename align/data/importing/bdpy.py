@@ -22,7 +22,7 @@ import numpy as np
 
 from align.data.importing.layout import Shown, write_layout
 from align.data.importing.pictures import find_pictures, short_names
-from align.data.safe_load import inside_hdf5, require_finite
+from align.data.reading.safe_load import inside_hdf5, require_finite
 from align.data.studies.nsd_files import open_hdf5
 from align.errors import UserError
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from align.data.importing.layout import PIECE, Pieces, write_layout
 from align.data.importing.trials import Choice, choose, read_table
-from align.data.safe_load import GRACE, RATIO
+from align.data.reading.safe_load import GRACE, RATIO
 from align.errors import UserError
 
 AFFINE_TOLERANCE = 1e-3  # mm

@@ -172,8 +172,8 @@ def _summary(out: Path, subject: str) -> dict[str, Any]:
     """What was written, read back from the folder."""
     from collections import Counter
 
-    from align.data.containers import stored_npy
     from align.data.importing.trials import read_table
+    from align.data.reading.containers import stored_npy
 
     table = read_table(out / "stimuli.csv")
     split = Counter(table.column("split"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from align.data.containers import stored_npy
 from align.data.importing.layout import Pieces, rows_at_once, write_layout
 from align.data.importing.trials import Choice, Table, choose, read_table
-from align.data.safe_load import load_array
+from align.data.reading.containers import stored_npy
+from align.data.reading.safe_load import load_array
 from align.data.signals import release
 from align.errors import UserError
 

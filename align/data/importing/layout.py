@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from align.data.safe_load import decode_image
+from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.errors import UserError
 from align.files import write_atomic, write_json
@@ -121,7 +121,10 @@ def _place_images(folder: Path, out: Path, images: Mapping[str, np.ndarray | Pat
         if not isinstance(image, Path):
             Image.fromarray(image).save(target)
         elif link:
-            names[name] = Path(os.path.relpath(image.resolve(), home)).as_posix()
+            try:
+                names[name] = Path(os.path.relpath(image.resolve(), home)).as_posix()
+            except ValueError as error:  # two drives of Windows
+                raise UserError(f"no way leads from {str(out)!r} to {str(image)!r}: leave --link away") from error
         else:
             shutil.copyfile(image, target)
     return names

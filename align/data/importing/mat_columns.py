@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from align.data.importing.layout import Shown, write_layout
-from align.data.safe_load import load_array, require_finite
+from align.data.reading.safe_load import load_array, require_finite
 from align.errors import UserError
 
 DIGITS = {1: "6", 2: "9"}  # label -> caption

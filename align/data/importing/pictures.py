@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from align.data.safe_load import IMAGE_SUFFIXES
+from align.data.reading.safe_load import IMAGE_SUFFIXES
 from align.errors import UserError
 
 

@@ -1,4 +1,7 @@
-"""Every study by name. Adding one: a file here, a line in `_MODULES`, a case in the tests' walk."""
+"""Every study by name.
+
+Adding one: a file here, a line in `_MODULES`, its name in `align.config.STUDIES`, a case in the tests' walk.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from align.data.studies.base import Study
 from align.errors import UserError
 
 _MODULES = {
-    "simulated": "align.data.studies.simulated:Simulated",
+    "simulated": "align.data.studies.simulated.study:Simulated",
     "cowley2023_v4": "align.data.studies.cowley2023:Cowley2023V4",
-    "things_eeg2": "align.data.studies.things_eeg2:ThingsEEG2",
-    "things_meg": "align.data.studies.things_meg:ThingsMEG",
+    "things_eeg2": "align.data.studies.things.eeg2:ThingsEEG2",
+    "things_meg": "align.data.studies.things.meg:ThingsMEG",
     "folder": "align.data.studies.folder:Folder",
     "nsd": "align.data.studies.nsd:Nsd",
 }
@@ -32,5 +35,6 @@ def study_class(name: str) -> type[Study]:
 
 
 def open_study(config: Config) -> Study:
-    """The study ``config.study.name``; raises `UserError` with the nearest name for an unknown one."""
+    """The study ``config.study.name``; raises `UserError` for a configuration that cannot be."""
+    config.check()
     return study_class(config.study.name)(config)

@@ -67,8 +67,8 @@ class Study(ABC):
 
         Raises `UserError` on any fault in the files.
         """
-        from align.data.preprocess import prepare
-        from align.data.selection import resolve
+        from align.data.preparing.preprocess import prepare
+        from align.data.preparing.selection import resolve
 
         recording = self.read(subject)
         steps, picks = resolve(self.config, recording, lambda: self.rois(subject))

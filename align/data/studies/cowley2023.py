@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from align.config import Config
-from align.data.safe_load import load_array, read_image_zip, require_finite, require_rows
+from align.data.reading.safe_load import load_array, read_image_zip, require_finite, require_rows
 from align.data.signals import Recording, Stimuli, Trials, pixel_hash
 from align.data.splits import refuse_overlap, scene_groups, scene_twins, thumbnails
 from align.data.studies.base import Fact, Study, StudyInfo, require_root

@@ -29,7 +29,7 @@ from typing import ClassVar
 import numpy as np
 
 from align.config import Config
-from align.data.safe_load import ARRAY_SUFFIXES, decode_image, load_array, require_finite, require_rows
+from align.data.reading.safe_load import ARRAY_SUFFIXES, decode_image, load_array, require_finite, require_rows
 from align.data.signals import Recording, Stimuli, Trials, fits, mapped_file
 from align.data.splits import merge_groups, refuse_overlap, scene_groups, scene_twins, thumbnails
 from align.data.studies.base import Fact, Study, StudyInfo, require_root

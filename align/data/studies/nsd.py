@@ -84,8 +84,6 @@ class Nsd(Study):
         super().__init__(config)
         self.root = require_root(config, LAYOUT)
         self.variant = config.study.variant or VARIANTS[0]
-        if self.variant not in VARIANTS:
-            raise UserError(f"study.variant={self.variant!r} is not one of {', '.join(VARIANTS)}")
         self.pictures = Pictures(Path(config.study.images or self.root).expanduser() / PICTURES_FILE)
 
     @property

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.data.archives import Limits, members
-from align.data.convert import open_container
-from align.data.safe_load import inside_hdf5, require_finite
-from align.data.stored_array import StoredArray
+from align.data.reading.archives import Limits, members
+from align.data.reading.convert import open_container
+from align.data.reading.safe_load import inside_hdf5, require_finite
+from align.data.reading.stored_array import StoredArray
 from align.errors import UserError
 from align.files import atomic_path
 

@@ -1,0 +1,113 @@
+"""Signals as stored to signals as used: the steps of ``config.preprocess``, fitted on training rows only.
+
+The result is written once to ``<cache_dir>/signals/<key>/`` (``train.npy``, ``test.npy`` float32, ``signals.json``) and
+mapped from there. The key holds everything that changes it: the steps, the trials and their sessions, and the signals
+themselves. Repetitions stay apart: averaging comes after all steps and costs seconds (`Trials.averaged`), so one
+file serves single-trial training, averaged training and the averaged test alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from align.config import PreprocessConfig
+from align.data.preparing.steps import Chain, fit_chain, plan_chain
+from align.data.reading.containers import read_container
+from align.data.reading.safe_load import require_finite
+from align.data.signals import Recording, Trials, fingerprint, save_rows
+from align.errors import UserError
+from align.files import read_json, write_json
+
+_RECIPE = 1  # raise it when the numbers of a step change
+
+
+def prepare(
+    recording: Recording, config: PreprocessConfig, cache_dir: str | Path, picks: np.ndarray | None = None
+) -> Recording:
+    """The recording after the steps that ``config`` asks for; itself where it asks for none.
+
+    ``picks``: indices of the channels or voxels that are read at all, in place of ``config.channels``. Signals are
+    read, worked on and written a few MiB at a time, whatever their size and float type.
+
+    Raises
+    ------
+    UserError
+        A key that the signals cannot follow (unknown channel, window outside, no time axis, no rate), values that are
+        not finite, no room on the disk.
+    """
+    if config == PreprocessConfig() and picks is None:
+        return recording
+    folder = Path(cache_dir) / "signals" / cache_key(recording, config, picks)
+    files = {"train": folder / "train.npy", "test": folder / "test.npy"}
+    facts_file = folder / "signals.json"
+    if not (facts_file.is_file() and all(path.is_file() for path in files.values())):
+        chain = plan_chain(recording, config, picks)
+        _require_room(folder, chain, recording)
+        fit_chain(chain, config)
+        for split, path in files.items():
+            if not path.is_file():
+                _write(path, chain, getattr(recording, split), f"signals of {chain.what}, {split} rows")
+        facts = {"ch_names": list(chain.ch_names), "sfreq": chain.sfreq, "tmin": chain.tmin, "log": chain.log}
+        write_json(facts_file, {**facts, "preprocess": asdict(config)})
+    facts = read_json(facts_file)
+    return replace(
+        recording,
+        train=replace(recording.train, x=read_container(files["train"]).open()),
+        test=replace(recording.test, x=read_container(files["test"]).open()),
+        ch_names=tuple(facts["ch_names"]),
+        sfreq=facts["sfreq"],
+        tmin=facts["tmin"],
+        log=(*recording.log, *facts["log"]),
+    )
+
+
+def cache_key(recording: Recording, config: PreprocessConfig, picks: np.ndarray | None = None) -> str:
+    """Changes with the steps, the picks, the recording's facts, its trials, and its signals (see `fingerprint`)."""
+    digest = hashlib.sha256()
+    facts = [_RECIPE, asdict(config), recording.study, recording.subject, list(recording.ch_names)]
+    digest.update(json.dumps([*facts, recording.sfreq, recording.tmin]).encode())
+    if picks is not None:
+        digest.update(json.dumps({"picks": picks.tolist()}).encode())
+    for trials in (recording.train, recording.test):
+        digest.update(np.ascontiguousarray(trials.stimulus).tobytes())
+        digest.update(json.dumps(None if trials.session is None else np.asarray(trials.session).tolist()).encode())
+        digest.update(fingerprint(trials.x).encode())
+    return digest.hexdigest()[:16]
+
+
+def _write(path: Path, chain: Chain, trials: Trials, what: str) -> None:
+    def pieces() -> Iterator[np.ndarray]:
+        for rows, x in chain.pieces(trials):
+            with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is named here
+                out = x.astype("<f4", order="C")
+            require_finite(out, f"{what} {rows[0]} to {rows[-1]} after preprocess")
+            yield out
+
+    try:
+        save_rows(path, (len(trials), *chain.shape), pieces())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {str(path)!r}: {reason}; make room or set cache_dir=FOLDER") from error
+
+
+def _require_room(folder: Path, chain: Chain, recording: Recording) -> None:
+    """Raise `UserError` before hours of work where the disk cannot hold the result."""
+    needed = 4 * math.prod(chain.shape) * (len(recording.train) + len(recording.test))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"cache_dir: cannot make {str(folder)!r}: {error.strerror or error}; choose another") from error
+    if needed > free:
+        raise UserError(
+            f"preprocessed signals of {chain.what} need {needed / 1e9:.1f} GB in {str(folder)!r}, {free / 1e9:.1f} GB "
+            "are free; set cache_dir=FOLDER on a larger disk, or keep fewer channels or samples"
+        )

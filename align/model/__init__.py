@@ -1,0 +1,1 @@
+"""What is trained: encoder, signal and target spaces, principal axes, router, losses."""

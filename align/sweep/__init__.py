@@ -1,0 +1,1 @@
+"""Comparison of layers, backbones and encoders by cross-validation on training rows."""

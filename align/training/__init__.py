@@ -1,0 +1,1 @@
+"""How it is trained: batches, objective, optimiser, schedule, protocols; closed-form fits."""

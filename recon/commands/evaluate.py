@@ -1,0 +1,60 @@
+"""`recon retrieve` and `recon evaluate`: scores of a run, printed as a table or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from align.errors import UserError
+from recon.commands.runs import evaluate_settings, open_run, opened
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+    from recon.evaluation.settings import EvaluateConfig
+
+
+def run_retrieve(args: argparse.Namespace) -> dict[str, Any]:
+    if args.against == "text":
+        raise UserError("--against text: a decoder learns beside pictures and has no side for texts; use image")
+    settings, paths = evaluate_settings(args), args.run or [None]
+    from recon.evaluation.report import retrieval_report
+
+    if len(paths) > 1:
+        return _ensemble(args, settings)
+    if args.out is not None:
+        raise UserError("--out is where the report of several runs goes; a single run keeps its own in its folder")
+    run = opened(paths[0], args)
+    return _table(args, run, retrieval_report(run, settings))
+
+
+def _ensemble(args: argparse.Namespace, settings: EvaluateConfig) -> dict[str, Any]:
+    from recon.evaluation.ensemble import ensemble_retrieval
+    from recon.evaluation.table import format_report
+
+    if args.out is None:
+        raise UserError("the report of several runs belongs to none of them; pass --out DIR")
+    report = ensemble_retrieval([opened(path, args) for path in args.run], args.out, settings)
+    if args.json:
+        return report
+    print(format_report(report))
+    return {"report": str(args.out / f"report_sub-{report['subject']}.json")}
+
+
+def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    settings = evaluate_settings(args)
+    from recon.evaluation.report import evaluate_run
+
+    run = open_run(args)
+    report = evaluate_run(run, args.images, generator=args.generator, seed=args.seed, settings=settings)
+    return _table(args, run, report)
+
+
+def _table(args: argparse.Namespace, run: Run, report: dict[str, Any]) -> dict[str, Any]:
+    """The whole report for --json; else its table is printed and its place returned."""
+    from recon.evaluation.report import report_path
+    from recon.evaluation.table import format_report
+
+    if args.json:
+        return report
+    print(format_report(report))
+    return {"report": str(report_path(run))}

@@ -1,0 +1,67 @@
+"""Opening the run that a command is about, and the settings its pairs carry."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.errors import UserError
+from recon.config import PLACES
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+    from recon.evaluation.settings import EvaluateConfig
+
+
+def open_run(args: argparse.Namespace) -> Run:
+    """The run given by --run, or the newest of the subject; see `opened`."""
+    return opened(args.run, args)
+
+
+def opened(path: Path | None, args: argparse.Namespace) -> Run:
+    """The run at ``path``, or the newest of the subject; says on stderr which one it is.
+
+    Raises `UserError` when there is none, when it is another subject's, or when an override is not a place.
+    """
+    from align.config import set_key
+
+    require_places(args.overrides)
+    from align.checkpoint import find_run, home, load_run
+
+    if path is None:
+        path = find_run(args.subject, home())
+    elif not (path / "model.safetensors").is_file() and (path / f"sub-{args.subject}").is_dir():
+        path = path / f"sub-{args.subject}"
+    run = load_run(path, args.subject)
+    for pair in args.overrides:
+        key, _, value = pair.partition("=")
+        set_key(run.config, key, value)
+    print(
+        f"study {run.study}, subject {run.subject}, layer {run.config.target.layer} of {run.config.backbone.name}, "
+        f"run {run.path}",
+        file=sys.stderr,
+    )
+    return run
+
+
+def require_places(overrides: Sequence[str]) -> None:
+    """Raise `UserError` for a pair that is not of `PLACES`: what a run was trained with stays as it is."""
+    for key in (pair.partition("=")[0] for pair in overrides):
+        if key not in PLACES:
+            near = difflib.get_close_matches(key, PLACES, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can{hint}")
+
+
+def evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:
+    """Takes the evaluate.* pairs out of ``args.overrides``."""
+    from align.config import load_config
+    from recon.evaluation.settings import EvaluatePairs
+
+    own = [pair for pair in args.overrides if pair.startswith("evaluate.")]
+    args.overrides = [pair for pair in args.overrides if pair not in own]
+    return load_config(EvaluatePairs, None, own).evaluate

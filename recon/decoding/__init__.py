@@ -1,0 +1,1 @@
+"""From a run to what it says about test pictures: tokens, coarse pictures, words."""

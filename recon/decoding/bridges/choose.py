@@ -1,0 +1,114 @@
+"""From words on the command line to an adapter and the bridge that leads to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.errors import UserError
+from recon.decoding.bridges.image_encoder import load_image_encoder
+from recon.decoding.bridges.prior import PriorConfig, prior_bridge
+from recon.decoding.bridges.resume import resume_bridge
+from recon.decoding.bridges.ridge import ridge_bridge
+from recon.decoding.conditions import TOKENS
+from recon.decoding.low_level import LOW_LEVEL
+from recon.decoding.words import WORDS
+from recon.generation.adapters import Adapter, load_adapter
+from recon.generation.bridge import Bridge, own_bridge
+from recon.generation.places import find_adapter, image_encoder_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.checkpoint import Run
+
+BRIDGES = ("own", "resume", "prior", "ridge")
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """``adapter``: file, folder or hub id; None = the own conditioner that fits. ``match``: `bridges.matching`.
+
+    ``tokens``: one of `recon.decoding.conditions.TOKENS`; None = predicted where the run predicts what the conditioner
+    takes, else from the library. ``low_level``: one of `recon.decoding.low_level.LOW_LEVEL`; None = both for an
+    encoding model, tokens where the conditioner has a sketch, else none. ``words``: one of
+    `recon.decoding.words.WORDS`. ``best_of``: samples among which the brain chooses (`recon.drawing.best_of`).
+    ``controlnet``: folder or hub id (`recon.generation.edges`).
+
+    Raises `UserError` for anything else.
+    """
+
+    adapter: str | None = None
+    bridge: str = "own"
+    image_encoder: str | None = None
+    match: str = "spread"
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    tokens: str | None = None
+    low_level: str | None = None
+    words: str = "none"
+    best_of: int = 1
+    controlnet: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens not in (None, *TOKENS):
+            raise UserError(f"tokens {self.tokens!r} are not known; use {', '.join(TOKENS)}")
+        if self.low_level not in (None, *LOW_LEVEL):
+            raise UserError(f"low-level path {self.low_level!r} is not known; use {', '.join(LOW_LEVEL)}")
+        if self.words not in WORDS:
+            raise UserError(f"words {self.words!r} is not known; use {', '.join(WORDS)}")
+        if self.best_of < 1:
+            raise UserError(f"--best-of {self.best_of} should be 1 or more")
+
+
+def adapter_and_bridge(
+    run: Run, wanted: Conditioning, generator: str, family: str, device: torch.device | str = "cpu"
+) -> tuple[Adapter, Bridge]:
+    """Read the adapter and make the bridge to it from the run's tokens. ``device``: where frozen networks run.
+
+    Raises `UserError`, one line, for what is missing and for what does not fit together.
+    """
+    if wanted.bridge not in BRIDGES:
+        raise UserError(f"bridge {wanted.bridge!r} is not known; use {', '.join(BRIDGES)}")
+    target = run.config.target
+    if wanted.adapter is None:
+        if wanted.bridge != "own":
+            raise UserError(
+                f"bridge {wanted.bridge} leads to a public adapter; pass --adapter FILE, DIR or HUB_ID "
+                "such as h94/IP-Adapter"
+            )
+        adapter = load_adapter(_conditioner(run, wanted.tokens, generator))
+        return adapter, own_bridge(adapter)
+    place = find_adapter(wanted.adapter, family)
+    adapter = load_adapter(place.path)
+    if wanted.bridge == "own":
+        return adapter, own_bridge(adapter)
+    if adapter.kind == "own":
+        raise UserError(f"bridge {wanted.bridge} leads to a public adapter, {wanted.adapter!r} is an own conditioner")
+    folder = image_encoder_folder(place, adapter.width, adapter.kind == "pooled", wanted.image_encoder)
+    encoder = load_image_encoder(folder)
+    encoder.backbone.to(device)
+    if wanted.bridge == "resume":
+        from align.vision.backbones import load_backbone
+
+        backbone = load_backbone(run.config.backbone).to(device)
+        return adapter, resume_bridge(adapter, encoder, backbone, target.layer, target.pooling)
+    if wanted.bridge == "prior":
+        return adapter, prior_bridge(run, adapter, encoder, wanted.prior)
+    return adapter, ridge_bridge(run, adapter, encoder)
+
+
+def _conditioner(run: Run, tokens: str | None, generator: str) -> Path:
+    """Own conditioner of the run's layer, or, for tokens from a library, of any layer of its backbone."""
+    from align.checkpoint import home
+    from recon.generation.pipeline import find_conditioner, own_conditioners
+
+    backbone, target = run.config.backbone.name, run.config.target
+    found = own_conditioners(backbone, home(), generator)
+    if run.aligner.has_tokens and tokens != "library":
+        exact = [path for path, info in found.items() if (info.layer, info.pooling) == (target.layer, target.pooling)]
+        if exact:
+            return exact[0]
+    if found and tokens != "predicted":
+        return next(iter(found))
+    return find_conditioner(backbone, target.layer, target.pooling, home(), generator)

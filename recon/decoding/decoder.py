@@ -1,0 +1,213 @@
+"""What a run says about its test pictures, in the form a generator takes: `Condition` by control and seed."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from align.errors import UserError
+from recon.decoding.conditions import Condition, LibraryTokens, PredictedTokens, TokenSource, control
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.checkpoint import Run
+    from align.data.signals import Recording
+    from recon.decoding.bridges.choose import Conditioning
+    from recon.decoding.library import Library
+    from recon.decoding.low_level import LowLevel
+    from recon.generation.adapters import Adapter
+    from recon.generation.pipeline import Generator
+
+_BATCH = 32  # pictures to start from that are made at once
+_FROM_SIGNALS = ("pixels", "both")
+log = logging.getLogger(__name__)
+
+
+class Decoder:
+    """``ids``: test pictures, in the order of the predictions. ``low_level``: what starts the diffusion.
+
+    Raises `UserError` where the run or the adapter cannot give what ``wanted`` asks for.
+    """
+
+    def __init__(self, run: Run, adapter: Adapter, wanted: Conditioning, limit: int | None = None) -> None:
+        from recon.decoding.predict import load_predictions
+        from recon.generation.sketch import load_sketch
+
+        self.run, self.best_of = run, wanted.best_of
+        self._words = wanted.words
+        self._predictions = load_predictions(run)
+        self.ids = self._predictions.ids[:limit]
+        self._sketch = load_sketch(adapter.path) if adapter.kind == "own" else None
+        self.low_level = wanted.low_level or self._usual()
+        if self.low_level in ("tokens", "both") and self._sketch is None:
+            raise UserError(
+                f"--low-level {self.low_level} needs an own conditioner with a sketch, {str(adapter.path)!r} has none; "
+                "use --low-level pixels or none, or train one: accelerate launch recon/train.py"
+            )
+        if self.low_level in _FROM_SIGNALS and run.number is None:
+            raise UserError(
+                f"--low-level {self.low_level} is fitted to training rows of subject {run.subject}, which this run has "
+                "never seen (protocol=loso); use --low-level tokens or none"
+            )
+        self._source = self._tokens(adapter, wanted)
+        from_library = isinstance(self._source, LibraryTokens)
+        self.tokens = "library" if from_library else "predicted"
+        self.layer = adapter.info.layer if from_library and adapter.info else run.config.target.layer
+
+    @property
+    def varies(self) -> bool:
+        """Whether another seed means other tokens, not only other noise."""
+        return self._source.varies
+
+    def condition(self, name: str, seed: int) -> Condition:
+        """What the generator is given for the reconstructions, or by the name of a control."""
+        own = Condition(
+            self._source.tokens(seed)[: len(self.ids)],
+            self.ids,
+            self._predictions.embeds[: len(self.ids)],
+            *self._beside(slice(-1)),
+        )
+        if name == "reconstructions":
+            return own
+        silent = Condition(
+            self._source.silent(seed)[None],
+            ("",),
+            self._silence[None],
+            *self._beside(slice(-1, None)),
+        )
+        return control(name, own, silent, self._true() if name == "oracle" else own)
+
+    def of_signals(self, x: np.ndarray, seed: int) -> Condition:
+        """For raw signals ``x`` (n, ...) that are no test rows: halves of repetitions, null brains. Owners are "".
+
+        Tokens have the spread of training, whatever ``match`` is.
+        """
+        told = self.run.aligner.predict(x)
+        tokens = told["tokens"] if self.tokens == "predicted" else self._likely(told["embeds"]).tokens(seed)
+        return Condition(tokens, ("",) * len(x), told["embeds"], *self._low_of(x), self._prompts_of(told["embeds"]))
+
+    def start(self, model: Generator, condition: Condition) -> torch.Tensor | None:
+        """Pictures (n, 3, H, W) to start from; None where the diffusion starts from noise.
+
+        What pixels would decide is left to the tokens where there are no pixels, i.e. in the oracle.
+        """
+        import torch
+
+        from recon.decoding.joining import enlarged, started
+
+        if self.low_level == "none":
+            return None
+        if self.low_level == "pixels" and condition.pixels is not None:
+            return enlarged(torch.from_numpy(condition.pixels), model.size).clamp(0, 1)
+        if self._sketch is None:
+            return None
+        rows, parts = np.arange(len(condition.owners)), []
+        for part in (condition.take(rows[i : i + _BATCH]) for i in range(0, len(rows), _BATCH)):
+            with torch.no_grad():
+                tokens = torch.from_numpy(np.asarray(part.tokens, dtype=np.float32))
+                sketched = model.decode(self._sketch(tokens)).float().cpu()
+            if part.pixels is not None:
+                assert part.detail is not None
+                sketched = started(torch.from_numpy(part.pixels), sketched, part.detail)
+            parts.append(sketched)
+        return torch.cat(parts)
+
+    def _usual(self) -> str:
+        encoding = self.run.config.encoder.name == "encoding" and self.run.number is not None
+        if encoding and self._sketch is not None:
+            return "both"
+        return "none" if self._sketch is None else "tokens"
+
+    def _tokens(self, adapter: Adapter, wanted: Conditioning) -> TokenSource:
+        run, info = self.run, adapter.info
+        own = (run.config.target.layer, run.config.target.pooling)
+        fits = run.aligner.has_tokens and (info is None or (info.layer, info.pooling) == own)
+        if fits and wanted.tokens != "library":
+            return PredictedTokens(run, wanted.match)
+        if wanted.tokens == "predicted":
+            raise UserError(f"run {run.path} predicts no tokens that {str(adapter.path)!r} takes; use --tokens library")
+        if info is None or wanted.match != "spread":
+            raise UserError("tokens from the library need --bridge own, an own conditioner and --match spread")
+        if wanted.tokens is None:
+            log.info("tokens: of the most likely library pictures, at layer %s of the conditioner", info.layer)
+        self._target = info.layer, info.pooling
+        return self._likely(self._predictions.embeds)
+
+    def _likely(self, embeds: np.ndarray) -> LibraryTokens:
+        return LibraryTokens(self.run, self._library, embeds, self._silence, self._target)
+
+    @cached_property
+    def _library(self) -> Library:
+        from recon.decoding.library import read_library
+
+        return read_library(self.run)
+
+    @cached_property
+    def _recording(self) -> Recording:
+        from recon.decoding.predict import open_recording
+
+        return open_recording(self.run)
+
+    @cached_property
+    def _silence(self) -> np.ndarray:
+        """(E,): embeds of signals at rest."""
+        from recon.decoding.predict import signals_at_rest
+
+        silence: np.ndarray = self.run.aligner.predict(signals_at_rest(self.run))["embeds"][0]
+        return silence
+
+    def _beside(self, rows: slice) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...] | None]:
+        """Pixels, detail and prompts of the given rows."""
+        (pixels, detail), prompts = self._low, self._prompts
+        return (
+            None if pixels is None else pixels[rows],
+            None if detail is None else detail[rows],
+            None if prompts is None else prompts[rows],
+        )
+
+    @cached_property
+    def _low(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Pixels (n + 1, 3, 16, 16) and detail (n + 1,), the last for signals at rest."""
+        if self.low_level not in _FROM_SIGNALS:
+            return None, None
+        from recon.decoding.predict import signals_at_rest
+
+        recording = self._recording
+        test = recording.test.averaged()
+        place = {recording.stimuli.ids[i]: k for k, i in enumerate(test.stimulus)}
+        return self._low_of(np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)]))
+
+    def _low_of(self, x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        return (None, None) if self.low_level not in _FROM_SIGNALS else self._teller(x)
+
+    @cached_property
+    def _teller(self) -> LowLevel:
+        from recon.decoding.low_level import LowLevel
+
+        library = self._library if self.run.config.encoder.name == "encoding" else None
+        return LowLevel.fit(self.run, self._recording, library)
+
+    @cached_property
+    def _prompts(self) -> tuple[str, ...] | None:
+        """Words for every test picture, and for signals at rest."""
+        return self._prompts_of(np.concatenate([self._predictions.embeds[: len(self.ids)], self._silence[None]]))
+
+    def _prompts_of(self, embeds: np.ndarray) -> tuple[str, ...] | None:
+        if self._words == "none":
+            return None
+        from recon.decoding.words import retrieved_captions
+
+        return retrieved_captions(self.run, self._recording, embeds)
+
+    def _true(self) -> Condition:
+        """Of the pictures themselves: true tokens, their own captions, nothing from signals."""
+        prompts = None
+        if self._words != "none":
+            stimuli = self._recording.stimuli
+            caption = dict(zip(stimuli.ids, stimuli.captions, strict=True))
+            prompts = tuple(caption[name] for name in self.ids)
+        return Condition(self._source.true(self.ids), self.ids, prompts=prompts)

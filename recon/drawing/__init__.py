@@ -1,0 +1,1 @@
+"""Sets of pictures on disk: sampled, chosen among samples, explained by maps."""

@@ -1,0 +1,173 @@
+"""Where the pictures of a run lie, under which names; the index.csv that says which is which; reading them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from align.errors import UserError
+from align.files import atomic_path, write_atomic
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.checkpoint import Run
+
+INDEX_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
+_LONGEST = 150  # characters of a file name; ids beyond it keep their start and gain a hash
+
+
+@dataclass(frozen=True)
+class PictureFolders:
+    """Where the pictures of one subject and one generator are. ``base`` is the run folder unless told otherwise."""
+
+    base: Path
+    generator: str
+    subject: str
+
+    @property
+    def reconstructions(self) -> Path:
+        """Folder of the pictures from predicted tokens."""
+        return self._of("reconstructions")
+
+    @property
+    def low_level(self) -> Path:
+        """Folder of the coarse pictures that reconstructions start from."""
+        return self._of("low_level")
+
+    @property
+    def evidence(self) -> Path:
+        """Folder of the maps of what the brain decided."""
+        return self._of("evidence")
+
+    def control(self, name: str) -> Path:
+        """Folder of one control."""
+        return self._of("controls", name)
+
+    def candidates(self, name: str) -> Path:
+        """Folder of the samples among which the brain chooses, of the reconstructions or of a control."""
+        return self._of("candidates", name)
+
+    def _of(self, *kind: str) -> Path:
+        return self.base.joinpath(*kind) / self.generator / f"sub-{self.subject}"
+
+
+def base_label(generator: str) -> str:
+    """Folder name of a generator: its own name, or the last part of its path or hub id."""
+    return quote(generator.rstrip("/").rsplit("/", 1)[-1], safe="") or "generator"
+
+
+def safe_names(ids: Sequence[str]) -> list[str]:
+    """File-name stems for stimulus ids: percent-encoded, short, distinct also where letter case does not count."""
+    seen: set[str] = set()
+    names = []
+    for stimulus_id in ids:
+        name = quote(stimulus_id, safe="")
+        if name.startswith("."):
+            name = "%2E" + name[1:]
+        if not name or len(name) > _LONGEST or name.casefold() in seen:
+            name = f"{name[: _LONGEST - 13]}~{hashlib.sha256(stimulus_id.encode()).hexdigest()[:12]}"
+        seen.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def read_index(folder: Path) -> list[dict[str, str]]:
+    """Rows of a folder's index.csv; empty where there is none."""
+    path = folder / "index.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not set(INDEX_COLUMNS) <= set(rows[0]):
+        raise UserError(
+            f"{str(path)!r} lacks a column among {', '.join(INDEX_COLUMNS)}; delete the folder and generate again"
+        )
+    return rows
+
+
+def write_index(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write index.csv; columns that a row lacks stay empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, INDEX_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(folder / "index.csv", buffer.getvalue())
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """``image``: float (3, H, W) in [0, 1]."""
+    from PIL import Image
+
+    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
+
+
+def write_pictures(folder: Path, ids: Sequence[str], images: torch.Tensor, *, seed: int, run_id: str) -> None:
+    """Write pictures (n, 3, H, W) as PNG with an index.csv, in the layout of `recon generate`."""
+    rows = []
+    for stimulus_id, name, image in zip(ids, safe_names(ids), images.numpy(), strict=True):
+        file = f"{name}_seed-{seed}.png"
+        write_png(folder / file, image)
+        rows.append({"stimulus_id": stimulus_id, "file": file, "seed": seed, "run": run_id})
+    write_index(folder, rows)
+
+
+def find_folders(run: Run, images_dir: str | Path | None = None, generator: str | None = None) -> PictureFolders:
+    """The folders to score: ``images_dir`` (what `recon generate --out` was told) or the run's own.
+
+    Raises `UserError` when there are none, or those of several generators and none is named.
+    """
+    base = Path(images_dir).expanduser() if images_dir else run.path
+    found = sorted(path.parent.parent.name for path in base.glob(f"reconstructions/*/sub-{run.subject}/index.csv"))
+    if generator is not None:
+        found = [name for name in found if name == base_label(generator)]
+    if not found:
+        asked = f" by {generator!r}" if generator else ""
+        raise UserError(
+            f"no reconstructions{asked} of subject {run.subject} under {str(base)!r}; "
+            f"run: recon generate --subject {run.subject} --run {run.path}"
+        )
+    if len(found) > 1:
+        raise UserError(f"reconstructions of several generators under {str(base)!r}: {', '.join(found)}; name one")
+    return PictureFolders(base, found[0], run.subject)
+
+
+def lowest_seed(folder: Path) -> int:
+    """The lowest seed of a folder that has an index; never the best sample."""
+    return min(int(row["seed"]) for row in read_index(folder))
+
+
+def read_seed(folder: Path, seed: int) -> dict[str, dict[str, str]]:
+    """Stimulus id to row of the folder's index.csv, for one seed. {} where there is no index."""
+    return {row["stimulus_id"]: row for row in read_index(folder) if row["seed"] == str(seed)}
+
+
+def read_pictures(folder: Path, index: dict[str, dict[str, str]], ids: Sequence[str]) -> torch.Tensor:
+    """Float (n, 3, H, W) in [0, 1] of ``ids``, paired through the index, never through the order of files."""
+    import torch
+
+    return torch.stack([_read_picture(folder / index[stimulus_id]["file"]) for stimulus_id in ids])
+
+
+def _read_picture(path: Path) -> torch.Tensor:
+    import torch
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise UserError(f"picture {str(path)!r} of index.csv does not exist; generate the pictures again") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"picture {str(path)!r} is not a readable image; delete it and generate again") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -1,0 +1,205 @@
+"""A folder of sampled pictures with its index.csv: what it lacks is sampled, what it holds under other settings again.
+
+A killed process loses the batch it was at. Which picture is which is settled by stimulus, seed and settings alone:
+neither the order of the work nor the size of a batch changes one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.seeding import derive
+from recon.config import STRENGTH
+from recon.drawing.folders import INDEX_COLUMNS, read_index, safe_names, write_index, write_png
+
+if TYPE_CHECKING:
+    import torch
+
+    from recon.decoding.conditions import Condition
+    from recon.decoding.decoder import Decoder
+    from recon.generation.pipeline import Generator
+
+# latents (B, C, h, w) of the pictures by then, index of the step, rows (B,) of the set; returns latents
+Hook = Callable[["torch.Tensor", int, np.ndarray], "torch.Tensor"]
+_LARGE = 10**8  # bytes
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are sampled. None = what the generator is meant for. ``batch_size`` never changes a picture.
+
+    ``seeds``: samples of every stimulus. ``scale``: of the adapter, 0 = the generator without it. ``strength``: for
+    sets with start pictures, 0 = these themselves.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    steps: int | None = None
+    guidance_scale: float | None = None
+    batch_size: int = 32
+    scale: float = 1.0
+    strength: float = STRENGTH
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """One folder to fill: ``tokens`` (n, N, D) for ``ids``; ``tokens_of`` names whose tokens row i holds.
+
+    ``start``, ``edges`` (n, 3, H, W) in [0, 1]: pictures to start from, and what a ControlNet reads. ``prompts`` (n):
+    texts beside the tokens.
+    """
+
+    name: str
+    folder: Path
+    ids: tuple[str, ...]
+    tokens: np.ndarray
+    tokens_of: tuple[str, ...]
+    run_id: str
+    start: np.ndarray | None = None
+    prompts: tuple[str, ...] | None = None
+    edges: np.ndarray | None = None
+
+
+def fingerprint(folder: Path, adapter: Path, *settings: object) -> str:
+    """16 digits that change with the generator's folder, the adapter's file and any of ``settings``: content of small
+    files, size and time of files beyond 100 MB."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json")]
+    for path in [adapter, *sorted(files)]:
+        stat = path.stat()
+        content = path.read_bytes() if stat.st_size < _LARGE else str((stat.st_size, stat.st_mtime_ns)).encode()
+        name = path.relative_to(folder).as_posix() if path is not adapter else "adapter"
+        digest.update(name.encode() + hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
+
+
+def noise_of(stimulus_id: str, seed: int) -> int:
+    """The seed of the starting noise of a stimulus, the same in everything that is drawn for it."""
+    return derive(seed, "noise", stimulus_id) % 2**31
+
+
+def sample(
+    model: Generator, decoder: Decoder, condition: Condition, ids: Sequence[str], sampling: Sampling
+) -> torch.Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] of a condition, one for each of ``ids``, as `draw` makes them; kept in memory.
+
+    The noise is that of the first of ``sampling.seeds``.
+    """
+    import torch
+
+    start = decoder.start(model, condition)
+    if start is not None and sampling.strength == 0:
+        return start
+    tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
+    return model.generate(
+        tokens,
+        [noise_of(name, sampling.seeds[0]) for name in ids],
+        sampling.steps,
+        sampling.guidance_scale,
+        sampling.batch_size,
+        sampling.scale,
+        start=start,
+        strength=sampling.strength,
+        prompts=condition.prompts,
+    )
+
+
+def draw(model: Generator, pictures: PictureSet, sampling: Sampling, weights: str, guide: Hook | None = None) -> int:
+    """Sample the pictures that the folder does not yet hold under the same settings; returns how many were sampled.
+
+    ``weights`` names the weights and whatever else the generator was made of (`fingerprint`). ``guide(x0, step, rows)``
+    is called as `Generator.generate` says, with the rows of ``pictures`` in place of those of a batch; ``weights`` must
+    change with it. Rows of other seeds of the same run stay in the index.
+    """
+    import torch
+
+    from align.tracking import progress_bar
+
+    plan = _plan(model, weights, pictures, sampling)
+    known = read_index(pictures.folder)
+    seeds = {str(seed) for seed in sampling.seeds}
+    others = [row for row in known if row["seed"] not in seeds and row["run"] == pictures.run_id]
+    kept = {(row["file"], row["settings"]) for row in known}
+    for item in plan:
+        item.have = (item.row["file"], item.row["settings"]) in kept and (pictures.folder / item.row["file"]).is_file()
+    todo = [item for item in plan if not item.have]
+    options: dict[str, Any] = {"steps": sampling.steps, "guidance_scale": sampling.guidance_scale}
+    options |= {"batch_size": sampling.batch_size, "scale": sampling.scale}
+    with progress_bar(len(todo), f"generate {pictures.name}", show=bool(todo), unit="picture") as bar:
+        for start in range(0, len(todo), sampling.batch_size):
+            batch = todo[start : start + sampling.batch_size]
+            own = [item.stimulus for item in batch]
+            tokens = torch.from_numpy(np.ascontiguousarray(pictures.tokens[own]))
+            extra = _beside(pictures, own, sampling, guide)
+            if sampling.strength == 0 and "start" in extra:
+                images = extra["start"]
+            else:
+                images = model.generate(tokens, [item.noise for item in batch], **options, **extra)
+            for item, image in zip(batch, images.numpy(), strict=True):
+                write_png(pictures.folder / item.row["file"], image)
+                item.have = True
+            write_index(pictures.folder, others + [item.row for item in plan if item.have])
+            bar.update(len(batch))
+    if not todo:
+        write_index(pictures.folder, others + [item.row for item in plan])
+    return len(todo)
+
+
+def _beside(pictures: PictureSet, own: list[int], sampling: Sampling, guide: Hook | None) -> dict[str, Any]:
+    """Start pictures, prompts and hook for the stimuli ``own``, as the generator takes them."""
+    import torch
+
+    extra: dict[str, Any] = {}
+    if pictures.start is not None:
+        start = np.ascontiguousarray(pictures.start[own], dtype=np.float32)
+        extra |= {"start": torch.from_numpy(start), "strength": sampling.strength}
+    if pictures.edges is not None:
+        extra["edges"] = torch.from_numpy(np.ascontiguousarray(pictures.edges[own], dtype=np.float32))
+    if pictures.prompts is not None:
+        extra["prompts"] = [pictures.prompts[i] for i in own]
+    if guide is not None:
+        extra["guide"] = lambda x0, step, rows: guide(x0, step, np.asarray(own)[list(rows)])
+    return extra
+
+
+@dataclass
+class _Planned:
+    """One picture: its stimulus, its noise seed, its row of the index, whether the folder has it."""
+
+    stimulus: int
+    noise: int
+    row: dict[str, str]
+    have: bool = False
+
+
+def _plan(model: Generator, weights: str, pictures: PictureSet, sampling: Sampling) -> list[_Planned]:
+    """Every picture of a finished folder, seed by seed; ``settings`` changes with what changes a picture."""
+    steps = model.defaults.steps if sampling.steps is None else sampling.steps
+    guidance = model.defaults.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale
+    shared = [weights, steps, guidance, sampling.scale]
+    digests = []
+    for i in range(len(pictures.ids)):
+        digest = hashlib.sha256(np.ascontiguousarray(pictures.tokens[i]).tobytes())
+        if pictures.start is not None:
+            digest.update(np.ascontiguousarray(pictures.start[i], dtype=np.float32).tobytes())
+            digest.update(str(sampling.strength).encode())
+        if pictures.edges is not None:
+            digest.update(np.ascontiguousarray(pictures.edges[i], dtype=np.float32).tobytes())
+        if pictures.prompts is not None:
+            digest.update(pictures.prompts[i].encode())
+        digests.append(digest.hexdigest())
+    plan = []
+    for seed in sampling.seeds:
+        for i, name in enumerate(safe_names(pictures.ids)):
+            noise = noise_of(pictures.ids[i], seed)
+            settings = hashlib.sha256(json.dumps([*shared, noise, digests[i]]).encode()).hexdigest()[:16]
+            file, owner = f"{name}_seed-{seed}.png", pictures.tokens_of[i]
+            values = (pictures.ids[i], file, str(seed), str(noise), owner, pictures.run_id, settings)
+            plan.append(_Planned(i, noise, dict(zip(INDEX_COLUMNS, values, strict=True))))
+    return plan

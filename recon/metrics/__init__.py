@@ -1,0 +1,1 @@
+"""Picture metrics and the networks they read; used by everything that scores."""

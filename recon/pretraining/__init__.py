@@ -1,0 +1,1 @@
+"""How the embedded generator is made, stage by stage."""

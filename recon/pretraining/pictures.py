@@ -1,0 +1,136 @@
+"""The pool of training pictures: rendered scenes with captions, natural photographs, V4 training images; 64 x 64.
+
+Twins of test images are kept out: test concepts of the simulated study are never rendered, and every photograph that
+is a scene twin of a V4 test image of any session is dropped (`align.data.splits.scene_twins`).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from align.data.studies.simulated.rendering import SIZE, TRAIN_CONCEPTS, picture, scene_of
+from align.errors import UserError
+from recon.config import PicturesConfig
+
+log = logging.getLogger(__name__)
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """``images`` uint8 (n, 64, 64, 3); the first ``n_rendered`` are procedural; captions "" where there is none."""
+
+    images: np.ndarray
+    ids: tuple[str, ...]
+    captions: tuple[str, ...]
+    n_rendered: int
+    photographs: tuple[np.ndarray, ...] = ()
+
+    def original(self, row: int) -> np.ndarray:
+        """Picture ``row`` at the resolution of its source, uint8 (H, W, 3)."""
+        return self.photographs[row - self.n_rendered] if row >= self.n_rendered else np.asarray(self.images[row])
+
+    def at(self, rows: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+        """Pictures uint8 (B, size, size, 3), resized from their source where that is another size."""
+        from PIL import Image
+
+        if size == self.images.shape[1]:
+            return np.array(self.images[list(rows)])
+        resized = [Image.fromarray(self.original(row)).resize((size, size), Image.Resampling.BICUBIC) for row in rows]
+        return np.stack([np.asarray(image) for image in resized])
+
+    def sample(self, rng: np.random.Generator, n: int, share_photographs: float) -> np.ndarray:
+        """Indices of a batch: rendered pictures first, then ``share_photographs`` of photographs."""
+        n_photographs = round(n * share_photographs) if self.n_rendered < len(self.images) else 0
+        rendered = rng.integers(0, self.n_rendered, n - n_photographs)
+        photographs = rng.integers(self.n_rendered, max(self.n_rendered + 1, len(self.images)), n_photographs)
+        return np.concatenate([rendered, photographs])
+
+
+def rendered_ids(n: int) -> list[str]:
+    """Ids of n procedural pictures over the training concepts; numbers from 1000, so no stimulus of the study."""
+    return [f"{TRAIN_CONCEPTS[i % len(TRAIN_CONCEPTS)]}-{1000 + i // len(TRAIN_CONCEPTS)}" for i in range(n)]
+
+
+def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
+    """The pool, drawn once and cached as .npy; raises `UserError` when a source is missing or unreadable."""
+    photographs = _photographs(config)  # first: rendering takes minutes
+    ids = rendered_ids(config.rendered)
+    cache = cache_dir / f"rendered_{config.rendered}.npy"
+    if cache.is_file():
+        rendered = np.load(cache, mmap_mode="r")
+    else:
+        from tqdm import tqdm
+
+        rendered = np.stack([picture(i) for i in tqdm(ids, desc="render pictures")])
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        from align.files import atomic_path
+
+        with atomic_path(cache) as temporary:
+            np.save(temporary, rendered)
+    captions = [scene_of(i).caption for i in ids]
+    images = (
+        np.concatenate([rendered, *(_resize(image)[None] for _, image in photographs)]) if photographs else rendered
+    )
+    names = [name for name, _ in photographs]
+    captions += [_caption(name) for name in names]
+    return Pool(images, tuple(ids + names), tuple(captions), len(ids), tuple(image for _, image in photographs))
+
+
+def _photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
+    """Photographs from every source, decoded, twins of V4 test images removed."""
+    natural = [item for source in config.photographs for item in _read_source(Path(source).expanduser())]
+    if config.v4_root is None:
+        return natural
+    from align.data.splits import scene_twins, thumbnails
+    from align.data.studies.cowley2023 import pretraining_images, test_images
+
+    test = thumbnails(test_images(config.v4_root))
+    twin = scene_twins(thumbnails(image for _, image in natural), test, [], [])
+    log.info("%d of %d photographs are twins of V4 test images and were dropped", int(twin.sum()), len(natural))
+    kept = [item for item, drop in zip(natural, twin, strict=True) if not drop]
+    v4 = pretraining_images(config.v4_root)
+    return kept + v4
+
+
+def _read_source(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES):
+            yield file.relative_to(path).as_posix(), _decode(file.read_bytes(), str(file))
+        return
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"pictures.photographs={str(path)!r} is neither a folder nor a zip file of pictures")
+    with zipfile.ZipFile(path) as archive:
+        for name in sorted(n for n in archive.namelist() if n.lower().endswith(_SUFFIXES)):
+            yield name, _decode(archive.read(name), f"{path}:{name}")
+
+
+def _decode(data: bytes, where: str) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"{where} is not a readable picture: {error}") from error
+
+
+def _resize(image: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def _caption(name: str) -> str:
+    """ImageNet-style names (``n01440764_tench.jpg``) say what is shown; other photographs have no caption."""
+    stem = Path(name).stem
+    if not stem.startswith("n0") and not stem.startswith("n1"):
+        return ""
+    words = [word for word in stem.split("_")[1:] if not word.isdigit()]
+    return f"a photo of a {' '.join(words)}".lower()

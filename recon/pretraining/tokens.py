@@ -1,0 +1,139 @@
+"""Tokens and latents of the pool that the last stages of pretraining, and conditioners, learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from align.config import BackboneConfig
+from align.data.signals import Stimuli
+from align.vision.backbones import load_backbone
+from align.vision.targets import cached_targets
+from recon.config import PretrainConfig
+from recon.generation.conditioner import Conditioner, ConditionerInfo
+from recon.generation.sketch import Sketch
+from recon.pretraining import miniature
+from recon.pretraining.pictures import Pool
+
+# shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
+SHARES = {"mini": 0.35, "squeezenet": 0.5, "": 0.15}
+DROP = 0.1  # of the conditions, replaced by the mean token: the negative of guidance
+# Tokens predicted from a brain resemble the true ones and, where they are wrong, those of other pictures (their errors
+# lie along the principal axes): half of the training tokens are a mixture with another picture's, of the same spread.
+MIXED, LARGEST_MIX = 0.5, 0.8
+
+# channels and blocks of the sketches, as the room for embedded weights allows, and their shares of the steps
+SKETCHES = {"mini": (48, 2, 0.2), "squeezenet": (128, 3, 0.8)}
+
+
+@dataclass
+class Tokens:
+    """Tokens (n, N, D) float16 of the pool's rows ``first`` to ``first + n``, and the conditioner that reads them."""
+
+    values: np.ndarray
+    first: int
+    conditioner: Conditioner
+
+
+def build_sketch(name: str, source: Tokens) -> Sketch:
+    """The sketch of one conditioner, untrained."""
+    info, (hidden, depth, _) = source.conditioner.info, SKETCHES[name]
+    return Sketch(info.n_tokens, info.width, miniature.LATENT_CHANNELS, miniature.LATENT_SIZE, hidden, depth)
+
+
+def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """Standardised tokens of the rows, some mixed with another row's, some replaced by the mean token."""
+    n = len(rows)
+    device = next(tokens.conditioner.parameters()).device
+    raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
+    own = tokens.conditioner.standardised(raw.to(device))
+    share = LARGEST_MIX * torch.rand(n, 1, 1, generator=generator)
+    share = (share * (torch.rand(n, 1, 1, generator=generator) < MIXED)).to(device)
+    mixed = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
+    kept = torch.rand(n, 1, 1, generator=generator) >= DROP
+    return mixed * kept.to(device)
+
+
+def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
+    """Tokens of the pool for one conditioner: `mini` reads all pictures, SqueezeNet the photographs."""
+    out = Path(config.out)
+    if name == "mini":
+        backbone = load_backbone(BackboneConfig("mini", str(out / "assets" / "image_encoder")))
+        layer, pooling, first = config.mini_layer, config.mini_pooling, 0
+    else:
+        backbone = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))
+        layer, pooling, first = config.squeezenet_layer, config.squeezenet_pooling, pool.n_rendered
+    stimuli = pool_stimuli(pool, first)
+    values = cached_targets(backbone, stimuli, [layer], pooling, out / "cache")[layer].tokens
+    mean, std = channel_statistics(values)
+    info = ConditionerInfo(backbone.name, layer, pooling, values.shape[1], values.shape[2])
+    return Tokens(values, first, Conditioner(unet, info, mean, std, config.num_tokens))
+
+
+def channel_statistics(tokens: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (D,) over pictures and positions of tokens (n, N, D)."""
+    flat = torch.from_numpy(np.asarray(tokens[:: max(1, len(tokens) // 4000)], dtype=np.float32)).flatten(0, 1)
+    return flat.mean(0), flat.std(0).clamp(min=1e-4)
+
+
+def pool_stimuli(pool: Pool, first: int) -> Stimuli:
+    """The pool's pictures from row ``first`` on, photographs at the resolution of their source."""
+    ids = pool.ids[first:]
+    blank = ("",) * len(ids)
+    return Stimuli(ids, lambda i: pool.original(first + i), np.arange(len(ids)), blank, blank)
+
+
+@torch.no_grad()
+def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 64) -> np.ndarray:
+    """Latent mean and log-variance of every picture at ``size`` px, float16 (n, 2 C, S, S); computed once and stored.
+
+    Peak memory is one batch: the file is written as it grows.
+    """
+    from tqdm import tqdm
+
+    from align.files import atomic_path
+
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            stored: np.ndarray | None = None
+            for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
+                x = torch.from_numpy(pool.at(range(start, min(start + batch, len(pool.images))), size)).float()
+                posterior = vae.encode(x.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
+                rows = torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy()
+                if stored is None:
+                    shape = (len(pool.images), *rows.shape[1:])
+                    stored = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+                stored[start : start + len(rows)] = rows
+    return np.load(path, mmap_mode="r")
+
+
+def sample_latents(moments: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """A draw from each posterior: (B, 2 C, S, S) moments to (B, C, S, S)."""
+    mean, logvar = torch.from_numpy(moments.astype(np.float32)).chunk(2, dim=1)
+    return mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
+
+
+def goal(scheduler: object, clean: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """What the UNet should return: the noise, or (v-prediction, Salimans & Ho 2022) alpha noise - sigma clean."""
+    if scheduler.config.prediction_type == "epsilon":  # type: ignore[attr-defined]
+        return noise
+    alphas = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)  # type: ignore[attr-defined]
+    return alphas.sqrt() * noise - (1 - alphas).sqrt() * clean
+
+
+@torch.no_grad()
+def encode_captions(text_encoder: nn.Module, tokenizer: object, pool: Pool) -> dict[str, torch.Tensor]:
+    """Hidden states of every caption (n, L, width), and of the empty caption (1, L, width)."""
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        batch = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")  # type: ignore[operator]
+        return text_encoder(batch.input_ids).last_hidden_state.half()
+
+    captions = list(pool.captions)
+    rows = torch.cat([encode(captions[i : i + 512]) for i in range(0, len(captions), 512)])
+    return {"rows": rows, "empty": encode([""])}

@@ -1,0 +1,1 @@
+"""Scores of anybody's outputs: embeddings, score matrices, pictures; the row of a paper."""

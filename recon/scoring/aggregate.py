@@ -1,0 +1,223 @@
+"""From many results to the row of a paper: mean over seeds, then over subjects, with an interval that says over what.
+
+A result is a ``report_sub-XX.json`` of a run or a file that ``recon score --out`` wrote. Results of one method form one
+row. With 3 subjects or more the interval is over subjects (Student's t); with fewer, a bootstrap over stimuli, where
+values per stimulus are stored (runs: ``stimuli_sub-XX.json``; score files hold their own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from align.errors import UserError
+from align.files import read_json
+from align.retrieval import bootstrap_interval
+from recon.metrics.stats import t_interval
+from recon.scoring.contest import DIRECTIONS
+
+AXES = ("subject", "seed")
+MIN_SUBJECTS = 3  # from here on intervals are over subjects
+
+
+@dataclass
+class Result:
+    """One file: scores by name, and per score the value of each stimulus where stored."""
+
+    path: Path
+    method: str
+    subject: str
+    seed: str
+    metrics: dict[str, dict[str, Any]]  # name -> value, better; retrieval: chance too
+    stimuli: dict[str, dict[str, float]]  # name -> {stimulus id: value}
+    n: int
+    candidates: float | None
+
+
+def load_results(paths: Iterable[str | Path]) -> list[Result]:
+    """The results in files, run folders, or folders of run folders.
+
+    Raises
+    ------
+    UserError
+        Nothing there, a JSON of another kind, two results of one method with the same subject and seed.
+    """
+    results = [_read(path) for given in paths for path in _files(Path(given))]
+    seen: dict[tuple[str, ...], Result] = {}
+    for number, result in enumerate(results):
+        if not result.seed:
+            result.seed = f"file {number + 1}"  # unlabelled files are repeats of one another
+        key = (result.method, result.subject, result.seed)
+        if key in seen:
+            raise UserError(
+                f"{str(result.path)!r} and {str(seen[key].path)!r} are both {result.method}, subject "
+                f"{result.subject or '?'}, seed {result.seed}; label them (recon score --name, --subject, --seed)"
+            )
+        seen[key] = result
+    return results
+
+
+def rows(results: list[Result], by: Iterable[str] = (), *, seed: int = 0) -> list[dict[str, Any]]:
+    """One row per method, and under it one for each value of ``by`` ("subject", "seed", or both).
+
+    A row: ``method, subject, seed`` (None = averaged over), ``subjects, seeds, n, candidates, interval_over`` and
+    ``metrics`` {name: value, ci95, better, chance}. Raises `UserError` on an unknown name in ``by``.
+    """
+    by = list(by)
+    wrong = [axis for axis in by if axis not in AXES]
+    if wrong:
+        raise UserError(f"--by knows {' and '.join(AXES)}, not {wrong[0]!r}")
+    found = []
+    for method, members in grouped(results, lambda result: result.method).items():
+        found.append({"method": method, **dict.fromkeys(AXES), **summary(members, seed=seed)})
+        if by:
+            parts = grouped(members, lambda result: tuple(getattr(result, axis) for axis in by))
+            for values, part in parts.items():
+                where = {**dict.fromkeys(AXES), **dict(zip(by, values, strict=True))}
+                found.append({"method": method, **where, **summary(part, seed=seed)})
+    return found
+
+
+def summary(members: list[Result], *, seed: int = 0) -> dict[str, Any]:
+    """Means and intervals of the results of one method."""
+    subjects = grouped(members, lambda result: result.subject)
+    shared = [name for name in members[0].metrics if all(name in result.metrics for result in members)]
+    over_subjects = len(subjects) >= MIN_SUBJECTS
+    metrics = {}
+    for name in shared:
+        means = np.array([np.mean([r.metrics[name]["value"] for r in part]) for part in subjects.values()])
+        interval = t_interval(means) if over_subjects else stimulus_interval(members, name, seed=seed)
+        first = members[0].metrics[name]
+        metrics[name] = {"value": float(means.mean()), "ci95": interval, "better": first["better"]}
+        if "chance" in first:
+            metrics[name]["chance"] = fmean(result.metrics[name]["chance"] for result in members)
+    any_interval = any(entry["ci95"] for entry in metrics.values())
+    pools = {result.candidates for result in members if result.candidates}
+    return {
+        "subjects": len(subjects),
+        "seeds": len({result.seed for result in members}),
+        "n": members[0].n if len({result.n for result in members}) == 1 else float(np.mean([r.n for r in members])),
+        "candidates": pools.pop() if len(pools) == 1 else sorted(pools) or None,
+        "interval_over": ("subjects" if over_subjects else "stimuli") if any_interval else "none",
+        "metrics": metrics,
+    }
+
+
+def stimulus_interval(members: list[Result], name: str, *, seed: int = 0) -> list[float] | None:
+    """95 % bootstrap interval over stimuli; None when a result has no values per stimulus.
+
+    Seeds and subjects with the same pictures are averaged picture by picture first, so they do not pass for further
+    pictures; sets of pictures that differ are independent groups. Every subject weighs the same.
+    """
+    if not all(name in result.stimuli for result in members):
+        return None
+    seeds = grouped(members, lambda result: result.subject)
+    groups: dict[tuple[str, ...], list[tuple[np.ndarray, float]]] = {}
+    for result in members:
+        ids = tuple(sorted(result.stimuli[name]))
+        values = np.array([result.stimuli[name][stimulus_id] for stimulus_id in ids])
+        groups.setdefault(ids, []).append((values, 1 / len(seeds[result.subject])))
+    means = [np.average([v for v, _ in part], axis=0, weights=[w for _, w in part]) for part in groups.values()]
+    return bootstrap_interval(means, [sum(w for _, w in part) for part in groups.values()], seed=seed)
+
+
+def grouped(results: Iterable[Result], key: Callable[[Result], Any]) -> dict[Any, list[Result]]:
+    """Results by key, in the order of appearance."""
+    found: dict[Any, list[Result]] = {}
+    for result in results:
+        found.setdefault(key(result), []).append(result)
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{str(path)!r} does not exist; pass run folders or files of recon score --out")
+    found = sorted(path.glob("report_sub-*.json")) or sorted(path.glob("*/report_sub-*.json"))
+    if not found:
+        raise UserError(f"{str(path)!r} holds no report_sub-*.json; run recon retrieve or recon evaluate first")
+    return found
+
+
+def _read(path: Path) -> Result:
+    content = read_json(path)
+    try:
+        if isinstance(content, dict) and isinstance(content.get("brain_to_image"), dict):
+            return _score_file(path, content)
+        if isinstance(content, dict) and {"retrieval", "reconstruction"} & set(content):
+            return _report(path, content)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{str(path)!r} is no whole result ({error!r}); score it again") from error
+    raise UserError(f"{str(path)!r} is neither a report of a run nor a file of recon score --out")
+
+
+def _score_file(path: Path, content: dict[str, Any]) -> Result:
+    metrics, stimuli = _retrieval(content, content.get("per_stimulus", {}))
+    return _result(path, content, content.get("name") or "scores", content, metrics, stimuli)
+
+
+def _report(path: Path, content: dict[str, Any]) -> Result:
+    stored = _beside(path, content)
+    retrieval = content.get("retrieval", {})
+    metrics, stimuli = _retrieval(retrieval, stored.get("per_stimulus", {}))
+    ids, scores = stored.get("ids", []), stored.get("scores", {})
+    for name, entry in content.get("reconstruction", {}).items():
+        metrics[name] = {"value": entry["value"], "better": entry["better"]}
+        if name in scores:
+            stimuli[name] = dict(zip(ids, scores[name], strict=True))
+    return _result(path, content, _method(content), retrieval, metrics, stimuli)
+
+
+def _result(
+    path: Path,
+    content: dict[str, Any],
+    method: str,
+    retrieval: dict[str, Any],
+    metrics: dict[str, dict[str, Any]],
+    stimuli: dict[str, dict[str, float]],
+) -> Result:
+    subject, seed = ("" if content.get(axis) is None else str(content[axis]) for axis in AXES)
+    pool = retrieval.get("brain_to_image", {}).get("candidates")
+    return Result(path, method, subject, seed, metrics, stimuli, content["n_stimuli"], pool)
+
+
+def _retrieval(
+    retrieval: dict[str, Any], per_stimulus: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
+    metrics: dict[str, dict[str, Any]] = {}
+    stimuli = {}
+    for direction in DIRECTIONS:
+        part = retrieval.get(direction, {})
+        for score in ("top1", "top5"):
+            if score not in part:
+                continue
+            name = f"{direction}.{score}"
+            metrics[name] = {"value": part[score], "better": "higher", "chance": part[f"chance_{score}"]}
+            values = per_stimulus.get(direction, {}).get(score)
+            if values is not None:
+                stimuli[name] = dict(zip(per_stimulus["ids"], values, strict=True))
+        if "median_rank" in part:
+            metrics[f"{direction}.median_rank"] = {"value": part["median_rank"], "better": "lower"}
+    return metrics, stimuli
+
+
+def _beside(path: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """What ``stimuli_sub-XX.json`` of the same training holds; empty when there is none."""
+    stimuli = path.with_name(path.name.replace("report_", "stimuli_", 1))
+    if stimuli == path or not stimuli.is_file():
+        return {}
+    content: dict[str, Any] = read_json(stimuli)
+    return content if content.get("run") == report.get("run") else {}
+
+
+def _method(report: dict[str, Any]) -> str:
+    parts = [report.get("study"), report.get("encoder"), report.get("backbone"), report.get("layer")]
+    return " ".join(str(part) for part in [*parts, report.get("generator")] if part)

@@ -1,0 +1,223 @@
+"""The field's table of picture metrics for anybody's pictures: `evaluate_images(reconstructions, targets)`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from recon.scoring.opening import PictureSet
+    from recon.scoring.set_scores import Scored
+
+N_WAY = (10, 50)  # printed beside the saturated two-way scores where there are pictures enough
+COLUMNS = (
+    "value", "ci95_low", "ci95_high", "n", "samples", "sample_sd", "better", "chance", "category_ceiling",
+    "shuffled", "grey", "p_shuffled", "protocol", "weights",
+)  # fmt: skip
+
+
+def evaluate_images(
+    reconstructions: Any,
+    targets: Any,
+    *,
+    preset: str = "ours",
+    metrics: Sequence[str] | None = None,
+    n_way: Sequence[int] | None = None,
+    low_level: Any = None,
+    labels: Any = None,
+    weights_dir: str | Path | None = None,
+    weights_files: Mapping[str, str | Path] | None = None,
+    download: bool = False,
+    controls: bool = True,
+    n_boot: int = 2000,
+    n_perm: int = 9999,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> pd.DataFrame:
+    """Score reconstructions against targets, one row per metric.
+
+    ``reconstructions``, ``targets``: whatever `picture_sets.open_pictures` takes (folder, ``.npy``, ``.pt``,
+    ``.safetensors``, array, tensor), paired by id or row; reconstructions may have k samples per stimulus.
+    ``preset``: a name of `presets.PRESETS`; ``metrics``: which (default: the preset's). ``n_way``: numbers of
+    candidates (default: 10 and 50 where there are pictures enough). ``low_level``: a set that the preset blends in.
+    ``labels``: category of each stimulus as CSV (id,label), mapping, or sequence in the order of the targets.
+    ``weights_files``: network name to weights file.
+
+    Columns: ``value`` = mean over stimuli and samples; ``ci95_low``, ``ci95_high`` = bootstrap over stimuli of the
+    mean over samples; ``n`` stimuli; ``samples`` per stimulus; ``sample_sd`` = standard deviation over samples of the
+    score of one whole set (NaN for one sample); ``better``; ``chance`` where there is one; ``category_ceiling`` = what
+    knowing the category alone is worth in two-way; ``shuffled``, ``grey`` = controls; ``p_shuffled`` = one-sided
+    paired sign-flip against shuffled; ``protocol``; ``weights``.
+
+    ``.attrs``: ``skipped`` (metric to reason), ``preset``, ``source``, ``resizing``, ``blend`` (share of the
+    reconstruction, None where nothing was blended), ``versions`` (here, and of the published numbers), ``category``
+    (where labels were given), ``ids``, ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
+    where undefined).
+
+    Raises
+    ------
+    UserError
+        Sets that cannot be read or paired, an unknown preset or metric, more candidates than pictures.
+    """
+    from recon.evaluation.provenance import versions
+    from recon.metrics.feature_nets import FeatureNets
+    from recon.scoring.opening import open_pair, open_pictures, paired
+    from recon.scoring.presets import PRESETS
+    from recon.scoring.set_scores import build_task, require_known, score_sets
+    from recon.scoring.views import require_fit
+
+    if preset not in PRESETS:
+        raise UserError(f"preset {preset!r} is not known; known: {', '.join(PRESETS)}")
+    chosen = PRESETS[preset]
+    names = tuple(dict.fromkeys(metrics or chosen.metrics))
+    require_known(names)
+    files = dict(weights_files or {})
+    _require_networks(files)
+    own, truth = open_pair(reconstructions, targets)
+    require_fit(chosen, preset, truth, low_level)
+    low = None
+    if low_level is not None:
+        low = paired(open_pictures(low_level, name="low level", known=truth.ids), truth)
+        if low.samples not in (1, own.samples):
+            raise UserError(f"{low.name!r} holds {low.samples} samples, {own.name!r} {own.samples}; give 1 or as many")
+    nets = FeatureNets(weights_dir, files=files, download=download)
+    task = build_task(own, truth, chosen, nets, controls=controls, seed=seed, low_level=low)
+    task.progress = progress
+    task.n_way = _candidates(n_way, task.n)
+    ids = (truth.ids or tuple(str(row) for row in range(truth.n)))[: task.n]
+    task.labels = None if labels is None else _labels(labels, ids, truth)
+    rows, skipped = score_sets(task, names)
+    frame = _frame(rows, task.labels, n_boot=n_boot, n_perm=n_perm, seed=seed)
+    frame.attrs |= {"skipped": skipped, "preset": preset, "source": chosen.source, "resizing": chosen.resizing}
+    frame.attrs |= {"blend": None if low is None else chosen.blend, "ids": list(ids)}
+    frame.attrs["versions"] = {"here": versions(), "published": chosen.versions}
+    frame.attrs["per_stimulus"] = {name: row.values.mean(axis=0).tolist() for name, row in rows.items()}
+    if task.labels is not None:
+        frame.attrs["category"] = _category(task.labels)
+    return frame
+
+
+def _require_networks(files: Mapping[str, str | Path]) -> None:
+    from recon.metrics.networks import NETWORKS
+
+    for name in files:
+        if name not in (*NETWORKS, "clip"):
+            raise UserError(f"network {name!r} is not known; known: {', '.join((*NETWORKS, 'clip'))}")
+
+
+def _candidates(n_way: Sequence[int] | None, n: int) -> tuple[int, ...]:
+    if n_way is None:
+        return tuple(k for k in N_WAY if k <= n)
+    for k in n_way:
+        if not 2 <= k <= n:
+            raise UserError(f"{k}-way needs {k} pictures and at least 2 candidates, there are {n} pictures")
+    return tuple(n_way)
+
+
+def _labels(labels: Any, ids: Sequence[str], truth: PictureSet) -> np.ndarray:
+    """Category of each stimulus, (n,) of text."""
+    if isinstance(labels, str | Path):
+        labels = _read_labels(Path(labels).expanduser())
+    if not isinstance(labels, Mapping):
+        if len(labels) != truth.n:
+            raise UserError(f"{len(labels)} labels for {truth.n} targets; give one label per target")
+        return np.array([str(label) for label in list(labels)[: len(ids)]])
+    missing = [stimulus for stimulus in ids if labels.get(stimulus) in (None, "")]
+    if missing:
+        raise UserError(
+            f"no label for {missing[0]!r} ({len(missing)} of {len(ids)} are missing); add the rows id,label"
+        )
+    return np.array([str(labels[stimulus]) for stimulus in ids])
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise UserError(f"labels {str(path)!r} do not exist; pass a CSV with the columns id,label")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"labels {str(path)!r} are no CSV in UTF-8 ({error}); write the columns id,label") from error
+    if not rows or not {"id", "label"} <= set(rows[0]):
+        raise UserError(
+            f"labels {str(path)!r} lack the columns id,label; found {', '.join(rows[0]) if rows else 'none'}"
+        )
+    labels: dict[str, str] = {}
+    for row in rows:
+        if labels.setdefault(row["id"], row["label"]) != row["label"]:
+            raise UserError(
+                f"labels {str(path)!r} call {row['id']!r} {labels[row['id']]!r} and {row['label']!r}; keep one"
+            )
+    return labels
+
+
+def _category(labels: np.ndarray) -> dict[str, Any]:
+    from recon.metrics.identification import category_ceiling, category_knowledge
+
+    k = len(np.unique(labels))
+    return {"k": k, "ceiling_equal": category_ceiling(k), "ceiling": category_knowledge(labels)}
+
+
+def _frame(rows: dict[str, Scored], labels: np.ndarray | None, *, n_boot: int, n_perm: int, seed: int) -> pd.DataFrame:
+    import pandas as pd
+
+    from recon.metrics.identification import category_knowledge
+
+    ceiling = None if labels is None else category_knowledge(labels)
+    table = {name: _entry(row, ceiling, n_boot, n_perm, seed) for name, row in rows.items()}
+    frame = pd.DataFrame.from_dict(table, orient="index", columns=list(COLUMNS))
+    frame.index.name = "metric"
+    return frame
+
+
+def _entry(row: Scored, ceiling: float | None, n_boot: int, n_perm: int, seed: int) -> list[Any]:
+    from recon.metrics.stats import bootstrap_ci, sign_flip_p
+
+    k, mean, low, high, spread, p = len(row.values), np.nan, np.nan, np.nan, np.nan, np.nan
+    defined = np.isfinite(row.values.mean(axis=0))  # within category, a stimulus alone in its own has no distractor
+    values = row.values.mean(axis=0)[defined]
+    controls = {name: told[defined] for name, told in row.controls.items()} if len(values) else {}
+    if len(values):
+        (low, high), mean = bootstrap_ci(values, n_boot=n_boot, seed=seed), float(values.mean())
+    if len(values) and k > 1:
+        spread = float(row.values[:, defined].mean(axis=1).std(ddof=1))
+    if "shuffled" in controls:
+        sign = 1 if row.better == "higher" else -1
+        p = sign_flip_p(sign * (values - controls["shuffled"]), n_perm=n_perm, seed=seed)
+    means = {name: float(told.mean()) for name, told in controls.items()}
+    saturated = ceiling if ceiling is not None and row.saturates else np.nan
+    return [
+        mean, low, high, len(values), k, spread, row.better, np.nan if row.chance is None else row.chance, saturated,
+        means.get("shuffled", np.nan), means.get("grey", np.nan), p, row.protocol, row.weights or "",
+    ]  # fmt: skip
+
+
+def as_report(frame: pd.DataFrame) -> dict[str, Any]:
+    """The table as plain JSON: entries as in report.json, without the fields that are undefined."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name, row in frame.iterrows():
+        cells = {key: _plain(row[key]) for key in COLUMNS if key not in ("ci95_low", "ci95_high")}
+        entry = {key: value for key, value in cells.items() if value is not None and value != ""}
+        if _plain(row["ci95_low"]) is not None:
+            entry["ci95"] = [float(row["ci95_low"]), float(row["ci95_high"])]
+        entries[str(name)] = entry
+    facts = ("preset", "source", "resizing", "blend", "versions", "category", "skipped")
+    kept = {key: frame.attrs[key] for key in facts if key in frame.attrs}
+    return {"schema": 1, **kept, "n_stimuli": len(frame.attrs["ids"]), "metrics": entries}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    if not np.isfinite(number):
+        return None
+    return int(number) if isinstance(value, int | np.integer) else number

@@ -1,0 +1,148 @@
+"""From a folder, a file, an array or a tensor to a set of pictures, and two sets to a pair.
+
+Forms taken, see `open_pictures`: a folder (`picture_folders`), a stack in a file or in memory
+(`picture_stacks`). Two sets are paired by id (`paired`), never by the order of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Read = Callable[[Sequence[int], int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """``ids``: one per stimulus, in order; None for a stack, whose rows are its ids. ``size``: side in px (square).
+
+    ``read(rows, sample)``: uint8, or float in [0, 1], as (b, size, size, 3).
+    """
+
+    name: str
+    ids: tuple[str, ...] | None
+    n: int
+    samples: int
+    size: int
+    read: Read
+
+    def batch(self, rows: Sequence[int], sample: int = 0) -> torch.Tensor:
+        """Float32 (b, 3, size, size) in [0, 1]."""
+        import torch
+
+        pixels = np.ascontiguousarray(self.read(rows, sample).transpose(0, 3, 1, 2))
+        if pixels.dtype == np.uint8:
+            return torch.from_numpy(pixels).float().div_(255)
+        return torch.from_numpy(pixels.astype(np.float32, copy=False)).clamp_(0, 1)
+
+    def bytes8(self, rows: Sequence[int], sample: int = 0) -> np.ndarray:
+        """uint8 (b, size, size, 3), rounded where the set is float: what picture libraries resize."""
+        pixels = self.read(rows, sample)
+        if pixels.dtype == np.uint8:
+            return pixels
+        return np.round(np.clip(pixels.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+
+    def reordered(self, order: Sequence[int], ids: tuple[str, ...] | None) -> PictureSet:
+        """The stimuli ``order`` of this set, under other ids."""
+        rows = [int(row) for row in order]
+        return replace(
+            self, ids=ids, n=len(rows), read=lambda wanted, sample: self.read([rows[i] for i in wanted], sample)
+        )
+
+
+def open_pictures(source: Any, *, name: str = "pictures", known: Sequence[str] | None = None) -> PictureSet:
+    """Open a folder, a ``.npy``, ``.pt`` or ``.safetensors`` file, an array or a tensor.
+
+    Stacks: (n, H, W, 3) or (n, 3, H, W), with k samples (n, k, ...); uint8, or float in [0, 1]. ``known``: ids of the
+    targets, by which a folder tells ``STEM_0`` (a sample of STEM) from a picture whose name ends so; None where the
+    targets are a stack, empty where this folder holds the targets.
+
+    Memory: folders hold decoded pictures as uint8 up to `picture_folders.HELD` (1 GiB) and decode again beyond it;
+    ``.npy`` and ``.pt`` stacks are mapped, ``.safetensors`` are read by rows, so a stack costs one batch.
+
+    Raises
+    ------
+    UserError
+        Foreign or unsafe file, wrong shape or range, alpha channel, sizes that differ, pictures that are not square.
+    """
+    from recon.scoring.picture_folders import open_folder
+    from recon.scoring.picture_stacks import open_stack
+
+    if isinstance(source, PictureSet):
+        return source
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise UserError(f"{name} {str(path)!r} do not exist; pass a folder or a .npy, .pt or .safetensors file")
+        return open_folder(path, known) if path.is_dir() else open_stack(path, str(path))
+    return open_stack(source, name)
+
+
+def open_pair(reconstructions: Any, targets: Any) -> tuple[PictureSet, PictureSet]:
+    """Both sets, paired: stimulus i of one is stimulus i of the other. Targets have one sample.
+
+    Raises `UserError` when a stimulus is on one side only (named), or when there are fewer than 2.
+    """
+    truth = open_pictures(targets, name="targets", known=())
+    if truth.samples != 1:
+        raise UserError(f"targets {truth.name!r} hold {truth.samples} pictures per stimulus; there can be only one")
+    told = open_pictures(reconstructions, name="reconstructions", known=truth.ids)
+    told = paired(told, truth)
+    if truth.n < 2:
+        raise UserError(f"targets {truth.name!r} hold {truth.n} picture; at least 2 are needed")
+    return told, truth
+
+
+def paired(other: PictureSet, truth: PictureSet) -> PictureSet:
+    """``other`` in the order of ``truth``: by id where both have ids, by row where neither has.
+
+    A folder meets a stack where its names are the row numbers 0 ... n - 1, in any number of digits.
+    """
+    if truth.ids is None and other.ids is None:
+        if other.n != truth.n:
+            raise UserError(
+                f"{other.name!r} holds {other.n} stimuli, {truth.name!r} {truth.n}; stacks are paired row by row"
+            )
+        return other
+    if truth.ids is None or other.ids is None:
+        return _by_number(other, truth)
+    place = {stimulus: row for row, stimulus in enumerate(other.ids)}
+    _require_same(set(other.ids), set(truth.ids), other.name, truth.name)
+    return other.reordered([place[stimulus] for stimulus in truth.ids], truth.ids)
+
+
+def _by_number(other: PictureSet, truth: PictureSet) -> PictureSet:
+    folder, stack = (other, truth) if truth.ids is None else (truth, other)
+    assert folder.ids is not None
+    if not all(stimulus.isdecimal() for stimulus in folder.ids):
+        odd = next(stimulus for stimulus in folder.ids if not stimulus.isdecimal())
+        raise UserError(
+            f"{stack.name!r} is a stack without ids and {folder.name!r} holds {odd!r}; name files 0.png, 1.png, ... "
+            "by row, or store the ids as JSON list 'ids' in the metadata of a .safetensors"
+        )
+    numbers = [int(stimulus) for stimulus in folder.ids]
+    if sorted(numbers) != list(range(stack.n)):
+        _require_same({str(i) for i in numbers}, {str(i) for i in range(stack.n)}, folder.name, stack.name)
+        raise UserError(f"{folder.name!r} numbers a picture twice; name the files 0.png, 1.png, ... by row")
+    if folder is other:
+        return other.reordered(list(np.argsort(numbers)), None)
+    return other.reordered(numbers, truth.ids)
+
+
+def _require_same(found: set[str], wanted: set[str], name: str, other: str) -> None:
+    for missing, where, elsewhere in ((wanted - found, name, other), (found - wanted, other, name)):
+        if missing:
+            listed = ", ".join(repr(stimulus) for stimulus in sorted(missing)[:3])
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise UserError(
+                f"{where!r} holds no picture of {listed}{more}, which {elsewhere!r} holds; pair them by name"
+            )

@@ -1,0 +1,97 @@
+"""Rows of `recon.scoring.aggregate` as Markdown, LaTeX or CSV; chance and n stand in every row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+_ARROW = {"higher": "↑", "lower": "↓"}
+_TEX_ARROW = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"}
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A pipe table, one line per row."""
+    header, body = _cells(rows)
+    lines = [header, ["---"] * len(header), *([cell.replace("|", r"\|") for cell in line] for line in body)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def latex(rows: list[dict[str, Any]]) -> str:
+    """A booktabs tabular."""
+    header, body = _cells(rows)
+    lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\toprule", _tex(header), r"\midrule"]
+    return "\n".join([*lines, *map(_tex, body), r"\bottomrule", r"\end{tabular}"])
+
+
+def comma_separated(rows: list[dict[str, Any]]) -> str:
+    """Plain numbers in full precision: NAME, NAME_low, NAME_high, NAME_chance, and NAME_difference... when paired."""
+    lines = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().rstrip("\n")
+
+
+def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of text; a column for every score that any row has."""
+    scores = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    better = {name: entry["better"] for row in rows for name, entry in row["metrics"].items()}
+    compared = list(dict.fromkeys(name for row in rows for name in row.get("paired", {})))
+    header = ["method", "subjects", "seeds", "n", "candidates"]
+    header += [f"{name} {_ARROW[better[name]]}" for name in scores] + ["95 % interval over"]
+    header += [f"{name} − base (p)" for name in compared]
+    body = []
+    for row in rows:
+        where = [f"{axis} {row[axis]}" for axis in ("subject", "seed") if row[axis]]
+        line = [", ".join([row["method"], *where]), str(row["subjects"]), str(row["seeds"]), _plain(row["n"])]
+        line += [_plain(row["candidates"]), *(_score(row["metrics"].get(name)) for name in scores)]
+        line += [row["interval_over"], *(_paired(row.get("paired", {}).get(name)) for name in compared)]
+        body.append(line)
+    return header, body
+
+
+def _score(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "–"
+    text = _number(entry["value"])
+    if entry["ci95"]:
+        text += f" [{_number(entry['ci95'][0])}, {_number(entry['ci95'][1])}]"
+    return text + (f" (chance {_number(entry['chance'])})" if "chance" in entry else "")
+
+
+def _paired(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "–"
+    gap, low, high = (_number(value, "+") for value in (entry["difference"], *entry["ci95"]))
+    return f"{gap} [{low}, {high}] ({entry['p']:.2g})"
+
+
+def _number(value: float, sign: str = "") -> str:
+    return format(value, f"{sign}.3f" if abs(value) < 10 else f"{sign}.1f").replace("-", "−")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return "/".join(_plain(item) for item in value)
+    return "–" if value is None else f"{value:g}"
+
+
+def _tex(cells: list[str]) -> str:
+    return " & ".join("".join(_TEX_ARROW.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    line = {key: row[key] for key in ("method", "subject", "seed", "subjects", "seeds", "n")}
+    line |= {"candidates": _plain(row["candidates"]), "interval_over": row["interval_over"]}
+    for name, entry in row["metrics"].items():
+        low, high = entry["ci95"] or (None, None)
+        line |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high}
+        if "chance" in entry:
+            line[f"{name}_chance"] = entry["chance"]
+    for name, entry in row.get("paired", {}).items():
+        line |= {f"{name}_difference": entry["difference"], f"{name}_difference_low": entry["ci95"][0]}
+        line |= {f"{name}_difference_high": entry["ci95"][1], f"{name}_difference_p": entry["p"]}
+    return line
