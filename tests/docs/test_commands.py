@@ -37,6 +37,8 @@ def check(words: list[str]) -> None:
         check_launch(words[next(i for i, word in enumerate(words) if word.endswith(".py")) :])
     elif words[0] == "make":
         check_make(words[1:])
+    elif words[0] == "docker":
+        check_docker(words[1:])
     elif words[0] == "pip":
         check_pip(words[1:])
     elif words[0] in PYTHON:
@@ -82,7 +84,17 @@ def check_make(words: list[str]) -> None:
     targets = [word for word in words if "=" not in word]
     assert targets and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
     variables = [word.partition("=")[0] for word in words if "=" in word]
-    assert all(re.search(rf"^{name} \?=", makefile, re.MULTILINE) for name in variables)
+    assert all(f"$({name})" in makefile for name in variables), variables
+
+
+def check_docker(words: list[str]) -> None:
+    """Arguments of the build are declared; what follows the name of the image is a command of `recon`."""
+    dockerfile = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
+    arguments = [word.partition("=")[0] for last, word in pairwise(words) if last == "--build-arg"]
+    assert words[0] in ("build", "run") and all(f"ARG {name}=" in dockerfile for name in arguments), arguments
+    image = next(i for i, word in enumerate(words) if word.startswith("shallow-recon"))
+    if words[0] == "run" and words[image + 1 :]:
+        check_recon(cli.parse(words[image + 1 :]))
 
 
 def check_pip(words: list[str]) -> None:
@@ -132,6 +144,8 @@ def test_every_command_is_valid(page: str, words: list[str]) -> None:
         "torchrun --nproc_per_node 2 align/train.py sed=1",
         "make dmo",
         "make demo TORCH_IDX=x",
+        "docker build -t shallow-recon --build-arg DEVIC=cuda .",
+        "docker run --rm shallow-recon scor --brain E.npy",
         "pip install nowhere-package",
         "python -m pip install -c nowhere.txt -e .",
         "pip install .[nowhere]",

@@ -93,9 +93,6 @@ def test_every_control_is_described() -> None:
 
 
 def test_files_that_the_page_on_extending_names_exist() -> None:
-    """Skipped until the rooms it describes are built."""
-    if not (PROJECT / "align" / "data" / "studies" / "things").is_dir():
-        pytest.skip("the folders of the redesign are not there yet")
     named = re.findall(r"`((?:align|recon|tests|docs|configs|examples)/[\w./-]*)`", text_of(DOCS / "extending.md"))
     files = [name for name in named if "NAME" not in name and "NN" not in name]
     assert len(files) > 30
