@@ -13,6 +13,7 @@ class PicturesConfig:
 
     rendered: int = 20000  # procedural pictures of the simulated study's training concepts
     photographs: list[str] = field(default_factory=list)  # zip files or folders of natural photographs
+    classes: str | None = None  # table (.csv: wnid, name) of what photographs in folders named by WordNet id show
     v4_root: str | None = None  # folder holding data_V4_responses/; its training images only, all sessions
     share_photographs: float = 0.5  # of every batch
 
@@ -37,6 +38,7 @@ class PretrainConfig:
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
     sketch: StageConfig = field(default_factory=lambda: StageConfig(3000, 16, 2e-3))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)
+    conditioners: list[str] = field(default_factory=lambda: ["mini", "squeezenet"])
     mini_layer: str = "1"
     squeezenet_layer: str = "features.6"
     squeezenet_weights: str | None = None  # torchvision state dict; also the perceptual loss of the VAE
@@ -46,7 +48,7 @@ class PretrainConfig:
     checkpoint_every: int = 200
     precision: str = "bf16"  # bf16 | fp32, of the forward pass
     device: str = "cpu"  # cpu | cuda; random numbers are drawn on the CPU, so both see the same
-    stages: list[str] = field(default_factory=lambda: ["clip", "reader", "vae", "unet", "sketch"])
+    stages: list[str] = field(default_factory=lambda: ["clip", "reader", "vae", "sketch", "unet"])
     out: str = "runs/pretrain"  # checkpoints, logs and finished parts
     start_from: str | None = None  # folder of an earlier pretraining: its finished parts are the starting weights
     assets: str | None = None  # where the finished model is written; None = <out>/assets

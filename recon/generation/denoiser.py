@@ -24,14 +24,13 @@ from recon.generation.sketching import Teacher
 
 # shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
 SHARES = {"mini": 0.35, "squeezenet": 0.5, "": 0.15}
-DROP = 0.1  # of the conditions, replaced by the mean token: the negative of guidance
+# Shares of the conditions that are dropped: tokens and sketch together (the negative of guidance), and each alone.
+DROP, DROP_ONE = 0.10, 0.05
 # Tokens predicted from a brain resemble the true ones and, where they are wrong, those of other pictures (their errors
 # lie along the principal axes): half of the training tokens are a mixture with another picture's, of the same spread.
 MIXED, LARGEST_MIX = 0.5, 0.8
-
-
-# channels and blocks of the sketches, as the room for embedded weights allows, and their shares of the steps
-SKETCHES = {"mini": (48, 2, 0.2), "squeezenet": (128, 3, 0.8)}
+# channels and blocks of the sketches, and their shares of the steps
+SKETCHES = {"mini": (128, 3, 0.4), "squeezenet": (192, 4, 0.6)}
 
 
 @dataclass
@@ -44,27 +43,30 @@ class Tokens:
 
 
 def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
-    """UNet and conditioners together; the moving averages are what is kept."""
-    from recon.generation.pretrain import finish, load_text, load_vae, stage_of
+    """UNet and conditioners together, with the finished sketches; the moving averages are what is kept."""
+    from recon.generation.pretrain import finish, load_text, load_vae, restore, stage_of
 
     out = Path(config.out)
     vae, factor = load_vae(out)
-    latents = encode_pool(vae, pool, folder / "latents.npy", miniature.IMAGE_SIZE)
+    latents = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE)
     text_encoder, tokenizer = load_text(out, pool)
     prompts = encode_captions(text_encoder, tokenizer, pool)
     torch.manual_seed(config.seed + 3)
     unet = miniature.build_unet()
-    adapters = {name: tokens_of(name, config, pool, unet) for name in SHARES if name}
+    adapters = {name: tokens_of(name, config, pool, unet) for name in config.conditioners}
     unet.to(config.device)
-    for tokens in adapters.values():
+    sketches: dict[str, nn.Module] = {}
+    for name, tokens in adapters.items():
         tokens.conditioner.to(config.device)
+        sketches[name] = restore(out / "sketch", name, build_sketch(name, tokens)).to(config.device)
     scheduler = miniature.build_scheduler()
-    names, shares = list(SHARES), list(SHARES.values())
+    names = [*config.conditioners, ""]
+    shares = np.array([SHARES[name] for name in names]) / sum(SHARES[name] for name in names)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         name = names[rng.choice(len(names), p=shares)]
-        rows = _rows(name, rng, config.unet.batch_size, pool)
+        rows = pool.sample(rng, config.unet.batch_size, config.pictures.share_photographs)
         clean = sample_latents(latents[rows], generator) * factor
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
@@ -74,11 +76,15 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         text = torch.where(silent[:, None, None], prompts["empty"], prompts["rows"][rows]).float()
         noisy, t, wanted, text = (x.to(config.device) for x in (noisy, t, wanted, text))
         if not name:
-            value = F.mse_loss(unet(noisy, t, encoder_hidden_states=text).sample.float(), wanted)
-            return value, {"loss_text": float(value.detach())}
-        given = condition(adapters[name], rows, generator)
-        value = F.mse_loss(adapters[name].conditioner.denoise(unet, noisy, t, text, given).float(), wanted)
-        return value, {f"loss_{name}": float(value.detach())}
+            told = unet(torch.cat([noisy, torch.zeros_like(noisy)], dim=1), t, encoder_hidden_states=text).sample
+        else:
+            given = mixed(adapters[name], rows, generator)
+            with torch.no_grad():  # unscaled, as the stock pipeline that reads such a UNet feeds it
+                hint = sketches[name](given).float() / factor
+            given, hint = dropped(given, hint, generator)
+            told = adapters[name].conditioner.denoise(unet, torch.cat([noisy, hint], dim=1), t, text, given)
+        value = F.mse_loss(told.float(), wanted)
+        return value, {f"loss_{name or 'text'}": float(value.detach())}
 
     modules: dict[str, nn.Module] = {"unet": unet}
     modules |= {name: tokens.conditioner for name, tokens in adapters.items()}
@@ -91,26 +97,29 @@ def train_sketches(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
     out = Path(config.out)
     vae, factor = load_vae(out)
-    moments = encode_pool(vae, pool, out / "unet" / "latents.npy", miniature.IMAGE_SIZE)
+    moments = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE)
     perceptual = perceptual_distance(config.squeezenet_weights, config.device)
     teacher = Teacher(vae.to(config.device), factor, moments, perceptual)
     torch.manual_seed(config.seed + 4)
-    sources = {name: tokens_of(name, config, pool, miniature.build_unet()) for name in SKETCHES}
+    sources = {name: tokens_of(name, config, pool, miniature.build_unet()) for name in config.conditioners}
     sketches = {name: build_sketch(name, source) for name, source in sources.items()}
     for name, source in sources.items():
         source.conditioner.to(config.device)
         sketches[name].to(config.device)
-    names, shares = list(SKETCHES), [share for _, _, share in SKETCHES.values()]
+    names = list(config.conditioners)
+    shares = np.array([SKETCHES[name][2] for name in names]) / sum(SKETCHES[name][2] for name in names)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         name = names[rng.choice(len(names), p=shares)]
-        rows = _rows(name, rng, config.sketch.batch_size, pool)
-        value, parts = teacher.loss(sketches[name], sources[name], rows, images_at(pool, rows))
+        rows = pool.sample(rng, config.sketch.batch_size, config.pictures.share_photographs)
+        given = mixed(sources[name], rows, generator)
+        few = rng.permutation(len(rows))[: max(1, len(rows) // 8)]  # decoding costs most, so it is done for a few
+        value, parts = teacher.loss(sketches[name], given, rows, few, images_at(pool, rows[few]))
         return value, {f"{part}_{name}": number for part, number in parts.items()}
 
     modules: dict[str, nn.Module] = dict(sketches)
-    finish(folder, run_stage(stage_of(config, "sketch", modules=modules, loss=loss, folder=folder, ema_decay=0.995)))
+    finish(folder, run_stage(stage_of(config, "sketch", modules=modules, loss=loss, folder=folder, ema_decay=0.997)))
 
 
 def build_sketch(name: str, source: Tokens) -> Sketch:
@@ -119,39 +128,41 @@ def build_sketch(name: str, source: Tokens) -> Sketch:
     return Sketch(info.n_tokens, info.width, miniature.LATENT_CHANNELS, miniature.LATENT_SIZE, hidden, depth)
 
 
-def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray:
-    if name == "squeezenet":
-        return rng.integers(pool.n_rendered, len(pool.images), n)
-    return pool.sample(rng, n, 0.15)
-
-
-def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """Standardised tokens of the rows, some mixed with another row's, some replaced by the mean token."""
+def mixed(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """Standardised tokens (B, N, D) of the rows, some mixed with another row's."""
     n = len(rows)
     device = next(tokens.conditioner.parameters()).device
     raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
     own = tokens.conditioner.standardised(raw.to(device))
     share = LARGEST_MIX * torch.rand(n, 1, 1, generator=generator)
     share = (share * (torch.rand(n, 1, 1, generator=generator) < MIXED)).to(device)
-    mixed = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
-    kept = torch.rand(n, 1, 1, generator=generator) >= DROP
-    return mixed * kept.to(device)
+    return (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
+
+
+def dropped(
+    given: torch.Tensor, hint: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardised tokens and latents of the sketch, set to zero (mean tokens, no sketch) in some rows."""
+    draw = torch.rand(len(given), generator=generator).to(given.device)
+    tokens = (draw >= DROP + DROP_ONE).float()
+    sketch = ((draw >= DROP) & ((draw < DROP + DROP_ONE) | (draw >= DROP + 2 * DROP_ONE))).float()
+    return given * tokens[:, None, None], hint * sketch[:, None, None, None]
 
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
-    """Tokens of the pool for one conditioner: `mini` reads all pictures, SqueezeNet the photographs."""
+    """Tokens of the whole pool for one conditioner."""
     out = Path(config.out)
     if name == "mini":
         backbone = load_backbone(BackboneConfig("mini", str(out / "assets" / "image_encoder")))
-        layer, pooling, first = config.mini_layer, config.mini_pooling, 0
+        layer, pooling = config.mini_layer, config.mini_pooling
     else:
         backbone = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))
-        layer, pooling, first = config.squeezenet_layer, config.squeezenet_pooling, pool.n_rendered
-    stimuli = pool_stimuli(pool, first)
+        layer, pooling = config.squeezenet_layer, config.squeezenet_pooling
+    stimuli = pool_stimuli(pool, 0)
     values = cached_targets(backbone, stimuli, [layer], pooling, out / "cache")[layer].tokens
     mean, std = channel_statistics(values)
     info = ConditionerInfo(backbone.name, layer, pooling, values.shape[1], values.shape[2])
-    return Tokens(values, first, Conditioner(unet, info, mean, std, config.num_tokens))
+    return Tokens(values, 0, Conditioner(unet, info, mean, std))
 
 
 def channel_statistics(tokens: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
