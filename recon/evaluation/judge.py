@@ -24,6 +24,9 @@ _NETWORKS = {
     "torchvision/squeezenet1_0": "squeezenet1_0",
     "torchvision/squeezenet1_1": "squeezenet1_1",
     "torchvision/alexnet": "alexnet_5",
+    "timm/tf_efficientnet_lite0": "efficientnet_lite0",
+    "timm/tf_efficientnet_lite1": "efficientnet_lite1",
+    "timm/tf_efficientnet_lite2": "efficientnet_lite2",
 }
 JUDGES = (READER, *_NETWORKS)
 _READER_SIZE = 64  # px

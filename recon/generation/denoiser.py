@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +22,34 @@ from recon.generation.loop import run_stage
 from recon.generation.pictures import Pool
 from recon.generation.sketch import Sketch
 from recon.generation.sketching import Teacher
+from recon.generation.virtual_brains import PICTURES, VirtualBrains
 
 # shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
 SHARES = {"mini": 0.35, "squeezenet": 0.5, "": 0.15}
 # Shares of the conditions that are dropped: tokens and sketch together (the negative of guidance), and each alone.
 DROP, DROP_ONE = 0.10, 0.05
-# Tokens predicted from a brain resemble the true ones and, where they are wrong, those of other pictures (their errors
-# lie along the principal axes): half of the training tokens are a mixture with another picture's, of the same spread.
-MIXED, LARGEST_MIX = 0.5, 0.8
+# What is done to the training tokens, so that predicted ones are no surprise: nothing; mixed with those of another
+# picture, of the same spread (where predicted tokens are wrong, they resemble another picture's); passed through a
+# virtual brain.
+CLEAN, MIXED, LARGEST_MIX = 0.4, 0.25, 0.8
 # channels and blocks of the sketches, and their shares of the steps
 SKETCHES = {"mini": (128, 3, 0.4), "squeezenet": (192, 4, 0.6)}
 
 
 @dataclass
 class Tokens:
-    """Tokens (n, N, D) float16 of the pool's rows ``first`` to ``first + n``, and the conditioner that reads them."""
+    """Tokens (n, N, D) float16 of the pool's rows ``first`` to ``first + n``, the conditioner that reads them, and the
+    brains that tell of them."""
 
     values: np.ndarray
     first: int
     conditioner: Conditioner
+
+    @cached_property
+    def brains(self) -> VirtualBrains:
+        some = np.linspace(0, len(self.values) - 1, min(PICTURES, len(self.values))).astype(np.int64)
+        raw = torch.from_numpy(self.values[some].astype(np.float32))
+        return VirtualBrains.draw(self.conditioner.standardised(raw.to(self.conditioner.mean.device)).cpu(), 0)
 
 
 def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
@@ -78,7 +88,7 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         if not name:
             told = unet(torch.cat([noisy, torch.zeros_like(noisy)], dim=1), t, encoder_hidden_states=text).sample
         else:
-            given = mixed(adapters[name], rows, generator)
+            given = corrupted(adapters[name], rows, generator)
             with torch.no_grad():  # unscaled, as the stock pipeline that reads such a UNet feeds it
                 hint = sketches[name](given).float() / factor
             given, hint = dropped(given, hint, generator)
@@ -113,7 +123,7 @@ def train_sketches(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         name = names[rng.choice(len(names), p=shares)]
         rows = pool.sample(rng, config.sketch.batch_size, config.pictures.share_photographs)
-        given = mixed(sources[name], rows, generator)
+        given = corrupted(sources[name], rows, generator)
         few = rng.permutation(len(rows))[: max(1, len(rows) // 8)]  # decoding costs most, so it is done for a few
         value, parts = teacher.loss(sketches[name], given, rows, few, images_at(pool, rows[few]))
         return value, {f"{part}_{name}": number for part, number in parts.items()}
@@ -128,15 +138,17 @@ def build_sketch(name: str, source: Tokens) -> Sketch:
     return Sketch(info.n_tokens, info.width, miniature.LATENT_CHANNELS, miniature.LATENT_SIZE, hidden, depth)
 
 
-def mixed(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """Standardised tokens (B, N, D) of the rows, some mixed with another row's."""
+def corrupted(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """Standardised tokens (B, N, D) of the rows: as they are, mixed with another row's, or as a brain tells them."""
     n = len(rows)
     device = next(tokens.conditioner.parameters()).device
     raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
-    own = tokens.conditioner.standardised(raw.to(device))
+    own = tokens.conditioner.standardised(raw.to(device)).cpu()
+    kind = torch.rand(n, 1, 1, generator=generator)
     share = LARGEST_MIX * torch.rand(n, 1, 1, generator=generator)
-    share = (share * (torch.rand(n, 1, 1, generator=generator) < MIXED)).to(device)
-    return (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
+    other = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
+    told = tokens.brains.estimate(own, generator)
+    return torch.where(kind < CLEAN, own, torch.where(kind < CLEAN + MIXED, other, told)).to(device)
 
 
 def dropped(

@@ -89,7 +89,7 @@ def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
 
 def _photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
     """Photographs from every source, decoded, twins of V4 test images removed."""
-    natural = [item for source in config.photographs for item in _read_source(Path(source).expanduser())]
+    natural = [item for source in config.photographs for item in read_source(Path(source).expanduser())]
     if config.v4_root is None:
         return natural
     from align.data.splits import scene_twins, thumbnails
@@ -103,7 +103,7 @@ def _photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
     return kept + v4
 
 
-def _read_source(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def read_source(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES):
             yield str(file.relative_to(path)), _decode(file.read_bytes(), str(file))
