@@ -58,7 +58,7 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
     out = Path(config.out)
     vae, factor = load_vae(out)
-    latents = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE)
+    latents = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE, precision=config.precision)
     text_encoder, tokenizer = load_text(out, pool)
     prompts = encode_captions(text_encoder, tokenizer, pool)
     torch.manual_seed(config.seed + 3)
@@ -107,7 +107,7 @@ def train_sketches(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
     out = Path(config.out)
     vae, factor = load_vae(out)
-    moments = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE)
+    moments = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE, precision=config.precision)
     perceptual = perceptual_distance(config.squeezenet_weights, config.device)
     teacher = Teacher(vae.to(config.device), factor, moments, perceptual)
     torch.manual_seed(config.seed + 4)
@@ -191,8 +191,11 @@ def pool_stimuli(pool: Pool, first: int) -> Stimuli:
 
 
 @torch.no_grad()
-def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 64) -> np.ndarray:
+def encode_pool(
+    vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 64, precision: str = "fp32"
+) -> np.ndarray:
     """Latent mean and log-variance of every picture at ``size`` px, float16 (n, 2 C, S, S); computed once and stored.
+    ``precision``: fp32, or bf16 for a third of the time.
 
     Peak memory is one batch: the file is written as it grows.
     """
@@ -206,7 +209,8 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 
             stored: np.ndarray | None = None
             for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
                 x = torch.from_numpy(pool.at(range(start, min(start + batch, len(pool.images))), size)).float()
-                posterior = vae.encode(x.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                    posterior = vae.encode(x.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
                 rows = torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy()
                 if stored is None:
                     shape = (len(pool.images), *rows.shape[1:])
