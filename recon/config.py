@@ -12,7 +12,7 @@ from align.config import BackboneConfig, Pooling
 from align.fields.checks import Checked, Count, Filled, Matches, OneOf, Place, Positive, Share, Source, Whole
 
 STRENGTH = 0.2  # how far a generator may leave the coarse picture it starts from, unless it is told otherwise
-STAGES = ("clip", "reader", "vae", "unet", "sketch")
+STAGES = ("clip", "reader", "vae", "sketch", "unet")
 Layer = Annotated[str, Matches(r"[^\s+]+", "a layer, such as 3 or features.6; layers cannot be joined here")]
 Device = Annotated[str, Matches(r"cpu|cuda(:[0-9]+)?", "cpu or cuda")]
 DeviceOrAuto = Annotated[str, Matches(r"auto|cpu|cuda(:[0-9]+)?", "auto, cpu or cuda")]
@@ -26,6 +26,7 @@ class PicturesConfig(Checked):
 
     rendered: Count = 20000  # procedural pictures of the simulated study's training concepts
     photographs: list[Source] = field(default_factory=list)  # zip files or folders of natural photographs
+    classes: Source | None = None  # table (.csv: wnid, name) of what photographs in folders named by WordNet id show
     v4_root: Source | None = None  # folder holding data_V4_responses/; its training images only, all sessions
     share_photographs: Share = 0.5  # of every batch
 
@@ -50,6 +51,9 @@ class PretrainConfig(Checked):
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
     sketch: StageConfig = field(default_factory=lambda: StageConfig(3000, 16, 2e-3))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)
+    conditioners: Annotated[list[Annotated[str, OneOf("mini", "squeezenet")]], Filled()] = field(
+        default_factory=lambda: ["mini", "squeezenet"]
+    )
     mini_layer: Layer = "1"
     squeezenet_layer: Layer = "features.6"
     squeezenet_weights: Source | None = None  # torchvision state dict; also the perceptual loss of the VAE

@@ -13,6 +13,7 @@ from recon.generation.runtime import Runtime
 
 FAMILIES = {
     "StableDiffusionPipeline": "sd",
+    "StableDiffusionInstructPix2PixPipeline": "sd",
     "LatentConsistencyModelPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
 }
