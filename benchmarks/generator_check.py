@@ -1,6 +1,6 @@
-"""Does a generator obey the true tokens? Photographs that nobody trained on, their tokens, pictures drawn from noise.
+"""Does a generator obey true tokens? Photographs that nobody trained on, their tokens, pictures drawn from noise.
 
-    python benchmarks/generator_check.py --pictures photographs.zip [--v4 V4_compact_models] [--generator mini] --out DIR
+    python benchmarks/generator_check.py --pictures photographs.zip [--v4 V4_compact_models] --out DIR
 
 For every set of pictures (``--pictures``: some of a zip file or folder; ``--v4``: the test pictures of each recording
 session): PixCorr, power beyond 8 cycles over that of the seen pictures, two-way identification by both judges and how

@@ -59,7 +59,6 @@ class PretrainConfig(Checked):
     squeezenet_weights: Source | None = None  # torchvision state dict; also the perceptual loss of the VAE
     mini_pooling: Pooling = "grid:4"
     squeezenet_pooling: Pooling = "grid:7"
-    num_tokens: Count = 16
     checkpoint_every: Count = 200
     precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"  # of the forward pass
     device: Device = "cpu"  # random numbers are drawn on the CPU, so every device sees the same
@@ -79,7 +78,6 @@ class ConditionerConfig(Checked):
     layer: Layer = "1"
     pooling: Pooling = "grid:4"
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    num_tokens: Count = 16
     train: StageConfig = field(default_factory=lambda: StageConfig(2000, 32, 3e-4))
     sketch: StageConfig = field(default_factory=lambda: StageConfig(1500, 16, 2e-3))  # steps 0 = no sketch
     squeezenet_weights: Source | None = None  # torchvision state dict; with it the sketch also learns to look alike

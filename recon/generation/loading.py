@@ -58,6 +58,12 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise
 
 
+def reads_sketch(pipe: Any) -> bool:
+    """Whether the UNet has a second set of input channels, for the latents of a sketch (the layout of stock
+    ``StableDiffusionInstructPix2PixPipeline``)."""
+    return int(pipe.unet.config.in_channels) == 2 * int(pipe.vae.config.latent_channels)
+
+
 def defaults_of(pipe: Any, kind: str) -> Defaults:
     """Few-step generators, told by their scheduler: LCM, or Euler with trailing timesteps (SDXL-Turbo, Lightning): 4
     steps without guidance (8.5 where it is an input of the UNet: Luo et al. 2023, arXiv 2310.04378). Own conditioners:

@@ -22,7 +22,7 @@ from recon.generation.adapters import Adapter, load_adapter, require_fit
 from recon.generation.bridge import Bridge, own_bridge
 from recon.generation.conditioner import WEIGHTS, ConditionerInfo, read_info
 from recon.generation.edges import load_controlnet
-from recon.generation.loading import FAMILIES, defaults_of, load_pipeline
+from recon.generation.loading import FAMILIES, defaults_of, load_pipeline, reads_sketch
 from recon.generation.places import generator_folder, mini_folder
 from recon.generation.runtime import Runtime, check_runtime
 from recon.generation.sampling import Guide, denoise, own_noise, set_steps
@@ -94,9 +94,8 @@ class Generator:
 
     @property
     def reads_sketch(self) -> bool:
-        """Whether the UNet has a second set of input channels, for the latents of a sketch (the layout of stock
-        ``StableDiffusionInstructPix2PixPipeline``)."""
-        return int(self._pipe.unet.config.in_channels) == 2 * int(self._vae.config.latent_channels)
+        """Whether the UNet has input channels for a sketch (`recon.generation.loading.reads_sketch`)."""
+        return reads_sketch(self._pipe)
 
     @property
     def size(self) -> int:
@@ -227,7 +226,7 @@ class Generator:
         return self._sketch(tokens.float()).to(self._device) / self._vae.config.scaling_factor
 
     def sketched(self, tokens: torch.Tensor) -> torch.Tensor | None:
-        """Pictures (n, 3, H, W) in [0, 1] that the conditioner's sketch gives for tokens (n, N, D); None without one."""
+        """Pictures (n, 3, H, W) in [0, 1] that the conditioner's sketch gives for tokens (n, N, D); None for none."""
         return None if self._sketch is None else self.decode(self._sketch(tokens.float()).to(self._device))
 
     def _model(

@@ -29,6 +29,7 @@ DROP, DROP_ONE = 0.10, 0.05
 # picture, of the same spread (where predicted tokens are wrong, they resemble another picture's); passed through a
 # virtual brain.
 CLEAN, MIXED, LARGEST_MIX = 0.4, 0.25, 0.8
+_LARGEST = 1.2e8  # numbers
 # channels and blocks of the sketches, and their shares of the steps
 SKETCHES = {"mini": (128, 3, 0.4), "squeezenet": (192, 4, 0.6)}
 
@@ -44,9 +45,12 @@ class Tokens:
 
     @cached_property
     def brains(self) -> VirtualBrains:
-        some = np.linspace(0, len(self.values) - 1, min(PICTURES, len(self.values))).astype(np.int64)
+        """From as many of the pictures as half a gigabyte holds, `PICTURES` at most."""
+        n = min(PICTURES, len(self.values), max(64, int(_LARGEST / self.values[0].size)))
+        some = np.linspace(0, len(self.values) - 1, n).astype(np.int64)
         raw = torch.from_numpy(self.values[some].astype(np.float32))
-        return VirtualBrains.draw(self.conditioner.standardised(raw.to(self.conditioner.mean.device)).cpu(), 0)
+        device = next(self.conditioner.parameters()).device
+        return VirtualBrains.draw(self.conditioner.standardised(raw.to(device)).cpu(), 0)
 
 
 def build_sketch(name: str, source: Tokens) -> Sketch:
