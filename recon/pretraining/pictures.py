@@ -147,7 +147,7 @@ def _caption(name: str, classes: dict[str, str]) -> str:
     path = Path(name)
     known = classes.get(path.parent.name)
     if known is None:
-        if not re.match(r"n\d{8}_", path.stem):
+        if not re.match(r"n\d+_", path.stem):
             return ""
         known = " ".join(word for word in path.stem.split("_")[1:] if not word.isdigit())
     return f"a photo of a {known}".lower() if known else ""

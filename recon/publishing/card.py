@@ -173,7 +173,7 @@ def _conditioner_card(facts: ConditionerFacts, repository: str, license_id: str 
     parts = [
         f"# Conditioner: layer {told['layer']} of {told['backbone']} for {generator}",
         "Makes a frozen generator draw the picture that tokens of one backbone layer describe. Trained on pictures "
-        "alone, without recordings. The file has the layout of IP-Adapter "full", position channels beside the tokens.",
+        "alone, without recordings. The file has the 'full' layout of IP-Adapter, position channels beside the tokens.",
         markdown_table(["", ""], [[name, value] for name, value in rows.items()]),
         "## Scores",
         "**Not evaluated** by itself: scores of pictures belong to the runs whose tokens it drew, among them the "
