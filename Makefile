@@ -1,6 +1,7 @@
 # make demo   the whole path on the embedded simulation, ends with the path of gallery.html
 # make test   the whole offline suite
 # make lint   ruff and mypy
+# make docs   the documentation with its examples, into docs/_build/html
 # Each sets itself up in .venv first; the second call skips that.
 #
 # PYTHON=python3.12                                      which interpreter builds .venv; without it: python3 if that is
@@ -23,7 +24,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALL = $(BIN)/python -m pip install -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_FLAGS)
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -39,7 +40,11 @@ lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 clean:
+	rm -rf docs/_build docs/auto_examples docs/generated docs/api_names.rst docs/sg_execution_times.rst
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.made:
@@ -58,4 +63,8 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
 	$(INSTALL) -e '.[test,encoders]'
 	$(INSTALL) --no-deps braindecode
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: $(VENV)/.made pyproject.toml constraints.txt
+	$(INSTALL) -e '.[docs]'
 	@touch $(VENV)/.installed $@

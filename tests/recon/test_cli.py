@@ -1,4 +1,4 @@
-"""The shell around the functions: grammar, exit codes, one-line errors, JSON, speed, every command of the README."""
+"""The shell around the functions: grammar, exit codes, one-line errors, JSON, speed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,6 @@ from align.errors import UserError
 from recon import cli
 from tests.conftest import PROJECT
 
-README = PROJECT / "README.md"
 COMMANDS = (
     "demo",
     "data",
@@ -47,18 +44,6 @@ COMMANDS = (
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "recon.cli", *words], capture_output=True, text=True)
-
-
-def fenced(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def readme_commands() -> Iterator[list[str]]:
-    for block in fenced("sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words:
-                yield words
 
 
 def test_help_is_quick_and_names_every_command() -> None:
@@ -250,78 +235,8 @@ def test_info_tells_files_apart(tmp_path: Path) -> None:
         describe(tmp_path / "cut.safetensors")
 
 
-def test_readme_names_its_commands() -> None:
-    words = [" ".join(line) for line in readme_commands()]
-    for expected in ("make demo", "make test", "recon generate --subject", "accelerate launch align/train.py"):
-        assert any(expected in line for line in words), expected
-
-
-@pytest.mark.parametrize("words", list(readme_commands()), ids=" ".join)
-def test_every_command_of_the_readme_is_valid(words: list[str]) -> None:
-    if words[0] == "recon":
-        args = cli.parse(words[1:])
-        if args.command in ("targets", "sweep"):
-            check_config(args.config, args.overrides, Config)
-        elif args.command == "pretrain":
-            from recon.config import PretrainConfig
-
-            check_config(args.config, args.overrides, PretrainConfig)
-    elif words[:2] == ["accelerate", "launch"]:
-        check_launch(words[2:])
-    elif words[0] == "make":
-        targets = [word for word in words[1:] if "=" not in word]
-        makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
-        assert targets and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
-        assert all(
-            re.search(rf"^{word.split('=')[0]} \?=", makefile, re.MULTILINE) for word in words[1:] if "=" in word
-        )
-    elif words[:2] == ["pip", "install"]:
-        check_install([word for word in words[2:] if not word.startswith("-")])
-    else:
-        assert words[0] in ("git", "cd", "source", "python"), f"the README holds a command no test knows: {words}"
-
-
 def test_demo_runs_the_recipe_of_the_simulated_study() -> None:
     from recon.commands.demo import RECIPE
 
     path = PROJECT / "configs" / "align" / "simulated.yaml"
     assert load_config(Config, None, RECIPE) == load_config(Config, path)
-
-
-def check_install(packages: list[str]) -> None:
-    """Extras of the project exist; other packages have a tested version."""
-    import tomllib
-
-    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    tested = {line.split("==")[0].lower() for line in (PROJECT / "constraints.txt").read_text().splitlines()}
-    for package in packages:
-        named = re.fullmatch(r"\.\[(\w+)\]", package)
-        assert named[1] in extras if named else package in tested, package
-
-
-def check_config(paths: list[Path] | None, overrides: list[str], tree: type) -> None:
-    load_config(tree, [PROJECT / path for path in paths or []], overrides, check=False).check()  # no files of a reader
-
-
-def check_launch(words: list[str]) -> None:
-    from recon.config import ConditionerConfig
-
-    trees = {"align/train.py": Config, "recon/train.py": ConditionerConfig}
-    assert words[0] in trees and (PROJECT / words[0]).is_file()
-    paths = [Path(word) for last, word in pairwise(words) if last == "--config"]
-    paths = [path for path in paths if path.name != "best.yaml"]  # written by the sweep that the README runs before
-    check_config(paths, [word for word in words[1:] if "=" in word], trees[words[0]])
-
-
-def test_stock_diffusers_reproduces_the_stored_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's code, as it stands there, from the project's folder."""
-    import numpy as np
-    from PIL import Image
-
-    monkeypatch.chdir(PROJECT)
-    (code,) = (block for block in fenced("python") if "StableDiffusionPipeline" in block)
-    names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - our own README
-    drawn = np.asarray(names["picture"], dtype=int)
-    stored = np.asarray(Image.open("recon/assets/mini/example.png"), dtype=int)
-    assert np.abs(drawn - stored).max() <= 2
