@@ -332,7 +332,7 @@ class Config(Checked):
     seed: Whole = 0
 
     def faults(self, at: str) -> Iterator[str]:
-        yield from self._selection_faults()
+        yield from self.selection_faults()
         yield from self._contrastive_faults()
         train, name = self.train, self.encoder.name
         if train.reads_channels and self.encoder.components is not None:
@@ -342,7 +342,7 @@ class Config(Checked):
         if name in CLOSED_FORM and (train.precision != "fp32" or train.compile):
             yield f"encoder {name!r} is solved, not trained; leave train.precision and train.compile out"
 
-    def _selection_faults(self) -> Iterator[str]:
+    def selection_faults(self) -> Iterator[str]:
         """The same thing said under ``study`` and under ``preprocess``."""
         study, steps = self.study, self.preprocess
         if steps.channels and (study.roi or study.channels):

@@ -77,6 +77,7 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     from align.vision.backbones import load_backbone
     from align.vision.fused import require_pooling, resolve_layers
 
+    config.check()
     study = open_study(config)
     subjects = list(config.subjects or study.subjects)
     for subject in subjects:

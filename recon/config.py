@@ -5,14 +5,17 @@ What a field may hold is declared in its type, as in `align.config`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from align.config import BackboneConfig, Pooling
+from align.errors import UserError
 from align.fields.checks import Checked, Count, Filled, Matches, OneOf, Place, Positive, Share, Source, Whole
 
 STRENGTH = 0.2  # how far a generator may leave the coarse picture it starts from, unless it is told otherwise
-STAGES = ("clip", "reader", "vae", "unet", "sketch")
+STAGES = ("clip", "reader", "vae", "sketch", "unet")
 Layer = Annotated[str, Matches(r"[^\s+]+", "a layer, such as 3 or features.6; layers cannot be joined here")]
 Device = Annotated[str, Matches(r"cpu|cuda(:[0-9]+)?", "cpu or cuda")]
 DeviceOrAuto = Annotated[str, Matches(r"auto|cpu|cuda(:[0-9]+)?", "auto, cpu or cuda")]
@@ -26,6 +29,7 @@ class PicturesConfig(Checked):
 
     rendered: Count = 20000  # procedural pictures of the simulated study's training concepts
     photographs: list[Source] = field(default_factory=list)  # zip files or folders of natural photographs
+    classes: Source | None = None  # table (.csv: wnid, name) of what photographs in folders named by WordNet id show
     v4_root: Source | None = None  # folder holding data_V4_responses/; its training images only, all sessions
     share_photographs: Share = 0.5  # of every batch
 
@@ -50,12 +54,14 @@ class PretrainConfig(Checked):
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
     sketch: StageConfig = field(default_factory=lambda: StageConfig(3000, 16, 2e-3))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)
+    conditioners: Annotated[list[Annotated[str, OneOf("mini", "squeezenet")]], Filled()] = field(
+        default_factory=lambda: ["mini", "squeezenet"]
+    )
     mini_layer: Layer = "1"
     squeezenet_layer: Layer = "features.6"
     squeezenet_weights: Source | None = None  # torchvision state dict; also the perceptual loss of the VAE
     mini_pooling: Pooling = "grid:4"
     squeezenet_pooling: Pooling = "grid:7"
-    num_tokens: Count = 16
     checkpoint_every: Count = 200
     precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"  # of the forward pass
     device: Device = "cpu"  # random numbers are drawn on the CPU, so every device sees the same
@@ -75,7 +81,6 @@ class ConditionerConfig(Checked):
     layer: Layer = "1"
     pooling: Pooling = "grid:4"
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    num_tokens: Count = 16
     train: StageConfig = field(default_factory=lambda: StageConfig(2000, 32, 3e-4))
     sketch: StageConfig = field(default_factory=lambda: StageConfig(1500, 16, 2e-3))  # steps 0 = no sketch
     squeezenet_weights: Source | None = None  # torchvision state dict; with it the sketch also learns to look alike
@@ -84,3 +89,12 @@ class ConditionerConfig(Checked):
     run_dir: Place | None = None  # None = runs/recon/<generator>_<backbone>_<layer>
     cache_dir: Place = "cache"
     seed: Whole = 0
+
+
+def require_places(overrides: Sequence[str]) -> None:
+    """Raise `UserError` for a pair that is not of `PLACES`: what a run was trained with stays as it is."""
+    for key in (pair.partition("=")[0] for pair in overrides):
+        if key not in PLACES:
+            near = difflib.get_close_matches(key, PLACES, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can{hint}")

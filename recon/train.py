@@ -61,10 +61,10 @@ def train(config: ConditionerConfig) -> Path:
     pipe.to(device)
     torch.manual_seed(config.seed)
     info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
-    conditioner = Conditioner(pipe.unet, info, *channel_statistics(values), config.num_tokens).to(device)
+    conditioner = Conditioner(pipe.unet, info, *channel_statistics(values)).to(device)
     work = _Work(config, pipe, pool, Tokens(values, 0, conditioner), latents, size, run_dir)
-    averaged = _train_conditioner(work)
     sketch = _train_sketch(work)
+    averaged = _train_conditioner(work, sketch)
     facts = training_facts(config, pool)
     save_conditioner(averaged.cpu(), run_dir / WEIGHTS, facts, None if sketch is None else sketch.cpu())
     return run_dir / WEIGHTS
@@ -75,7 +75,7 @@ def training_facts(config: ConditionerConfig, pool: Pool) -> dict[str, str]:
     sources = [Path(source).name for source in config.pictures.photographs]
     sources += ["training images of V4_compact_models"] if config.pictures.v4_root else []
     facts: dict[str, Any] = {"steps": config.train.steps, "batch_size": config.train.batch_size, "lr": config.train.lr}
-    facts |= {"seed": config.seed, "num_tokens": config.num_tokens, "rendered": pool.n_rendered}
+    facts |= {"seed": config.seed, "rendered": pool.n_rendered}
     facts |= {"photographs": len(pool.ids) - pool.n_rendered, "sources": json.dumps(sources)}
     return {key: str(value) for key, value in facts.items()}
 
@@ -126,20 +126,20 @@ def _tokens(config: ConditionerConfig, backbone: Backbone, layer: str, pool: Poo
     return cached_targets(backbone, pool_stimuli(pool, 0), [layer], config.pooling, config.cache_dir)[layer].tokens
 
 
-def _train_conditioner(work: _Work) -> Conditioner:
-    """The moving average of the trained conditioner."""
+def _train_conditioner(work: _Work, sketch: Sketch | None) -> Conditioner:
+    """The moving average of the trained conditioner; a generator that reads a sketch is given that of the tokens."""
     import numpy as np
     import torch
     from diffusers import DDPMScheduler
     from torch.nn import functional as F
 
-    from recon.generation.loading import FAMILIES
+    from recon.generation.loading import FAMILIES, reads_sketch
     from recon.generation.texts import Texts, added_conditions, joined
-    from recon.pretraining.tokens import condition, goal, sample_latents
+    from recon.pretraining.tokens import corrupted, dropped, goal, sample_latents
 
     config, pipe, device = work.config, work.pipe, work.pipe.device
     scheduler = DDPMScheduler.from_config(pipe.scheduler.config)  # that of sampling may scale what it noises (Euler)
-    conditioner = work.source.conditioner
+    conditioner, reads = work.source.conditioner, reads_sketch(pipe)
     empty = Texts(pipe, FAMILIES[type(pipe).__name__], device).batch([""])
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
@@ -151,8 +151,14 @@ def _train_conditioner(work: _Work) -> Conditioner:
         noisy, wanted = scheduler.add_noise(clean, noise, t), goal(scheduler, clean, noise, t)
         text = joined([empty] * len(rows))
         added = added_conditions(pipe, text, work.size, device, torch.float32)
-        given = condition(work.source, rows, generator)
-        told = conditioner.denoise(pipe.unet, noisy.to(device), t.to(device), text.states.to(device), given, added)
+        given, noisy = corrupted(work.source, rows, generator), noisy.to(device)
+        hint = torch.zeros_like(noisy)
+        if sketch is not None and reads:
+            with torch.no_grad():
+                hint = sketch(given) / pipe.vae.config.scaling_factor
+        given, hint = dropped(given, hint, generator)
+        seen = torch.cat([noisy, hint], dim=1) if reads else noisy
+        told = conditioner.denoise(pipe.unet, seen, t.to(device), text.states.to(device), given, added)
         return F.mse_loss(told.float(), wanted.to(device)), {}
 
     return cast("Conditioner", _run(config, "conditioner", conditioner, loss, config.train, work.run_dir / "state"))
@@ -166,13 +172,14 @@ def _train_sketch(work: _Work) -> Sketch | None:
     from recon.generation.sketch import Sketch, takes
     from recon.pretraining.parts import perceptual_distance
     from recon.pretraining.sketching import Teacher
+    from recon.pretraining.tokens import corrupted
 
     config, pipe = work.config, work.pipe
-    info, latent = work.source.conditioner.info, pipe.unet.config
+    info, latent = work.source.conditioner.info, pipe.vae.config
     if not takes(info.n_tokens) or not config.sketch.steps:
         return None
     torch.manual_seed(config.seed + 1)
-    sketch = Sketch(info.n_tokens, info.width, latent.in_channels, latent.sample_size).to(pipe.device)
+    sketch = Sketch(info.n_tokens, info.width, latent.latent_channels, pipe.unet.config.sample_size).to(pipe.device)
     weights = config.squeezenet_weights
     perceptual = None if weights is None else perceptual_distance(weights, str(pipe.device))
     vae = pipe.vae.requires_grad_(False)
@@ -181,8 +188,9 @@ def _train_sketch(work: _Work) -> Sketch | None:
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         rows = work.pool.sample(rng, config.sketch.batch_size, config.pictures.share_photographs)
-        images = torch.from_numpy(work.pool.at(rows, work.size)).permute(0, 3, 1, 2).float() / 255
-        return teacher.loss(sketch, work.source, rows, images)
+        few = rng.permutation(len(rows))[: max(1, len(rows) // 4)]  # decoding costs most, so it is done for a few
+        images = torch.from_numpy(work.pool.at(rows[few], work.size)).permute(0, 3, 1, 2).float() / 255
+        return teacher.loss(sketch, corrupted(work.source, rows, generator), rows, few, images)
 
     return cast("Sketch", _run(config, "sketch", sketch, loss, config.sketch, work.run_dir / "state_sketch"))
 

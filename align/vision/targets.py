@@ -166,6 +166,7 @@ def run(config: Config, progress: bool = True) -> dict[str, Any]:
     from align.data.studies import open_study
     from align.vision.backbones import load_backbone
 
+    config.check()
     study = open_study(config)
     for subject in config.subjects:
         study.require_subject(subject)

@@ -74,6 +74,7 @@ def time_course(
             f"target.uncertain_views change while an encoder is trained, and a time course is ridge regression; "
             f"take target.views=[{medium}]"
         )
+    config.check()
     study = open_study(config)
     subjects = list(dict.fromkeys(config.subjects or study.subjects))
     for subject in subjects:

@@ -38,7 +38,7 @@ def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Materi
         return from_sweep(path), f"sweep {path}"
     from align.checkpoint import load_run
     from align.config import set_key
-    from recon.commands.runs import require_places
+    from recon.config import require_places
 
     require_places(overrides)
     run = load_run(path)

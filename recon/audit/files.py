@@ -16,7 +16,8 @@ from align.errors import UserError
 from recon.audit import tables
 from recon.audit.checks import Material, Pictures, Samples
 from recon.scoring.embeddings import read_listing, read_matrix
-from recon.scoring.opening import PictureSet, open_pair, open_pictures, paired
+from recon.scoring.opening import open_pair, open_pictures, paired
+from recon.scoring.picture_sets import PictureSet
 
 
 @dataclass(frozen=True)

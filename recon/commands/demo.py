@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 SUBJECT = "01"
-# What configs/align/simulated.yaml says (an installed wheel has no configs/); a test compares the two.
+# What configs/align/simulated.yaml says, whatever lies in the folder the demo is run in; a test compares the two.
 RECIPE = (
     "study.name=simulated",
     "target.layer=1",

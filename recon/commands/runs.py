@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.errors import UserError
-from recon.config import PLACES
+from recon.config import require_places
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -46,15 +43,6 @@ def opened(path: Path | None, args: argparse.Namespace) -> Run:
         file=sys.stderr,
     )
     return run
-
-
-def require_places(overrides: Sequence[str]) -> None:
-    """Raise `UserError` for a pair that is not of `PLACES`: what a run was trained with stays as it is."""
-    for key in (pair.partition("=")[0] for pair in overrides):
-        if key not in PLACES:
-            near = difflib.get_close_matches(key, PLACES, n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can{hint}")
 
 
 def evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:

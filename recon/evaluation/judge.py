@@ -23,6 +23,9 @@ _NETWORKS = {
     "torchvision/squeezenet1_0": "squeezenet1_0",
     "torchvision/squeezenet1_1": "squeezenet1_1",
     "torchvision/alexnet": "alexnet_5",
+    "timm/tf_efficientnet_lite0": "efficientnet_lite0",
+    "timm/tf_efficientnet_lite1": "efficientnet_lite1",
+    "timm/tf_efficientnet_lite2": "efficientnet_lite2",
 }
 _READER_SIZE = 64  # px
 # Networks whose weights shaped the embedded generator: its CLIP pair, and the perceptual loss of its VAE.

@@ -7,7 +7,11 @@ from typing import Annotated
 
 from align.fields.checks import Checked, Count, OneOf, Source, Whole
 
-JUDGES = ("reader", "torchvision/squeezenet1_0", "torchvision/squeezenet1_1", "torchvision/alexnet")
+JUDGES = (
+    "reader",
+    *("torchvision/squeezenet1_0", "torchvision/squeezenet1_1", "torchvision/alexnet"),
+    *("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1", "timm/tf_efficientnet_lite2"),
+)
 
 
 @dataclass

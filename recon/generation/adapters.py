@@ -41,6 +41,8 @@ def load_adapter(path: str | Path) -> Adapter:
     if "latents" in projection:
         info = read_info(path) if _is_own(path) else None
         return Adapter(path, "own" if info else "plus", state, projection["proj_in.weight"].shape[1], info)
+    if "proj.3.weight" in projection and _is_own(path):
+        return Adapter(path, "own", state, projection["proj.0.weight"].shape[1], read_info(path))
     if {"proj.weight", "norm.weight"} <= set(projection) and "proj.0.weight" not in projection:
         return Adapter(path, "pooled", state, projection["proj.weight"].shape[1])
     raise UserError(

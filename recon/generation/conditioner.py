@@ -1,9 +1,9 @@
 """The conditioner: tokens of one backbone layer to image tokens that every cross-attention of a UNet reads.
 
-IP-Adapter-Plus (Ye et al. 2023, arXiv 2308.06721): a resampler makes ``num_tokens`` queries attend to the tokens, and
-each cross-attention gets a second pair of key and value matrices. The stock resampler ignores the order of its input,
-so fixed 2-D position channels are appended to every token. Saved in the public layout that stock ``load_ip_adapter``
-reads; the standardisation of the tokens is folded into its first linear map.
+The "full" form of IP-Adapter (Ye et al. 2023, arXiv 2308.06721): a small network maps every token to one image token,
+and each cross-attention gets a second pair of key and value matrices. Attention ignores the order of its input, so
+fixed 2-D position channels are appended to every token. Saved in the public layout that stock ``load_ip_adapter``
+reads; the standardisation of the tokens is folded into the first linear map.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
-from diffusers.models.embeddings import IPAdapterPlusImageProjection
+from diffusers.models.embeddings import IPAdapterFullImageProjection
 from torch import nn
 
 from align.errors import UserError
@@ -25,7 +25,6 @@ from recon.generation.sketch import Sketch, folded
 
 POSITION_CHANNELS = 16
 WEIGHTS = "ip_adapter.safetensors"
-_HEAD = 64  # fixed by the stock loader, as is the depth of 4
 
 
 @dataclass(frozen=True)
@@ -75,27 +74,18 @@ class Conditioner(nn.Module):
         info: ConditionerInfo,
         mean: torch.Tensor,
         std: torch.Tensor,
-        num_tokens: int = 16,
-        hidden: int = 128,
     ) -> None:
         super().__init__()
         self.info = info
-        self.num_tokens = num_tokens
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
         cross = unet.config.cross_attention_dim
-        self.image_proj = IPAdapterPlusImageProjection(
-            embed_dims=info.width + POSITION_CHANNELS,
-            output_dims=cross,
-            hidden_dims=hidden,
-            depth=4,
-            dim_head=_HEAD,
-            heads=hidden // _HEAD,
-            num_queries=num_tokens,
-        )
+        self.image_proj = IPAdapterFullImageProjection(info.width + POSITION_CHANNELS, cross)
         self.ip_adapter = nn.ModuleList()
         for module in cross_attentions(unet).values():
-            processor = IPAdapterAttnProcessor2_0(module.to_k.out_features, cross, num_tokens=[num_tokens], scale=[1.0])
+            processor = IPAdapterAttnProcessor2_0(
+                module.to_k.out_features, cross, num_tokens=[info.n_tokens], scale=[1.0]
+            )
             processor.to_k_ip[0].weight.data.copy_(module.to_k.weight)
             processor.to_v_ip[0].weight.data.copy_(module.to_v.weight)
             self.ip_adapter.append(processor)
@@ -105,7 +95,7 @@ class Conditioner(nn.Module):
         return (tokens - self.mean) / self.std
 
     def image_tokens(self, standardised: torch.Tensor) -> torch.Tensor:
-        """Standardised tokens (B, N, D) to image tokens (B, num_tokens, cross_attention_dim)."""
+        """Standardised tokens (B, N, D) to image tokens (B, N, cross_attention_dim)."""
         return self.image_proj(with_positions(standardised))
 
     def denoise(
@@ -194,34 +184,20 @@ def null_embeds(path: str | Path) -> torch.Tensor:
     return with_positions(mean.expand(1, int(metadata["n_tokens"]), -1))
 
 
-_PUBLIC = {
-    "ln0": "0.norm1",
-    "ln1": "0.norm2",
-    "attn.to_q": "0.to_q",
-    "attn.to_out.0": "0.to_out",
-    "ff.0": "1.0",
-    "ff.1.net.0.proj": "1.1",
-    "ff.1.net.2": "1.3",
-}
+_PUBLIC = {"ff.net.0.proj": "proj.0", "ff.net.2": "proj.2", "norm": "proj.3"}
 
 
 def _public_image_proj(conditioner: Conditioner) -> dict[str, torch.Tensor]:
-    """The resampler under its public names, with the tokens' standardisation folded into ``proj_in``."""
+    """The projection under its public names, with the tokens' standardisation folded into its first linear map."""
     state = dict(conditioner.image_proj.state_dict())
-    weight, bias, width = state["proj_in.weight"].double(), state["proj_in.bias"].double(), conditioner.info.width
+    first, width = "ff.net.0.proj", conditioner.info.width
+    weight, bias = state[f"{first}.weight"].double(), state[f"{first}.bias"].double()
     scaled = weight[:, :width] / conditioner.std.double()
-    state["proj_in.weight"] = torch.cat([scaled, weight[:, width:]], dim=1).float()
-    state["proj_in.bias"] = (bias - scaled @ conditioner.mean.double()).float()
-    public = {}
-    for key, value in state.items():
-        if not key.startswith("layers."):
-            public[key] = value
-            continue
-        _, layer, rest = key.split(".", 2)
-        if rest == "attn.to_k.weight":
-            joined = torch.cat([value, state[f"layers.{layer}.attn.to_v.weight"]])
-            public[f"layers.{layer}.0.to_kv.weight"] = joined
-        elif rest != "attn.to_v.weight":
-            own, name = next(pair for pair in _PUBLIC.items() if rest.startswith(pair[0] + "."))
-            public[f"layers.{layer}.{name}{rest[len(own) :]}"] = value
-    return public
+    state[f"{first}.weight"] = torch.cat([scaled, weight[:, width:]], dim=1).float()
+    state[f"{first}.bias"] = (bias - scaled @ conditioner.mean.double()).float()
+    return {
+        key.replace(own, public): value
+        for key, value in state.items()
+        for own, public in _PUBLIC.items()
+        if key.startswith(f"{own}.")
+    }

@@ -13,6 +13,7 @@ from recon.generation.runtime import Runtime
 
 FAMILIES = {
     "StableDiffusionPipeline": "sd",
+    "StableDiffusionInstructPix2PixPipeline": "sd",
     "LatentConsistencyModelPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
 }
@@ -55,6 +56,12 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(f"generator {str(folder)!r} cannot be read: {str(error).splitlines()[0]}") from error
     return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise
+
+
+def reads_sketch(pipe: Any) -> bool:
+    """Whether the UNet has a second set of input channels, for the latents of a sketch (the layout of stock
+    ``StableDiffusionInstructPix2PixPipeline``)."""
+    return int(pipe.unet.config.in_channels) == 2 * int(pipe.vae.config.latent_channels)
 
 
 def defaults_of(pipe: Any, kind: str) -> Defaults:

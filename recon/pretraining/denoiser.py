@@ -1,4 +1,4 @@
-"""The last stages of pretraining: the denoiser with two conditioners, on captions and tokens; then their sketches."""
+"""The last stages of pretraining: sketches of two conditioners; then the denoiser with both, on captions and tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from recon.pretraining.tokens import (
     SHARES,
     SKETCHES,
     build_sketch,
-    condition,
+    corrupted,
+    dropped,
     encode_captions,
     encode_pool,
     goal,
@@ -28,27 +29,30 @@ from recon.pretraining.tokens import (
 
 
 def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
-    """UNet and conditioners together; the moving averages are what is kept."""
-    from recon.pretraining.parts import finish, load_text, load_vae, stage_of
+    """UNet and conditioners together, with the finished sketches; the moving averages are what is kept."""
+    from recon.pretraining.parts import finish, load_text, load_vae, restore, stage_of
 
     out = Path(config.out)
     vae, factor = load_vae(out)
-    latents = encode_pool(vae, pool, folder / "latents.npy", miniature.IMAGE_SIZE)
+    latents = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE, precision=config.precision)
     text_encoder, tokenizer = load_text(out, pool)
     prompts = encode_captions(text_encoder, tokenizer, pool)
     torch.manual_seed(config.seed + 3)
     unet = miniature.build_unet()
-    adapters = {name: tokens_of(name, config, pool, unet) for name in SHARES if name}
+    adapters = {name: tokens_of(name, config, pool, unet) for name in config.conditioners}
     unet.to(config.device)
-    for tokens in adapters.values():
+    sketches: dict[str, nn.Module] = {}
+    for name, tokens in adapters.items():
         tokens.conditioner.to(config.device)
+        sketches[name] = restore(out / "sketch", name, build_sketch(name, tokens)).to(config.device)
     scheduler = miniature.build_scheduler()
-    names, shares = list(SHARES), list(SHARES.values())
+    names = [*config.conditioners, ""]
+    shares = np.array([SHARES[name] for name in names]) / sum(SHARES[name] for name in names)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         name = names[rng.choice(len(names), p=shares)]
-        rows = _rows(name, rng, config.unet.batch_size, pool)
+        rows = pool.sample(rng, config.unet.batch_size, config.pictures.share_photographs)
         clean = sample_latents(latents[rows], generator) * factor
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
@@ -58,11 +62,15 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         text = torch.where(silent[:, None, None], prompts["empty"], prompts["rows"][rows]).float()
         noisy, t, wanted, text = (x.to(config.device) for x in (noisy, t, wanted, text))
         if not name:
-            value = F.mse_loss(unet(noisy, t, encoder_hidden_states=text).sample.float(), wanted)
-            return value, {"loss_text": float(value.detach())}
-        given = condition(adapters[name], rows, generator)
-        value = F.mse_loss(adapters[name].conditioner.denoise(unet, noisy, t, text, given).float(), wanted)
-        return value, {f"loss_{name}": float(value.detach())}
+            told = unet(torch.cat([noisy, torch.zeros_like(noisy)], dim=1), t, encoder_hidden_states=text).sample
+        else:
+            given = corrupted(adapters[name], rows, generator)
+            with torch.no_grad():  # unscaled, as the stock pipeline that reads such a UNet feeds it
+                hint = sketches[name](given).float() / factor
+            given, hint = dropped(given, hint, generator)
+            told = adapters[name].conditioner.denoise(unet, torch.cat([noisy, hint], dim=1), t, text, given)
+        value = F.mse_loss(told.float(), wanted)
+        return value, {f"loss_{name or 'text'}": float(value.detach())}
 
     modules: dict[str, nn.Module] = {"unet": unet}
     modules |= {name: tokens.conditioner for name, tokens in adapters.items()}
@@ -75,29 +83,26 @@ def train_sketches(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
     out = Path(config.out)
     vae, factor = load_vae(out)
-    moments = encode_pool(vae, pool, out / "unet" / "latents.npy", miniature.IMAGE_SIZE)
+    moments = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE, precision=config.precision)
     perceptual = perceptual_distance(config.squeezenet_weights, config.device)
     teacher = Teacher(vae.to(config.device), factor, moments, perceptual)
     torch.manual_seed(config.seed + 4)
-    sources = {name: tokens_of(name, config, pool, miniature.build_unet()) for name in SKETCHES}
+    sources = {name: tokens_of(name, config, pool, miniature.build_unet()) for name in config.conditioners}
     sketches = {name: build_sketch(name, source) for name, source in sources.items()}
     for name, source in sources.items():
         source.conditioner.to(config.device)
         sketches[name].to(config.device)
-    names, shares = list(SKETCHES), [share for _, _, share in SKETCHES.values()]
+    names = list(config.conditioners)
+    shares = np.array([SKETCHES[name][2] for name in names]) / sum(SKETCHES[name][2] for name in names)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         name = names[rng.choice(len(names), p=shares)]
-        rows = _rows(name, rng, config.sketch.batch_size, pool)
-        value, parts = teacher.loss(sketches[name], sources[name], rows, images_at(pool, rows))
+        rows = pool.sample(rng, config.sketch.batch_size, config.pictures.share_photographs)
+        given = corrupted(sources[name], rows, generator)
+        few = rng.permutation(len(rows))[: max(1, len(rows) // 8)]  # decoding costs most, so it is done for a few
+        value, parts = teacher.loss(sketches[name], given, rows, few, images_at(pool, rows[few]))
         return value, {f"{part}_{name}": number for part, number in parts.items()}
 
     modules: dict[str, nn.Module] = dict(sketches)
-    finish(folder, run_stage(stage_of(config, "sketch", modules=modules, loss=loss, folder=folder, ema_decay=0.995)))
-
-
-def _rows(name: str, rng: np.random.Generator, n: int, pool: Pool) -> np.ndarray:
-    if name == "squeezenet":
-        return rng.integers(pool.n_rendered, len(pool.images), n)
-    return pool.sample(rng, n, 0.15)
+    finish(folder, run_stage(stage_of(config, "sketch", modules=modules, loss=loss, folder=folder, ema_decay=0.997)))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 IMAGE_SIZE = 64  # px
 WIDTH = 128  # of both towers and of the UNet's cross-attention
 MAX_TOKENS = 20  # of a caption, start and end included
-LATENT_CHANNELS = 4
+LATENT_CHANNELS = 16
 LATENT_SIZE = 16
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -91,7 +91,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
 
 
 def build_vae() -> AutoencoderKL:
-    """64 x 64 x 3 to 16 x 16 x 4 latents."""
+    """64 x 64 x 3 to 16 x 16 x 16 latents."""
     from diffusers import AutoencoderKL
 
     channels = (32, 64, 128)
@@ -113,7 +113,7 @@ def build_unet() -> UNet2DConditionModel:
 
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
-        in_channels=LATENT_CHANNELS,
+        in_channels=2 * LATENT_CHANNELS,  # noisy latents, then those of the sketch
         out_channels=LATENT_CHANNELS,
         block_out_channels=(64, 128, 192),
         time_embedding_dim=512,

@@ -6,8 +6,10 @@ is a scene twin of a V4 test image of any session is dropped (`align.data.splits
 
 from __future__ import annotations
 
+import csv
 import io
 import logging
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,13 +82,14 @@ def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
         np.concatenate([rendered, *(_resize(image)[None] for _, image in photographs)]) if photographs else rendered
     )
     names = [name for name, _ in photographs]
-    captions += [_caption(name) for name in names]
+    classes = _classes(config.classes)
+    captions += [_caption(name, classes) for name in names]
     return Pool(images, tuple(ids + names), tuple(captions), len(ids), tuple(image for _, image in photographs))
 
 
 def _photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
     """Photographs from every source, decoded, twins of V4 test images removed."""
-    natural = [item for source in config.photographs for item in _read_source(Path(source).expanduser())]
+    natural = [item for source in config.photographs for item in read_source(Path(source).expanduser())]
     if config.v4_root is None:
         return natural
     from align.data.splits import scene_twins, thumbnails
@@ -100,7 +103,7 @@ def _photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
     return kept + v4
 
 
-def _read_source(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def read_source(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES):
             yield file.relative_to(path).as_posix(), _decode(file.read_bytes(), str(file))
@@ -127,10 +130,24 @@ def _resize(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def _caption(name: str) -> str:
-    """ImageNet-style names (``n01440764_tench.jpg``) say what is shown; other photographs have no caption."""
-    stem = Path(name).stem
-    if not stem.startswith("n0") and not stem.startswith("n1"):
-        return ""
-    words = [word for word in stem.split("_")[1:] if not word.isdigit()]
-    return f"a photo of a {' '.join(words)}".lower()
+def _classes(path: str | None) -> dict[str, str]:
+    """WordNet ids to names, from the columns ``wnid`` and ``name`` of a table; empty where there is none."""
+    if path is None:
+        return {}
+    with Path(path).expanduser().open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"wnid", "name"} <= set(rows[0]):
+        raise UserError(f"pictures.classes={path!r} has no columns wnid and name")
+    return {row["wnid"]: row["name"] for row in rows}
+
+
+def _caption(name: str, classes: dict[str, str]) -> str:
+    """A folder that is a WordNet id of ``classes`` (``n02124075/n02124075_1.jpg``) or an ImageNet-style name
+    (``n01440764_tench.jpg``) says what is shown; other photographs have no caption."""
+    path = Path(name)
+    known = classes.get(path.parent.name)
+    if known is None:
+        if not re.match(r"n\d+_", path.stem):
+            return ""
+        known = " ".join(word for word in path.stem.split("_")[1:] if not word.isdigit())
+    return f"a photo of a {known}".lower() if known else ""

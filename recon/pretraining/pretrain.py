@@ -33,6 +33,7 @@ from recon.pretraining.denoiser import train_sketches, train_unet
 from recon.pretraining.export import assets_folder, export_generator, export_reader, export_towers
 from recon.pretraining.parts import DONE, MEAN, STD, finish, images_at, perceptual_distance, stage_of, tokenizer_for
 from recon.pretraining.pictures import Pool, load_pool
+from recon.pretraining.sketching import fine
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +135,8 @@ def train_clip(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 def clip_batch(
     config: PretrainConfig, pool: Pool, captioned: np.ndarray, rng: np.random.Generator
 ) -> tuple[torch.Tensor, list[str]]:
-    """Augmented pictures (B, 3, 64, 64) and a caption for each; an eighth are photographs, where there are any."""
-    n_photographs = config.clip.batch_size // 8 if len(captioned) else 0
+    """Augmented pictures (B, 3, 64, 64) and a caption for each; three fifths are photographs, where there are any."""
+    n_photographs = round(0.6 * config.clip.batch_size) if len(captioned) else 0
     rows = rng.integers(0, pool.n_rendered, config.clip.batch_size - n_photographs)
     rows = np.concatenate([rows, rng.choice(captioned, n_photographs)]) if n_photographs else rows
     texts = captions_for_clip(pool, rows, rng)
@@ -144,9 +145,20 @@ def clip_batch(
     images[flip] = images[flip].flip(-1)
     for i, (row, words) in enumerate(zip(rows, texts, strict=True)):
         names_colour = len(words.split()) == 6
+        if row >= pool.n_rendered:
+            images[i] = cropped(images[i], rng)
         if row < pool.n_rendered and not names_colour and rng.random() < 0.5:
             images[i] = images[i][torch.from_numpy(rng.permutation(3))]
     return images, texts
+
+
+def cropped(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A random part (at least half of the area) of a picture (3, H, W), enlarged to its size."""
+    side = image.shape[-1]
+    part = round(side * float(rng.uniform(0.7, 1)))
+    top, left = rng.integers(0, side - part + 1, 2)
+    piece = image[None, :, top : top + part, left : left + part]
+    return F.interpolate(piece, (side, side), mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 # -------------------------------------------------------------------------------------------------------- reader
@@ -182,10 +194,10 @@ def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         images = images_at(pool, rows).to(config.device) * 2 - 1
         posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample()).sample.float()
-        pixels = F.l1_loss(decoded, images) + F.mse_loss(decoded, images)
+        pixels = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + F.l1_loss(fine(decoded), fine(images))
         kl = posterior.kl().mean() / images[0].numel()
         seen = perceptual(decoded, images)
-        total = pixels + 0.1 * seen + 1e-4 * kl
+        total = pixels + 0.1 * seen + 1e-5 * kl
         return total, {"pixels": float(pixels.detach()), "perceptual": float(seen.detach()), "kl": float(kl.detach())}
 
     parts = run_stage(stage_of(config, "vae", modules={"vae": vae}, loss=loss, folder=folder, ema_decay=0.995))
@@ -200,6 +212,6 @@ STAGES: dict[str, tuple[Callable[..., None], Callable[..., None] | None]] = {
     "clip": (train_clip, export_towers),
     "reader": (train_reader, export_reader),
     "vae": (train_vae, None),
-    "unet": (train_unet, None),
-    "sketch": (train_sketches, export_generator),
+    "sketch": (train_sketches, None),
+    "unet": (train_unet, export_generator),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +19,38 @@ from recon.generation.conditioner import Conditioner, ConditionerInfo
 from recon.generation.sketch import Sketch
 from recon.pretraining import miniature
 from recon.pretraining.pictures import Pool
+from recon.pretraining.virtual_brains import PICTURES, VirtualBrains
 
 # shares of the steps: mini tokens, SqueezeNet tokens, caption alone (so that the UNet also works without an adapter)
 SHARES = {"mini": 0.35, "squeezenet": 0.5, "": 0.15}
-DROP = 0.1  # of the conditions, replaced by the mean token: the negative of guidance
-# Tokens predicted from a brain resemble the true ones and, where they are wrong, those of other pictures (their errors
-# lie along the principal axes): half of the training tokens are a mixture with another picture's, of the same spread.
-MIXED, LARGEST_MIX = 0.5, 0.8
-
-# channels and blocks of the sketches, as the room for embedded weights allows, and their shares of the steps
-SKETCHES = {"mini": (48, 2, 0.2), "squeezenet": (128, 3, 0.8)}
+# Shares of the conditions that are dropped: tokens and sketch together (the negative of guidance), and each alone.
+DROP, DROP_ONE = 0.10, 0.05
+# What is done to the training tokens, so that predicted ones are no surprise: nothing; mixed with those of another
+# picture, of the same spread (where predicted tokens are wrong, they resemble another picture's); passed through a
+# virtual brain.
+CLEAN, MIXED, LARGEST_MIX = 0.4, 0.25, 0.8
+_LARGEST = 1.2e8  # numbers
+# channels and blocks of the sketches, and their shares of the steps
+SKETCHES = {"mini": (128, 3, 0.4), "squeezenet": (192, 4, 0.6)}
 
 
 @dataclass
 class Tokens:
-    """Tokens (n, N, D) float16 of the pool's rows ``first`` to ``first + n``, and the conditioner that reads them."""
+    """Tokens (n, N, D) float16 of the pool's rows ``first`` to ``first + n``, the conditioner that reads them, and the
+    brains that tell of them."""
 
     values: np.ndarray
     first: int
     conditioner: Conditioner
+
+    @cached_property
+    def brains(self) -> VirtualBrains:
+        """From as many of the pictures as half a gigabyte holds, `PICTURES` at most."""
+        n = min(PICTURES, len(self.values), max(64, int(_LARGEST / self.values[0].size)))
+        some = np.linspace(0, len(self.values) - 1, n).astype(np.int64)
+        raw = torch.from_numpy(self.values[some].astype(np.float32))
+        device = next(self.conditioner.parameters()).device
+        return VirtualBrains.draw(self.conditioner.standardised(raw.to(device)).cpu(), 0)
 
 
 def build_sketch(name: str, source: Tokens) -> Sketch:
@@ -45,33 +59,41 @@ def build_sketch(name: str, source: Tokens) -> Sketch:
     return Sketch(info.n_tokens, info.width, miniature.LATENT_CHANNELS, miniature.LATENT_SIZE, hidden, depth)
 
 
-def condition(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """Standardised tokens of the rows, some mixed with another row's, some replaced by the mean token."""
+def corrupted(tokens: Tokens, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """Standardised tokens (B, N, D) of the rows: as they are, mixed with another row's, or as a brain tells them."""
     n = len(rows)
     device = next(tokens.conditioner.parameters()).device
     raw = torch.from_numpy(tokens.values[rows - tokens.first].astype(np.float32))
-    own = tokens.conditioner.standardised(raw.to(device))
+    own = tokens.conditioner.standardised(raw.to(device)).cpu()
+    kind = torch.rand(n, 1, 1, generator=generator)
     share = LARGEST_MIX * torch.rand(n, 1, 1, generator=generator)
-    share = (share * (torch.rand(n, 1, 1, generator=generator) < MIXED)).to(device)
-    mixed = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
-    kept = torch.rand(n, 1, 1, generator=generator) >= DROP
-    return mixed * kept.to(device)
+    other = (1 - share.square()).sqrt() * own + share * own[torch.randperm(n, generator=generator)]
+    told = tokens.brains.estimate(own, generator)
+    return torch.where(kind < CLEAN, own, torch.where(kind < CLEAN + MIXED, other, told)).to(device)
+
+
+def dropped(given: torch.Tensor, hint: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardised tokens and latents of the sketch, set to zero (mean tokens, no sketch) in some rows."""
+    draw = torch.rand(len(given), generator=generator).to(given.device)
+    tokens = (draw >= DROP + DROP_ONE).float()
+    sketch = ((draw >= DROP) & ((draw < DROP + DROP_ONE) | (draw >= DROP + 2 * DROP_ONE))).float()
+    return given * tokens[:, None, None], hint * sketch[:, None, None, None]
 
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
-    """Tokens of the pool for one conditioner: `mini` reads all pictures, SqueezeNet the photographs."""
+    """Tokens of the whole pool for one conditioner."""
     out = Path(config.out)
     if name == "mini":
         backbone = load_backbone(BackboneConfig("mini", str(out / "assets" / "image_encoder")))
-        layer, pooling, first = config.mini_layer, config.mini_pooling, 0
+        layer, pooling = config.mini_layer, config.mini_pooling
     else:
         backbone = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))
-        layer, pooling, first = config.squeezenet_layer, config.squeezenet_pooling, pool.n_rendered
-    stimuli = pool_stimuli(pool, first)
+        layer, pooling = config.squeezenet_layer, config.squeezenet_pooling
+    stimuli = pool_stimuli(pool, 0)
     values = cached_targets(backbone, stimuli, [layer], pooling, out / "cache")[layer].tokens
     mean, std = channel_statistics(values)
     info = ConditionerInfo(backbone.name, layer, pooling, values.shape[1], values.shape[2])
-    return Tokens(values, first, Conditioner(unet, info, mean, std, config.num_tokens))
+    return Tokens(values, 0, Conditioner(unet, info, mean, std))
 
 
 def channel_statistics(tokens: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,8 +110,11 @@ def pool_stimuli(pool: Pool, first: int) -> Stimuli:
 
 
 @torch.no_grad()
-def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 64) -> np.ndarray:
+def encode_pool(
+    vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 64, precision: str = "fp32"
+) -> np.ndarray:
     """Latent mean and log-variance of every picture at ``size`` px, float16 (n, 2 C, S, S); computed once and stored.
+    ``precision``: fp32, or bf16 for a third of the time.
 
     Peak memory is one batch: the file is written as it grows.
     """
@@ -103,7 +128,8 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 
             stored: np.ndarray | None = None
             for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
                 x = torch.from_numpy(pool.at(range(start, min(start + batch, len(pool.images))), size)).float()
-                posterior = vae.encode(x.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                    posterior = vae.encode(x.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
                 rows = torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy()
                 if stored is None:
                     shape = (len(pool.images), *rows.shape[1:])

@@ -167,13 +167,13 @@ def _conditioner_card(facts: ConditionerFacts, repository: str, license_id: str 
     }
     options = f"generator={generator} backbone.name={told['backbone']} layer={told['layer']} pooling={told['pooling']}"
     trained = {"train.steps": "steps", "train.batch_size": "batch_size", "train.lr": "lr", "seed": "seed"}
-    trained |= {"num_tokens": "num_tokens", "pictures.rendered": "rendered"}
+    trained |= {"pictures.rendered": "rendered"}
     options += "".join(f" {key}={told[name]}" for key, name in trained.items() if name in told)
     options += " 'pictures.photographs=[ZIP_OR_FOLDER]'" if int(told.get("photographs", 0)) else ""
     parts = [
         f"# Conditioner: layer {told['layer']} of {told['backbone']} for {generator}",
         "Makes a frozen generator draw the picture that tokens of one backbone layer describe. Trained on pictures "
-        "alone, without recordings. The file has the layout of IP-Adapter-Plus, position channels beside the tokens.",
+        "alone, without recordings. The file has the 'full' layout of IP-Adapter, position channels beside the tokens.",
         markdown_table(["", ""], [[name, value] for name, value in rows.items()]),
         "## Scores",
         "**Not evaluated** by itself: scores of pictures belong to the runs whose tokens it drew, among them the "

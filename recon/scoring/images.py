@@ -14,7 +14,7 @@ from align.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from recon.scoring.opening import PictureSet
+    from recon.scoring.picture_sets import PictureSet
     from recon.scoring.set_scores import Scored
 
 N_WAY = (10, 50)  # printed beside the saturated two-way scores where there are pictures enough

@@ -20,8 +20,7 @@ import numpy as np
 
 from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image
 from align.errors import UserError
-from recon.scoring.opening import PictureSet
-from recon.scoring.picture_sets import require_square
+from recon.scoring.picture_sets import PictureSet, require_square
 
 HELD = 2**30  # bytes of decoded pictures kept per set; beyond it files are decoded again whenever they are read
 _SEED = re.compile(r"(.+)_seed-(\d+)")

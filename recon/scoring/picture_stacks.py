@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
-from recon.scoring.opening import PictureSet
-from recon.scoring.picture_sets import require_square
+from recon.scoring.picture_sets import PictureSet, require_square
 
 SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
 _CHECKED = 2**24  # values looked at together when the range is checked

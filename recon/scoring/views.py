@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from recon.scoring.opening import PictureSet
+from recon.scoring.picture_sets import PictureSet
 from recon.scoring.presets import Preset
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from align.config import Config
+from align.config import Config, SimulatedConfig
+from align.data.studies import open_study
 from align.data.studies.simulated import brain, rendering
 from align.data.studies.simulated import study as simulated
 from align.data.studies.simulated.rendering import CONCEPTS, TEST_CONCEPTS, TRAIN_CONCEPTS, picture, render, scene_of
@@ -110,8 +111,8 @@ def test_study_is_stored_plainly_and_read_back(small_study):
 
 
 def test_bad_code_subject_and_file(small_study):
-    with pytest.raises(UserError, match=r"simulated\.code='late' is not one of mixed"):
-        small_study("late")
+    with pytest.raises(UserError, match=r"simulated\.code='late' is not known; did you mean 'late_only'"):
+        open_study(Config(simulated=SimulatedConfig(code="late")))
     study = small_study("no_signal")
     with pytest.raises(UserError, match="no subject '1'; did you mean '01'"):
         study.recording("1")

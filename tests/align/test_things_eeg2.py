@@ -247,7 +247,9 @@ def test_pictures_may_lie_elsewhere(roots: dict[str, Path], tmp_path: Path) -> N
     fails("study.root=.* holds no pictures; give study.images=FOLDER", lambda: study(tmp_path).read("01"))
     here, there = study(tmp_path, f"study.images={roots['official']}"), study(roots["nice"])
     assert here.stimuli.ids == there.stimuli.ids
-    fails("study.images='/nowhere' holds no pictures", lambda: study(tmp_path, "study.images=/nowhere").read("01"))
+    fails("study.images='/nowhere' does not exist", lambda: study(tmp_path, "study.images=/nowhere"))
+    (tmp_path / "empty").mkdir()
+    fails("study.images=.* holds no pictures", lambda: study(tmp_path, f"study.images={tmp_path / 'empty'}").read("01"))
 
 
 def _rolled(names: list[tuple[str, str]]) -> np.ndarray:
@@ -308,7 +310,7 @@ def test_which_recording_is_meant(roots: dict[str, Path], tmp_path: Path) -> Non
     fails("has no subject '1'; did you mean '01'", lambda: study(roots["nice"]).read("1"))
     fails("has no subject '02'", lambda: study(roots["nice"]).read("02"))
     fails("holds no THINGS-EEG2 recording such as sub-01/", lambda: study(tmp_path))
-    fails("study.variant='nic' is not known; known: official, nice", lambda: study(roots["nice"], "study.variant=nic"))
+    fails("'nic' of things_eeg2 is not known; did you mean 'nice'", lambda: study(roots["nice"], "study.variant=nic"))
     fails("no THINGS-EEG2 recording such as sub-01/train.pt", lambda: study(roots["nice"], "study.variant=ubp"))
     things.write_nice(tmp_path, RECORDED)
     things.write_nice(tmp_path, RECORDED, subject="10")

@@ -166,7 +166,7 @@ def test_which_recording_is_meant(roots: dict[str, Path], tmp_path: Path) -> Non
     fails("has no subject 'P1'", lambda: study(roots[OPENNEURO]).read("P1"))
     fails("holds no THINGS-MEG recording such as sub-01/preprocessed_meg_training.pkl", lambda: study(tmp_path))
     fails("holds no preprocessed_P1-epo.fif", lambda: study(roots["atm"], "study.variant=openneuro"))
-    fails("study.variant='tam' is not known", lambda: study(roots["atm"], "study.variant=tam"))
+    fails("'tam' of things_meg is not known; did you mean 'atm'", lambda: study(roots["atm"], "study.variant=tam"))
 
 
 def test_every_variant_has_its_command() -> None:

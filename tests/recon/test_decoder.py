@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder, _, unet, _ = tiny_generator(root / "generator")
     torch.manual_seed(1)
     info = ConditionerInfo("torchvision/squeezenet1_1", "features.3", "grid:2", 4, 128, str(folder))
-    conditioner = Conditioner(unet, info, torch.zeros(128), torch.ones(128), num_tokens=3, hidden=64)
+    conditioner = Conditioner(unet, info, torch.zeros(128), torch.ones(128))
     path = root / "runs" / "recon" / "squeeze" / "ip_adapter.safetensors"
     save_conditioner(conditioner, path, sketch=Sketch(4, 128, 4, 8, hidden=16, depth=1))
     runs = {name: make_run(root / name, N_TEST, encoder=name).path for name in ("ridge", "encoding")}

@@ -68,7 +68,7 @@ def tiny(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     folder, _, unet, _ = tiny_generator(tmp_path_factory.mktemp("tiny"))
     n_tokens, width = run.aligner.targets.token_shape
     info = ConditionerInfo("mini", "2", "grid:2", n_tokens, width, str(folder))
-    conditioner = Conditioner(unet, info, torch.zeros(width), torch.ones(width), num_tokens=3, hidden=64)
+    conditioner = Conditioner(unet, info, torch.zeros(width), torch.ones(width))
     for processor in conditioner.ip_adapter:
         processor.to_v_ip[0].weight.data.mul_(3).add_(0.3)
     path = home / "runs" / "recon" / "tiny" / "ip_adapter.safetensors"

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from align.errors import UserError
 from recon.scoring import picture_folders
-from recon.scoring.opening import PictureSet, open_pair, open_pictures
+from recon.scoring.opening import open_pair, open_pictures
+from recon.scoring.picture_sets import PictureSet
 from tests.recon.tiny_pictures import smooth, write_folder
 
 TRUTH = smooth(3)

@@ -484,7 +484,7 @@ def test_training_says_what_the_card_shows(conditioner: Path) -> None:
     rows = table_after(text, "# Conditioner")
     assert rows["pictures trained on"] == ["3 rendered, 2 photographs (from photos.zip)"]
     assert (rows["steps"], rows["lr"], rows["seed"]) == (["7"], ["0.0002"], ["5"])
-    for pair in ("train.steps=7", "train.lr=0.0002", "seed=5", "num_tokens=16", "pictures.rendered=3"):
+    for pair in ("train.steps=7", "train.lr=0.0002", "seed=5", "pictures.rendered=3"):
         assert f" {pair}" in text, pair
     assert "/data/me" not in text
 

@@ -42,7 +42,6 @@ def command(root, name, steps):
         "layer=1",
         "pooling=grid:2",
         "pictures.rendered=6",
-        "num_tokens=3",
         f"train.steps={steps}",
         "sketch.steps=3",
         "sketch.batch_size=2",

@@ -64,7 +64,7 @@ def tiny_vae(**options: Any) -> AutoencoderKL:
 def tiny_conditioner(unet: UNet2DConditionModel, generator: str) -> Conditioner:
     info = ConditionerInfo("mini", "2", "grid:2", N_TOKENS, WIDTH, generator)
     mean, std = torch.linspace(-3, 3, WIDTH), torch.linspace(0.5, 2, WIDTH)
-    conditioner = Conditioner(unet, info, mean, std, num_tokens=3, hidden=64)
+    conditioner = Conditioner(unet, info, mean, std)
     for processor in conditioner.ip_adapter:  # a trained adapter differs from its start
         processor.to_v_ip[0].weight.data.mul_(3).add_(0.3)
     return conditioner

@@ -35,6 +35,12 @@ def study_class(name: str) -> type[Study]:
 
 
 def open_study(config: Config) -> Study:
-    """The study ``config.study.name``; raises `UserError` for a configuration that cannot be."""
-    config.check()
+    """The study ``config.study.name``; raises `UserError` where study, simulation and steps cannot be as they are said.
+
+    The rest of the configuration is not looked at: it may be that of a run trained long ago.
+    """
+    config.study.check("study.")
+    config.simulated.check("simulated.")
+    for fault in config.selection_faults():
+        raise UserError(fault)
     return study_class(config.study.name)(config)
