@@ -7,10 +7,8 @@ few lines are printed from it. Mistakes of the user end in one line on stderr an
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -240,8 +238,9 @@ def _opened(path: Path | None, args: argparse.Namespace) -> Run:
     Raises `UserError` when there is none, when it is another subject's, or when an override is not a place.
     """
     from align.config import set_key
+    from recon.config import require_places
 
-    require_places(args.overrides)
+    require_places(args.overrides, PLACES)
     from align.checkpoint import find_run, home, load_run
 
     if path is None:
@@ -258,15 +257,6 @@ def _opened(path: Path | None, args: argparse.Namespace) -> Run:
         file=sys.stderr,
     )
     return run
-
-
-def require_places(overrides: Sequence[str]) -> None:
-    """Raise `UserError` for a pair that is not of `PLACES`: what a run was trained with stays as it is."""
-    for key in (pair.partition("=")[0] for pair in overrides):
-        if key not in PLACES:
-            near = difflib.get_close_matches(key, PLACES, n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(PLACES)} can{hint}")
 
 
 def _demo(args: argparse.Namespace) -> dict[str, Any]:

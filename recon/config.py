@@ -5,10 +5,13 @@ What a field may hold is declared in its type, as in `align.config`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from align.config import BackboneConfig, Pooling
+from align.errors import UserError
 from align.fields.checks import Checked, Count, Filled, Matches, OneOf, Place, Positive, Share, Source, Whole
 
 STRENGTH = 0.2  # how far a generator may leave the coarse picture it starts from, unless it is told otherwise
@@ -83,3 +86,12 @@ class ConditionerConfig(Checked):
     run_dir: Place | None = None  # None = runs/recon/<generator>_<backbone>_<layer>
     cache_dir: Place = "cache"
     seed: Whole = 0
+
+
+def require_places(overrides: Sequence[str], places: Sequence[str]) -> None:
+    """Raise `UserError` for a ``key=value`` pair that is not of ``places``: what a run was trained with stays."""
+    for key in (pair.partition("=")[0] for pair in overrides):
+        if key not in places:
+            near = difflib.get_close_matches(key, places, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{key!r} cannot be changed for a finished run; only {', '.join(places)} can{hint}")

@@ -38,9 +38,10 @@ def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Materi
         return from_sweep(path), f"sweep {path}"
     from align.checkpoint import load_run
     from align.config import set_key
-    from recon.cli import require_places
+    from recon.cli import PLACES
+    from recon.config import require_places
 
-    require_places(overrides)
+    require_places(overrides, PLACES)
     run = load_run(path)
     for pair in overrides:
         key, _, value = pair.partition("=")
