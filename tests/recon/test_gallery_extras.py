@@ -16,7 +16,7 @@ from PIL import Image
 
 from align.checkpoint import Run
 from align.errors import UserError
-from recon import cli, gallery
+from recon import cli
 from recon.commands.gallery import pairs
 from recon.decoding.predict import run_id
 from recon.gallery import contact
@@ -238,7 +238,7 @@ def test_which_runs_are_meant(tmp_path: Path) -> None:
 def test_one_page_of_two_runs(
     copied: Run, plain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gallery, "_save_sheet", lambda content, path: Path(path).touch())  # slow, and tested elsewhere
+    monkeypatch.setattr("recon.gallery.save_sheet", lambda content, path: Path(path).touch())  # slow, tested elsewhere
     out = tmp_path / "both.html"
     words = ["gallery", "--run", str(copied.path), "--run", str(plain.path), "--out", str(out), "--contact", "random"]
     assert cli.main([*words, "--count", "1", "--json"]) == 0

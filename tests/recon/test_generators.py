@@ -274,8 +274,8 @@ def test_the_compiler_sees_one_shape(places: dict[str, Path], monkeypatch: pytes
         rows.append(own)
         return x0
 
-    expected = plain.generate(given, [1, 2, 3], 4, 3.0, start=start)
-    ours = compiled.generate(given, [1, 2, 3], 4, 3.0, batch_size=2, start=start, guide=look)
+    expected = plain.generate(given, [1, 2, 3], 4, 3.0, start=start, strength=0.5)
+    ours = compiled.generate(given, [1, 2, 3], 4, 3.0, batch_size=2, start=start, strength=0.5, guide=look)
     assert torch.allclose(ours, expected, atol=1e-4)
     assert set(shapes) == {(4, 4, 8, 8)}
     assert rows == [range(0, 2)] * 2 + [range(2, 3)] * 2

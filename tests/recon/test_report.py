@@ -145,7 +145,7 @@ def test_evaluation_refuses_what_it_cannot_trust(run: Run) -> None:
         report.evaluate_run(run, settings=EvaluateConfig(judge="torchvision/squeezenet1_1"))
     with pytest.raises(UserError, match="only knows the simulated study"):
         report.evaluate_run(run, settings=EvaluateConfig(judge="reader"))
-    with pytest.raises(UserError, match="judge 'squeezenet' is not known"):
+    with pytest.raises(UserError, match="judge='squeezenet' is not known"):
         report.evaluate_run(run, settings=EvaluateConfig(judge="squeezenet"))
     with pytest.raises(UserError, match="recon generate --subject 01"):
         report.evaluate_run(run, generator="other")
