@@ -218,7 +218,7 @@ def test_a_card_says_what_the_files_say(folder: Path, trained: Path) -> None:
     assert {key: rows[key][0] for key in expected} == expected
     head = head_of(text)
     assert (head["license"], head["datasets"], head["library_name"]) == ("cc-by-4.0", ["folder"], "shallow-recon")
-    assert head_of((trained / "run" / "README.md").read_text())["library_name"] == head["library_name"], "the card of training"
+    assert head_of((trained / "run" / "README.md").read_text())["library_name"] == head["library_name"], "of training"
     for part in ("Selection rule:", "Not to be used", "that of the recordings", "load_run('OWNER/NAME')", "sample of"):
         assert part in text, part
     assert "'subjects=[01]' study.root=FOLDER backbone.weights=FILE" in text
