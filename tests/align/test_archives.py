@@ -135,10 +135,11 @@ def test_bombs(tmp_path: Path) -> None:
 
 
 def test_a_tar_whose_headers_are_the_bomb(tmp_path: Path) -> None:
-    """tarfile takes a header of any size into memory: 100 MB of a comment from 100 kB of gzip."""
+    """tarfile takes a header of any size into memory, 100 MB of a comment from 100 kB of gzip; newer ones refuse it."""
     info = tar_entry("a", tarfile.XHDTYPE)
     comment = b"104857600 comment=".ljust(100 << 20, b"x")
-    assert "far more than it holds" in refused(tmp_path / "a.tar.gz", gzip.compress(tar_of((info, comment)), 9))
+    message = refused(tmp_path / "a.tar.gz", gzip.compress(tar_of((info, comment)), 9))
+    assert "far more than it holds" in message or "invalid header" in message
 
 
 def test_limits(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ on Windows. filelock loses `fcntl`, so that locks are those of a disk without an
 import builtins
 import multiprocessing
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ def hide() -> None:
         if hasattr(os, name):
             delattr(os, name)
     multiprocessing.set_start_method("spawn", force=True)
+    warnings.filterwarnings("ignore", "only soft file lock is available")  # filelock's; that is what is tried here
     original = builtins.__import__
 
     def guarded(name: str, globals: Mapping[str, Any] | None = None, *args: Any, **kwargs: Any) -> Any:
