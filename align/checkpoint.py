@@ -63,7 +63,6 @@ class Run:
         require_finite(array, "signals")
         return self.aligner.predict(array)
 
-
     def __repr__(self) -> str:
         config = self.config
         return (

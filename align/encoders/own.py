@@ -62,10 +62,7 @@ def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
             f"the encoder is a module of its maker's own{told}, which is given in Python: "
             "recon.Decoder(encoder=MODULE) trains it, recon.Decoder.load(RUN, encoder=MODULE) opens its run"
         )
-    if isinstance(encoder, nn.Module):
-        module = copy.deepcopy(encoder)
-    else:
-        module = _call(encoder, in_shape, config.width)
+    module = copy.deepcopy(encoder) if isinstance(encoder, nn.Module) else _call(encoder, in_shape, config.width)
     width = _told(module, in_shape).shape[1]
     if width != config.width:
         raise UserError(
@@ -94,9 +91,9 @@ def _told(module: nn.Module, in_shape: tuple[int, ...]) -> torch.Tensor:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             told = module.eval()(torch.zeros(2, *in_shape))
     except Exception as error:  # code of the user's own
-        raise UserError(f"own encoder {name_of(module)} cannot read trials (2, {_axes(in_shape)}): {_line(error)}") from (
-            error
-        )
+        raise UserError(
+            f"own encoder {name_of(module)} cannot read trials (2, {_axes(in_shape)}): {_line(error)}"
+        ) from (error)
     if not isinstance(told, torch.Tensor) or told.ndim != 2 or len(told) != 2:
         shape = tuple(told.shape) if isinstance(told, torch.Tensor) else type(told).__name__
         raise UserError(f"own encoder {name_of(module)} makes {shape} of 2 trials; it should give (2, width)")

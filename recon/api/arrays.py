@@ -89,7 +89,9 @@ def write_study(parts: Sequence[Part], album: Album, info: Mapping[str, Any], ou
     used = {trial.image for trial in trials}
     signals = parts[0].signals if len(parts) == 1 else np.concatenate([part.signals for part in parts])
     facts = {name: value for name, value in info.items() if value is not None}
-    return write_layout(out, signals, trials, {name: album.files[name] for name in album.files if name in used}, facts, link)
+    return write_layout(
+        out, signals, trials, {name: album.files[name] for name in album.files if name in used}, facts, link
+    )
 
 
 def _shown(part: Part, album: Album) -> list[str]:
@@ -98,7 +100,7 @@ def _shown(part: Part, album: Album) -> list[str]:
     if part.stimulus is None:
         if len(album.names) != n:
             raise UserError(
-                f"{n} trials but {len(album.names)} images; pass stimulus=(n,), the number or name of each trial's image"
+                f"{n} trials but {len(album.names)} images; pass stimulus=(n,), the image of each trial"
             )
         return list(album.names)
     wanted = _column(part.stimulus, n, "stimulus", part.subject)
@@ -137,9 +139,7 @@ def _concepts(part: Part, names: list[str], album: Album) -> list[str]:
     return [known[name] for name in names]
 
 
-def _splits(
-    parts: Sequence[Part], shown: list[list[str]], concepts: list[list[str]], album: Album
-) -> list[list[str]]:
+def _splits(parts: Sequence[Part], shown: list[list[str]], concepts: list[list[str]], album: Album) -> list[list[str]]:
     drawn: set[str] | None = None
     if any(part.test is None for part in parts):
         drawn = _draw_test(shown, concepts, album)
@@ -157,7 +157,11 @@ def _splits(
 
 def _draw_test(shown: list[list[str]], concepts: list[list[str]], album: Album) -> set[str]:
     """Pictures of every `SHARE`-th group, drawn with seed 0; look-alikes and pictures of one group stay together."""
-    known = {name: group for names, groups in zip(shown, concepts, strict=True) for name, group in zip(names, groups, strict=True)}
+    known = {
+        name: group
+        for names, groups in zip(shown, concepts, strict=True)
+        for name, group in zip(names, groups, strict=True)
+    }
     names = sorted(known)
     pictures = (album.files[name] for name in names)
     thumbs = thumbnails(decode_image(one) if isinstance(one, Path) else one for one in pictures)
@@ -182,7 +186,9 @@ def _given(part: Part, names: list[str], album: Album) -> list[str]:
 
 def _listed(test: Any) -> list[Any]:
     if isinstance(test, str) or not hasattr(test, "__len__"):
-        raise UserError(f"test={test!r}: pass true or false per trial, train/test/unused per trial, or the test pictures")
+        raise UserError(
+            f"test={test!r}: pass true or false per trial, train/test/unused per trial, or the test pictures"
+        )
     return list(test) if isinstance(test, list | tuple) else np.asarray(test).tolist()
 
 

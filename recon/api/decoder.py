@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,32 +12,24 @@ import numpy as np
 
 from align.errors import UserError
 from align.notebook import facts_table
+from recon.api.figures import Figures
 from recon.api.folders import KeptFolder
-from recon.api.settings import as_config, as_pairs
+from recon.api.parameters import Parameters, settings_of
 from recon.api.study import Study, as_one
 from recon.config import STRENGTH
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from align.checkpoint import Run
     from align.config import Config
     from align.data.preparing.raw import Preparation
     from recon.api.pictures import Pictures
 
-NAMES = ("backbone", "layer", "encoder", "scale", "seed", "run_dir", "settings")
-PARAMETERS = {"backbone": "backbone.name", "layer": "target.layer", "scale": "preprocess.scale", "seed": "seed"}
-TOLD_ELSEWHERE = {
-    **{key: name for name, key in PARAMETERS.items()},
-    "encoder.name": "encoder",
-    "run_dir": "run_dir",
-    "subjects": "fit(..., subject=)",
-}
 PREPARATION = "preparation.safetensors"
 
 
-class Decoder:
+class Decoder(Parameters, Figures):
     """Learns to tell from brain signals what was seen: trained with the functions of ``align/train.py``.
 
     Parameters
@@ -76,78 +67,11 @@ class Decoder:
     ``python -m align.train`` on the same machine with as many threads.
     """
 
-    def __init__(
-        self,
-        backbone: str = "mini",
-        layer: str = "1",
-        encoder: Any = "mlp",
-        scale: str = "zscore",
-        seed: int = 0,
-        run_dir: str | Path | None = None,
-        settings: Mapping[str, Any] | None = None,
-        **more: Any,
-    ) -> None:
-        self.backbone, self.layer, self.encoder, self.scale, self.seed = backbone, layer, encoder, scale, seed
-        self.run_dir, self.settings, self._more = run_dir, settings, dict(more)
-        self._run: Run | None = None
-        self._study: Study | None = None
-        self._preparation: Preparation | None = None
-        self._kept: KeptFolder | None = None
-        self._configured({}, files=False)
+    _run: Run | None = None
+    _study: Study | None = None
+    _preparation: Preparation | None = None
+    _kept: KeptFolder | None = None
 
-    # ---------------------------------------------------------------- parameters, as scikit-learn asks for them
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Every parameter by name, as it was given."""
-        return {**{name: getattr(self, name) for name in NAMES}, **self._more}
-
-    def set_params(self, **params: Any) -> Decoder:
-        """Change parameters; what was fitted stays until the next `fit`. Raises `UserError` for unknown ones."""
-        merged = {**self.get_params(), **params}
-        type(self)(**merged)  # says what cannot be before anything is changed
-        for name in NAMES:
-            setattr(self, name, merged.pop(name))
-        self._more = merged
-        return self
-
-    def _configured(self, of_study: Mapping[str, Any], files: bool = True) -> Config:
-        """The configuration of a training; ``of_study``: keys that the study tells."""
-        own = as_pairs(self.settings, self._more)
-        for key in own:
-            if key in TOLD_ELSEWHERE or key.startswith(("study.", "simulated.")):
-                where = TOLD_ELSEWHERE.get(key, "Study.open")
-                raise UserError(f"{key!r} is told by {where}, not by the settings of a Decoder")
-            if key in of_study and of_study[key] != own[key]:
-                raise UserError(f"{key} is {of_study[key]!r} in the study and {own[key]!r} in the decoder; say it once")
-        if str(own.get("protocol", "intra")) != "intra":
-            raise UserError(
-                "a Decoder reads one person; train others with `python -m align.train protocol=...` and open them by "
-                "Decoder.load(run, subject=...)"
-            )
-        pairs: dict[str, Any] = {**of_study, **own}
-        pairs |= {key: getattr(self, name) for name, key in PARAMETERS.items()}
-        if str(self.layer) == "cv":
-            pairs["target.layer"] = "1"
-        pairs |= {} if self.run_dir is None else {"run_dir": str(self.run_dir)}
-        return as_config({**pairs, **self._encoder_pairs()}, files)
-
-    def _encoder_pairs(self) -> dict[str, Any]:
-        if isinstance(self.encoder, str):
-            return {"encoder.name": self.encoder}
-        from align.config import OWN
-        from align.encoders.own import name_of
-
-        if isinstance(self.encoder, type) or not callable(self.encoder):
-            raise UserError(
-                f"encoder={self.encoder!r} is no name, torch module or function (n_chans, n_times, width) -> module"
-            )
-        return {"encoder.name": OWN, "encoder.options": [f"class={name_of(self.encoder)}"]}
-
-    def _own_encoder(self) -> AbstractContextManager[None]:
-        from align.encoders.own import given
-
-        return given(None if isinstance(self.encoder, str) else self.encoder)
-
-    # ---------------------------------------------------------------- training
     def fit(
         self,
         data: Any,
@@ -231,7 +155,7 @@ class Decoder:
         return fit_arrays(config, x, rows, stimuli, facts, progress)
 
     def _sized(self, config: Config, shape: Any) -> Config:
-        """The width of a module that is given is that of its embeds; ``shape()``: of a trial as the encoder reads it."""
+        """The width of a module is that of its embeds; ``shape()``: of a trial as the encoder reads it."""
         from torch import nn
 
         if not isinstance(self.encoder, nn.Module):
@@ -240,7 +164,6 @@ class Decoder:
 
         return replace(config, encoder=replace(config.encoder, width=width_of(self.encoder, tuple(shape()))))
 
-    # ---------------------------------------------------------------- what was learned
     @property
     def run_(self) -> Run:
         """The trained run; raises `UserError` before `fit`."""
@@ -354,7 +277,9 @@ class Decoder:
         tokens = np.asarray(found.tokens, dtype=np.float32)
         return self.run_.aligner.embed_images(tokens, subject=self.run_.number)[rows]
 
-    def score(self, study: Study | None = None, subject: str | None = None, n_boot: int = 2000, n_perm: int = 9999) -> Any:
+    def score(
+        self, study: Study | None = None, subject: str | None = None, n_boot: int = 2000, n_perm: int = 9999
+    ) -> Any:
         """Retrieval among the test pictures of a study, as ``recon retrieve`` scores it.
 
         Parameters
@@ -378,7 +303,7 @@ class Decoder:
         UserError
             No study to score on, training pictures among the test pictures, other channels.
         """
-        from recon.api.scores import as_frame, score_own, score_other
+        from recon.api.scores import as_frame, score_other, score_own
 
         run, own = self._run_for(study, subject)
         if own:
@@ -405,7 +330,6 @@ class Decoder:
         config = self.run_.config
         return replace(config, study=study.config.study, simulated=study.config.simulated)
 
-    # ---------------------------------------------------------------- pictures
     def reconstruct(
         self,
         data: Any = None,
@@ -477,108 +401,6 @@ class Decoder:
             x = self._prepared(as_one(data))[:limit]
             return draw_signals(self.run_, x, [str(i) for i in range(len(x))], drawing)
 
-    # ---------------------------------------------------------------- where and when
-    def channel_importance(self, study: Study | None = None, folds: int = 3, n_boot: int = 1000) -> pd.DataFrame:
-        """By how much retrieval drops when one channel is silent, on training rows that were held out.
-
-        The encoder is trained again on each of ``folds`` parts of the training rows and asked about the rest, with one
-        channel after the other set to its training mean. It says what this decoder reads, not where the brain carries
-        the information: channels that say the same as their neighbours are hardly missed. No test row is read.
-
-        Parameters
-        ----------
-        study : Study, optional
-            Left out: the one the decoder was fitted on.
-        folds : int
-            Two or more; each is one training.
-        n_boot : int
-            Draws of the interval over pictures.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Index ``channel``; columns ``drop`` (of the rank percentile, 0.5 = chance, 1 = always first), ``ci95_low``,
-            ``ci95_high``, ``n`` pictures and ``whole`` (the percentile with all channels).
-
-        Raises
-        ------
-        UserError
-            Signals without channels, too few pictures for the folds.
-        """
-        from recon.api.lesions import channel_drops
-
-        run, _ = self._run_for(study, None)
-        with self._own_encoder():
-            return channel_drops(run, folds, n_boot)
-
-    def plot_topomap(
-        self, study: Study | None = None, importance: pd.DataFrame | None = None, info: Any = None, folds: int = 3
-    ) -> Figure:
-        """Where on the head this decoder reads: `channel_importance` as a map of MNE.
-
-        Parameters
-        ----------
-        study, folds
-            As in `channel_importance`.
-        importance : pandas.DataFrame, optional
-            What `channel_importance` gave, to draw it again.
-        info : mne.Info, optional
-            Positions of the channels; left out, those of the 10-05 system by name.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-
-        Raises
-        ------
-        UserError
-            Fewer than four channels whose place is known, and as `channel_importance`.
-        """
-        from recon.api.lesions import topomap
-
-        drops = self.channel_importance(study, folds) if importance is None else importance
-        return topomap(drops, info)
-
-    def plot_timecourse(
-        self,
-        study: Study | None = None,
-        layers: Sequence[str] = (),
-        width: float = 0.1,
-        step: float = 0.02,
-        n_perm: int = 2000,
-        progress: bool = False,
-    ) -> Figure:
-        """When the signals tell what was seen: the figure of ``recon timecourse`` for this person.
-
-        Ridge regressions are fitted in sliding windows and scored by cross-validation on training rows; the layer,
-        backbone and preparation are the decoder's, the encoder takes no part.
-
-        Parameters
-        ----------
-        study : Study, optional
-            Left out: the one the decoder was fitted on.
-        layers : sequence of str
-            Left out: the decoder's.
-        width, step : float
-            Of the windows, in s.
-        n_perm : int
-            Shuffled pairings of the cluster test.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-
-        Raises
-        ------
-        UserError
-            Signals without time axis or rate, windows that do not fit.
-        """
-        from recon.api.lesions import timecourse_figure
-
-        run, _ = self._run_for(study, None)
-        return timecourse_figure(run, list(layers) or [run.config.target.layer], width, step, n_perm, progress)
-
-    # ---------------------------------------------------------------- keeping
     def save(self, path: str | Path) -> Path:
         """Copy the run and what was done to signals into a new folder; returns it.
 
@@ -633,7 +455,7 @@ class Decoder:
             config.encoder.name if encoder is None else encoder,
             config.preprocess.scale,
             config.seed,
-            settings=_own_settings(config),
+            settings=settings_of(config),
         )
         made._run = run
         return made
@@ -645,7 +467,7 @@ class Decoder:
 
     def _repr_html_(self) -> str:
         if self._run is None:
-            return facts_table("Decoder, not fitted", {name: value for name, value in self.get_params().items()})
+            return facts_table("Decoder, not fitted", self.get_params())
         return self._run._repr_html_().replace("Run", "Decoder", 1)
 
 
@@ -662,20 +484,10 @@ def _best_layer(config: Config, subject: str, progress: bool) -> Config:
     from align.sweep.run import run
 
     result = run(
-        replace(config, subjects=[subject], run_dir=None), out=Path(config.run_dir or "") / "sweep", progress=progress, test=False
+        replace(config, subjects=[subject], run_dir=None),
+        out=Path(config.run_dir or "") / "sweep",
+        progress=progress,
+        test=False,
     )
     best = load_config(type(config), result.folder / "best.yaml", check=False)
     return replace(config, target=replace(config.target, layer=best.target.layer, chosen_on=best.target.chosen_on))
-
-
-def _own_settings(config: Config) -> dict[str, Any]:
-    """What differs from the defaults and is no parameter of `Decoder` and no place of the study."""
-    from align.config import OWN, flatten, to_dict
-
-    usual = dict(flatten(to_dict(type(config)())))
-    skip = (*TOLD_ELSEWHERE, "protocol", *(["encoder.options"] if config.encoder.name == OWN else []))
-    return {
-        key: value
-        for key, value in flatten(to_dict(config))
-        if value != usual[key] and key not in skip and not key.startswith(("study.", "simulated."))
-    }

@@ -31,7 +31,12 @@ def fit_study(config: Config, subject: str, progress: bool = False) -> Run:
 
 
 def fit_arrays(
-    config: Config, x: np.ndarray, stimulus: np.ndarray, stimuli: Stimuli, facts: Mapping[str, Any], progress: bool = False
+    config: Config,
+    x: np.ndarray,
+    stimulus: np.ndarray,
+    stimuli: Stimuli,
+    facts: Mapping[str, Any],
+    progress: bool = False,
 ) -> tuple[Run, Preparation]:
     """Train on trials x (n, ...) as they come; ``stimulus`` (n,): the place of each trial's picture in ``stimuli``.
 

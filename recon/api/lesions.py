@@ -103,8 +103,8 @@ def topomap(drops: pd.DataFrame, info: Any = None) -> Figure:
     known = [name for name in drops.index if name in places and np.isfinite(places[name]).all() and places[name].any()]
     if len(known) < LEAST:
         raise UserError(
-            f"the place of {len(known)} of {len(drops)} channels is known, {LEAST} are needed; pass info=epochs.info, or "
-            "name the channels as the 10-05 system does"
+            f"the place of {len(known)} of {len(drops)} channels is known, {LEAST} are needed; pass info=epochs.info, "
+            "or name the channels as the 10-05 system does"
         )
     figure = new_figure(5.2, 4.4)
     axes = figure.subplots()
@@ -116,17 +116,16 @@ def topomap(drops: pd.DataFrame, info: Any = None) -> Figure:
     )
     bar = figure.colorbar(image, ax=axes, shrink=0.75)
     bar.set_label("fall of the rank percentile, points")
+    whole, n = 100 * float(drops["whole"].iloc[0]), int(drops["n"].iloc[0])
     axes.set_title(
-        f"channels this decoder reads: fall when one is silent\nheld-out training pictures, n {int(drops['n'].iloc[0])}, "
-        f"all channels {100 * float(drops['whole'].iloc[0]):.0f} (chance 50)",
+        f"channels this decoder reads: fall when one is silent\nheld-out training pictures, n {n}, "
+        f"all channels {whole:.0f} (chance 50)",
         fontsize=9,
     )
     return figure
 
 
-def timecourse_figure(
-    run: Run, layers: list[str], width: float, step: float, n_perm: int, progress: bool
-) -> Figure:
+def timecourse_figure(run: Run, layers: list[str], width: float, step: float, n_perm: int, progress: bool) -> Figure:
     """See `recon.Decoder.plot_timecourse`; tables of it go to the run folder."""
     from recon.analysis.figures import draw_time_course
     from recon.analysis.timecourse import Settings, time_course

@@ -90,7 +90,9 @@ class Pictures:
             from align.files import write_atomic
 
             title = html.escape(f"{self.generator}: {len(self)} pictures, seeds {', '.join(map(str, self.seeds))}")
-            write_atomic(out, f'<!doctype html><meta charset="utf-8"><title>{title}</title>{self._table(len(self), 96)}')
+            write_atomic(
+                out, f'<!doctype html><meta charset="utf-8"><title>{title}</title>{self._table(len(self), 96)}'
+            )
         elif out.suffix.lower() == ".png":
             self._sheet(out)
         else:

@@ -68,9 +68,7 @@ def is_own(run: Run, study: Study) -> bool:
     return known == manifest(_stored(study, run.subject))["test"]
 
 
-def unseen_test(
-    decoder: Decoder, study: Study | None, subject: str | None
-) -> tuple[np.ndarray, Stimuli, np.ndarray]:
+def unseen_test(decoder: Decoder, study: Study | None, subject: str | None) -> tuple[np.ndarray, Stimuli, np.ndarray]:
     """Prepared test rows (n, ...), one averaged row per picture, the pictures, and which of them each row shows.
 
     Raises `UserError` where training saw one of them.

@@ -39,7 +39,9 @@ class StudyReport(dict[str, Any]):
     def _repr_html_(self) -> str:
         facts = {fact["what"]: fact["found"] for fact in self["facts"]}
         told = {"verdict": self["verdict"], **facts, "faults": "; ".join(self["faults"]) or None}
-        return facts_table(f"{self['title']} ({self['study']})", {**told, "remarks": "; ".join(self["remarks"]) or None})
+        return facts_table(
+            f"{self['title']} ({self['study']})", {**told, "remarks": "; ".join(self["remarks"]) or None}
+        )
 
 
 class Study:
@@ -91,7 +93,9 @@ class Study:
         pairs = as_pairs(settings, more)
         for key in pairs:
             if key in OF_THE_DECODER or not (key.startswith(SECTIONS) or key == "cache_dir"):
-                raise UserError(f"{key!r} is none of {', '.join(f'{s}*' for s in SECTIONS)}, cache_dir; tell the Decoder")
+                raise UserError(
+                    f"{key!r} is none of {', '.join(f'{s}*' for s in SECTIONS)}, cache_dir; tell the Decoder"
+                )
         if root is not None:
             if "study.root" in pairs:
                 raise UserError("the folder is told twice, by root and study.root; say it once")
@@ -156,7 +160,9 @@ class Study:
         x = as_one(signals)
         info = {"sfreq": sfreq, "ch_names": None if ch_names is None else list(ch_names), "tmin": tmin or None}
         _require_info(info, x)
-        return cls._written([_part(subject, x, stimulus, test, groups, session, repetition)], images, info, folder, settings)
+        return cls._written(
+            [_part(subject, x, stimulus, test, groups, session, repetition)], images, info, folder, settings
+        )
 
     @classmethod
     def from_epochs(
@@ -211,7 +217,7 @@ class Study:
             for label, one in people.items()
         ]
         info = found[0][1]
-        for (part, other) in found:
+        for part, other in found:
             if other != info:
                 raise UserError(
                     f"subjects {found[0][0].subject} and {part.subject} differ in channels, rate or first sample; make "
@@ -221,7 +227,12 @@ class Study:
 
     @classmethod
     def _written(
-        cls, parts: Sequence[Any], images: Any, info: Mapping[str, Any], folder: str | Path | None, more: Mapping[str, Any]
+        cls,
+        parts: Sequence[Any],
+        images: Any,
+        info: Mapping[str, Any],
+        folder: str | Path | None,
+        more: Mapping[str, Any],
     ) -> Study:
         from recon.api.arrays import Album, write_study
 
@@ -267,10 +278,15 @@ class Study:
         return StudyReport(check_study(self._files))
 
     def require_subject(self, subject: str | None) -> str:
-        """The label itself, or the only one there is. Raises `UserError` for an unknown one, and where one must be named."""
+        """The label itself, or the only one there is.
+
+        Raises `UserError` for an unknown one, and where several are there and none is named.
+        """
         if subject is None:
             if len(self.subjects) != 1:
-                raise UserError(f"study {self.name} has several subjects; pass subject= one of {', '.join(self.subjects)}")
+                raise UserError(
+                    f"study {self.name} has several subjects; pass subject= one of {', '.join(self.subjects)}"
+                )
             return self.subjects[0]
         self._files.require_subject(str(subject))
         return str(subject)
@@ -287,7 +303,12 @@ class Study:
 
     def _repr_html_(self) -> str:
         info = self._files.info
-        facts = {"subjects": ", ".join(self.subjects), "folder": self.root, "signals": info.signal, "source": info.source}
+        facts = {
+            "subjects": ", ".join(self.subjects),
+            "folder": self.root,
+            "signals": info.signal,
+            "source": info.source,
+        }
         return facts_table(f"{info.title} ({self.name})", {**facts, "licence": info.licence})
 
 

@@ -35,7 +35,9 @@ def as_signals(x: Any, what: str = "signals") -> np.ndarray:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"{what} are no array of numbers ({line}); pass (n, ...), one trial a row") from error
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{what} hold {array.dtype}, no real numbers; pass floats (n, channels, samples) or (n, voxels)")
+        raise UserError(
+            f"{what} hold {array.dtype}, no real numbers; pass floats (n, channels, samples) or (n, voxels)"
+        )
     if array.ndim not in (2, 3) or 0 in array.shape[1:]:
         raise UserError(f"{what} have shape {array.shape}; pass (n, channels, samples) or (n, voxels)")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -62,7 +64,7 @@ def as_pictures(images: Any, what: str = "images") -> tuple[list[str], dict[str,
         raise UserError(f"{what}: there are none")
     pictures = [as_picture(image, f"{what} {i}") for i, image in enumerate(listed)]
     names = _names(pictures)
-    return names, {name: picture for name, picture in zip(names, pictures, strict=True)}
+    return names, dict(zip(names, pictures, strict=True))
 
 
 def as_picture(image: Any, what: str) -> Picture:

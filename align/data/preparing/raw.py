@@ -76,8 +76,8 @@ class Preparation:
         trials = Trials(x, np.zeros(len(x), np.int64), np.zeros(len(x), np.int64), self._sessions(chain, x, session))
         chain.by_session = trials.session is not None
         out = np.empty((len(x), *chain.shape), dtype=np.float32)
-        for rows, part in chain.pieces(trials):
-            out[rows] = part
+        for numbers, part in chain.pieces(trials):
+            out[numbers] = part
         return out
 
     def _compare(self, x: np.ndarray) -> None:
