@@ -62,7 +62,16 @@ def test_check_is_that_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixt
         (lambda x: torch.from_numpy(x).bfloat16(), False),
         (lambda x: np.ma.array(x), True),
     ],
-    ids=["lists", "fortran", "negative strides", "big-endian", "requires grad", "float16", "bfloat16", "nothing masked"],
+    ids=[
+        "lists",
+        "fortran",
+        "negative strides",
+        "big-endian",
+        "requires grad",
+        "float16",
+        "bfloat16",
+        "nothing masked",
+    ],
 )
 def test_any_form_of_array_is_taken(form: Callable[[np.ndarray], Any], exact: bool, tmp_path: Path) -> None:
     made = Study.from_arrays(form(signals()), pictures(), stimulus(), test=TEST, folder=tmp_path / "study")
