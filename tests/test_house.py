@@ -100,7 +100,9 @@ def test_no_room_is_entered_twice() -> None:
 @pytest.mark.parametrize("package", MOST_LOOSE)
 def test_few_modules_are_loose(package: str) -> None:
     loose = {path.stem for path in (PROJECT / package).glob("*.py")} - {"__init__"}
-    assert len(loose) <= MOST_LOOSE[package], f"{sorted(loose)}: move one into the folder where others would look for it"
+    assert len(loose) <= MOST_LOOSE[package], (
+        f"{sorted(loose)}: move one into the folder where others would look for it"
+    )
 
 
 def test_every_folder_of_modules_says_what_it_is_for() -> None:

@@ -99,9 +99,7 @@ def _shown(part: Part, album: Album) -> list[str]:
     n = len(part.signals)
     if part.stimulus is None:
         if len(album.names) != n:
-            raise UserError(
-                f"{n} trials but {len(album.names)} images; pass stimulus=(n,), the image of each trial"
-            )
+            raise UserError(f"{n} trials but {len(album.names)} images; pass stimulus=(n,), the image of each trial")
         return list(album.names)
     wanted = _column(part.stimulus, n, "stimulus", part.subject)
     return [album.find(one, "stimulus") for one in wanted]

@@ -64,7 +64,7 @@ class Decoder(Parameters, Figures):
     Notes
     -----
     `get_params`, `set_params` and scikit-learn's ``clone`` work. Equal settings give the weights, to the last bit, of
-    ``python -m align.train`` on the same machine with as many threads.
+    ``python -m align.train`` on the same machine.
     """
 
     _run: Run | None = None

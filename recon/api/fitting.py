@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,28 @@ if TYPE_CHECKING:
 ARRAYS = "arrays"  # what a run calls the study of signals that came without one
 
 
+@contextmanager
+def as_the_command() -> Iterator[None]:
+    """Inside, torch has the threads that `align/train.py` gives it: their number decides the last digits."""
+    import torch
+
+    from align.train import use_all_cores
+
+    before = torch.get_num_threads()
+    use_all_cores()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def fit_study(config: Config, subject: str, progress: bool = False) -> Run:
     """The run that `align.train.train` makes of one subject. Raises `UserError` as it does."""
     from align.checkpoint import load_run
     from align.train import train
 
-    (done,) = train(replace(config, subjects=[subject]), progress)
+    with as_the_command():
+        (done,) = train(replace(config, subjects=[subject]), progress)
     return load_run(done.path, subject)
 
 
@@ -76,20 +93,21 @@ def fit_arrays(
     targets = training_targets(backbone, stimuli, [layer], config.target, config.cache_dir, progress)[layer]
     data = join([prepared], [trials], [targets.tokens])
     folder = Path(config.run_dir or "")
-    aligner = fit(
-        config,
-        data.signals,
-        data.tokens,
-        data.stimulus,
-        groups=data.groups,
-        widths=targets.widths,
-        around=[data.of_pictures([side]) for side in targets.around],
-        facts=signal_facts,
-        state_dir=folder / "state",
-        progress=progress,
-        metrics=JsonLines(folder / METRICS),
-        device=device,
-    )
+    with as_the_command():
+        aligner = fit(
+            config,
+            data.signals,
+            data.tokens,
+            data.stimulus,
+            groups=data.groups,
+            widths=targets.widths,
+            around=[data.of_pictures([side]) for side in targets.around],
+            facts=signal_facts,
+            state_dir=folder / "state",
+            progress=progress,
+            metrics=JsonLines(folder / METRICS),
+            device=device,
+        )
     told = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
     save_run(folder, aligner, config, manifest(prepared), told)
     return load_run(folder), preparation
