@@ -9,8 +9,8 @@ place; all else, from the scaling of the signals to the scores, stays the same.
 # %%
 # A network in torch
 # ------------------
-# It takes trials of shape (B, channels, samples) and gives embeds of shape (B, width). A function that makes the network
-# is better than the network itself: it is called under the seed of the decoder, so every run starts anew.
+# It takes trials of shape (B, channels, samples) and gives embeds of shape (B, width). A function that makes the
+# network is better than the network itself: it is called under the seed of the decoder, so every run starts anew.
 
 import logging
 import tempfile
@@ -59,7 +59,7 @@ with chdir(work):  # the simulation is kept below the working folder
 # from drawing pictures anew; the dotted lines are chance.
 
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
-for line, (name, table) in enumerate(scores.items()):
+for line, table in enumerate(scores.values()):
     row = table.loc["brain_to_image"]
     axis.plot([100 * row["ci95_low"], 100 * row["ci95_high"]], [line, line], color="C0")
     axis.plot(100 * row["top1"], line, "o", color="C0", label="top-1 [95 %]" if line == 0 else None)

@@ -37,8 +37,8 @@ epochs = mne.EpochsArray(1e-6 * signals, mne.create_info(names, 100, "eeg"), ver
 # %%
 # A study
 # -------
-# ``stimulus`` says which picture each epoch shows, ``test`` which pictures are kept for the test. Training and test that
-# share a picture are refused. ``check`` looks for what goes wrong most often.
+# ``stimulus`` says which picture each epoch shows, ``test`` which pictures are kept for the test. Training and test
+# that share a picture are refused. ``check`` looks for what goes wrong most often.
 
 study = Study.from_epochs(epochs, images, stimulus=stimulus, test=range(110, 140))
 print(study.check().text)
@@ -63,8 +63,8 @@ with chdir(work):
 # whose neighbours say the same is hardly missed.
 
 with chdir(work):
-    figure = decoder.plot_topomap(folds=2)
-figure
+    decoder.plot_topomap(folds=2)
+plt.show()
 
 # %%
 # Draw what was seen

@@ -91,9 +91,8 @@ def _percentiles(aligner: Aligner, x: np.ndarray, candidates: np.ndarray) -> np.
 
 def topomap(drops: pd.DataFrame, info: Any = None) -> Figure:
     """A map of MNE with its colour bar; see `recon.Decoder.plot_topomap`."""
+    import matplotlib.pyplot as plt
     import mne
-
-    from recon.analysis.figures import new_figure
 
     if info is None:
         info = mne.create_info(list(drops.index), 1.0, "eeg", verbose="error")
@@ -106,7 +105,7 @@ def topomap(drops: pd.DataFrame, info: Any = None) -> Figure:
             f"the place of {len(known)} of {len(drops)} channels is known, {LEAST} are needed; pass info=epochs.info, "
             "or name the channels as the 10-05 system does"
         )
-    figure = new_figure(5.2, 4.4)
+    figure = plt.figure(figsize=(5.2, 4.4), layout="constrained")
     axes = figure.subplots()
     picked = mne.pick_info(info, [info["ch_names"].index(name) for name in known])
     values = 100 * drops.loc[known, "drop"].to_numpy()

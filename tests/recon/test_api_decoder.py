@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,28 @@ from align.checkpoint import MODEL, load_run, weights_hash
 from align.errors import UserError
 from align.train import main as align_train
 from recon import Decoder, Pictures, Study, cli
+from recon.api.fitting import as_the_command
 from recon.drawing.folders import read_pictures, read_seed
 from tests.one_line import fails
 from tests.recon.api_study import CHANNELS, N_PICTURES, N_TEST, SFREQ, TINY, decoder, pictures, signals, stimulus, study
 
 QUICK: dict[str, Any] = {"n_boot": 50, "n_perm": 50}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Training from Python and by the command both take all cores; here both keep the thread that a test has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align.train.use_all_cores", lambda: None)
+        yield
+
+
+def test_training_has_the_threads_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("align.train.use_all_cores", lambda: torch.set_num_threads(before + 3))
+    with as_the_command():
+        assert torch.get_num_threads() == before + 3
+    assert torch.get_num_threads() == before
 
 
 @pytest.fixture(scope="module")
