@@ -25,7 +25,7 @@ MODEL, CONFIG, SPLIT, CARD, METRICS = "model.safetensors", "config.yaml", "split
 _FORMAT = "1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained encoder and where it came from. ``meta``: the facts stored beside the weights."""
 
@@ -62,6 +62,31 @@ class Run:
             raise UserError(f"signals have shape {array.shape}, this run takes trials of {shape}; pass (n, {rows})")
         require_finite(array, "signals")
         return self.aligner.predict(array)
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"<Run {self.study} subject {self.subject}: {config.encoder.name} to layer {config.target.layer} of "
+            f"{config.backbone.name}, seed {config.seed}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from align.notebook import facts_table
+
+        config, meta = self.config, self.meta
+        facts = {
+            "study": self.study,
+            "subject": self.subject,
+            "trained on": ", ".join(meta.get("trained_on", [self.subject])),
+            "target": f"{config.backbone.name}, layer {config.target.layer} ({config.target.chosen_on})",
+            "encoder": config.encoder.name,
+            "trials": " x ".join(map(str, self.aligner.in_shape)),
+            "training rows": meta.get("n_training_rows"),
+            "seed": config.seed,
+            "weights": str(meta.get("weights_hash", ""))[:12] or None,
+            "folder": self.path,
+        }
+        return facts_table("Run", facts)
 
 
 def save_run(

@@ -68,6 +68,7 @@ ENCODERS = (
     *("eegnet", "shallownet", "conformer"),  # of braindecode
     *("labram", "cbramod", "reve"),  # trained by others
 )
+OWN = "own"  # the encoder is a module given in Python (`align.encoders.own`)
 TRACKERS = ("tensorboard", "wandb", "aim", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab", "trackio")
 
 
@@ -91,7 +92,7 @@ Pooling = Annotated[str, Read(parse_pooling)]
 View = Annotated[str, Read(parse_view)]
 BackboneName = Annotated[str, Read(split_name)]
 Weighted = Annotated[str, Read(_with_weights)]
-EncoderName = Annotated[str, OneOf(*ENCODERS)]
+EncoderName = Annotated[str, OneOf(*ENCODERS, unlisted=(OWN,))]
 Band = Annotated[str, Matches(r"channel|\s*0*[1-9][0-9]*\s*", "a size or 'channel'; write for example [30,37]")]
 Option = Annotated[str, Matches(r"\s*\w+\s*=.*\S.*", "name=value")]
 

@@ -161,7 +161,7 @@ class Trials:
                 unread = _RELEASED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recording:
     """One subject: training and test trials that share no picture, and the pictures.
 
@@ -177,3 +177,20 @@ class Recording:
     sfreq: float | None = None
     tmin: float = 0.0
     log: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.train.x.shape[1:]))
+        return f"<Recording {self.study} {self.subject}: {len(self.train)} + {len(self.test)} trials of {shape}>"
+
+    def _repr_html_(self) -> str:
+        from align.notebook import facts_table
+
+        facts = {
+            "training": f"{len(self.train)} trials of {len(np.unique(self.train.stimulus))} pictures",
+            "test": f"{len(self.test)} trials of {len(np.unique(self.test.stimulus))} pictures",
+            "a trial": " x ".join(map(str, self.train.x.shape[1:])),
+            "rate": None if self.sfreq is None else f"{self.sfreq:g} Hz from {self.tmin:g} s",
+            "channels": ", ".join(self.ch_names[:8]) + (" ..." if len(self.ch_names) > 8 else "") or None,
+            "log": "; ".join(self.log) or None,
+        }
+        return facts_table(f"Recording: {self.study}, subject {self.subject}", facts)

@@ -2,6 +2,8 @@
 
 Adding one: a file with ``build``, a line in `ENCODERS`, its name in `align.config.ENCODERS`, a case in the tests' walk.
 
+A module that is given in Python instead of by its name stands in no table (`align.encoders.own`).
+
 ``build(in_shape, config)`` gives a module x (B, *in_shape) -> (B, E) with E = ``config.width``.
 """
 
@@ -12,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from align.config import CLOSED_FORM, EncoderConfig
+from align.config import CLOSED_FORM, OWN, EncoderConfig
 from align.encoders import (
     atm,
     banded_ridge,
@@ -20,6 +22,7 @@ from align.encoders import (
     libraries,
     linear,
     mlp,
+    own,
     pretrained,
     residual_mlp,
     tsconv,
@@ -57,6 +60,8 @@ def build_encoder(
         Unknown name (with the nearest known one), a value out of range, or signals the encoder cannot read.
     """
     config.check("encoder.")
+    if config.name == OWN:
+        return own.build(in_shape, config)
     if config.name in pretrained.PRETRAINED:
         return ENCODERS[config.name](in_shape, config, facts, load)
     return ENCODERS[config.name](in_shape, config)

@@ -36,13 +36,16 @@ class Anything(Check):
 
 
 class OneOf(Check):
-    """One of the names given; the message has the nearest one and all of them."""
+    """One of the names given; the message has the nearest one and all of them.
 
-    def __init__(self, *choices: str) -> None:
-        self.choices = choices
+    ``unlisted``: names that are taken too, but that nobody is to type.
+    """
+
+    def __init__(self, *choices: str, unlisted: tuple[str, ...] = ()) -> None:
+        self.choices, self.unlisted = choices, unlisted
 
     def fault(self, value: Any) -> str | None:
-        if value in self.choices:
+        if value in (*self.choices, *self.unlisted):
             return None
         near = difflib.get_close_matches(str(value), self.choices, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -12,6 +12,11 @@ SIGNIFICANT = 0.05
 
 
 def plot_time_course(result: dict[str, Any], path: Path) -> None:
+    """Write the figure of `draw_time_course`."""
+    save(draw_time_course(result), path)
+
+
+def draw_time_course(result: dict[str, Any]) -> Any:
     """One panel per subject (and their mean): accuracy over time with its interval, chance, significant stretches."""
     subjects = result["subjects"]
     figure = new_figure(max(6.2, 3.9 * min(len(subjects), 4) + 0.9), 3.6 * (1 + (len(subjects) - 1) // 4) + 0.6)
@@ -40,7 +45,7 @@ def plot_time_course(result: dict[str, Any], path: Path) -> None:
         f"band: 95 % over pictures; bars: clusters with p ≤ {SIGNIFICANT}; triangle: onset; dot: peak",
         fontsize=9,
     )
-    save(figure, path)
+    return figure
 
 
 def _draw_course(axes: Any, layer: str, curve: dict[str, Any], colour: str, height: float) -> None:

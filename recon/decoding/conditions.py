@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -73,16 +74,19 @@ class PredictedTokens:
     varies = False
 
     def __init__(self, run: Run, match: str) -> None:
+        self._run, self._match = run, match
+
+    @cached_property
+    def _matched(self) -> tuple[np.ndarray, np.ndarray]:
         from recon.decoding.bridges.matching import matched_tokens
 
-        self._run = run
-        self._tokens, self._silent = matched_tokens(run, match)
+        return matched_tokens(self._run, self._match)
 
     def tokens(self, seed: int) -> np.ndarray:
-        return self._tokens
+        return self._matched[0]
 
     def silent(self, seed: int) -> np.ndarray:
-        return self._silent
+        return self._matched[1]
 
     def true(self, ids: Sequence[str]) -> np.ndarray:
         from recon.decoding.predict import open_recording, picture_tokens

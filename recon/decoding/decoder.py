@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recon.decoding.bridges.choose import Conditioning
     from recon.decoding.library import Library
     from recon.decoding.low_level import LowLevel
+    from recon.decoding.predict import Predictions
     from recon.generation.adapters import Adapter
     from recon.generation.pipeline import Generator
 
@@ -28,19 +29,16 @@ log = logging.getLogger(__name__)
 
 
 class Decoder:
-    """``ids``: test pictures, in the order of the predictions. ``low_level``: what starts the diffusion.
+    """``low_level``: what starts the diffusion. Test pictures are read when they are asked for, signals may be enough.
 
     Raises `UserError` where the run or the adapter cannot give what ``wanted`` asks for.
     """
 
     def __init__(self, run: Run, adapter: Adapter, wanted: Conditioning, limit: int | None = None) -> None:
-        from recon.decoding.predict import load_predictions
         from recon.generation.sketch import load_sketch
 
         self.run, self.best_of = run, wanted.best_of
-        self._words = wanted.words
-        self._predictions = load_predictions(run)
-        self.ids = self._predictions.ids[:limit]
+        self._words, self._limit = wanted.words, limit
         self._sketch = load_sketch(adapter.path) if adapter.kind == "own" else None
         self.low_level = wanted.low_level or self._usual()
         if self.low_level in ("tokens", "both") and self._sketch is None:
@@ -57,6 +55,17 @@ class Decoder:
         from_library = isinstance(self._source, LibraryTokens)
         self.tokens = "library" if from_library else "predicted"
         self.layer = adapter.info.layer if from_library and adapter.info else run.config.target.layer
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Test pictures, in the order of the predictions."""
+        return self._predictions.ids[: self._limit]
+
+    @cached_property
+    def _predictions(self) -> Predictions:
+        from recon.decoding.predict import load_predictions
+
+        return load_predictions(self.run)
 
     @property
     def varies(self) -> bool:

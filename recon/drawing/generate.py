@@ -58,11 +58,12 @@ def generate(
     from recon.generation.runtime import Runtime, check_runtime
 
     sampling, conditioning, runtime = sampling or Sampling(), conditioning or Conditioning(), runtime or Runtime()
-    _check(sampling, limit)
+    check_sampling(sampling, limit)
     device = check_runtime(runtime)
     folder = generator_folder(generator)
     adapter, bridge = adapter_and_bridge(run, conditioning, generator, family_of(folder), device)
     decoder = Decoder(run, adapter, conditioning, limit)
+    _ = decoder.ids  # a recording that cannot be read is said before the generator is loaded
     if sampling.strength == 0 and decoder.low_level == "none":
         raise UserError("--strength 0 shows the coarse picture itself, and there is none with --low-level none")
     controlnet = conditioning.controlnet
@@ -139,7 +140,8 @@ def _folder(folders: PictureFolders, name: str) -> Path:
     return folders.reconstructions if name == OWN else folders.control(name)
 
 
-def _check(sampling: Sampling, limit: int | None) -> None:
+def check_sampling(sampling: Sampling, limit: int | None) -> None:
+    """Raise `UserError` for numbers that cannot be, before anything is read."""
     if limit is not None and limit < 2:
         raise UserError(f"--limit {limit} should be 2 or more: the shuffled control needs another stimulus")
     if sampling.steps is not None and sampling.steps < 1:

@@ -7,7 +7,7 @@ writes all of it. Per-stimulus values for the gallery go to ``stimuli_sub-XX.jso
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,33 @@ if TYPE_CHECKING:
 
 TOP = 5
 log = logging.getLogger(__name__)
+
+
+class Report(dict[str, Any]):
+    """The content of ``report_sub-XX.json``; a notebook shows its scores beside chance and controls."""
+
+    def __repr__(self) -> str:
+        parts = ", ".join(part for part in ("retrieval", "reconstruction", "controls") if part in self)
+        return f"<Report {self.get('study')} subject {self.get('subject')}: {parts or 'empty'}>"
+
+    def _repr_html_(self) -> str:
+        from align.notebook import grid_table
+
+        rows = [
+            [name, f"{part['top1']:.3f}", _interval(part["ci95_top1"]), f"{part['chance_top1']:.3g}", str(part["n"])]
+            for name, part in self.get("retrieval", {}).items()
+            if "top1" in part
+        ]
+        for name, entry in self.get("reconstruction", {}).items():
+            low = self.get("controls", {}).get("shuffled", {}).get(name, {}).get("value")
+            told = "" if low is None else f"{low:.3f} (shuffled)"
+            rows.append([name, f"{entry['value']:.3f}", _interval(entry["ci95"]), told, str(entry["n"])])
+        title = f"{self.get('study')}, subject {self.get('subject')}, layer {self.get('layer')}"
+        return grid_table(title, ["score", "value", "95 %", "chance or control", "n"], rows)
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def report_path(run: Run) -> Path:
@@ -198,4 +225,4 @@ def _write(run: Run, report: dict[str, Any], stimuli: dict[str, Any], *, keep: b
                     new["n_stimuli"] = old["n_stimuli"]
                 new |= kept
         write_json(path, new)
-    return report
+    return Report(report)

@@ -14,6 +14,7 @@ from align.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recon.scoring.own_metric import OwnMetric
     from recon.scoring.picture_sets import PictureSet
     from recon.scoring.set_scores import Scored
 
@@ -29,7 +30,7 @@ def evaluate_images(
     targets: Any,
     *,
     preset: str = "ours",
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str | OwnMetric] | None = None,
     n_way: Sequence[int] | None = None,
     low_level: Any = None,
     labels: Any = None,
@@ -46,7 +47,8 @@ def evaluate_images(
 
     ``reconstructions``, ``targets``: whatever `picture_sets.open_pictures` takes (folder, ``.npy``, ``.pt``,
     ``.safetensors``, array, tensor), paired by id or row; reconstructions may have k samples per stimulus.
-    ``preset``: a name of `presets.PRESETS`; ``metrics``: which (default: the preset's). ``n_way``: numbers of
+    ``preset``: a name of `presets.PRESETS`; ``metrics``: which (default: the preset's), names or own functions
+    (`own_metric`). ``n_way``: numbers of
     candidates (default: 10 and 50 where there are pictures enough). ``low_level``: a set that the preset blends in.
     ``labels``: category of each stimulus as CSV (id,label), mapping, or sequence in the order of the targets.
     ``weights_files``: network name to weights file.
@@ -70,6 +72,7 @@ def evaluate_images(
     from recon.evaluation.provenance import versions
     from recon.metrics.feature_nets import FeatureNets
     from recon.scoring.opening import open_pair, open_pictures, paired
+    from recon.scoring.own_metric import name_functions, own_row
     from recon.scoring.presets import PRESETS
     from recon.scoring.set_scores import build_task, require_known, score_sets
     from recon.scoring.views import require_fit
@@ -77,8 +80,10 @@ def evaluate_images(
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is not known; known: {', '.join(PRESETS)}")
     chosen = PRESETS[preset]
-    names = tuple(dict.fromkeys(metrics or chosen.metrics))
+    wanted = dict.fromkeys(metrics or chosen.metrics)
+    names = tuple(metric for metric in wanted if isinstance(metric, str))
     require_known(names)
+    functions = name_functions([metric for metric in wanted if not isinstance(metric, str)], names)
     files = dict(weights_files or {})
     _require_networks(files)
     own, truth = open_pair(reconstructions, targets)
@@ -95,6 +100,7 @@ def evaluate_images(
     ids = (truth.ids or tuple(str(row) for row in range(truth.n)))[: task.n]
     task.labels = None if labels is None else _labels(labels, ids, truth)
     rows, skipped = score_sets(task, names)
+    rows |= {name: own_row(task, name, function) for name, function in functions.items()}
     frame = _frame(rows, task.labels, n_boot=n_boot, n_perm=n_perm, seed=seed)
     frame.attrs |= {"skipped": skipped, "preset": preset, "source": chosen.source, "resizing": chosen.resizing}
     frame.attrs |= {"blend": None if low is None else chosen.blend, "ids": list(ids)}

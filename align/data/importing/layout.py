@@ -33,6 +33,7 @@ class Shown:
     concept: str = ""
     caption: str = ""
     session: str = ""
+    repetition: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Chain:
         self.ch_names, self.sfreq, self.tmin = recording.ch_names, recording.sfreq, recording.tmin
         self.steps: list[Step] = []
         self.log: list[str] = []
+        self.fitted: dict[str, np.ndarray] = {}  # what the steps learned from training rows, by the step that did
 
     def pieces(
         self, trials: Trials, every: int = 1, columns: slice = slice(None)
@@ -107,6 +108,15 @@ def fit_chain(chain: Chain, config: PreprocessConfig) -> None:
     """Append the steps that are fitted, and the clamp after them."""
     for step in (_mvnn, _scale, _clamp):
         step(chain, config)
+
+
+def refit_chain(chain: Chain, config: PreprocessConfig, fitted: dict[str, np.ndarray]) -> None:
+    """As `fit_chain`, with what the steps learned earlier (``Chain.fitted``)."""
+    if config.mvnn:
+        _whiten(chain, {key.partition("/")[2]: root for key, root in fitted.items() if key.startswith("whitener/")})
+    if config.scale != "none":
+        _standardise(chain, fitted["centre"], fitted["spread"])
+    _clamp(chain, config)
 
 
 def select_channels(wanted: list[str], names: tuple[str, ...], what: str) -> np.ndarray:
@@ -223,6 +233,13 @@ def _mvnn(chain: Chain, config: PreprocessConfig) -> None:
     session = chain.sessions(chain.train)
     covariances = session_covariances(chain.pieces(chain.train), chain.train.stimulus, session)
     roots = {name: whitener(c, chain.ch_names, f"{chain.what}, session {name}") for name, c in covariances.items()}
+    _whiten(chain, roots)
+    where = f"each of {len(roots)} recording sessions" if chain.by_session else "all trials as one session (none named)"
+    chain.log.append(f"whitened {where} by the noise covariance of its training trials (MVNN)")
+
+
+def _whiten(chain: Chain, roots: dict[str, np.ndarray]) -> None:
+    chain.fitted |= {f"whitener/{name}": root for name, root in roots.items()}
 
     def whiten(x: np.ndarray, sessions: np.ndarray) -> np.ndarray:
         out = np.empty_like(x)
@@ -231,8 +248,6 @@ def _mvnn(chain: Chain, config: PreprocessConfig) -> None:
         return out
 
     chain.steps.append(whiten)
-    where = f"each of {len(roots)} recording sessions" if chain.by_session else "all trials as one session (none named)"
-    chain.log.append(f"whitened {where} by the noise covariance of its training trials (MVNN)")
 
 
 def _scale(chain: Chain, config: PreprocessConfig) -> None:
@@ -243,11 +258,16 @@ def _scale(chain: Chain, config: PreprocessConfig) -> None:
     spread[flat] = 1.0
     form = (-1, 1) if len(chain.shape) == 2 else (-1,)
     centre, spread = centre.reshape(form), spread.reshape(form)
-    chain.steps.append(lambda x, _: (x - centre) / spread)
+    _standardise(chain, centre, spread)
     how = "mean and standard deviation" if config.scale == "zscore" else "median and interquartile range"
     unit = "channel" if len(chain.shape) == 2 else "voxel"
     left = f"; {int(flat.sum())} without spread only centred" if flat.any() else ""
     chain.log.append(f"scaled every {unit} by {how} of {used} training trials{left}")
+
+
+def _standardise(chain: Chain, centre: np.ndarray, spread: np.ndarray) -> None:
+    chain.fitted |= {"centre": centre, "spread": spread}
+    chain.steps.append(lambda x, _: (x - centre) / spread)
 
 
 def _clamp(chain: Chain, config: PreprocessConfig) -> None:

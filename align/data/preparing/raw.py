@@ -1,0 +1,182 @@
+"""Signals that come later, prepared as the training rows of a recording were: the same steps with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from align.config import Config, PreprocessConfig, load_config, set_key
+from align.data.preparing.selection import resolve
+from align.data.preparing.steps import Chain, fit_chain, plan_chain, refit_chain
+from align.data.reading.safe_load import require_finite
+from align.data.signals import Recording, Stimuli, Trials
+from align.data.studies.base import Study
+from align.errors import UserError
+from align.files import read_tensors, save_tensors
+
+FAR = 20.0  # ratio of two median sizes from which other units are suspected; people differ by less
+_LOOKED_AT = 1 << 20  # values of which the median size is taken
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What was done to the stored trials of one recording before an encoder was trained on them.
+
+    ``recording``: facts alone, no trials and no pictures. ``fitted``: what the steps learned from training rows.
+    ``size``: median absolute value of the stored training trials; 0 = not known.
+    """
+
+    recording: Recording
+    steps: PreprocessConfig
+    picks: np.ndarray | None
+    fitted: dict[str, np.ndarray]
+    size: float
+
+    @classmethod
+    def of_study(cls, study: Study, subject: str) -> Preparation:
+        """Of a subject as its study reads and prepares it; the fitted steps read the training rows once more."""
+        recording = study.read(subject)
+        steps, picks = resolve(study.config, recording, lambda: study.rois(subject))
+        return cls.fit(recording, steps, picks)
+
+    @classmethod
+    def fit(cls, recording: Recording, steps: PreprocessConfig, picks: np.ndarray | None = None) -> Preparation:
+        """The steps fitted on the training rows of ``recording``, as stored. Raises `UserError` as `prepare` does."""
+        chain = plan_chain(recording, steps, picks)
+        fit_chain(chain, steps)
+        return cls(_bare(recording), steps, picks, chain.fitted, median_size(recording.train.x))
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one trial as it is stored, (C, T) or (V,)."""
+        return tuple(self.recording.train.x.shape[1:])
+
+    def chain(self) -> Chain:
+        """The steps; ``shape``, ``ch_names``, ``sfreq`` and ``tmin`` are those of prepared trials."""
+        chain = plan_chain(self.recording, self.steps, self.picks)
+        refit_chain(chain, self.steps, self.fitted)
+        return chain
+
+    def __call__(self, x: np.ndarray, session: np.ndarray | None = None) -> np.ndarray:
+        """Trials (n, ...) as stored to float32 trials as the encoder was trained on.
+
+        ``session`` (n,): asked for where the steps whiten by session. Warns where the median size is `FAR` from that of
+        the training trials. Raises `UserError` for another shape, an unknown session, NaN and infinity.
+        """
+        if x.shape[1:] != self.in_shape:
+            rows = ", ".join(map(str, self.in_shape))
+            raise UserError(f"signals have shape {x.shape}, training trials were (n, {rows}); pass (n, {rows})")
+        require_finite(x, "signals")
+        self._compare(x)
+        chain = self.chain()
+        trials = Trials(x, np.zeros(len(x), np.int64), np.zeros(len(x), np.int64), self._sessions(chain, x, session))
+        chain.by_session = trials.session is not None
+        out = np.empty((len(x), *chain.shape), dtype=np.float32)
+        for numbers, part in chain.pieces(trials):
+            out[numbers] = part
+        return out
+
+    def _compare(self, x: np.ndarray) -> None:
+        found = median_size(x)
+        if self.size and found and not 1 / FAR < found / self.size < FAR:
+            warnings.warn(
+                f"the signals are {found / self.size:.3g} times as large as those of training (median absolute value "
+                f"{found:.3g} and {self.size:.3g}); pass them in the same unit",
+                stacklevel=4,
+            )
+
+    def _sessions(self, chain: Chain, x: np.ndarray, session: np.ndarray | None) -> np.ndarray | None:
+        known = [key.partition("/")[2] for key in self.fitted if key.startswith("whitener/")]
+        if len(known) < 2:
+            return np.full(len(x), known[0]) if known else None
+        if session is None or len(session) != len(x):
+            raise UserError(f"trials are whitened by session (preprocess.mvnn); name one per trial: {', '.join(known)}")
+        strange = sorted({str(name) for name in session} - set(known))
+        if strange:
+            raise UserError(f"session {strange[0]!r} has no training trials; known: {', '.join(known)}")
+        return np.asarray(session)
+
+    def save(self, path: str | Path) -> None:
+        """Write it to one safetensors file."""
+        import torch
+
+        arrays = dict(self.fitted) if self.picks is None else {**self.fitted, "picks": self.picks}
+        facts = {
+            "study": self.recording.study,
+            "subject": self.recording.subject,
+            "in_shape": list(self.in_shape),
+            "ch_names": list(self.recording.ch_names),
+            "sfreq": self.recording.sfreq,
+            "tmin": self.recording.tmin,
+            "size": self.size,
+            "preprocess": asdict(self.steps),
+        }
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+        save_tensors(path, tensors or {"none": torch.zeros(1)}, {"preparation": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Preparation:
+        """Read what `save` wrote; raises `UserError` for another file."""
+        tensors, metadata = read_tensors(path)
+        if "preparation" not in metadata:
+            raise UserError(f"{str(path)!r} says nothing of how signals were prepared; save the decoder again")
+        facts = json.loads(metadata["preparation"])
+        config = load_config(Config)
+        for name, value in facts["preprocess"].items():
+            set_key(config, f"preprocess.{name}", value)
+        arrays = {name: value.numpy() for name, value in tensors.items() if name != "none"}
+        picks = arrays.pop("picks", None)
+        recording = train_only(
+            np.zeros((1, *facts["in_shape"]), np.float32),
+            np.zeros(1, np.int64),
+            _no_pictures(),
+            study=facts["study"],
+            subject=facts["subject"],
+            ch_names=tuple(facts["ch_names"]),
+            sfreq=facts["sfreq"],
+            tmin=facts["tmin"],
+        )
+        return cls(recording, config.preprocess, picks, arrays, facts["size"])
+
+
+def train_only(
+    x: np.ndarray,
+    stimulus: np.ndarray,
+    stimuli: Stimuli,
+    study: str,
+    subject: str,
+    ch_names: tuple[str, ...] = (),
+    sfreq: float | None = None,
+    tmin: float = 0.0,
+) -> Recording:
+    """A recording whose trials (n, ...) are all for training: its test has no row."""
+    none = np.zeros(0, np.int64)
+    train = Trials(x, stimulus, np.zeros(len(x), np.int64))
+    return Recording(study, subject, train, Trials(x[:0], none, none), stimuli, ch_names, sfreq, tmin)
+
+
+def median_size(x: np.ndarray) -> float:
+    """Median absolute value of trials spread over ``x`` (n, ...), of about a million values; 0 for none."""
+    if not x.size:
+        return 0.0
+    count = min(len(x), max(1, _LOOKED_AT // max(1, x[0].size)))
+    rows = np.linspace(0, len(x) - 1, count).astype(np.int64)
+    return float(np.median(np.abs(np.asarray(x[np.unique(rows)], dtype=np.float64))))
+
+
+def _bare(recording: Recording) -> Recording:
+    """Facts of a recording with one empty trial, for `plan_chain`."""
+    shape, one = recording.train.x.shape[1:], np.zeros(1, np.int64)
+    empty = Trials(np.zeros((1, *shape), np.float32), one, one)
+    return replace(recording, train=empty, test=empty, stimuli=_no_pictures(), log=())
+
+
+def _no_pictures() -> Stimuli:
+    def load(i: int) -> np.ndarray:
+        raise UserError(f"picture {i}: none is kept with the preparation of signals")
+
+    return Stimuli((), load, np.zeros(0, np.int64), (), ())

@@ -1,0 +1,124 @@
+"""Where and when a decoder reads: the plots of a `Decoder`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from align.checkpoint import Run
+    from recon.api.study import Study
+
+
+class Figures:
+    """See `recon.Decoder`."""
+
+    def _run_for(self, study: Study | None, subject: str | None) -> tuple[Run, bool]:
+        raise NotImplementedError
+
+    def _own_encoder(self) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+    def channel_importance(self, study: Study | None = None, folds: int = 3, n_boot: int = 1000) -> pd.DataFrame:
+        """By how much retrieval drops when one channel is silent, on training rows that were held out.
+
+        The encoder is trained again on each of ``folds`` parts of the training rows and asked about the rest, with one
+        channel after the other set to its training mean. It says what this decoder reads, not where the brain carries
+        the information: channels that say the same as their neighbours are hardly missed. No test row is read.
+
+        Parameters
+        ----------
+        study : Study, optional
+            Left out: the one the decoder was fitted on.
+        folds : int
+            Two or more; each is one training.
+        n_boot : int
+            Draws of the interval over pictures.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Index ``channel``; columns ``drop`` (of the rank percentile, 0.5 = chance, 1 = always first), ``ci95_low``,
+            ``ci95_high``, ``n`` pictures and ``whole`` (the percentile with all channels).
+
+        Raises
+        ------
+        UserError
+            Signals without channels, too few pictures for the folds.
+        """
+        from recon.api.lesions import channel_drops
+
+        run, _ = self._run_for(study, None)
+        with self._own_encoder():
+            return channel_drops(run, folds, n_boot)
+
+    def plot_topomap(
+        self, study: Study | None = None, importance: pd.DataFrame | None = None, info: Any = None, folds: int = 3
+    ) -> Figure:
+        """Where on the head this decoder reads: `channel_importance` as a map of MNE.
+
+        Parameters
+        ----------
+        study, folds
+            As in `channel_importance`.
+        importance : pandas.DataFrame, optional
+            What `channel_importance` gave, to draw it again.
+        info : mne.Info, optional
+            Positions of the channels; left out, those of the 10-05 system by name.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        UserError
+            Fewer than four channels whose place is known, and as `channel_importance`.
+        """
+        from recon.api.lesions import topomap
+
+        drops = self.channel_importance(study, folds) if importance is None else importance
+        return topomap(drops, info)
+
+    def plot_timecourse(
+        self,
+        study: Study | None = None,
+        layers: Sequence[str] = (),
+        width: float = 0.1,
+        step: float = 0.02,
+        n_perm: int = 2000,
+        progress: bool = False,
+    ) -> Figure:
+        """When the signals tell what was seen: the figure of ``recon timecourse`` for this person.
+
+        Ridge regressions are fitted in sliding windows and scored by cross-validation on training rows; the layer,
+        backbone and preparation are the decoder's, the encoder takes no part.
+
+        Parameters
+        ----------
+        study : Study, optional
+            Left out: the one the decoder was fitted on.
+        layers : sequence of str
+            Left out: the decoder's.
+        width, step : float
+            Of the windows, in s.
+        n_perm : int
+            Shuffled pairings of the cluster test.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        UserError
+            Signals without time axis or rate, windows that do not fit.
+        """
+        from recon.api.lesions import timecourse_figure
+
+        run, _ = self._run_for(study, None)
+        return timecourse_figure(run, list(layers) or [run.config.target.layer], width, step, n_perm, progress)

@@ -1,0 +1,143 @@
+"""Training an encoder from Python: on a study, as `align/train.py` does it, or on arrays without a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.data.preparing.raw import Preparation, train_only
+from align.data.signals import Stimuli
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+    from align.config import Config
+    from align.data.importing.arrays import Picture
+
+ARRAYS = "arrays"  # what a run calls the study of signals that came without one
+
+
+@contextmanager
+def as_the_command() -> Iterator[None]:
+    """Inside, torch has the threads that `align/train.py` gives it: their number decides the last digits."""
+    import torch
+
+    from align.train import use_all_cores
+
+    before = torch.get_num_threads()
+    use_all_cores()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fit_study(config: Config, subject: str, progress: bool = False) -> Run:
+    """The run that `align.train.train` makes of one subject. Raises `UserError` as it does."""
+    from align.checkpoint import load_run
+    from align.train import train
+
+    with as_the_command():
+        (done,) = train(replace(config, subjects=[subject]), progress)
+    return load_run(done.path, subject)
+
+
+def fit_arrays(
+    config: Config,
+    x: np.ndarray,
+    stimulus: np.ndarray,
+    stimuli: Stimuli,
+    facts: Mapping[str, Any],
+    progress: bool = False,
+) -> tuple[Run, Preparation]:
+    """Train on trials x (n, ...) as they come; ``stimulus`` (n,): the place of each trial's picture in ``stimuli``.
+
+    ``facts``: ``ch_names``, ``sfreq`` and ``tmin`` where they are known. Preparation and training are those of a study;
+    no trial is kept apart, so scores need a study or trials of other pictures.
+    """
+    import torch
+
+    from align.checkpoint import METRICS, load_run, save_run, tensors_hash
+    from align.data.splits import manifest
+    from align.encoders.shapes import SignalFacts
+    from align.tracking import JsonLines
+    from align.training.fit import check_trials, fit
+    from align.training.training_set import join, training_rows
+    from align.vision.backbones import load_backbone
+    from align.vision.fused import require_pooling, resolve_layers, training_targets
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stored = train_only(x, stimulus, stimuli, ARRAYS, "01", **facts)
+    preparation = Preparation.fit(stored, config.preprocess)
+    chain = preparation.chain()
+    prepared = replace(
+        stored,
+        train=replace(stored.train, x=preparation(x)),
+        test=replace(stored.test, x=np.zeros((0, *chain.shape), np.float32)),
+        ch_names=chain.ch_names,
+        sfreq=chain.sfreq,
+        tmin=chain.tmin,
+    )
+    backbone = load_backbone(config.backbone).to(device)
+    layer = resolve_layers(backbone, config.target.layer)
+    config = replace(config, target=replace(config.target, layer=layer))
+    require_pooling(backbone, [layer], config.target.pooling)
+    trials = training_rows(prepared, config.train.average_repetitions, config.cache_dir)
+    signal_facts = SignalFacts(prepared.sfreq, prepared.ch_names)
+    check_trials(config, trials.x.shape[1:], signal_facts, device)
+    targets = training_targets(backbone, stimuli, [layer], config.target, config.cache_dir, progress)[layer]
+    data = join([prepared], [trials], [targets.tokens])
+    folder = Path(config.run_dir or "")
+    with as_the_command():
+        aligner = fit(
+            config,
+            data.signals,
+            data.tokens,
+            data.stimulus,
+            groups=data.groups,
+            widths=targets.widths,
+            around=[data.of_pictures([side]) for side in targets.around],
+            facts=signal_facts,
+            state_dir=folder / "state",
+            progress=progress,
+            metrics=JsonLines(folder / METRICS),
+            device=device,
+        )
+    told = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
+    save_run(folder, aligner, config, manifest(prepared), told)
+    return load_run(folder), preparation
+
+
+def stimuli_of(names: list[str], files: Mapping[str, Picture], groups: Any = None) -> tuple[Stimuli, np.ndarray]:
+    """Distinct pictures, and for each of ``names`` its place among them.
+
+    ``groups``: one label per name; pictures that share one, or look alike, form a group. Raises `UserError` for another
+    number of labels.
+    """
+    from align.data.reading.safe_load import decode_image
+    from align.data.splits import merge_groups, scene_groups, thumbnails
+
+    ids = list(dict.fromkeys(names))
+    place = {name: i for i, name in enumerate(ids)}
+
+    def load(i: int) -> np.ndarray:
+        picture = files[ids[i]]
+        return decode_image(picture) if isinstance(picture, Path) else picture
+
+    rows = np.array([place[name] for name in names], dtype=np.int64)
+    bare = Stimuli(tuple(ids), load, np.arange(len(ids)), ("",) * len(ids), ("",) * len(ids))
+    merged = scene_groups(thumbnails(load(i) for i in range(len(ids))), bare.hashes)
+    if groups is not None:
+        labels = [str(label) for label in np.asarray(groups).tolist()]
+        if len(labels) != len(names):
+            raise UserError(f"{len(labels)} groups for {len(names)} trials; give one per trial")
+        known = [""] * len(ids)
+        for row, label in zip(rows, labels, strict=True):
+            known[row] = label
+        merged = merge_groups(merged, known)
+    return replace(bare, groups=merged), rows
