@@ -17,7 +17,8 @@ import csv
 import json
 import tempfile
 from collections import defaultdict
-from contextlib import chdir
+from contextlib import chdir, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from statistics import fmean
 
@@ -30,7 +31,7 @@ work.mkdir(exist_ok=True)
 
 settings = ["study.name=simulated", "subjects=[01,02]", "target.components=60", "encoder.name=ridge"]
 settings += ["sweep.seeds=1", "sweep.folds=2"]
-with chdir(work):  # runs are written below the working folder
+with chdir(work), redirect_stderr(StringIO()):  # runs are written below the working folder, progress is not shown
     recon(["sweep", *settings, "--no-test", "--layers", "0", "1", "2", "4", "6", "8"])
 
 # %%
