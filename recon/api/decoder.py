@@ -315,7 +315,7 @@ class Decoder(Parameters, Figures):
         from recon.api.fitting import ARRAYS
         from recon.api.scores import is_own
 
-        study = study or self._study
+        study = self._study if study is None else study
         if study is None and self.run_.study == ARRAYS:
             raise UserError("this decoder was fitted to arrays, which hold no test; pass a Study to score or draw")
         if study is None:

@@ -96,7 +96,9 @@ def topomap(drops: pd.DataFrame, info: Any = None) -> Figure:
 
     if info is None:
         info = mne.create_info(list(drops.index), 1.0, "eeg", verbose="error")
-        montage = mne.channels.make_standard_montage("standard_1005")
+        known_names = mne.channels.get_builtin_montages()
+        name = "colin27_1005" if "colin27_1005" in known_names else "standard_1005"  # of one head, under two names
+        montage = mne.channels.make_standard_montage(name)
         info.set_montage(montage, match_case=False, on_missing="ignore", verbose="error")
     places = {one["ch_name"]: one["loc"][:3] for one in info["chs"]}
     known = [name for name in drops.index if name in places and np.isfinite(places[name]).all() and places[name].any()]

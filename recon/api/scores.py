@@ -76,7 +76,7 @@ def unseen_test(decoder: Decoder, study: Study | None, subject: str | None) -> t
     from align.data.signals import Trials
     from align.files import read_json
 
-    study = study or decoder._study
+    study = decoder._study if study is None else study
     if study is None:
         raise UserError("there is no test to read; pass a Study")
     recording = _stored(study, study.require_subject(subject))
