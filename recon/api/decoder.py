@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from align.config import Config
     from align.data.preparing.raw import Preparation
+    from align.data.signals import Stimuli
     from recon.api.pictures import Pictures
 
 PREPARATION = "preparation.safetensors"
@@ -308,7 +309,18 @@ class Decoder(Parameters, Figures):
         run, own = self._run_for(study, subject)
         if own:
             return as_frame(score_own(run, n_boot, n_perm))
-        return as_frame(score_other(self, study, subject, n_boot, n_perm))
+        x, stimuli, rows = self._unseen(study, subject)
+        embeds = self.run_.aligner.predict(x)["embeds"]
+        return as_frame(score_other(embeds, self.embed_images(stimuli)[rows], n_boot, n_perm))
+
+    def _unseen(self, study: Study | None, subject: str | None) -> tuple[np.ndarray, Stimuli, np.ndarray]:
+        """Prepared, averaged test rows of another study than the run was made for, and their pictures."""
+        from recon.api.scores import unseen_test
+
+        study = self._study if study is None else study
+        if study is None:
+            raise UserError("there is no test to read; pass a Study")
+        return unseen_test(self.run_, self.preparation, study, subject)
 
     def _run_for(self, study: Study | None, subject: str | None) -> tuple[Run, bool]:
         """The run with the places of ``study``, and whether its test rows are those the run was made for."""
@@ -385,7 +397,6 @@ class Decoder(Parameters, Figures):
             No conditioner for this layer, unknown options, signals that do not fit.
         """
         from recon.api.drawing import Drawing, draw_signals, draw_study
-        from recon.api.scores import unseen_test
 
         drawing = Drawing.of(
             generator, seeds, steps, guidance_scale, strength, batch_size, device, precision, conditioning
@@ -395,7 +406,7 @@ class Decoder(Parameters, Figures):
                 run, own = self._run_for(data, subject)
                 if own:
                     return draw_study(run, drawing, out, limit, controls)
-                raw, stimuli, rows = unseen_test(self, data, subject)
+                raw, stimuli, rows = self._unseen(data, subject)
                 x, ids = raw[:limit], [stimuli.ids[i] for i in rows][:limit]
                 return draw_signals(self.run_, x, ids, drawing, [stimuli.load(int(i)) for i in rows][:limit])
             x = self._prepared(as_one(data))[:limit]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from align.checkpoint import Run
+    from align.data.preparing.raw import Preparation
     from align.data.signals import Recording, Stimuli
-    from recon.api.decoder import Decoder
     from recon.api.study import Study
 
 DIRECTIONS = ("brain_to_image", "image_to_brain")
@@ -45,14 +45,11 @@ def score_own(run: Run, n_boot: int, n_perm: int) -> dict[str, Any]:
     return part
 
 
-def score_other(decoder: Decoder, study: Study | None, subject: str | None, n_boot: int, n_perm: int) -> dict[str, Any]:
-    """Retrieval among the test pictures of another study, prepared as the decoder's training rows were."""
+def score_other(embeds: np.ndarray, candidates: np.ndarray, n_boot: int, n_perm: int) -> dict[str, Any]:
+    """Retrieval among the test pictures of another study; row i of both (n, E) belongs to one picture."""
     from align import retrieval
 
-    x, stimuli, rows = unseen_test(decoder, study, subject)
-    embeds = decoder.run_.aligner.predict(x)["embeds"]
-    similarity = retrieval.scores(embeds, decoder.embed_images(stimuli)[rows])
-    return retrieval.report(similarity, n_boot=n_boot, n_perm=n_perm)
+    return retrieval.report(retrieval.scores(embeds, candidates), n_boot=n_boot, n_perm=n_perm)
 
 
 def is_own(run: Run, study: Study) -> bool:
@@ -68,7 +65,9 @@ def is_own(run: Run, study: Study) -> bool:
     return known == manifest(_stored(study, run.subject))["test"]
 
 
-def unseen_test(decoder: Decoder, study: Study | None, subject: str | None) -> tuple[np.ndarray, Stimuli, np.ndarray]:
+def unseen_test(
+    run: Run, preparation: Preparation, study: Study, subject: str | None
+) -> tuple[np.ndarray, Stimuli, np.ndarray]:
     """Prepared test rows (n, ...), one averaged row per picture, the pictures, and which of them each row shows.
 
     Raises `UserError` where training saw one of them.
@@ -76,17 +75,14 @@ def unseen_test(decoder: Decoder, study: Study | None, subject: str | None) -> t
     from align.data.signals import Trials
     from align.files import read_json
 
-    study = decoder._study if study is None else study
-    if study is None:
-        raise UserError("there is no test to read; pass a Study")
     recording = _stored(study, study.require_subject(subject))
     stimuli, test = recording.stimuli, recording.test
-    stored = decoder.run_.path / "split.json"
+    stored = run.path / "split.json"
     seen = set(read_json(stored)["train"]["hashes"]) if stored.is_file() else set[str]()
     known = [stimuli.ids[i] for i in np.unique(test.stimulus) if stimuli.hashes[i] in seen]
     if known:
         raise UserError(f"{len(known)} test pictures stood in training, first {known[0]!r}; score other pictures")
-    x = decoder.preparation(np.asarray(test.x), test.session)
+    x = preparation(np.asarray(test.x), test.session)
     averaged = Trials(x, test.stimulus, test.repetition).averaged()
     return averaged.x, stimuli, averaged.stimulus
 
