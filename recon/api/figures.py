@@ -43,8 +43,8 @@ class Figures:
         -------
         pandas.DataFrame
             Index ``channel``; columns ``drop``, ``ci95_low``, ``ci95_high``, ``n`` pictures and ``whole``.
-            ``whole`` is z with all channels: how far the cosine of the own picture lies above those of the other candidates, in their
-            standard deviations (0 = chance, no upper end); ``drop`` is by how much z falls.
+            ``whole`` is z with all channels: how far the cosine of the own picture lies above those of the other
+            candidates, in their standard deviations (0 = chance, no upper end); ``drop`` is by how much z falls.
 
         Raises
         ------
