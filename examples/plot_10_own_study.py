@@ -58,9 +58,10 @@ with chdir(work):
 # %%
 # Where it reads
 # --------------
-# One channel after the other is set to its mean, and the retrieval of held-out training pictures is measured again. A
-# fall says that this decoder reads the channel. It does not say where in the brain the information is, and a channel
-# whose neighbours say the same is hardly missed.
+# One channel after the other is set to its mean, and the retrieval of held-out training pictures is measured again:
+# z is how far the seen picture stands out from the others. A fall says that this decoder reads the
+# channel. It does not say where in the brain the information is, and a channel whose neighbours say the same is hardly
+# missed.
 
 with chdir(work):
     decoder.plot_topomap(folds=2)

@@ -42,8 +42,9 @@ class Figures:
         Returns
         -------
         pandas.DataFrame
-            Index ``channel``; columns ``drop`` (of the rank percentile, 0.5 = chance, 1 = always first), ``ci95_low``,
-            ``ci95_high``, ``n`` pictures and ``whole`` (the percentile with all channels).
+            Index ``channel``; columns ``drop``, ``ci95_low``, ``ci95_high``, ``n`` pictures and ``whole``.
+            ``whole`` is z with all channels: how far the cosine of the own picture lies above those of the other
+            candidates, in their standard deviations (0 = chance, no upper end); ``drop`` is by how much z falls.
 
         Raises
         ------

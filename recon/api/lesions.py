@@ -66,27 +66,31 @@ def _side(run: Run, folds: int) -> tuple[TrainingSide, Targets]:
 
 
 def _lesioned(aligner: Aligner, trials: Trials, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
-    """Fall of the rank percentile (n, C) of every trial as each channel is set to its training mean; whole (n,)."""
+    """Fall of `_standing` (n, C) of every trial as each channel is set to its training mean; whole (n,)."""
     candidates = aligner.embed_images(np.asarray(targets.tokens[trials.stimulus], dtype=np.float32))
     x = np.array(trials.x, dtype=np.float32)
     mean = aligner.signals.mean.cpu().numpy()
-    whole = _percentiles(aligner, x, candidates)
+    whole = _standing(aligner, x, candidates)
     drops = np.empty((len(x), x.shape[1]))
     for channel in range(x.shape[1]):
         silent = x.copy()
         silent[:, channel] = mean[channel]
-        drops[:, channel] = whole - _percentiles(aligner, silent, candidates)
+        drops[:, channel] = whole - _standing(aligner, silent, candidates)
     return drops, whole
 
 
-def _percentiles(aligner: Aligner, x: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """1 = the own picture is always first, 0.5 = chance; (n,)."""
+def _standing(aligner: Aligner, x: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """How far the own picture's cosine lies above those of the other candidates, in their deviations; 0 = chance; (n,).
+
+    A rank would not move where every picture is found with ease; this does.
+    """
     from align import retrieval
 
     similarity = retrieval.scores(aligner.predict(x)["embeds"], candidates)
-    rank = np.asarray(retrieval.per_stimulus(similarity)["brain_to_image"]["rank"])
-    percentile: np.ndarray = 1 - (rank - 1) / max(len(x) - 1, 1)
-    return percentile
+    others = np.where(np.eye(len(x), dtype=bool), np.nan, similarity)
+    spread = np.maximum(np.nanstd(others, axis=1), 1e-9)
+    standing: np.ndarray = (np.diag(similarity) - np.nanmean(others, axis=1)) / spread
+    return standing
 
 
 def topomap(drops: pd.DataFrame, info: Any = None) -> Figure:
@@ -110,19 +114,15 @@ def topomap(drops: pd.DataFrame, info: Any = None) -> Figure:
     figure = plt.figure(figsize=(5.2, 4.4), layout="constrained")
     axes = figure.subplots()
     picked = mne.pick_info(info, [info["ch_names"].index(name) for name in known])
-    values = 100 * drops.loc[known, "drop"].to_numpy()
+    values = drops.loc[known, "drop"].to_numpy()
     limit = float(np.abs(values).max()) or 1.0
     image, _ = mne.viz.plot_topomap(
         values, picked, axes=axes, show=False, cmap="RdBu_r", vlim=(-limit, limit), names=None, contours=4
     )
     bar = figure.colorbar(image, ax=axes, shrink=0.75)
-    bar.set_label("fall of the rank percentile, points")
-    whole, n = 100 * float(drops["whole"].iloc[0]), int(drops["n"].iloc[0])
-    axes.set_title(
-        f"channels this decoder reads: fall when one is silent\nheld-out training pictures, n {n}, "
-        f"all channels {whole:.0f} (chance 50)",
-        fontsize=9,
-    )
+    bar.set_label("fall of z when the channel is silent")
+    whole, n = float(drops["whole"].iloc[0]), int(drops["n"].iloc[0])
+    axes.set_title(f"channels this decoder reads\n{n} held-out training pictures, z {whole:.1f} (chance 0)", fontsize=9)
     return figure
 
 

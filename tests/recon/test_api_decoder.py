@@ -287,10 +287,10 @@ def test_where_it_reads_is_where_the_code_is(place: Path, made: Study) -> None:
     one = decoder(place, train__epochs=40).fit(made)
     drops = one.channel_importance(folds=2, n_boot=50)
     assert list(drops.index) == list(CHANNELS) and (drops["n"] == N_PICTURES - N_TEST).all()
-    assert drops["whole"].iloc[0] > 0.6
+    assert drops["whole"].iloc[0] > 0.2
     assert drops["drop"].iloc[:6].mean() > drops["drop"].iloc[6:].mean()
     figure = one.plot_topomap(importance=drops)
-    assert "silent" in figure.axes[0].get_title() and len(figure.axes) == 2
+    assert "channels this decoder reads" in figure.axes[0].get_title() and len(figure.axes) == 2
     nameless = drops.rename(index=lambda name: f"x{name}")
     fails("the place of 0 of 8 channels is known", lambda: one.plot_topomap(importance=nameless))
     fails("folds=1 should be 2 or more", lambda: one.channel_importance(folds=1))
