@@ -84,6 +84,7 @@ def test_waiting_is_said_once_and_ends_with_the_other_process(tmp_path: Path, ca
             assert said.wait(60)
             order.append("let in")
             process.kill()
+            process.wait()  # until then it is still listed as a process, which holds a soft lock
             thread.join()
     finally:
         logging.getLogger("align.files").removeHandler(listener)

@@ -62,8 +62,8 @@ def test_rows_are_the_backbones_tokens(tmp_path: Path) -> None:
         assert np.array_equal(stored, target.tokens)
         info = json.loads(target.path.with_suffix(".json").read_text())
         assert info["ids"] == list(stimuli.ids) and info["layer"] == layer and info["pooling"] == "grid:2"
-    kept = {path.name for path in (tmp_path / "targets").iterdir()}
-    assert kept == {f"{t.key}{end}" for t in found.values() for end in (".safetensors", ".json")} | {".lock"}
+    kept = {path.name for path in (tmp_path / "targets").iterdir()} - {".lock"}  # not every system keeps it
+    assert kept == {f"{t.key}{end}" for t in found.values() for end in (".safetensors", ".json")}
 
 
 def test_the_second_call_reads_and_only_absent_layers_are_extracted(
