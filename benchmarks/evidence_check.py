@@ -65,8 +65,8 @@ def check(run_dir: Path, generator: str, limit: int | None, nulls: int) -> dict[
     """Draw the maps (into the run folder) and compare them with the objects."""
     from align.checkpoint import load_run
     from align.errors import UserError
+    from recon.decoding.plan import Sampling
     from recon.drawing.evidence import evidence
-    from recon.drawing.sets import Sampling
 
     run = load_run(run_dir)
     if run.study != "simulated":

@@ -28,7 +28,8 @@ from align.seeding import derive
 from recon.analysis.curve_text import curve_table
 from recon.analysis.repeats import averages, rows_of
 from recon.config import STRENGTH
-from recon.drawing.sets import Sampling, sample
+from recon.decoding.plan import Plan, Sampling
+from recon.drawing.sets import sample
 from recon.evaluation.provenance import curves_folder
 
 if TYPE_CHECKING:
@@ -37,11 +38,10 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from align.model.spaces import TargetSpace
     from recon.decoding.conditions import Condition
-    from recon.decoding.decoder import Decoder
+    from recon.decoding.decoder import RunDecoder
     from recon.evaluation.judge import Judge
     from recon.evaluation.recordings import Behind
     from recon.evaluation.settings import EvaluateConfig
-    from recon.generation.pipeline import Generator
 
 RULE = (
     "first pictures of the test split, same noise at every point, interval over pictures; described on TEST rows, "
@@ -78,30 +78,21 @@ def picture_curves(
     ``settings``: judge and where its weights are. A curve that cannot be had is named under ``absent`` with the reason.
     Raises `UserError` for bad options, a run that no conditioner fits, and a judge that took part in the run.
     """
-    from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
-    from recon.decoding.decoder import Decoder
-    from recon.drawing.generate import generator_label
+    from recon.drawing.folders import generator_label
     from recon.evaluation.judge import USED_BY_GENERATOR, judge_name
     from recon.evaluation.recordings import Behind
     from recon.evaluation.settings import EvaluateConfig
-    from recon.generation.loading import family_of
-    from recon.generation.pipeline import Generator
-    from recon.generation.places import generator_folder
-    from recon.generation.runtime import Runtime, check_runtime
 
-    options, settings, wanted = options or Options(), settings or EvaluateConfig(), Conditioning()
+    options, settings = options or Options(), settings or EvaluateConfig()
     _check(options, run)
-    label = generator_label(generator, wanted)
+    label = generator_label(generator)
     name = judge_name(settings, run.study, {run.config.backbone.name, *USED_BY_GENERATOR.get(label, ())})
-    device = check_runtime(Runtime())
-    adapter, bridge = adapter_and_bridge(run, wanted, generator, family_of(generator_folder(generator)), device)
-    decoder = Decoder(run, adapter, wanted, options.limit)
-    if options.strength == 0 and decoder.low_level == "none":
-        raise UserError("--strength 0 shows the coarse picture itself, and this run and conditioner have none")
-    model = Generator.load(generator, adapter, Runtime(), bridge)
+    absence = "this run and conditioner have none"
+    plan = Plan.of(run, generator, None, options.sampling, None, options.limit, absence)
+    _ = plan.generator  # one that does not fit is said before pictures are read
     behind = Behind(run)
     judge, skipped = _judge(name, settings)
-    study = _Study(model, decoder, options, behind.targets(decoder.ids), judge, settings.n_boot)
+    study = _Study(plan, options, behind.targets(plan.decoder.ids), judge, settings.n_boot)
     result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, behind)}
     _write(curves_folder(run, label), result)
     return result
@@ -132,12 +123,16 @@ def steps_up_to(most: int, least: int = 1) -> list[int]:
 class _Study:
     """Makes and scores pictures: the same test pictures, targets (n, 3, H, W) and noise throughout."""
 
-    model: Generator
-    decoder: Decoder
+    plan: Plan
     options: Options
     targets: torch.Tensor
     judge: Judge | None
     n_boot: int
+
+    @property
+    def decoder(self) -> RunDecoder:
+        """What the run says about its test pictures."""
+        return self.plan.decoder
 
     def score(self, condition: Condition) -> dict[str, Any]:
         """By metric the mean over pictures, its interval and n. Pictures are scored as a PNG would keep them."""
@@ -151,7 +146,7 @@ class _Study:
         return {name: self._summary(value) for name, value in values.items()}
 
     def _pictures(self, condition: Condition) -> torch.Tensor:
-        return sample(self.model, self.decoder, condition, self.decoder.ids, self.options.sampling)
+        return sample(self.plan.generator, self.decoder, condition, self.decoder.ids, self.plan.sampling)
 
     def _summary(self, values: np.ndarray) -> dict[str, Any]:
         from recon.metrics.stats import bootstrap_ci
@@ -186,7 +181,7 @@ def _bottleneck(study: _Study) -> dict[str, Any]:
     """Points by rank for predicted tokens and for true ones."""
     from recon.decoding.bridges.matching import without_spread
 
-    aligner, seed = study.decoder.run.aligner, study.options.seed
+    aligner, seed = study.plan.run.aligner, study.options.seed
     components = aligner.targets.components
     ranks = study.options.ranks or steps_up_to(components, 0)
     sides: dict[str, list[dict[str, Any]]] = {"predicted": [], "oracle": []}
@@ -232,10 +227,7 @@ def _check(options: Options, run: Run) -> None:
         raise UserError(f"--limit {options.limit} should be 2 or more: two_way compares with other pictures")
     if options.seed < 0:
         raise UserError(f"--seed {options.seed} should be 0 or more")
-    if options.steps is not None and options.steps < 1:
-        raise UserError(f"--steps {options.steps} should be 1 or more")
-    if not 0 <= options.strength <= 1:
-        raise UserError(f"--strength {options.strength} should be from 0 (the coarse picture itself) to 1")
+    options.sampling.check()
     if options.ranks is not None:
         most = run.aligner.targets.components
         wrong = [rank for rank in options.ranks if not 0 <= rank <= most]
@@ -247,15 +239,15 @@ def _check(options: Options, run: Run) -> None:
 def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
     from recon.evaluation.provenance import head
 
-    options = study.options
+    plan = study.plan
     return head(run) | {
-        "layer": study.decoder.layer,
+        "layer": plan.decoder.layer,
         "generator": label,
-        "low_level": study.decoder.low_level,
-        "steps": study.model.defaults.steps if options.steps is None else options.steps,
-        "strength": options.strength,
-        "seed": options.seed,
-        "n_stimuli": len(study.decoder.ids),
+        "low_level": plan.decoder.low_level,
+        "steps": plan.used.steps,
+        "strength": plan.used.strength,
+        "seed": study.options.seed,
+        "n_stimuli": len(plan.decoder.ids),
         "chance": {"two_way": 0.5},
         "rule": RULE,
     }

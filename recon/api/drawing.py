@@ -90,7 +90,7 @@ def draw_signals(
     ``seen``: the true pictures, uint8 (H, W, 3), where they are known.
     """
     from recon.decoding.bridges.choose import adapter_and_bridge
-    from recon.decoding.decoder import Decoder
+    from recon.decoding.decoder import RunDecoder
     from recon.drawing.sets import sample
     from recon.generation.loading import family_of
     from recon.generation.pipeline import Generator
@@ -105,7 +105,7 @@ def draw_signals(
     device = check_runtime(drawing.runtime)
     family = family_of(generator_folder(drawing.generator))
     adapter, bridge = adapter_and_bridge(run, wanted, drawing.generator, family, device)
-    teller = Decoder(run, adapter, wanted)
+    teller = RunDecoder(run, adapter, wanted)
     model = Generator.load(drawing.generator, adapter, drawing.runtime, bridge, None)
     rows = []
     for seed in drawing.sampling.seeds:

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The content of evidence.json with ``folder``; ``text`` is for the terminal. Raises `UserError` on bad input."""
+    from recon.decoding.plan import Sampling
     from recon.drawing.evidence import evidence
-    from recon.drawing.sets import Sampling
 
     sampling = Sampling(seeds=(args.seed,), steps=args.steps, strength=args.strength)
     result = evidence(run, args.generator, sampling, args.limit, args.nulls)

@@ -49,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The command's function."""
     from recon.decoding.bridges.choose import Conditioning
+    from recon.decoding.plan import Sampling
     from recon.drawing.best_of import require_agreement
     from recon.drawing.generate import generate
-    from recon.drawing.sets import Sampling
     from recon.generation.runtime import Runtime
 
     require_agreement(args.choose_by)

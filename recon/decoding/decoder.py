@@ -28,7 +28,7 @@ _FROM_SIGNALS = ("pixels", "both")
 log = logging.getLogger(__name__)
 
 
-class Decoder:
+class RunDecoder:
     """``low_level``: what starts the diffusion. Test pictures are read when they are asked for, signals may be enough.
 
     Raises `UserError` where the run or the adapter cannot give what ``wanted`` asks for.

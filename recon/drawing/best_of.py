@@ -13,7 +13,7 @@ import numpy as np
 
 from align.errors import UserError
 from recon.drawing.folders import read_index, safe_names, write_index
-from recon.drawing.sets import PictureSet, Sampling, draw
+from recon.drawing.sets import PictureSet, draw, edges_for
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from align.vision.taps import Backbone
     from recon.decoding.conditions import Condition
-    from recon.decoding.decoder import Decoder
-    from recon.generation.pipeline import Generator
+    from recon.decoding.plan import Plan
 
 AGREEMENT = "agreement"
 _BATCH = 64
@@ -37,43 +36,34 @@ def require_agreement(chosen_by: str) -> None:
         )
 
 
-def draw_best(
-    model: Generator,
-    decoder: Decoder,
-    pictures: PictureSet,
-    folder: Path,
-    condition: Condition,
-    sampling: Sampling,
-    weights: str,
-) -> int:
-    """Sample ``decoder.best_of`` candidates per picture and seed into ``folder``, link the best into ``pictures``.
+def draw_best(plan: Plan, pictures: PictureSet, folder: Path, condition: Condition, seeds: tuple[int, ...]) -> int:
+    """Sample n (``plan.decoder.best_of``) candidates per picture and seed into ``folder``, copy the best.
 
     Candidate j of seed s has the noise (and, from a library, the tokens) of seed n s + j. Returns how many pictures
     were sampled.
     """
     from align.vision.backbones import load_backbone
     from recon.drawing.folders import read_pictures, read_seed
-    from recon.generation.edges import edges
 
-    n, backbone = decoder.best_of, load_backbone(decoder.run.config.backbone)
+    decoder, n, backbone = plan.decoder, plan.decoder.best_of, load_backbone(plan.run.config.backbone)
     sampled, chosen = 0, []
-    for seed in sampling.seeds:
+    for seed in seeds:
         agreed = []
         for j in range(seed * n, seed * n + n):
             other = decoder.condition(pictures.name, j) if decoder.varies else condition
-            start = decoder.start(model, other) if decoder.varies else None
+            start = decoder.start(plan.generator, other) if decoder.varies else None
             item = replace(pictures, folder=folder, tokens=other.tokens)
             if start is not None:
-                own = None if pictures.edges is None else edges(start).numpy()
-                item = replace(item, start=start.numpy(), edges=own)
-            sampled += draw(model, item, replace(sampling, seeds=(j,)), weights)
+                edges = edges_for(plan.generator, start)
+                item = replace(item, start=start.numpy(), edges=None if edges is None else edges.numpy())
+            sampled += draw(plan.generator, item, replace(plan.sampling, seeds=(j,)), plan.weights)
             images = read_pictures(folder, read_seed(folder, j), pictures.ids)
-            agreed.append(agreement(decoder.run, backbone, images, _embeds(condition)))
+            agreed.append(agreement(plan.run, backbone, images, _embeds(condition)))
         best = seed * n + np.argmax(agreed, axis=0)
         chosen += _copied(pictures, folder, seed, best)
-    seeds = {str(seed) for seed in sampling.seeds}
+    own_seeds = {str(seed) for seed in seeds}
     known = read_index(pictures.folder)
-    others = [row for row in known if row["seed"] not in seeds and row["run"] == pictures.run_id]
+    others = [row for row in known if row["seed"] not in own_seeds and row["run"] == pictures.run_id]
     write_index(pictures.folder, others + chosen)
     return sampled
 

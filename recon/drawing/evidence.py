@@ -21,18 +21,17 @@ import numpy as np
 
 from align.errors import UserError
 from recon.decoding.conditions import Condition, derangement
+from recon.decoding.plan import Plan, Sampling
 from recon.drawing.agreement import LEVEL, LONGEST, NullBrains, agreement, box, checked, grey, shares
-from recon.drawing.sets import Sampling, sample
+from recon.drawing.sets import sample
 
 if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
     from recon.decoding.bridges.choose import Conditioning
-    from recon.decoding.decoder import Decoder
     from recon.decoding.halves import Halves
     from recon.drawing.folders import PictureFolders
-    from recon.generation.pipeline import Generator
     from recon.generation.runtime import Runtime
 
 OnMap = Callable[[str, str, np.ndarray], None]
@@ -61,14 +60,12 @@ class Maker:
     ``base``: null brains, in turn for the one and the other half.
     """
 
-    model: Generator
-    decoder: Decoder
-    sampling: Sampling
+    plan: Plan
     base: Condition
 
     def pictures(self, condition: Condition, ids: tuple[str, ...]) -> torch.Tensor:
         """(n, 3, H, W) in [0, 1], one for each of ``ids``."""
-        return sample(self.model, self.decoder, condition, ids, self.sampling)
+        return sample(self.plan.generator, self.plan.decoder, condition, ids, self.plan.sampling)
 
     def baselines(self, ids: tuple[str, ...]) -> Baselines:
         """Twice (n, 3, H, W): the mean of what the generator makes of the noise of ``ids`` for null brains."""
@@ -85,7 +82,7 @@ class Maker:
 
     def parts(self, n: int) -> list[np.ndarray]:
         """Rows of n pictures, a batch at a time."""
-        size = self.sampling.batch_size
+        size = self.plan.sampling.batch_size
         return [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
 
 
@@ -106,37 +103,26 @@ def evidence(
     reconstruction and every control. Raises `UserError` for settings that leave no single picture to explain (several
     seeds, best of n), and when the run holds pictures of the same seed that were made in another way.
     """
-    from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
-    from recon.decoding.decoder import Decoder
+    from recon.decoding.bridges.choose import Conditioning
     from recon.decoding.halves import halves_of, null_signals
     from recon.decoding.predict import open_recording
     from recon.drawing.folders import PictureFolders
-    from recon.drawing.generate import generator_label
-    from recon.generation.loading import family_of
-    from recon.generation.pipeline import Generator
-    from recon.generation.places import generator_folder
-    from recon.generation.runtime import Runtime, check_runtime
 
-    sampling, conditioning, runtime = sampling or Sampling(), conditioning or Conditioning(), runtime or Runtime()
+    sampling, conditioning = sampling or Sampling(), conditioning or Conditioning()
     _check(sampling, conditioning, limit)
     recording, seed = open_recording(run), sampling.seeds[0]
     source = halves_of(run, recording, seed)
     null = null_signals(run, recording, source, nulls, seed)
-    device = check_runtime(runtime)
-    adapter, bridge = adapter_and_bridge(run, conditioning, generator, family_of(generator_folder(generator)), device)
-    decoder = Decoder(run, adapter, conditioning, limit)
-    if sampling.strength == 0 and decoder.low_level == "none":
-        raise UserError("--strength 0 shows the coarse picture itself, and there is none with --low-level none")
+    plan = Plan.of(run, generator, conditioning, sampling, runtime, limit)
     place = {name: i for i, name in enumerate(recording.stimuli.ids)}
-    own = np.stack([source.two(place[name]) for name in decoder.ids], axis=1)
+    own = np.stack([source.two(place[name]) for name in plan.decoder.ids], axis=1)
     signals = [own[0], own[1], null.a, null.b, null.base]
-    heard = decoder.of_signals(np.concatenate(signals).astype(np.float32), seed)
+    heard = plan.decoder.of_signals(np.concatenate(signals).astype(np.float32), seed)
     ends = np.cumsum([len(x) for x in signals])
     a, b, null_a, null_b, base = (
         heard.take(np.arange(end - len(x), end)) for x, end in zip(signals, ends, strict=True)
     )
-    maker = Maker(Generator.load(generator, adapter, runtime, bridge), decoder, sampling, base)
-    folders = PictureFolders(run.path, generator_label(generator, conditioning), run.subject)
+    maker, folders = Maker(plan, base), PictureFolders.of(plan)
     brains = _null_brains(maker, Two(null_a, null_b), null.ids)
     (folders.evidence / "index.csv").unlink(missing_ok=True)  # without it nobody reads maps of two thresholds
     rows = _explain(maker, Two(a, b), brains.threshold, folders, on_map)
@@ -157,8 +143,8 @@ def _explain(
     """Write the maps of all pictures; returns lit shares by stimulus id, of the picture and of its `CONTROLS`."""
     from recon.drawing.folders import safe_names, write_png
 
-    ids, seed = maker.decoder.ids, maker.sampling.seeds[0]
-    true = maker.decoder.condition("oracle", seed)
+    ids, seed = maker.plan.decoder.ids, maker.plan.sampling.seeds[0]
+    true = maker.plan.decoder.condition("oracle", seed)
     pairs = {OWN: own, "shuffled": own.take(derangement(len(ids), 0)), "oracle": Two(true, true)}
     files, lit = safe_names(ids), {}
     for rows in maker.parts(len(ids)):
@@ -182,13 +168,13 @@ def _require_same(maker: Maker, rows: np.ndarray, folders: PictureFolders) -> No
     from recon.decoding.predict import run_id
     from recon.drawing.folders import read_pictures, read_seed
 
-    own, seed, ids = run_id(maker.decoder.run), maker.sampling.seeds[0], maker.decoder.ids
+    own, seed, ids = run_id(maker.plan.run), maker.plan.sampling.seeds[0], maker.plan.decoder.ids
     stored = read_seed(folders.reconstructions, seed)
     held = [i for i in rows if ids[i] in stored and stored[ids[i]]["run"] == own]
     if not held:
         return
     names = tuple(ids[i] for i in held)
-    drawn = maker.pictures(maker.decoder.condition(OWN, seed).take(held), names)
+    drawn = maker.pictures(maker.plan.decoder.condition(OWN, seed).take(held), names)
     images = read_pictures(folders.reconstructions, stored, list(names))
     apart = (drawn - images).abs().mean(dim=(1, 2, 3)) if images.shape == drawn.shape else None
     if apart is None or apart.max() > _OTHERWISE:
@@ -206,14 +192,11 @@ def _store(
     from recon.decoding.predict import run_id
     from recon.drawing.folders import safe_names, write_index
 
-    seed, own = maker.sampling.seeds[0], run_id(maker.decoder.run)
-    model, sampling = maker.model, maker.sampling
-    side = min(model.size, LONGEST)
-    settings = asdict(sampling) | {
-        "steps": model.defaults.steps if sampling.steps is None else sampling.steps,
-        "guidance_scale": model.defaults.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale,
-        "generator": model.name,
-        "low_level": maker.decoder.low_level,
+    seed, own = maker.plan.sampling.seeds[0], run_id(maker.plan.run)
+    side = min(maker.plan.generator.size, LONGEST)
+    settings = asdict(maker.plan.used) | {
+        "generator": maker.plan.name,
+        "low_level": maker.plan.decoder.low_level,
         "level": LEVEL,
         "side": side,
         "box": box(side),
@@ -256,7 +239,4 @@ def _check(sampling: Sampling, conditioning: Conditioning, limit: int | None) ->
         raise UserError(f"halves go through --match spread alone, not {conditioning.match}")
     if limit is not None and limit < 2:
         raise UserError(f"--limit {limit} should be 2 or more: the shuffled control needs another stimulus")
-    if sampling.steps is not None and sampling.steps < 1:
-        raise UserError(f"--steps {sampling.steps} should be 1 or more")
-    if not 0 <= sampling.strength <= 1:
-        raise UserError(f"--strength {sampling.strength} should be from 0 (the coarse picture itself) to 1")
+    sampling.check()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
+    from recon.decoding.bridges.choose import Conditioning
+    from recon.decoding.plan import Plan
 
 INDEX_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
 _LONGEST = 150  # characters of a file name; ids beyond it keep their start and gain a hash
@@ -32,6 +34,11 @@ class PictureFolders:
     base: Path
     generator: str
     subject: str
+
+    @classmethod
+    def of(cls, plan: Plan, out: Path | None = None) -> PictureFolders:
+        """Where the pictures of a plan lie; ``out``: in place of the run folder."""
+        return cls(out or plan.run.path, generator_label(plan.name, plan.conditioning), plan.run.subject)
 
     @property
     def reconstructions(self) -> Path:
@@ -63,6 +70,22 @@ class PictureFolders:
 def base_label(generator: str) -> str:
     """Folder name of a generator: its own name, or the last part of its path or hub id."""
     return quote(generator.rstrip("/").rsplit("/", 1)[-1], safe="") or "generator"
+
+
+def generator_label(generator: str, conditioning: Conditioning | None = None) -> str:
+    """Folder name of a generator: its own, and whatever of the conditioning is not the usual."""
+    names = [base_label(generator)]
+    if conditioning is not None:
+        if conditioning.adapter is not None:
+            adapter = conditioning.adapter.removesuffix(".safetensors").removesuffix(".bin")
+            names += [base_label(adapter), conditioning.bridge]
+        names += [conditioning.match] * (conditioning.match != "spread")
+        names += [f"tokens-{conditioning.tokens}"] * (conditioning.tokens is not None)
+        names += [f"low-{conditioning.low_level}"] * (conditioning.low_level is not None)
+        names += [f"words-{conditioning.words}"] * (conditioning.words != "none")
+        names += [f"controlnet-{base_label(conditioning.controlnet)}"] if conditioning.controlnet else []
+        names += [f"best-of-{conditioning.best_of}"] * (conditioning.best_of > 1)
+    return "_".join(names)
 
 
 def safe_names(ids: Sequence[str]) -> list[str]:

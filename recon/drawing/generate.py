@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from recon.decoding.conditions import CONTROLS
-from recon.drawing.folders import PictureFolders, base_label, write_pictures
-from recon.drawing.sets import PictureSet, Sampling, draw, fingerprint
+from recon.decoding.plan import Plan, Sampling
+from recon.drawing.folders import PictureFolders, write_pictures
+from recon.drawing.sets import PictureSet, draw, edges_for
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.decoding.bridges.choose import Conditioning
-    from recon.decoding.decoder import Decoder
-    from recon.generation.pipeline import Generator
     from recon.generation.runtime import Runtime
 
 OWN = "reconstructions"
@@ -50,40 +49,22 @@ def generate(
     that trains one). ``runtime``: number format, device and the like. ``limit``: only the first stimuli, in the order
     of the split. Returns folders, number of pictures and settings.
     """
-    from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
-    from recon.decoding.decoder import Decoder
-    from recon.generation.loading import family_of
-    from recon.generation.pipeline import Generator
-    from recon.generation.places import generator_folder
-    from recon.generation.runtime import Runtime, check_runtime
-
-    sampling, conditioning, runtime = sampling or Sampling(), conditioning or Conditioning(), runtime or Runtime()
+    sampling = sampling or Sampling()
     check_sampling(sampling, limit)
-    device = check_runtime(runtime)
-    folder = generator_folder(generator)
-    adapter, bridge = adapter_and_bridge(run, conditioning, generator, family_of(folder), device)
-    decoder = Decoder(run, adapter, conditioning, limit)
+    plan = Plan.of(run, generator, conditioning, sampling, runtime, limit)
+    decoder, conditioning = plan.decoder, plan.conditioning
     _ = decoder.ids  # a recording that cannot be read is said before the generator is loaded
-    if sampling.strength == 0 and decoder.low_level == "none":
-        raise UserError("--strength 0 shows the coarse picture itself, and there is none with --low-level none")
-    controlnet = conditioning.controlnet
-    if controlnet is not None and decoder.low_level == "none":
-        raise UserError("--controlnet reads the edges of the coarse picture, and there is none with --low-level none")
-    model = Generator.load(generator, adapter, runtime, bridge, controlnet)
-    weights = fingerprint(folder, adapter.path, bridge.key, *runtime.key, *([controlnet] if controlnet else []))
-    folders = PictureFolders(out or run.path, generator_label(generator, conditioning), run.subject)
-    maker = _Maker(model, decoder, folders, weights, controlnet is not None)
+    maker = _Maker(plan, PictureFolders.of(plan, out))
     sampled = 0
     for seeds in [(seed,) for seed in sampling.seeds] if decoder.varies else [sampling.seeds]:
-        part = replace(sampling, seeds=seeds)
-        sampled += sum(maker.fill(name, part, seeds[0] == sampling.seeds[0]) for name in (OWN, *controls))
+        sampled += sum(maker.fill(name, seeds, seeds[0] == sampling.seeds[0]) for name in (OWN, *controls))
     return {
         "study": run.study,
         "subject": run.subject,
         "run": str(run.path),
         "layer": decoder.layer,
-        "generator": folders.generator,
-        "bridge": bridge.name,
+        "generator": maker.folders.generator,
+        "bridge": plan.bridge.name,
         "match": conditioning.match,
         "tokens": decoder.tokens,
         "low_level": decoder.low_level,
@@ -92,7 +73,7 @@ def generate(
         "n_stimuli": len(decoder.ids),
         "seeds": list(sampling.seeds),
         "sampled": sampled,
-        "folders": {name: str(_folder(folders, name)) for name in (OWN, *controls)},
+        "folders": {name: str(_folder(maker.folders, name)) for name in (OWN, *controls)},
     }
 
 
@@ -100,25 +81,23 @@ def generate(
 class _Maker:
     """Fills one folder after the other."""
 
-    model: Generator
-    decoder: Decoder
+    plan: Plan
     folders: PictureFolders
-    weights: str
-    edges: bool = False
 
-    def fill(self, name: str, sampling: Sampling, first: bool) -> int:
+    def fill(self, name: str, seeds: tuple[int, ...], first: bool) -> int:
         """The folder of the reconstructions or of a control; returns how many pictures were sampled.
 
         ``first``: the seeds that the low-level pictures are stored for.
         """
         from recon.decoding.predict import run_id
         from recon.drawing.best_of import draw_best
-        from recon.generation.edges import edges
 
-        decoder, condition = self.decoder, self.decoder.condition(name, sampling.seeds[0])
-        start, own = decoder.start(self.model, condition), run_id(decoder.run)
+        plan, decoder = self.plan, self.plan.decoder
+        condition = decoder.condition(name, seeds[0])
+        start, own = decoder.start(plan.generator, condition), run_id(plan.run)
         if name == OWN and first and start is not None:
-            write_pictures(self.folders.low_level, decoder.ids, start, seed=sampling.seeds[0], run_id=own)
+            write_pictures(self.folders.low_level, decoder.ids, start, seed=seeds[0], run_id=own)
+        edges = edges_for(plan.generator, start)
         pictures = PictureSet(
             name,
             _folder(self.folders, name),
@@ -128,12 +107,11 @@ class _Maker:
             own,
             None if start is None else start.numpy(),
             condition.prompts,
-            None if start is None or not self.edges else edges(start).numpy(),
+            None if edges is None else edges.numpy(),
         )
         if decoder.best_of > 1 and condition.embeds is not None:
-            candidates = self.folders.candidates(name)
-            return draw_best(self.model, decoder, pictures, candidates, condition, sampling, self.weights)
-        return draw(self.model, pictures, sampling, self.weights)
+            return draw_best(plan, pictures, self.folders.candidates(name), condition, seeds)
+        return draw(plan.generator, pictures, replace(plan.sampling, seeds=seeds), plan.weights)
 
 
 def _folder(folders: PictureFolders, name: str) -> Path:
@@ -144,27 +122,6 @@ def check_sampling(sampling: Sampling, limit: int | None) -> None:
     """Raise `UserError` for numbers that cannot be, before anything is read."""
     if limit is not None and limit < 2:
         raise UserError(f"--limit {limit} should be 2 or more: the shuffled control needs another stimulus")
-    if sampling.steps is not None and sampling.steps < 1:
-        raise UserError(f"--steps {sampling.steps} should be 1 or more")
-    if sampling.batch_size < 1:
-        raise UserError(f"--batch-size {sampling.batch_size} should be 1 or more")
-    if not 0 <= sampling.strength <= 1:
-        raise UserError(f"--strength {sampling.strength} should be from 0 (the coarse picture itself) to 1")
+    sampling.check()
     if not sampling.seeds or len(set(sampling.seeds)) < len(sampling.seeds) or min(sampling.seeds) < 0:
         raise UserError(f"--seeds {' '.join(map(str, sampling.seeds))}: give different whole numbers, 0 or more")
-
-
-def generator_label(generator: str, conditioning: Conditioning | None = None) -> str:
-    """Folder name of a generator: its own, and whatever of the conditioning is not the usual."""
-    names = [base_label(generator)]
-    if conditioning is not None:
-        if conditioning.adapter is not None:
-            adapter = conditioning.adapter.removesuffix(".safetensors").removesuffix(".bin")
-            names += [base_label(adapter), conditioning.bridge]
-        names += [conditioning.match] * (conditioning.match != "spread")
-        names += [f"tokens-{conditioning.tokens}"] * (conditioning.tokens is not None)
-        names += [f"low-{conditioning.low_level}"] * (conditioning.low_level is not None)
-        names += [f"words-{conditioning.words}"] * (conditioning.words != "none")
-        names += [f"controlnet-{base_label(conditioning.controlnet)}"] if conditioning.controlnet else []
-        names += [f"best-of-{conditioning.best_of}"] * (conditioning.best_of > 1)
-    return "_".join(names)

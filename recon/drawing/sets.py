@@ -16,35 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.seeding import derive
-from recon.config import STRENGTH
+from recon.decoding.plan import Sampling
 from recon.drawing.folders import INDEX_COLUMNS, read_index, safe_names, write_index, write_png
 
 if TYPE_CHECKING:
     import torch
 
     from recon.decoding.conditions import Condition
-    from recon.decoding.decoder import Decoder
+    from recon.decoding.decoder import RunDecoder
     from recon.generation.pipeline import Generator
 
 # latents (B, C, h, w) of the pictures by then, index of the step, rows (B,) of the set; returns latents
 Hook = Callable[["torch.Tensor", int, np.ndarray], "torch.Tensor"]
-_LARGE = 10**8  # bytes
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How pictures are sampled. None = what the generator is meant for. ``batch_size`` never changes a picture.
-
-    ``seeds``: samples of every stimulus. ``scale``: of the adapter, 0 = the generator without it. ``strength``: for
-    sets with start pictures, 0 = these themselves.
-    """
-
-    seeds: tuple[int, ...] = (0,)
-    steps: int | None = None
-    guidance_scale: float | None = None
-    batch_size: int = 32
-    scale: float = 1.0
-    strength: float = STRENGTH
 
 
 @dataclass(frozen=True)
@@ -66,26 +49,13 @@ class PictureSet:
     edges: np.ndarray | None = None
 
 
-def fingerprint(folder: Path, adapter: Path, *settings: object) -> str:
-    """16 digits that change with the generator's folder, the adapter's file and any of ``settings``: content of small
-    files, size and time of files beyond 100 MB."""
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json")]
-    for path in [adapter, *sorted(files)]:
-        stat = path.stat()
-        content = path.read_bytes() if stat.st_size < _LARGE else str((stat.st_size, stat.st_mtime_ns)).encode()
-        name = path.relative_to(folder).as_posix() if path is not adapter else "adapter"
-        digest.update(name.encode() + hashlib.sha256(content).digest())
-    return digest.hexdigest()[:16]
-
-
 def noise_of(stimulus_id: str, seed: int) -> int:
     """The seed of the starting noise of a stimulus, the same in everything that is drawn for it."""
     return derive(seed, "noise", stimulus_id) % 2**31
 
 
 def sample(
-    model: Generator, decoder: Decoder, condition: Condition, ids: Sequence[str], sampling: Sampling
+    model: Generator, decoder: RunDecoder, condition: Condition, ids: Sequence[str], sampling: Sampling
 ) -> torch.Tensor:
     """Pictures (n, 3, H, W) in [0, 1] of a condition, one for each of ``ids``, as `draw` makes them; kept in memory.
 
@@ -107,15 +77,23 @@ def sample(
         start=start,
         strength=sampling.strength,
         prompts=condition.prompts,
+        edges=edges_for(model, start),
     )
+
+
+def edges_for(model: Generator, start: torch.Tensor | None) -> torch.Tensor | None:
+    """Edges (n, 3, H, W) in [0, 1] of the start pictures, where there are some and the generator has a ControlNet."""
+    from recon.generation.edges import edges
+
+    return edges(start) if model.reads_edges and start is not None else None
 
 
 def draw(model: Generator, pictures: PictureSet, sampling: Sampling, weights: str, guide: Hook | None = None) -> int:
     """Sample the pictures that the folder does not yet hold under the same settings; returns how many were sampled.
 
-    ``weights`` names the weights and whatever else the generator was made of (`fingerprint`). ``guide(x0, step, rows)``
-    is called as `Generator.generate` says, with the rows of ``pictures`` in place of those of a batch; ``weights`` must
-    change with it. Rows of other seeds of the same run stay in the index.
+    ``weights`` names the weights and whatever else the generator was made of (`recon.decoding.plan.fingerprint`).
+    ``guide(x0, step, rows)`` is called as `Generator.generate` says, with the rows of ``pictures`` in place of those of
+    a batch; ``weights`` must change with it. Rows of other seeds of the same run stay in the index.
     """
     import torch
 
@@ -180,9 +158,8 @@ class _Planned:
 
 def _plan(model: Generator, weights: str, pictures: PictureSet, sampling: Sampling) -> list[_Planned]:
     """Every picture of a finished folder, seed by seed; ``settings`` changes with what changes a picture."""
-    steps = model.defaults.steps if sampling.steps is None else sampling.steps
-    guidance = model.defaults.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale
-    shared = [weights, steps, guidance, sampling.scale]
+    used = sampling.filled(model.defaults)
+    shared = [weights, used.steps, used.guidance_scale, used.scale]
     digests = []
     for i in range(len(pictures.ids)):
         digest = hashlib.sha256(np.ascontiguousarray(pictures.tokens[i]).tobytes())

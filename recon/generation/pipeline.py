@@ -98,6 +98,11 @@ class Generator:
         return reads_sketch(self._pipe)
 
     @property
+    def reads_edges(self) -> bool:
+        """Whether there is a ControlNet, which reads the edges of a picture."""
+        return self._controlnet is not None
+
+    @property
     def size(self) -> int:
         """Side of the pictures, px."""
         return self._pipe.unet.config.sample_size * self._pipe.vae_scale_factor
@@ -135,7 +140,7 @@ class Generator:
         hook turns them on.
         """
         n = len(tokens)
-        if (edges is None) != (self._controlnet is None):
+        if (edges is not None) != self.reads_edges:
             raise UserError("edges and a ControlNet belong together; give both or neither")
         if sketch is not None and not self.reads_sketch:
             raise UserError(f"generator {self.name!r} reads no sketch; give it as a start picture instead")

@@ -30,10 +30,10 @@ from recon.decoding.bridges.pairs import components_of, require_training, traini
 from recon.decoding.bridges.prior import Prior, PriorConfig, _train, prior_bridge
 from recon.decoding.bridges.resume import resume_bridge
 from recon.decoding.bridges.ridge import ALPHAS, LinearMap, ridge_bridge
+from recon.decoding.plan import Sampling
 from recon.decoding.predict import load_predictions, open_recording, picture_tokens
 from recon.drawing.folders import read_index
 from recon.drawing.generate import generate
-from recon.drawing.sets import Sampling
 from recon.generation.adapters import load_adapter
 from tests.align.fixture_studies import write_folder
 from tests.recon.tiny_family import DEPTH, HIDDEN, PATCH, SIDE, build_adapter, build_generator, build_image_encoder

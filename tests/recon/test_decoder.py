@@ -15,14 +15,14 @@ from align.vision.backbones import load_backbone
 from recon.cli import main
 from recon.decoding.bridges.choose import Conditioning
 from recon.decoding.conditions import derangement
-from recon.decoding.decoder import Decoder
+from recon.decoding.decoder import RunDecoder
 from recon.decoding.joining import started
 from recon.decoding.library import read_library
+from recon.decoding.plan import Sampling
 from recon.decoding.predict import load_predictions, open_recording, picture_tokens, signals_at_rest
 from recon.drawing.best_of import require_agreement
 from recon.drawing.folders import PictureFolders, read_index, read_pictures, read_seed
 from recon.drawing.generate import generate
-from recon.drawing.sets import Sampling
 from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.generation.pipeline import Generator
@@ -77,8 +77,8 @@ def model(place: Place) -> Generator:
     return Generator.load(str(place.generator), place.adapter)
 
 
-def decode(run: Run, place: Place, **wanted: object) -> Decoder:
-    return Decoder(run, place.adapter, Conditioning(**wanted))  # type: ignore[arg-type]
+def decode(run: Run, place: Place, **wanted: object) -> RunDecoder:
+    return RunDecoder(run, place.adapter, Conditioning(**wanted))  # type: ignore[arg-type]
 
 
 def test_with_a_sketch_pictures_start_from_it(ridge: Run, place: Place, model: Generator) -> None:
@@ -256,9 +256,9 @@ def test_signals_of_the_test_rows_are_told_like_the_test_rows(place: Place, enco
 
 def test_what_the_run_or_the_adapter_lacks_is_named(ridge: Run, encoding: Run, place: Place) -> None:
     bare = dataclasses.replace(place.adapter, kind="pooled", info=None)
-    assert Decoder(ridge, bare, Conditioning()).low_level == "none"
+    assert RunDecoder(ridge, bare, Conditioning()).low_level == "none"
     with pytest.raises(UserError, match="--low-level both needs an own conditioner"):
-        Decoder(ridge, bare, Conditioning(low_level="both"))
+        RunDecoder(ridge, bare, Conditioning(low_level="both"))
     with pytest.raises(UserError, match="an own conditioner and --match spread"):
         decode(encoding, place, match="moments")
     with pytest.raises(UserError, match="low-level path 'edges' is not known"):

@@ -19,15 +19,15 @@ from recon import cli
 from recon.decoding.bridges.choose import Conditioning
 from recon.decoding.bridges.pairs import components_of
 from recon.decoding.conditions import derangement
-from recon.decoding.decoder import Decoder
+from recon.decoding.decoder import RunDecoder
 from recon.decoding.halves import BASE, AddedNoise, Repetitions, halves_of, null_signals, unexplained
 from recon.decoding.low_level import LowLevel
+from recon.decoding.plan import Sampling
 from recon.decoding.predict import load_predictions, open_recording, picture_tokens, run_id, signals_at_rest
 from recon.drawing.agreement import safe_threshold
 from recon.drawing.evidence import evidence
 from recon.drawing.folders import PictureFolders, base_label, read_index, write_pictures
 from recon.drawing.generate import generate
-from recon.drawing.sets import Sampling
 from recon.gallery.extras import read_extras
 from recon.generation.adapters import load_adapter
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
@@ -221,7 +221,7 @@ def test_the_gallery_reads_maps_shares_and_rule(run: Run, tiny: tuple[Path, Path
 def test_halves_start_from_their_own_pixels(run: Run, tiny: tuple[Path, Path]) -> None:
     adapter = load_adapter(next(tiny[1].rglob("*.safetensors")))
     wanted = Conditioning(low_level="pixels")
-    decoder, recording = Decoder(run, adapter, wanted), open_recording(run)
+    decoder, recording = RunDecoder(run, adapter, wanted), open_recording(run)
     x = recording.test.x[:9]
     condition = decoder.of_signals(x, 0)
     assert condition.pixels is not None and condition.owners == ("",) * 9

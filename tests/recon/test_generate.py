@@ -19,10 +19,11 @@ from align.errors import UserError
 from align.training.fit import fit
 from recon.decoding.bridges.choose import Conditioning
 from recon.decoding.conditions import derangement
+from recon.decoding.plan import Sampling, fingerprint
 from recon.decoding.predict import load_predictions, open_recording, predict, read_predictions
 from recon.drawing.folders import read_index, safe_names
 from recon.drawing.generate import generate
-from recon.drawing.sets import PictureSet, Sampling, draw, fingerprint
+from recon.drawing.sets import PictureSet, draw
 from recon.generation.pipeline import Generator
 from tests.align.fixture_studies import write_folder
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_generator

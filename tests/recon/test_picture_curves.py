@@ -30,10 +30,10 @@ from recon.analysis.picture_curves import Options, leading, steps_up_to
 from recon.config import STRENGTH
 from recon.decoding import predict as prediction
 from recon.decoding.bridges.matching import without_spread
+from recon.decoding.plan import Sampling
 from recon.decoding.predict import load_predictions, run_id
 from recon.drawing.folders import read_index
 from recon.drawing.generate import generate
-from recon.drawing.sets import Sampling
 from recon.evaluation import judge
 from recon.evaluation.provenance import curves_folder, read_curves
 from recon.evaluation.recordings import Behind

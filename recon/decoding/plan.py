@@ -1,0 +1,156 @@
+"""What a drawing needs, put together once: the adapter and its bridge, the decoder, the generator, how it is sampled.
+
+`recon generate`, `recon evidence`, `recon curves` and best-of-n all draw by a `Plan`, so that none of them can choose
+another conditioner, strength, guidance or number of steps than the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.errors import UserError
+from recon.config import STRENGTH
+
+if TYPE_CHECKING:
+    from align.checkpoint import Run
+    from recon.decoding.bridges.choose import Conditioning
+    from recon.decoding.decoder import RunDecoder
+    from recon.generation.adapters import Adapter
+    from recon.generation.bridge import Bridge
+    from recon.generation.loading import Defaults
+    from recon.generation.pipeline import Generator
+    from recon.generation.runtime import Runtime
+
+_LARGE = 10**8  # bytes
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are sampled. None = what the generator is meant for. ``batch_size`` never changes a picture.
+
+    ``seeds``: samples of every stimulus. ``scale``: of the adapter, 0 = the generator without it. ``strength``: for
+    sets with start pictures, 0 = these themselves.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    steps: int | None = None
+    guidance_scale: float | None = None
+    batch_size: int = 32
+    scale: float = 1.0
+    strength: float = STRENGTH
+
+    def check(self) -> None:
+        """Raise `UserError` for steps, a batch size or a strength that cannot be."""
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"--steps {self.steps} should be 1 or more")
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size} should be 1 or more")
+        if not 0 <= self.strength <= 1:
+            raise UserError(f"--strength {self.strength} should be from 0 (the coarse picture itself) to 1")
+
+    def filled(self, defaults: Defaults) -> Sampling:
+        """The same with the generator's ``defaults`` where steps and guidance are None."""
+        return replace(
+            self,
+            steps=defaults.steps if self.steps is None else self.steps,
+            guidance_scale=defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run and a generator that fit together. Build it with `Plan.of`; predictions are read when they are asked for.
+
+    ``name``: the generator as it was named, ``folder``: where it lies. ``decoder``: gives the conditions (tokens, start
+    pictures, words) of the run's test pictures.
+    """
+
+    run: Run
+    name: str
+    folder: Path
+    conditioning: Conditioning
+    sampling: Sampling
+    runtime: Runtime
+    adapter: Adapter
+    bridge: Bridge
+    decoder: RunDecoder
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        name: str = "mini",
+        conditioning: Conditioning | None = None,
+        sampling: Sampling | None = None,
+        runtime: Runtime | None = None,
+        limit: int | None = None,
+        no_coarse: str = "there is none with --low-level none",
+    ) -> Plan:
+        """Find adapter and bridge, and open the decoder; the generator itself is loaded when it is first asked for.
+
+        ``name``: "mini", a folder or a hub id. ``conditioning``: default the own conditioner that fits the run's
+        backbone, layer and pooling. ``limit``: only the first test pictures. ``no_coarse``: why there may be no coarse
+        picture, in the words of the command. Raises `UserError` for what is missing, what does not fit together, and
+        for settings that need a coarse picture where there is none.
+        """
+        from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
+        from recon.decoding.decoder import RunDecoder
+        from recon.generation.loading import family_of
+        from recon.generation.places import generator_folder
+        from recon.generation.runtime import Runtime, check_runtime
+
+        conditioning, sampling = conditioning or Conditioning(), sampling or Sampling()
+        sampling.check()
+        runtime = runtime or Runtime()
+        device = check_runtime(runtime)
+        folder = generator_folder(name)
+        adapter, bridge = adapter_and_bridge(run, conditioning, name, family_of(folder), device)
+        decoder = RunDecoder(run, adapter, conditioning, limit)
+        if decoder.low_level == "none":
+            _refuse_without_coarse(conditioning, sampling, no_coarse)
+        return cls(run, name, folder, conditioning, sampling, runtime, adapter, bridge, decoder)
+
+    @cached_property
+    def generator(self) -> Generator:
+        """Loaded with adapter, bridge and ControlNet; raises `UserError` where they do not fit it."""
+        from recon.generation.pipeline import Generator
+
+        return Generator.load(self.name, self.adapter, self.runtime, self.bridge, self.conditioning.controlnet)
+
+    @property
+    def used(self) -> Sampling:
+        """`sampling` with the generator's own steps and guidance where none are given."""
+        return self.sampling.filled(self.generator.defaults)
+
+    @cached_property
+    def weights(self) -> str:
+        """16 digits that change with generator, adapter, bridge, number format and ControlNet (`fingerprint`)."""
+        controlnet = self.conditioning.controlnet
+        settings = [self.bridge.key, *self.runtime.key, *([controlnet] if controlnet else [])]
+        return fingerprint(self.folder, self.adapter.path, *settings)
+
+
+def fingerprint(folder: Path, adapter: Path, *settings: object) -> str:
+    """16 digits that change with the generator's folder, the adapter's file and any of ``settings``: content of small
+    files, size and time of files beyond 100 MB."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json")]
+    for path in [adapter, *sorted(files)]:
+        stat = path.stat()
+        content = path.read_bytes() if stat.st_size < _LARGE else str((stat.st_size, stat.st_mtime_ns)).encode()
+        name = path.relative_to(folder).as_posix() if path is not adapter else "adapter"
+        digest.update(name.encode() + hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
+
+
+def _refuse_without_coarse(conditioning: Conditioning, sampling: Sampling, reason: str) -> None:
+    """Raise `UserError` for settings that mean a coarse picture."""
+    if sampling.strength == 0:
+        raise UserError(f"--strength 0 shows the coarse picture itself, and {reason}")
+    if conditioning.controlnet is not None:
+        raise UserError(f"--controlnet reads the edges of the coarse picture, and {reason}")
