@@ -147,7 +147,7 @@ def _train_job(
         for one in recordings.values()
     }
     data = join(trained, trials, [targets[one.subject].tokens for one in trained])
-    sides = zip(*(targets[one.subject].around for one in trained), strict=True)
+    sides = zip(*(targets[one.subject].view_tokens for one in trained), strict=True)
     aligner = fit(
         config,
         data.signals,
@@ -155,7 +155,7 @@ def _train_job(
         data.stimulus,
         groups=data.groups,
         widths=targets[job.tested_on[0]].widths,
-        around=[data.of_pictures(side) for side in sides],
+        view_tokens=[data.of_pictures(side) for side in sides],
         facts=facts,
         state_dir=folder / "state",
         progress=progress,

@@ -82,7 +82,7 @@ def measure(folder: Path, encoder: str, steps: int) -> dict[str, Any]:
     stimulus = torch.from_numpy(np.tile(picture, len(files)))
     pairs = Pairs(StreamedSignals(rows, space), components, stimulus)
     if steps:
-        pairs = pairs.only(np.random.default_rng(0).permutation(len(rows))[: steps * BATCH])
+        pairs = pairs.subset(np.random.default_rng(0).permutation(len(rows))[: steps * BATCH])
     cost = {"reader_cpu_s": 0.0, "waited_s": 0.0}
 
     class Timed(loop.Ahead):

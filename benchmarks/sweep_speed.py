@@ -36,7 +36,7 @@ import numpy as np
 from align.config import Config, dump_yaml, load_config
 from align.data.studies import open_study
 from align.errors import UserError
-from align.sweep.grid import Cell, Walk, build_grid, plan
+from align.sweep.grid import Cell, GridWalk, build_grid, plan
 from align.tracking import setup_logging
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +103,7 @@ def stored(config: Config, folder: Path) -> Path:
     return folder / "config.yaml"
 
 
-def fill_cache(config: Config) -> Walk:
+def fill_cache(config: Config) -> GridWalk:
     """Extract the targets of all subjects and layers where they are not there yet."""
     study = open_study(config)
     walk = plan(config, study)

@@ -43,11 +43,11 @@ class Rows:
         return 4 * len(self) * math.prod(self.shape)
 
     @property
-    def held(self) -> bool:
+    def in_memory(self) -> bool:
         """Few enough to be held in memory."""
         return fits(self.nbytes)
 
-    def only(self, index: np.ndarray) -> Rows:
+    def subset(self, index: np.ndarray) -> Rows:
         """The rows of the given numbers, in the given order; not read."""
         chosen = object.__new__(Rows)
         chosen.arrays, chosen.shape = self.arrays, self.shape
@@ -73,7 +73,7 @@ class Rows:
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Every row in order: all at once where they are held, else some MiB at a time."""
-        count = len(self) if self.held else max(1, _PIECE // (4 * math.prod(self.shape)))
+        count = len(self) if self.in_memory else max(1, _PIECE // (4 * math.prod(self.shape)))
         for start in range(0, len(self), max(1, count)):
             yield self.take(np.arange(start, min(start + count, len(self))))
 

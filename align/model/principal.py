@@ -29,7 +29,7 @@ def moments(
 
     Raises `UserError` when a value of ``what`` is not finite.
     """
-    if rows.held:
+    if rows.in_memory:
         x = rows.all().to(device)
         _require_finite(x, what)
         x = x if change is None else change(x)

@@ -55,7 +55,7 @@ class SignalSpace(nn.Module):
         mean, spread = moments(rows, "signals", device)
         space.mean, space.scale = mean, scale_of(mean, spread)
         width = math.prod(rows.shape)
-        if project and (components is not None or (rows.held and len(rows) - 1 < width)):
+        if project and (components is not None or (rows.in_memory and len(rows) - 1 < width)):
             space.basis = _axes(space, rows, components or width)
         return space
 
@@ -191,6 +191,6 @@ def _axes(space: SignalSpace | TargetSpace, rows: Rows, count: int) -> torch.Ten
         for piece in rows.pieces():
             yield space.standardised(piece.to(space.mean.device))
 
-    if rows.held:
+    if rows.in_memory:
         return principal_axes(next(pieces()), count)
     return streamed_axes(pieces, len(rows), math.prod(rows.shape), count)

@@ -54,7 +54,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Walk:
+class GridWalk:
     """What is compared, known before any recording is read."""
 
     config: Config
@@ -93,7 +93,7 @@ class Grid:
     """
 
     config: Config
-    walk: Walk
+    walk: GridWalk
     subjects: dict[str, TrainingSide]
     targets: dict[tuple[str, str, str], Targets]
     candidates: dict[tuple[str, str, str], Targets]
@@ -106,7 +106,7 @@ def subject_names(study: Study, config: Config) -> list[str]:
     return list(dict.fromkeys(config.subjects or study.subjects))
 
 
-def plan(config: Config, study: Study) -> Walk:
+def plan(config: Config, study: Study) -> GridWalk:
     """Load the backbones and resolve the layers of ``config.sweep``; no recording is read.
 
     Raises `UserError` for an unknown subject, backbone or layer, and for a configuration that cannot be swept.
@@ -123,7 +123,7 @@ def plan(config: Config, study: Study) -> Walk:
         variants += [Variant(name, encoder, layer) for encoder in encoders for layer in swept]
     for layer in dict.fromkeys(variant.layer for variant in variants):
         check_router(replace(config, target=replace(config.target, layer=layer)))
-    return Walk(config, models, backbones, variants, subjects)
+    return GridWalk(config, models, backbones, variants, subjects)
 
 
 def backbones_of(config: Config) -> dict[str, BackboneConfig]:
@@ -144,7 +144,7 @@ def backbones_of(config: Config) -> dict[str, BackboneConfig]:
     return found
 
 
-def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool) -> Grid:
+def build_grid(walk: GridWalk, study: Study, subjects: Sequence[str], progress: bool) -> Grid:
     """Read the given subjects and extract (or find) their targets, of all layers of the walk.
 
     All layers, because the narrowest decides the number of components of every one.
@@ -162,7 +162,7 @@ def build_grid(walk: Walk, study: Study, subjects: Sequence[str], progress: bool
     return Grid(config, walk, read, targets, candidates)
 
 
-def _check_sides(walk: Walk, sides: Iterable[TrainingSide]) -> None:
+def _check_sides(walk: GridWalk, sides: Iterable[TrainingSide]) -> None:
     """Raise `UserError` for an encoder that cannot be trained on the trials of a subject."""
     variants = {variant.encoder: variant for variant in walk.variants}.values()
     for config in [_of_variant(walk.config, variant) for variant in variants]:
@@ -176,7 +176,7 @@ def _of_variant(config: Config, variant: Variant) -> Config:
 
 
 def _targets(
-    walk: Walk, subjects: dict[str, TrainingSide], of: Callable[..., dict[str, Targets]], progress: bool
+    walk: GridWalk, subjects: dict[str, TrainingSide], of: Callable[..., dict[str, Targets]], progress: bool
 ) -> dict[tuple[str, str, str], Targets]:
     """Tokens of all layers of the walk, and of every backbone's last one, by backbone, layer, subject."""
     found: dict[tuple[str, str, str], Targets] = {}

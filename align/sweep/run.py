@@ -28,7 +28,7 @@ from align.data.studies import open_study
 from align.errors import UserError
 from align.files import read_json, write_json
 from align.sweep.cells import Cells, safe
-from align.sweep.grid import Cell, Grid, Variant, Walk, backbones_of, build_grid, plan, seeds_of
+from align.sweep.grid import Cell, Grid, GridWalk, Variant, backbones_of, build_grid, plan, seeds_of
 from align.sweep.plots import draw
 from align.sweep.points import curves
 from align.sweep.report import SweepResult, chosen_on, summarise, write_report
@@ -139,7 +139,7 @@ def folder_of(config: Config, out: str | Path | None = None) -> Path:
     return Path(os.environ.get("RECON_HOME") or ".") / "runs" / "sweep" / safe(name)
 
 
-def facts(walk: Walk) -> dict[str, Any]:
+def facts(walk: GridWalk) -> dict[str, Any]:
     """Of every backbone: parameters of the loaded model, and the relative depth of its swept layers."""
     found: dict[str, Any] = {}
     for name, model in walk.models.items():
@@ -173,7 +173,7 @@ def _results(cells: Cells, plan: Sequence[Cell], stage: str, processes: int, pro
     return results
 
 
-def _refits(walk: Walk, choice: dict[str, Any]) -> list[Cell]:
+def _refits(walk: GridWalk, choice: dict[str, Any]) -> list[Cell]:
     """The chosen and the last layer of every curve."""
     return [
         Cell(Variant(curve["backbone"], curve["encoder"], layer), subject, seed, None)

@@ -68,10 +68,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.signals)
 
-    def only(self, rows: np.ndarray) -> Pairs:
+    def subset(self, rows: np.ndarray) -> Pairs:
         """The given rows; nothing is read of streamed signals."""
         signals: torch.Tensor | StreamedSignals = (
-            replace(self.signals, rows=self.signals.rows.only(rows))
+            replace(self.signals, rows=self.signals.rows.subset(rows))
             if isinstance(self.signals, StreamedSignals)
             else self._held(rows)
         )

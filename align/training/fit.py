@@ -40,7 +40,7 @@ def fit(
     *,
     groups: np.ndarray | None = None,
     widths: Sequence[int] | None = None,
-    around: Sequence[np.ndarray | Rows] = (),
+    view_tokens: Sequence[np.ndarray | Rows] = (),
     facts: SignalFacts | None = None,
     state_dir: str | Path | None = None,
     progress: bool = False,
@@ -54,7 +54,7 @@ def fit(
     read batch by batch. tokens: (K, N, D); row ``stimulus_index[i]`` belongs to ``x[i]``, and only the rows named there
     are read: all statistics come from training rows. ``groups`` (n,) keeps rows together in the inner folds that choose
     the ridge penalty and measure the spread of predictions; default = the stimulus. ``widths``: the parts of D that
-    come from one layer each (default: one layer). ``around``: tokens of the weak and of the strong view of the
+    come from one layer each (default: one layer). ``view_tokens``: tokens of the weak and of the strong view of the
     pictures, shaped like ``tokens``, for ``target.uncertain_views``. ``facts``: rate and channel names, for pretrained
     encoders. ``metrics`` takes one record per epoch, ``after_epoch`` the aligner as it is and the number of epochs
     (encoders that are trained). Training the same rows with the same configuration ends with the same
@@ -67,10 +67,10 @@ def fit(
     """
     rows, tokens = Rows.of(x), Rows.of(tokens)
     _check(config, rows, tokens, stimulus_index, device)
-    _check_around(config, tokens, around)
+    _check_view_tokens(config, tokens, view_tokens)
     stimulus, inverse = np.unique(stimulus_index, return_inverse=True)
     groups = np.asarray(stimulus_index) if groups is None else np.asarray(groups)
-    pictures = tokens.only(stimulus)
+    pictures = tokens.subset(stimulus)
     if config.encoder.name == "encoding":
         return fit_encoding(config, rows, pictures, inverse, groups, tuple(widths or tokens.shape[1:]), device)
     targets = fit_targets(config, pictures, widths, device)
@@ -78,7 +78,7 @@ def fit(
     signals = SignalSpace.fit(rows, config.encoder.components, project, device)
     encoded = signals.encode_all(rows)
     components = targets.encode_all(pictures)
-    sides = [targets.encode_all(Rows.of(view).only(stimulus)) for view in around]
+    sides = [targets.encode_all(Rows.of(view).subset(stimulus)) for view in view_tokens]
     pairs = Pairs(
         StreamedSignals(rows, signals) if encoded is None else encoded,
         components,
@@ -97,7 +97,7 @@ def fit(
     if config.loss.regression > 0 and config.target.spread > 0:
         fit_rows, held_out_rows = grouped_folds(groups, SPREAD_FOLDS, config.seed)[0]
         scout = Network(config, signals.out_shape, targets.components, facts, subjects=subjects).to(device)
-        optimise(scout, config, pairs.only(fit_rows), targets.gain, "spread", state, progress)
+        optimise(scout, config, pairs.subset(fit_rows), targets.gain, "spread", state, progress)
         targets.restore_spread(_predicted(scout, pairs, held_out_rows), config.target.spread)
     told = None if after_epoch is None else partial(after_epoch, aligner)
     optimise(aligner.network, config, pairs, targets.gain, "train", state, progress, told)
@@ -140,13 +140,13 @@ def _check(config: Config, x: Rows, tokens: Rows, stimulus_index: np.ndarray, de
     _check_config(config, x.shape, device)
 
 
-def _check_around(config: Config, tokens: Rows, around: Sequence[np.ndarray | Rows]) -> None:
+def _check_view_tokens(config: Config, tokens: Rows, view_tokens: Sequence[np.ndarray | Rows]) -> None:
     wanted = 2 if config.target.uncertain_views else 0
-    shapes = [(len(Rows.of(view)), *Rows.of(view).shape) for view in around]
+    shapes = [(len(Rows.of(view)), *Rows.of(view).shape) for view in view_tokens]
     if shapes != [(len(tokens), *tokens.shape)] * wanted:
         raise UserError(
-            f"around holds tokens {shapes}; with target.uncertain_views={config.target.uncertain_views} it should be "
-            f"{wanted} times {(len(tokens), *tokens.shape)}, the weak and the strong view of the same pictures"
+            f"view_tokens holds tokens {shapes}; with target.uncertain_views={config.target.uncertain_views} it should "
+            f"be {wanted} times {(len(tokens), *tokens.shape)}, the weak and the strong view of the same pictures"
         )
 
 

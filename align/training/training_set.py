@@ -133,12 +133,12 @@ class TrainingSide:
         pictures, index = np.unique(stimulus, return_inverse=True)
         return fit(
             config,
-            Rows.of(self.train.x).only(rows),
-            Rows.of(targets.tokens).only(pictures),
+            Rows.of(self.train.x).subset(rows),
+            Rows.of(targets.tokens).subset(pictures),
             index,
             groups=np.asarray(self.stimuli.groups)[stimulus],
             widths=targets.widths,
-            around=[Rows.of(level).only(pictures) for level in targets.around],
+            view_tokens=[Rows.of(level).subset(pictures) for level in targets.view_tokens],
             facts=self.facts,
             device=device(),
             **options,

@@ -43,7 +43,7 @@ class Uncertainty(nn.Module):
     def pictures(self, batch: Batch) -> torch.Tensor:
         """Components (B, k) of the pictures of the batch, each in the present view of its pair."""
         if batch.levels is None or batch.rows is None:
-            raise UserError("target.uncertain_views needs the tokens of three views; give them to fit as `around`")
+            raise UserError("target.uncertain_views needs the tokens of three views; give them to fit as `view_tokens`")
         return batch.levels[self.level[batch.rows], batch.stimulus]
 
     @torch.no_grad()

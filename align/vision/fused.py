@@ -68,7 +68,10 @@ def training_targets(
     cache_dir: str | Path,
     progress: bool = True,
 ) -> dict[str, Targets]:
-    """`layer_targets` of the views that ``target`` names; of ``uncertain_views`` the medium ones, others ``around``."""
+    """`layer_targets` of the views that ``target`` names.
+
+    Of ``uncertain_views`` the medium ones; the weak and the strong ones are their ``view_tokens``.
+    """
 
     def of(views: Sequence[str]) -> dict[str, Targets]:
         return layer_targets(backbone, images, layers, target.pooling, cache_dir, progress, views)
@@ -76,7 +79,7 @@ def training_targets(
     if not target.uncertain_views:
         return of(target.views)
     weak, medium, strong = (of([view]) for view in target.uncertain_views)
-    return {layer: replace(medium[layer], around=(weak[layer].tokens, strong[layer].tokens)) for layer in layers}
+    return {layer: replace(medium[layer], view_tokens=(weak[layer].tokens, strong[layer].tokens)) for layer in layers}
 
 
 def candidate_targets(

@@ -51,7 +51,7 @@ class Targets:
     layer: str
     health: dict[str, Any]
     widths: tuple[int, ...] = ()  # of the layers that D joins
-    around: tuple[np.ndarray, ...] = ()  # tokens of the weak and of the strong view, where training wants them
+    view_tokens: tuple[np.ndarray, ...] = ()  # tokens of the weak and of the strong view, where training wants them
 
 
 def cached_targets(
@@ -215,7 +215,7 @@ def _extract(
     parts = {layer: _Part(folder, key, len(images), batch_size) for layer, key in keys.items()}
     start = min(part.rows for part in parts.values())
     title = f"targets {backbone.name} ({len(parts)} layer{'s' if len(parts) > 1 else ''})"
-    with tqdm(total=len(images), initial=start, desc=title, unit="img", disable=not progress) as bar:
+    with tqdm(total=len(images), initial=start, desc=title, unit="img", disable=None if progress else True) as bar:
         for first in range(start, len(images), batch_size):
             rows = range(first, min(first + batch_size, len(images)))
             wanted = [layer for layer, part in parts.items() if part.rows == first]

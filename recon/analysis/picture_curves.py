@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from recon.decoding.conditions import Condition
     from recon.decoding.decoder import RunDecoder
     from recon.evaluation.judge import Judge
-    from recon.evaluation.recordings import Behind
+    from recon.evaluation.recordings import RunData
     from recon.evaluation.settings import EvaluateConfig
 
 RULE = (
@@ -80,7 +80,7 @@ def picture_curves(
     """
     from recon.drawing.folders import generator_label
     from recon.evaluation.judge import USED_BY_GENERATOR, judge_name
-    from recon.evaluation.recordings import Behind
+    from recon.evaluation.recordings import RunData
     from recon.evaluation.settings import EvaluateConfig
 
     options, settings = options or Options(), settings or EvaluateConfig()
@@ -90,10 +90,10 @@ def picture_curves(
     absence = "this run and conditioner have none"
     plan = Plan.of(run, generator, None, options.sampling, None, options.limit, absence)
     _ = plan.generator  # one that does not fit is said before pictures are read
-    behind = Behind(run)
+    run_data = RunData(run)
     judge, skipped = _judge(name, settings)
-    study = _Study(plan, options, behind.targets(plan.decoder.ids), judge, settings.n_boot)
-    result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, behind)}
+    study = _Study(plan, options, run_data.targets(plan.decoder.ids), judge, settings.n_boot)
+    result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, run_data)}
     _write(curves_folder(run, label), result)
     return result
 
@@ -155,7 +155,7 @@ class _Study:
         return {"value": float(values.mean()), "ci95": interval, "n": len(values)}
 
 
-def _curves(study: _Study, behind: Behind) -> dict[str, Any]:
+def _curves(study: _Study, run_data: RunData) -> dict[str, Any]:
     """Floor, ceiling and both curves; a curve that cannot be had is None and its reason stands under ``absent``."""
     seed, found = study.options.seed, dict[str, Any]()
     for name in ("shuffled", "oracle"):
@@ -167,13 +167,13 @@ def _curves(study: _Study, behind: Behind) -> dict[str, Any]:
         found["bottleneck"] = _bottleneck(study)
     else:
         absent["bottleneck"] = "the tokens are those of library pictures: no components to leave out"
-    test = behind.recording.test
-    rows = {behind.recording.stimuli.ids[i]: part for i, part in zip(*rows_of(test), strict=True)}
+    test = run_data.recording.test
+    rows = {run_data.recording.stimuli.ids[i]: part for i, part in zip(*rows_of(test), strict=True)}
     orders = [rows[name] for name in study.decoder.ids]
     if min(len(part) for part in orders) < 2:
         absent["repetitions"] = "the study holds one row for some test picture, as after averaging: no single trials"
     else:
-        found["repetitions"] = _repetitions(study, behind, orders)
+        found["repetitions"] = _repetitions(study, run_data, orders)
     return {**found, "absent": absent}
 
 
@@ -198,13 +198,13 @@ def _bottleneck(study: _Study) -> dict[str, Any]:
     return {"components": components, **sides}
 
 
-def _repetitions(study: _Study, behind: Behind, rows: Sequence[np.ndarray]) -> dict[str, Any]:
+def _repetitions(study: _Study, run_data: RunData, rows: Sequence[np.ndarray]) -> dict[str, Any]:
     """Points by number of repetitions; ``rows``: those of every picture, in the order of the pictures."""
     numbers = [len(part) for part in rows]
     rng = np.random.default_rng(derive(study.options.seed, "repetitions"))
     orders = [rng.permutation(part)[: min(numbers)] for part in rows]
     counts = steps_up_to(min(numbers))
-    means = averages(behind.recording.test, orders, counts)[0]
+    means = averages(run_data.recording.test, orders, counts)[0]
     points = []
     for count in counts:
         log.info("curves: %d of %d repetitions", count, min(numbers))

@@ -34,12 +34,12 @@ def repeat_curves(run: Run, out: str | Path, *, n_draws: int = 10, seed: int = 0
 
     Raises `UserError` when the test pictures have one row each, and when the recording is not that of the run.
     """
-    from recon.evaluation.recordings import Behind
+    from recon.evaluation.recordings import RunData
 
     if n_draws < 1:
         raise UserError(f"--draws {n_draws} should be 1 or more")
-    behind = Behind(run)
-    recording = behind.recording
+    run_data = RunData(run)
+    recording = run_data.recording
     test = recording.test
     stimulus, rows = rows_of(test)
     most = min(len(part) for part in rows)
@@ -48,7 +48,7 @@ def repeat_curves(run: Run, out: str | Path, *, n_draws: int = 10, seed: int = 0
             f"{recording.study} subject {recording.subject} holds one row for some test picture, as after averaging; "
             "recon repeats needs 2 repetitions or more of each"
         )
-    candidates = behind.picture_embeds(stimulus)
+    candidates = run_data.picture_embeds(stimulus)
     exact = all(len(part) == most for part in rows)
     counts = _counts(most)
     curve = {k: _Mean() for k in counts}

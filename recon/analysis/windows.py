@@ -166,9 +166,9 @@ def _targets(config: Config, fold: Fold, tokens: np.ndarray, among: np.ndarray) 
 
     fitted, scored = fold.fit.stimulus[fold.fit_rows], fold.scored.stimulus[fold.scored_rows]
     target = config.target
-    space = TargetSpace.fit(Rows.of(tokens).only(fitted), target.components, target.whiten, "cpu", target.root)
+    space = TargetSpace.fit(Rows.of(tokens).subset(fitted), target.components, target.whiten, "cpu", target.root)
     with torch.no_grad():
-        return space.encode_all(Rows.of(tokens).only(fitted)), space.encode_all(Rows.of(among).only(scored))
+        return space.encode_all(Rows.of(tokens).subset(fitted)), space.encode_all(Rows.of(among).subset(scored))
 
 
 def _ridge(

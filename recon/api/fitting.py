@@ -101,7 +101,7 @@ def fit_arrays(
             data.stimulus,
             groups=data.groups,
             widths=targets.widths,
-            around=[data.of_pictures([side]) for side in targets.around],
+            view_tokens=[data.of_pictures([side]) for side in targets.view_tokens],
             facts=signal_facts,
             state_dir=folder / "state",
             progress=progress,

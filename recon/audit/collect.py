@@ -22,7 +22,7 @@ from recon.audit.selection import Choice
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
-    from recon.evaluation.recordings import Behind
+    from recon.evaluation.recordings import RunData
 
 PARTS = ("pictures", "signals", "embeds", "reconstructions")
 
@@ -61,9 +61,9 @@ def from_run(run: Run, parts: Sequence[str] = PARTS) -> Material:
 
     The gallery asks for no part: split.json and declarations are read in no time, a study may take minutes.
     """
-    from recon.evaluation.recordings import Behind
+    from recon.evaluation.recordings import RunData
 
-    material, behind = Material(), Behind(run)
+    material, run_data = Material(), RunData(run)
     material.declared = _declared(run)
     material.missing["order"] = "a run keeps no times of its trials"
     _try(material, "split", partial(_add_split, material, run.path / "split.json"))
@@ -79,7 +79,7 @@ def from_run(run: Run, parts: Sequence[str] = PARTS) -> Material:
         elif "split" in material.missing:  # without it nobody knows what the run was trained on
             material.missing[name] = material.missing["split"]
         else:
-            _try(material, name, partial(add, material, behind))
+            _try(material, name, partial(add, material, run_data))
     return material
 
 
@@ -141,11 +141,11 @@ def _declared(run: Run) -> dict[str, str]:
     return declared
 
 
-def _add_pictures(material: Material, behind: Behind) -> None:
+def _add_pictures(material: Material, run_data: RunData) -> None:
     """Hashes of the pictures as they are now, which may differ from those of the day of training, and thumbnails."""
     from recon.audit.files import picture_set
 
-    stimuli, row = behind.recording.stimuli, behind.row
+    stimuli, row = run_data.recording.stimuli, run_data.row
     for name in ("train_pictures", "test_pictures"):
         part = getattr(material, name)
         strange = [stimulus_id for stimulus_id in part.ids if stimulus_id not in row]
@@ -155,44 +155,44 @@ def _add_pictures(material: Material, behind: Behind) -> None:
         setattr(material, name, picture_set(part.ids, images))
 
 
-def _add_signals(material: Material, behind: Behind) -> None:
+def _add_signals(material: Material, run_data: RunData) -> None:
     from recon.audit.signals import flattened
 
-    material.train_signals = flattened(behind.recording.train.x)
-    material.test_signals = flattened(behind.recording.test.x)
+    material.train_signals = flattened(run_data.recording.train.x)
+    material.test_signals = flattened(run_data.recording.test.x)
 
 
-def _add_embeds(material: Material, behind: Behind) -> None:
+def _add_embeds(material: Material, run_data: RunData) -> None:
     """Stored predictions only: an audit trains and predicts nothing."""
     from recon.decoding.predict import predictions_path, read_predictions
 
-    path = predictions_path(behind.run, "test")
+    path = predictions_path(run_data.run, "test")
     if not path.is_file():
-        raise UserError(f"no predictions at {str(path)!r}; run recon predict --subject {behind.run.subject}")
+        raise UserError(f"no predictions at {str(path)!r}; run recon predict --subject {run_data.run.subject}")
     predictions = read_predictions(path)
-    behind.require_known(predictions.ids, f"the file {str(path)!r}")
+    run_data.require_known(predictions.ids, f"the file {str(path)!r}")
     material.brain, material.brain_ids = predictions.embeds.astype(np.float64), predictions.ids
     concepts = dict(zip(material.test_ids or (), material.test_labels or (), strict=False))
     if all(concepts.get(name) for name in predictions.ids):
         material.labels = [concepts[name] for name in predictions.ids]
-    rows = [behind.row[name] for name in predictions.ids]
-    material.images = behind.picture_embeds(rows).astype(np.float64)
-    material.image_ids = [behind.recording.stimuli.ids[i] for i in rows]
-    train = np.unique(behind.recording.train.stimulus)
-    material.train_embeds = behind.picture_embeds(train).astype(np.float64)
+    rows = [run_data.row[name] for name in predictions.ids]
+    material.images = run_data.picture_embeds(rows).astype(np.float64)
+    material.image_ids = [run_data.recording.stimuli.ids[i] for i in rows]
+    train = np.unique(run_data.recording.train.stimulus)
+    material.train_embeds = run_data.picture_embeds(train).astype(np.float64)
 
 
-def _add_reconstructions(material: Material, behind: Behind) -> None:
+def _add_reconstructions(material: Material, run_data: RunData) -> None:
     """The published sample is the one of the lowest seed (what `recon evaluate` scores); the others are its rivals."""
     from align.data.splits import thumbnails
     from recon.audit.files import all_samples, rowwise
     from recon.drawing.folders import find_folders
     from recon.scoring.opening import open_pictures
 
-    told = open_pictures(find_folders(behind.run).reconstructions)
+    told = open_pictures(find_folders(run_data.run).reconstructions)
     ids = told.ids or ()
-    behind.require_known(ids, f"the folder {told.name!r}")
-    targets = thumbnails(np.asarray(behind.recording.stimuli.load(behind.row[name])) for name in ids)
+    run_data.require_known(ids, f"the folder {told.name!r}")
+    targets = thumbnails(np.asarray(run_data.recording.stimuli.load(run_data.row[name])) for name in ids)
     thumbs = all_samples(told)
     material.shown = (thumbs[:, 0], targets)
     if told.samples == 1:

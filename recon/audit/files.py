@@ -17,7 +17,7 @@ from recon.audit import tables
 from recon.audit.checks import Material, Pictures, Samples
 from recon.scoring.embeddings import read_listing, read_matrix
 from recon.scoring.opening import open_pair, open_pictures, paired
-from recon.scoring.picture_sets import PictureSet
+from recon.scoring.picture_sets import OpenedPictures
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def picture_set(ids: Sequence[str], images: Iterable[np.ndarray]) -> Pictures:
     return Pictures(tuple(ids), tuple(hashes), np.stack(thumbs))
 
 
-def small(pictures: PictureSet, sample: int = 0) -> np.ndarray:
+def small(pictures: OpenedPictures, sample: int = 0) -> np.ndarray:
     """Thumbnails (n, 768) of one sample of every stimulus."""
     return thumbnails(pictures.bytes8([row], sample)[0] for row in range(pictures.n))
 
@@ -113,7 +113,7 @@ def rowwise(samples: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([retrieval.scores(rows[i : i + 1], samples[i]) for i in range(len(samples))])
 
 
-def all_samples(told: PictureSet) -> np.ndarray:
+def all_samples(told: OpenedPictures) -> np.ndarray:
     """Thumbnails (n, k, 768) of every sample."""
     return np.stack([small(told, k) for k in range(told.samples)], axis=1)
 

@@ -78,7 +78,7 @@ class RunDecoder:
             self._source.tokens(seed)[: len(self.ids)],
             self.ids,
             self._predictions.embeds[: len(self.ids)],
-            *self._beside(slice(-1)),
+            *self._extra_inputs(slice(-1)),
         )
         if name == "reconstructions":
             return own
@@ -86,7 +86,7 @@ class RunDecoder:
             self._source.silent(seed)[None],
             ("",),
             self._silence[None],
-            *self._beside(slice(-1, None)),
+            *self._extra_inputs(slice(-1, None)),
         )
         return control(name, own, silent, self._true() if name == "oracle" else own)
 
@@ -95,9 +95,11 @@ class RunDecoder:
 
         Tokens have the spread of training, whatever ``match`` is.
         """
-        told = self.run.aligner.predict(x)
-        tokens = told["tokens"] if self.tokens == "predicted" else self._likely(told["embeds"]).tokens(seed)
-        return Condition(tokens, ("",) * len(x), told["embeds"], *self._low_of(x), self._prompts_of(told["embeds"]))
+        decoded = self.run.aligner.predict(x)
+        tokens = decoded["tokens"] if self.tokens == "predicted" else self._likely(decoded["embeds"]).tokens(seed)
+        return Condition(
+            tokens, ("",) * len(x), decoded["embeds"], *self._low_of(x), self._prompts_of(decoded["embeds"])
+        )
 
     def start(self, model: Generator, condition: Condition) -> torch.Tensor | None:
         """Pictures (n, 3, H, W) to start from; None where the diffusion starts from noise.
@@ -169,7 +171,7 @@ class RunDecoder:
         silence: np.ndarray = self.run.aligner.predict(signals_at_rest(self.run))["embeds"][0]
         return silence
 
-    def _beside(self, rows: slice) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...] | None]:
+    def _extra_inputs(self, rows: slice) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...] | None]:
         """Pixels, detail and prompts of the given rows."""
         (pixels, detail), prompts = self._low, self._prompts
         return (
@@ -191,10 +193,10 @@ class RunDecoder:
         return self._low_of(np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)]))
 
     def _low_of(self, x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        return (None, None) if self.low_level not in _FROM_SIGNALS else self._teller(x)
+        return (None, None) if self.low_level not in _FROM_SIGNALS else self._detail_regressor(x)
 
     @cached_property
-    def _teller(self) -> LowLevel:
+    def _detail_regressor(self) -> LowLevel:
         from recon.decoding.low_level import LowLevel
 
         library = self._library if self.run.config.encoder.name == "encoding" else None

@@ -13,7 +13,7 @@ import numpy as np
 
 from align.errors import UserError
 from recon.drawing.folders import read_index, safe_names, write_index
-from recon.drawing.sets import PictureSet, draw, edges_for
+from recon.drawing.sets import FolderPlan, draw, edges_for
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ def require_agreement(chosen_by: str) -> None:
         )
 
 
-def draw_best(plan: Plan, pictures: PictureSet, folder: Path, condition: Condition, seeds: tuple[int, ...]) -> int:
+def draw_best(plan: Plan, pictures: FolderPlan, folder: Path, condition: Condition, seeds: tuple[int, ...]) -> int:
     """Sample n (``plan.decoder.best_of``) candidates per picture and seed into ``folder``, copy the best.
 
     Candidate j of seed s has the noise (and, from a library, the tokens) of seed n s + j. Returns how many pictures
@@ -91,7 +91,7 @@ def _embeds(condition: Condition) -> np.ndarray:
     return condition.embeds
 
 
-def _copied(pictures: PictureSet, folder: Path, seed: int, best: np.ndarray) -> list[dict[str, str]]:
+def _copied(pictures: FolderPlan, folder: Path, seed: int, best: np.ndarray) -> list[dict[str, str]]:
     """Copy candidate ``best[i]`` of stimulus i to the file of ``seed``; returns its rows of the index."""
     from align.files import atomic_path
 

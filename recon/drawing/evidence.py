@@ -170,11 +170,11 @@ def _require_same(maker: Maker, rows: np.ndarray, folders: PictureFolders) -> No
 
     own, seed, ids = run_id(maker.plan.run), maker.plan.sampling.seeds[0], maker.plan.decoder.ids
     stored = read_seed(folders.reconstructions, seed)
-    held = [i for i in rows if ids[i] in stored and stored[ids[i]]["run"] == own]
-    if not held:
+    known = [i for i in rows if ids[i] in stored and stored[ids[i]]["run"] == own]
+    if not known:
         return
-    names = tuple(ids[i] for i in held)
-    drawn = maker.pictures(maker.plan.decoder.condition(OWN, seed).take(held), names)
+    names = tuple(ids[i] for i in known)
+    drawn = maker.pictures(maker.plan.decoder.condition(OWN, seed).take(known), names)
     images = read_pictures(folders.reconstructions, stored, list(names))
     apart = (drawn - images).abs().mean(dim=(1, 2, 3)) if images.shape == drawn.shape else None
     if apart is None or apart.max() > _OTHERWISE:

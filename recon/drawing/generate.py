@@ -22,7 +22,7 @@ from align.errors import UserError
 from recon.decoding.conditions import CONTROLS
 from recon.decoding.plan import Plan, Sampling
 from recon.drawing.folders import PictureFolders, write_pictures
-from recon.drawing.sets import PictureSet, draw, edges_for
+from recon.drawing.sets import FolderPlan, draw, edges_for
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -98,7 +98,7 @@ class _Maker:
         if name == OWN and first and start is not None:
             write_pictures(self.folders.low_level, decoder.ids, start, seed=seeds[0], run_id=own)
         edges = edges_for(plan.generator, start)
-        pictures = PictureSet(
+        pictures = FolderPlan(
             name,
             _folder(self.folders, name),
             decoder.ids,

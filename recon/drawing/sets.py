@@ -31,7 +31,7 @@ Hook = Callable[["torch.Tensor", int, np.ndarray], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class FolderPlan:
     """One folder to fill: ``tokens`` (n, N, D) for ``ids``; ``tokens_of`` names whose tokens row i holds.
 
     ``start``, ``edges`` (n, 3, H, W) in [0, 1]: pictures to start from, and what a ControlNet reads. ``prompts`` (n):
@@ -88,7 +88,7 @@ def edges_for(model: Generator, start: torch.Tensor | None) -> torch.Tensor | No
     return edges(start) if model.reads_edges and start is not None else None
 
 
-def draw(model: Generator, pictures: PictureSet, sampling: Sampling, weights: str, guide: Hook | None = None) -> int:
+def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: str, guide: Hook | None = None) -> int:
     """Sample the pictures that the folder does not yet hold under the same settings; returns how many were sampled.
 
     ``weights`` names the weights and whatever else the generator was made of (`recon.decoding.plan.fingerprint`).
@@ -114,7 +114,7 @@ def draw(model: Generator, pictures: PictureSet, sampling: Sampling, weights: st
             batch = todo[start : start + sampling.batch_size]
             own = [item.stimulus for item in batch]
             tokens = torch.from_numpy(np.ascontiguousarray(pictures.tokens[own]))
-            extra = _beside(pictures, own, sampling, guide)
+            extra = _extra_inputs(pictures, own, sampling, guide)
             if sampling.strength == 0 and "start" in extra:
                 images = extra["start"]
             else:
@@ -129,7 +129,7 @@ def draw(model: Generator, pictures: PictureSet, sampling: Sampling, weights: st
     return len(todo)
 
 
-def _beside(pictures: PictureSet, own: list[int], sampling: Sampling, guide: Hook | None) -> dict[str, Any]:
+def _extra_inputs(pictures: FolderPlan, own: list[int], sampling: Sampling, guide: Hook | None) -> dict[str, Any]:
     """Start pictures, prompts and hook for the stimuli ``own``, as the generator takes them."""
     import torch
 
@@ -156,7 +156,7 @@ class _Planned:
     have: bool = False
 
 
-def _plan(model: Generator, weights: str, pictures: PictureSet, sampling: Sampling) -> list[_Planned]:
+def _plan(model: Generator, weights: str, pictures: FolderPlan, sampling: Sampling) -> list[_Planned]:
     """Every picture of a finished folder, seed by seed; ``settings`` changes with what changes a picture."""
     used = sampling.filled(model.defaults)
     shared = [weights, used.steps, used.guidance_scale, used.scale]

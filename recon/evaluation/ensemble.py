@@ -15,7 +15,7 @@ import numpy as np
 from align.errors import UserError
 from align.files import write_json
 from recon.evaluation.provenance import head
-from recon.evaluation.recordings import Behind
+from recon.evaluation.recordings import RunData
 from recon.evaluation.report import by_stimulus
 from recon.evaluation.settings import EvaluateConfig
 
@@ -48,10 +48,10 @@ def ensemble_retrieval(runs: Sequence[Run], folder: Path, settings: EvaluateConf
         raise UserError(f"{str(folder)!r} is the folder of a run, whose report would be lost; pass another --out")
     heads = [head(run) for run in runs]
     _refuse_strangers(runs, heads)
-    behind = [Behind(run) for run in runs]
-    _refuse_other_pictures(behind)
-    ids = list(behind[0].predictions.ids)
-    similarities = [_similarity(one, ids) for one in behind]
+    run_data = [RunData(run) for run in runs]
+    _refuse_other_pictures(run_data)
+    ids = list(run_data[0].predictions.ids)
+    similarities = [_similarity(one, ids) for one in run_data]
     part, each = ensemble_report(similarities, n_boot=settings.n_boot, n_perm=settings.n_perm, seed=settings.seed)
     alone = [
         retrieval.both_directions(one, n_boot=settings.n_boot, n_perm=0, seed=settings.seed) for one in similarities
@@ -85,31 +85,31 @@ def _refuse_strangers(runs: Sequence[Run], heads: Sequence[dict[str, Any]]) -> N
             raise UserError(f"runs {twin} and {runs[place].path} hold the same weights; give every run once")
 
 
-def _refuse_other_pictures(behind: Sequence[Behind]) -> None:
+def _refuse_other_pictures(run_data: Sequence[RunData]) -> None:
     """The test pictures of all members are those of the first: the same ids, the same pixels."""
-    first, *others = [_test_pictures(one) for one in behind]
-    for one, pictures in zip(behind[1:], others, strict=True):
+    first, *others = [_test_pictures(one) for one in run_data]
+    for one, pictures in zip(run_data[1:], others, strict=True):
         strange = sorted(name for name in first.keys() | pictures.keys() if first.get(name) != pictures.get(name))
         if strange:
             raise UserError(
-                f"the test pictures of runs {behind[0].run.path} and {one.run.path} differ in {len(strange)}, first "
+                f"the test pictures of runs {run_data[0].run.path} and {one.run.path} differ in {len(strange)}, first "
                 f"{strange[0]!r}; an ensemble is scored on one test set"
             )
 
 
-def _test_pictures(behind: Behind) -> dict[str, str]:
+def _test_pictures(run_data: RunData) -> dict[str, str]:
     """Pixel hash of every predicted test stimulus by its id."""
-    stimuli = behind.recording.stimuli
-    return {name: stimuli.hashes[behind.row[name]] for name in behind.predictions.ids}
+    stimuli = run_data.recording.stimuli
+    return {name: stimuli.hashes[run_data.row[name]] for name in run_data.predictions.ids}
 
 
-def _similarity(behind: Behind, ids: Sequence[str]) -> np.ndarray:
+def _similarity(run_data: RunData, ids: Sequence[str]) -> np.ndarray:
     """(n, n): rows and columns in the order of ``ids``, whatever the order of the run's predictions."""
     from align import retrieval
 
-    place = {name: i for i, name in enumerate(behind.predictions.ids)}
-    embeds = behind.predictions.embeds[[place[name] for name in ids]]
-    return retrieval.scores(embeds, behind.picture_embeds([behind.row[name] for name in ids]))
+    place = {name: i for i, name in enumerate(run_data.predictions.ids)}
+    embeds = run_data.predictions.embeds[[place[name] for name in ids]]
+    return retrieval.scores(embeds, run_data.picture_embeds([run_data.row[name] for name in ids]))
 
 
 def _member(run: Run, told: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recon.decoding.predict import Predictions
 
 
-class Behind:
+class RunData:
     """The recording, predictions and picture embeds of one run; everything is read when first asked for."""
 
     def __init__(self, run: Run) -> None:

@@ -18,7 +18,7 @@ from align.files import read_json, write_json
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
 from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge
 from recon.evaluation.provenance import head
-from recon.evaluation.recordings import Behind
+from recon.evaluation.recordings import RunData
 from recon.evaluation.settings import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def stimuli_path(run: Run) -> Path:
 def retrieval_report(run: Run, settings: EvaluateConfig | None = None) -> dict[str, Any]:
     """Score retrieval among the test pictures, write the ``retrieval`` part of the report and return the report."""
     settings = settings or EvaluateConfig()
-    report, stimuli = _retrieval(Behind(run), settings)
+    report, stimuli = _retrieval(RunData(run), settings)
     return _write(run, {**head(run), **report}, stimuli, keep=True)
 
 
@@ -105,9 +105,9 @@ def evaluate_run(
     folders = find_folders(run, images_dir, generator)
     used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator.partition("_")[0], ())}
     name = judge_name(settings, run.study, used)
-    behind = Behind(run)
+    run_data = RunData(run)
     seed = lowest_seed(folders.reconstructions) if seed is None else seed
-    ids, rows, missing = _pictures(behind, folders, seed)
+    ids, rows, missing = _pictures(run_data, folders, seed)
     others, incomplete = _other_seeds(run, folders.reconstructions, ids, seed)
     nets = FeatureNets(settings.weights_dir, download=settings.download)
     judge: Judge | None = None
@@ -115,10 +115,10 @@ def evaluate_run(
         judge = load_judge(name, settings)
     except WeightsMissing as error:
         missing["two_way"] = f"judge {name}: {error}"
-    targets = behind.targets(ids)
-    known = behind.training_pictures(rows[OWN].shape[-1])
+    targets = run_data.targets(ids)
+    known = run_data.training_pictures(rows[OWN].shape[-1])
     scores = score(rows, targets, nets, judge, settings, lambda stage: log.info("evaluate: %s", stage), known)
-    retrieval, retrieved = _retrieval(behind, settings)
+    retrieval, retrieved = _retrieval(run_data, settings)
     report = {**head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **missing, **incomplete}
@@ -139,13 +139,13 @@ def evaluate_run(
     return _write(run, report, {**retrieved, **where}, keep=False)
 
 
-def _retrieval(behind: Behind, settings: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def _retrieval(run_data: RunData, settings: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ``retrieval`` part, and per stimulus the rank of the own picture and the five nearest pictures."""
     from align import retrieval
 
-    ids = list(behind.predictions.ids)
-    candidates = behind.picture_embeds([behind.row[stimulus_id] for stimulus_id in ids])
-    similarity = retrieval.scores(behind.predictions.embeds, candidates)
+    ids = list(run_data.predictions.ids)
+    candidates = run_data.picture_embeds([run_data.row[stimulus_id] for stimulus_id in ids])
+    similarity = retrieval.scores(run_data.predictions.embeds, candidates)
     part = retrieval.report(similarity, n_boot=settings.n_boot, n_perm=settings.n_perm, seed=settings.seed)
     stimuli = by_stimulus(ids, similarity, retrieval.per_stimulus(similarity))
     return {"n_stimuli": len(ids), "retrieval": part}, stimuli
@@ -163,7 +163,7 @@ def by_stimulus(ids: list[str], similarity: np.ndarray, each: dict[str, Any]) ->
 
 
 def _pictures(
-    behind: Behind, folders: PictureFolders, seed: int
+    run_data: RunData, folders: PictureFolders, seed: int
 ) -> tuple[list[str], dict[str, torch.Tensor], dict[str, str]]:
     """Stimulus ids in the order of the predictions, rows of pictures, and the controls that are not there."""
     from recon.decoding.predict import run_id
@@ -171,9 +171,9 @@ def _pictures(
     from recon.evaluation.picture_scores import OWN
 
     index = read_seed(folders.reconstructions, seed)
-    _refuse_stale(index, run_id(behind.run), folders.reconstructions)
-    behind.require_known(list(index), str(folders.reconstructions))
-    ids = [stimulus_id for stimulus_id in behind.predictions.ids if stimulus_id in index]
+    _refuse_stale(index, run_id(run_data.run), folders.reconstructions)
+    run_data.require_known(list(index), str(folders.reconstructions))
+    ids = [stimulus_id for stimulus_id in run_data.predictions.ids if stimulus_id in index]
     if len(ids) < 2:
         raise UserError(f"{str(folders.reconstructions)!r} holds {len(ids)} pictures of seed {seed}; 2 are needed")
     rows, missing = {OWN: read_pictures(folders.reconstructions, index, ids)}, {}
@@ -183,11 +183,11 @@ def _pictures(
         if absent:
             missing[f"controls.{name}"] = f"{len(absent)} of {len(ids)} pictures are missing; run recon generate"
             continue
-        _refuse_stale(found, run_id(behind.run), folders.control(name))
+        _refuse_stale(found, run_id(run_data.run), folders.control(name))
         rows[name] = read_pictures(folders.control(name), found, ids)
     size = rows[OWN].shape[-1]
-    for name, images in behind.control_pictures(ids, size).items():
-        write_pictures(folders.control(name), ids, images, seed=seed, run_id=run_id(behind.run))
+    for name, images in run_data.control_pictures(ids, size).items():
+        write_pictures(folders.control(name), ids, images, seed=seed, run_id=run_id(run_data.run))
         rows[name] = read_pictures(folders.control(name), read_seed(folders.control(name), seed), ids)
     return ids, rows, missing
 

@@ -268,12 +268,12 @@ class Generator:
             both = (torch.cat([x, x]) if guided else x).to(dtype)
             if hint is not None:
                 both = torch.cat([both, hint], dim=1)
-            held: dict[str, Any] = {}
+            residuals: dict[str, Any] = {}
             if seen is not None:
                 states, added = condition["encoder_hidden_states"][0], condition["added_cond_kwargs"]
                 down, mid = self._controlnet(both, t, states, seen, added_cond_kwargs=added, return_dict=False)
-                held = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
-            out = self._run(both, t, **condition, **held, return_dict=False)[0].float()
+                residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+            out = self._run(both, t, **condition, **residuals, return_dict=False)[0].float()
             if not guided:
                 return out
             plain, conditioned = out.chunk(2)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recon.scoring.own_metric import OwnMetric
-    from recon.scoring.picture_sets import PictureSet
+    from recon.scoring.picture_sets import OpenedPictures
     from recon.scoring.set_scores import Scored
 
 N_WAY = (10, 50)  # printed beside the saturated two-way scores where there are pictures enough
@@ -128,7 +128,7 @@ def _candidates(n_way: Sequence[int] | None, n: int) -> tuple[int, ...]:
     return tuple(n_way)
 
 
-def _labels(labels: Any, ids: Sequence[str], truth: PictureSet) -> np.ndarray:
+def _labels(labels: Any, ids: Sequence[str], truth: OpenedPictures) -> np.ndarray:
     """Category of each stimulus, (n,) of text."""
     if isinstance(labels, str | Path):
         labels = _read_labels(Path(labels).expanduser())

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
-from recon.scoring.picture_sets import PictureSet
+from recon.scoring.picture_sets import OpenedPictures
 
 
-def open_pictures(source: Any, *, name: str = "pictures", known: Sequence[str] | None = None) -> PictureSet:
+def open_pictures(source: Any, *, name: str = "pictures", known: Sequence[str] | None = None) -> OpenedPictures:
     """Open a folder, a ``.npy``, ``.pt`` or ``.safetensors`` file, an array or a tensor.
 
     Stacks: (n, H, W, 3) or (n, 3, H, W), with k samples (n, k, ...); uint8, or float in [0, 1]. ``known``: ids of the
@@ -34,7 +34,7 @@ def open_pictures(source: Any, *, name: str = "pictures", known: Sequence[str] |
     from recon.scoring.picture_folders import open_folder
     from recon.scoring.picture_stacks import open_stack
 
-    if isinstance(source, PictureSet):
+    if isinstance(source, OpenedPictures):
         return source
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
@@ -44,7 +44,7 @@ def open_pictures(source: Any, *, name: str = "pictures", known: Sequence[str] |
     return open_stack(source, name)
 
 
-def open_pair(reconstructions: Any, targets: Any) -> tuple[PictureSet, PictureSet]:
+def open_pair(reconstructions: Any, targets: Any) -> tuple[OpenedPictures, OpenedPictures]:
     """Both sets, paired: stimulus i of one is stimulus i of the other. Targets have one sample.
 
     Raises `UserError` when a stimulus is on one side only (named), or when there are fewer than 2.
@@ -59,7 +59,7 @@ def open_pair(reconstructions: Any, targets: Any) -> tuple[PictureSet, PictureSe
     return told, truth
 
 
-def paired(other: PictureSet, truth: PictureSet) -> PictureSet:
+def paired(other: OpenedPictures, truth: OpenedPictures) -> OpenedPictures:
     """``other`` in the order of ``truth``: by id where both have ids, by row where neither has.
 
     A folder meets a stack where its names are the row numbers 0 ... n - 1, in any number of digits.
@@ -77,7 +77,7 @@ def paired(other: PictureSet, truth: PictureSet) -> PictureSet:
     return other.reordered([place[stimulus] for stimulus in truth.ids], truth.ids)
 
 
-def _by_number(other: PictureSet, truth: PictureSet) -> PictureSet:
+def _by_number(other: OpenedPictures, truth: OpenedPictures) -> OpenedPictures:
     folder, stack = (other, truth) if truth.ids is None else (truth, other)
     assert folder.ids is not None
     if not all(stimulus.isdecimal() for stimulus in folder.ids):

@@ -1,4 +1,4 @@
-"""A folder of picture files as a `PictureSet`: the stem is the id, further samples follow a rule of names.
+"""A folder of picture files as a `OpenedPictures`: the stem is the id, further samples follow a rule of names.
 
 k samples per stimulus are recognised in three ways, each stimulus having the same number:
 
@@ -20,14 +20,14 @@ import numpy as np
 
 from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image
 from align.errors import UserError
-from recon.scoring.picture_sets import PictureSet, require_square
+from recon.scoring.picture_sets import OpenedPictures, require_square
 
 HELD = 2**30  # bytes of decoded pictures kept per set; beyond it files are decoded again whenever they are read
 _SEED = re.compile(r"(.+)_seed-(\d+)")
 _NUMBER = re.compile(r"(.+)_(\d+)")
 
 
-def open_folder(folder: Path, known: Sequence[str] | None = None) -> PictureSet:
+def open_folder(folder: Path, known: Sequence[str] | None = None) -> OpenedPictures:
     """The pictures of ``folder``; headers are read here, pixels when asked for. See the rule of names above.
 
     Raises `UserError` for no pictures, unequal numbers of samples, an alpha channel, sizes that differ, pictures that
@@ -56,7 +56,7 @@ def open_folder(folder: Path, known: Sequence[str] | None = None) -> PictureSet:
             pixels.append(value)
         return np.stack(pixels)
 
-    return PictureSet(str(folder), tuple(files), len(files), k, size, read)
+    return OpenedPictures(str(folder), tuple(files), len(files), k, size, read)
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

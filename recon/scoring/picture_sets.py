@@ -17,7 +17,7 @@ Read = Callable[[Sequence[int], int], np.ndarray]
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class OpenedPictures:
     """``ids``: one per stimulus, in order; None for a stack, whose rows are its ids. ``size``: side in px (square).
 
     ``read(rows, sample)``: uint8, or float in [0, 1], as (b, size, size, 3).
@@ -46,7 +46,7 @@ class PictureSet:
             return pixels
         return np.round(np.clip(pixels.astype(np.float32), 0, 1) * 255).astype(np.uint8)
 
-    def reordered(self, order: Sequence[int], ids: tuple[str, ...] | None) -> PictureSet:
+    def reordered(self, order: Sequence[int], ids: tuple[str, ...] | None) -> OpenedPictures:
         """The stimuli ``order`` of this set, under other ids."""
         rows = [int(row) for row in order]
         return replace(

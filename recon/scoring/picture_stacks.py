@@ -1,4 +1,4 @@
-"""A stack of pictures, in a file or in memory, as a `PictureSet`: shapes and ranges are checked, never guessed."""
+"""A stack of pictures, in a file or in memory, as a `OpenedPictures`: shapes and ranges are checked, never guessed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
-from recon.scoring.picture_sets import PictureSet, require_square
+from recon.scoring.picture_sets import OpenedPictures, require_square
 
 SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
 _CHECKED = 2**24  # values looked at together when the range is checked
@@ -20,7 +20,7 @@ _KEYS = ("images", "reconstructions", "recons")  # taken first where a file hold
 _Rows = Callable[[Any], np.ndarray]  # an index along the first axis to an array
 
 
-def open_stack(source: Any, name: str) -> PictureSet:
+def open_stack(source: Any, name: str) -> OpenedPictures:
     """Stack (n, H, W, 3) or (n, 3, H, W), or with samples (n, k, ...), from a path, an array or a torch tensor.
 
     ``.pt`` files are read with ``weights_only=True``: a tensor, a list of equal tensors, or a dict with one stack
@@ -46,7 +46,7 @@ def open_stack(source: Any, name: str) -> PictureSet:
         pixels[order] = picked
         return pixels.transpose(0, 2, 3, 1) if channels == "first" else pixels
 
-    return PictureSet(name, ids, shape[0], samples, size, read)
+    return OpenedPictures(name, ids, shape[0], samples, size, read)
 
 
 def _layout(shape: tuple[int, ...], name: str) -> tuple[str, int, int]:

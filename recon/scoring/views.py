@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from recon.scoring.picture_sets import PictureSet
+from recon.scoring.picture_sets import OpenedPictures
 from recon.scoring.presets import Preset
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ class View:
     ``low_level``: pictures blended in where the preset says so.
     """
 
-    pictures: PictureSet
+    pictures: OpenedPictures
     preset: Preset
     sample: int = 0
     order: np.ndarray | None = None
-    low_level: PictureSet | None = None
+    low_level: OpenedPictures | None = None
 
     def entered(self, rows: Sequence[int]) -> torch.Tensor:
         """Float (b, 3, S, S) in [0, 1] at the entry size, blended."""
@@ -90,7 +90,7 @@ class GreyView(View):
         return torch.full((len(rows), 3, size, size), 0.5)
 
 
-def require_fit(preset: Preset, name: str, targets: PictureSet, low_level: Any) -> None:
+def require_fit(preset: Preset, name: str, targets: OpenedPictures, low_level: Any) -> None:
     """Raise `UserError` where a preset cannot be followed with these sets."""
     if preset.native_targets and targets.size != preset.pixel_size:
         raise UserError(

@@ -89,8 +89,8 @@ def toy_targets(key: str, layer: str, target: TargetConfig) -> Any:
     names = target.uncertain_views or ["".join(target.views)]
     every = [(toy_tokens(layer) * (1 + len(name) / 10)).astype(np.float16) for name in names]
     middle = len(every) // 2
-    around = tuple(every[:middle] + every[middle + 1 :])
-    return SimpleNamespace(tokens=every[middle], key=key, widths=(), around=around)
+    view_tokens = tuple(every[:middle] + every[middle + 1 :])
+    return SimpleNamespace(tokens=every[middle], key=key, widths=(), view_tokens=view_tokens)
 
 
 @pytest.fixture

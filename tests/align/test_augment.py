@@ -114,7 +114,7 @@ def test_a_batch_averages_repetitions_of_one_subject() -> None:
             singles += alone
             means.add((row, alone))
     assert means == {(4, True), (4, False), (0, True), (0, False)} and 30 < singles < 90
-    part = pairs.only(np.array([1, 7, 4, 10]))  # the numbers are those of the part
+    part = pairs.subset(np.array([1, 7, 4, 10]))  # the numbers are those of the part
     assert part.subject is not None and part.subject.tolist() == [0, 1, 0, 1]
     both = [part.batch(np.array([0]), 2, seed).signals[0] for seed in range(20)]
     assert any(torch.allclose(got, (x[1] + x[4]) / 2) for got in both)

@@ -17,7 +17,7 @@ from align.data.reading.containers import read_container
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.things import epoching
 from align.data.studies.things.epoching import (
-    Window,
+    EpochWindow,
     epoch_pieces,
     open_session,
     session_events,
@@ -31,10 +31,10 @@ TARGET = 99999
 
 
 def epoch_session(
-    raw: dict[str, Any], window: Window | None = None, what: str = "raw file"
+    raw: dict[str, Any], window: EpochWindow | None = None, what: str = "raw file"
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], np.ndarray]:
     """All trials of one recording session in memory: x (n, C, T), event ids (n,), channels, times (T,) in s."""
-    window = window or Window()
+    window = window or EpochWindow()
     session = open_session(raw, what)
     events, _ = session_events(session, window, what)
     pieces = [np.empty((0, len(session.ch_names), len(window_times(window))), dtype=np.float32)]
@@ -60,7 +60,7 @@ def raw_file(
     }
 
 
-def by_mne(raw: dict[str, Any], window: Window) -> tuple[np.ndarray, np.ndarray]:
+def by_mne(raw: dict[str, Any], window: EpochWindow) -> tuple[np.ndarray, np.ndarray]:
     """The whole recording at once through MNE, as the public preprocessing code of the data does it."""
     info = mne.create_info(raw["ch_names"], raw["sfreq"], raw["ch_types"])
     whole = mne.io.RawArray(raw["raw_eeg_data"].copy(), info, verbose="ERROR")
@@ -86,8 +86,8 @@ def close(found: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("window", [Window(), Window(tmax=0.8, sfreq=100.0)])
-def test_trials_equal_those_of_mne(monkeypatch: pytest.MonkeyPatch, window: Window) -> None:
+@pytest.mark.parametrize("window", [EpochWindow(), EpochWindow(tmax=0.8, sfreq=100.0)])
+def test_trials_equal_those_of_mne(monkeypatch: pytest.MonkeyPatch, window: EpochWindow) -> None:
     monkeypatch.setattr(epoching, "_AT_ONCE", 7)  # pieces whose windows overlap
     raw = raw_file([3, 1, TARGET, 2, 5, 5, 4] * 5)
     x, event_id, names, times = epoch_session(raw, window)
@@ -104,7 +104,7 @@ def test_trials_equal_those_of_mne(monkeypatch: pytest.MonkeyPatch, window: Wind
 def test_trials_equal_loops_in_numpy() -> None:
     """Without resampling everything is a cut and a mean; at 250 Hz it is a Fourier sum, written out."""
     raw = raw_file([1, 2, 3], soa=700, sfreq=500.0)
-    window = Window(tmax=0.6, sfreq=500.0)
+    window = EpochWindow(tmax=0.6, sfreq=500.0)
     x, event_id, _, times = epoch_session(raw, window)
     expected = []
     for onset in (400, 1100, 1800):
@@ -114,7 +114,7 @@ def test_trials_equal_loops_in_numpy() -> None:
     assert event_id.tolist() == [1, 2, 3]
     np.testing.assert_allclose(times, np.arange(-100, 300) / 500)
 
-    slow = epoch_session(raw, Window(tmax=0.6, sfreq=250.0))[0]
+    slow = epoch_session(raw, EpochWindow(tmax=0.6, sfreq=250.0))[0]
     trial = raw["raw_eeg_data"][0, 300:701] - raw["raw_eeg_data"][0, 300:401].mean()
     length, left = 512, 55  # 401 samples and 2 * 50 at least, up to a power of two
     padded = np.r_[np.full(left, trial[0]), trial, np.full(length - left - 401, trial[-1])]
@@ -130,20 +130,20 @@ def test_trials_equal_loops_in_numpy() -> None:
 def test_events_are_onsets_and_targets_are_dropped() -> None:
     raw = raw_file([4, TARGET, 4, 9], pulse=1)  # a pulse of one sample counts too
     assert epoch_session(raw)[1].tolist() == [4, 4, 9]
-    kept = Window(targets=(9,))
+    kept = EpochWindow(targets=(9,))
     assert epoch_session(raw, kept)[1].tolist() == [4, TARGET, 4]
 
 
 def test_windows_beyond_the_recording_are_left_out(tmp_path: Path) -> None:
     raw = raw_file([1, 2, 3, 4], first=150)
     assert epoch_session(raw)[1].tolist() == [2, 3, 4], "the first image has no whole baseline"
-    expected, ids = by_mne(raw, Window())
+    expected, ids = by_mne(raw, EpochWindow())
     assert ids.tolist() == [2, 3, 4]
     close(epoch_session(raw)[0], expected)
     raw["raw_eeg_data"] = raw["raw_eeg_data"][:, : 150 + 2 * 200 + 1001]
     assert epoch_session(raw)[1].tolist() == [2, 3], "up to 1.0 s, the end included"
     raw["raw_eeg_data"] = raw["raw_eeg_data"][:, :-1]
-    assert epoch_session(raw)[1].tolist() == [2] == by_mne(raw, Window())[1].tolist()
+    assert epoch_session(raw)[1].tolist() == [2] == by_mne(raw, EpochWindow())[1].tolist()
     done = write_epochs(saved(tmp_path, [raw]), tmp_path)
     assert done.log == ("raw_eeg_training.npy of ses-01: 3 events at the edge of the recording left out",)
 
@@ -160,7 +160,7 @@ def test_a_subject_is_sorted_by_image_and_keeps_its_sessions(tmp_path: Path) -> 
     for image in (1, 2, 3):
         shown = []
         for raw in raws:
-            x, ids = by_mne(raw, Window())
+            x, ids = by_mne(raw, EpochWindow())
             shown += list(x[ids == image])
         close(usual[image - 1], np.stack(shown))
     assert done.ch_names == tuple(NAMES)
@@ -187,7 +187,7 @@ def test_a_second_call_reads_the_cache_and_a_new_file_does_not(tmp_path: Path, m
     third = write_epochs(paths, tmp_path / "cache")
     assert (third.x[[0, 1]] == first.x[[0, 1]]).all()
     assert (third.x[2] != first.x[2]).any()
-    assert write_epochs(paths, tmp_path / "cache", Window(tmax=0.8)).x.shape[2] == 250
+    assert write_epochs(paths, tmp_path / "cache", EpochWindow(tmax=0.8)).x.shape[2] == 250
     assert len(list((tmp_path / "cache" / "epochs").glob("*.npy"))) == 3
 
 
@@ -212,7 +212,7 @@ def test_pickled_files_stay_in_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path, [raw_file([1, 2] * 20)])[0]
     session = epoching.open_session(read_container(path), str(path))
     assert isinstance(session.data, np.memmap)
-    close(epoch_session(read_container(path))[0], by_mne(raw_file([1, 2] * 20), Window())[0])
+    close(epoch_session(read_container(path))[0], by_mne(raw_file([1, 2] * 20), EpochWindow())[0])
 
 
 def test_long_pauses_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +268,6 @@ def test_faults_of_a_subject_name_the_file(tmp_path: Path) -> None:
 
 
 def test_the_public_window_has_300_samples() -> None:
-    assert len(window_times(Window())) == 300
-    assert window_times(Window())[50] == pytest.approx(0.0, abs=1e-12)
-    assert len(window_times(Window(tmax=0.8, sfreq=100.0))) == 100
+    assert len(window_times(EpochWindow())) == 300
+    assert window_times(EpochWindow())[50] == pytest.approx(0.0, abs=1e-12)
+    assert len(window_times(EpochWindow(tmax=0.8, sfreq=100.0))) == 100

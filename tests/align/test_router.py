@@ -62,7 +62,7 @@ def test_rows_are_read_in_their_order_and_only_they() -> None:
     spoiled = tokens.copy()
     spoiled[np.setdiff1d(np.arange(60), picked)] = np.nan
     config = _config("target.components=4")
-    left = fit_targets(config, Rows.of(spoiled).only(picked), WIDTHS)
+    left = fit_targets(config, Rows.of(spoiled).subset(picked), WIDTHS)
     right = fit_targets(config, Rows.of(tokens[picked]), WIDTHS)
     torch.testing.assert_close(left.encode(torch.tensor(tokens)), right.encode(torch.tensor(tokens)))
 
@@ -188,7 +188,7 @@ def test_terms_are_left_out_for_three_rows_in_ten_in_training_only() -> None:
 
 def test_one_subject_is_trained_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     x, tokens, stimulus = _two_subjects((0, 0))
-    alone = x.only(np.arange(150)).all().numpy()
+    alone = x.subset(np.arange(150)).all().numpy()
     config = _config(*FAST, "train.epochs=3")
     one = fit(config, alone, tokens[:150], stimulus[:150], widths=WIDTHS)
     assert not [name for name in one.state() if "terms" in name] and one.shapes()["n_subjects"] == 1

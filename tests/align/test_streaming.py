@@ -52,14 +52,14 @@ def data(tmp_path: Path) -> tuple[np.ndarray, np.ndarray, Rows]:
 
 def test_rows_of_several_files_are_one_list(data: tuple[np.ndarray, np.ndarray, Rows], streamed: None) -> None:
     x, _, parts = data
-    assert len(parts) == N and parts.shape == SHAPE and parts.nbytes == x.nbytes and not parts.held
+    assert len(parts) == N and parts.shape == SHAPE and parts.nbytes == x.nbytes and not parts.in_memory
     order = np.random.default_rng(1).permutation(N)[:40]
     np.testing.assert_array_equal(parts.take(order), x[order])
-    np.testing.assert_array_equal(parts.only(order).take(np.array([3, 3, 0])), x[order[[3, 3, 0]]])
+    np.testing.assert_array_equal(parts.subset(order).take(np.array([3, 3, 0])), x[order[[3, 3, 0]]])
     pieces = list(parts.pieces())
     assert [len(piece) for piece in pieces] == [7] * 21 + [3], "seven rows fill a piece"
     np.testing.assert_array_equal(torch.cat(pieces), x)
-    assert len({parts.digest(), parts.only(order).digest(), Rows.of(x).digest()}) == 3
+    assert len({parts.digest(), parts.subset(order).digest(), Rows.of(x).digest()}) == 3
     assert list(Rows.of(x[:0]).pieces()) == []
     with pytest.raises(ValueError, match="several shapes"):
         Rows([(x, np.arange(2)), (x[:, 0], np.arange(2))])
@@ -169,7 +169,7 @@ def test_pairs_read_nothing_until_asked(data: tuple[np.ndarray, np.ndarray, Rows
     x, _, parts = data
     space = SignalSpace.fit(parts)
     components, stimulus = torch.arange(75.0)[:, None], torch.arange(N) // 2
-    pairs = Pairs(StreamedSignals(parts, space), components, stimulus).only(np.array([9, 140, 5]))
+    pairs = Pairs(StreamedSignals(parts, space), components, stimulus).subset(np.array([9, 140, 5]))
     assert isinstance(pairs.signals, StreamedSignals) and len(pairs) == 3
     batch = pairs.batch(np.array([2, 1]))
     np.testing.assert_allclose(batch.signals, (x[[5, 140]] - space.mean.numpy()) / space.scale.numpy(), rtol=1e-5)

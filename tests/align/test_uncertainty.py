@@ -128,7 +128,7 @@ def _fit(folder: Path | None, views: list[np.ndarray] | None = None, *overrides:
     x, own = _data()
     weak, medium, strong = own if views is None else views
     config = _config("target.spread=1", "train.checkpoint_every=4", *overrides)
-    return tensors_hash(fit(config, x, medium, np.arange(N), around=[weak, strong], state_dir=folder).state())
+    return tensors_hash(fit(config, x, medium, np.arange(N), view_tokens=[weak, strong], state_dir=folder).state())
 
 
 def test_views_change_what_is_learnt_and_a_gate_that_never_opens_is_the_medium_view(tmp_path: Path) -> None:
@@ -202,14 +202,16 @@ def test_tokens_of_three_views_are_cached_and_candidates_are_the_medium_ones(tmp
         return layer_targets(backbone, images, [layer], "mean", tmp_path, False, views)[layer]
 
     for layer, got in found.items():
-        for tokens, view in zip((got.around[0], got.tokens, got.around[1]), target.uncertain_views, strict=True):
+        for tokens, view in zip(
+            (got.view_tokens[0], got.tokens, got.view_tokens[1]), target.uncertain_views, strict=True
+        ):
             np.testing.assert_array_equal(tokens, of(layer, view).tokens)
         assert got.key == of(layer, "foveal:51").key
         candidates = candidate_targets(backbone, images, [layer], target, tmp_path, False)[layer]
         np.testing.assert_array_equal(candidates.tokens, got.tokens)
         apart = candidate_targets(backbone, images, [layer], replace(target, candidate_views=False), tmp_path, False)
         np.testing.assert_array_equal(apart[layer].tokens, of(layer).tokens)
-    assert np.abs(found["first"].around[0] - found["first"].tokens).max() > 0
+    assert np.abs(found["first"].view_tokens[0] - found["first"].tokens).max() > 0
 
 
 def test_joined_subjects_keep_views_and_pictures_together() -> None:
@@ -237,9 +239,9 @@ def test_a_sweep_trains_with_the_views_of_its_recipe(
     given: list[Any] = []
     from align.training import training_set
 
-    def watched(config: Config, x: Any, tokens: Any, *rest: Any, around: Any, **options: Any) -> Any:
-        given.append((tokens.all(), [view.all() for view in around]))
-        return fit(config, x, tokens, *rest, around=around, **options)
+    def watched(config: Config, x: Any, tokens: Any, *rest: Any, view_tokens: Any, **options: Any) -> Any:
+        given.append((tokens.all(), [view.all() for view in view_tokens]))
+        return fit(config, x, tokens, *rest, view_tokens=view_tokens, **options)
 
     monkeypatch.setattr(training_set, "fit", watched)
     config = toy_config(seeds=1, folds=2, encoders=["mlp"], layers=["1"])
@@ -277,15 +279,18 @@ def test_what_cannot_be_is_refused_in_one_line(overrides: list[str], message: st
     fails(message, lambda: _config(*overrides))
     x, views = _data()
     unchecked = load_config(Config, None, [*SMALL, *overrides], check=False)
-    fails(message, lambda: fit(unchecked, x, views[1], np.arange(N), around=[views[0], views[2]]))
+    fails(message, lambda: fit(unchecked, x, views[1], np.arange(N), view_tokens=[views[0], views[2]]))
 
 
 def test_views_that_are_missing_or_not_wanted_are_refused() -> None:
     x, views = _data()
     fails("it should be 2 times", lambda: fit(_config(), x, views[1], np.arange(N)))
-    fails("it should be 2 times", lambda: fit(_config(), x, views[1], np.arange(N), around=[views[0], views[2][:, :2]]))
+    fails(
+        "it should be 2 times",
+        lambda: fit(_config(), x, views[1], np.arange(N), view_tokens=[views[0], views[2][:, :2]]),
+    )
     plain = _config("target.uncertain_views=[]")
-    fails("it should be 0 times", lambda: fit(plain, x, views[1], np.arange(N), around=[views[0], views[2]]))
+    fails("it should be 0 times", lambda: fit(plain, x, views[1], np.arange(N), view_tokens=[views[0], views[2]]))
     assert uncertainty_of(plain, 3) is None
     with pytest.raises(UserError, match="tokens of three views"):
         Uncertainty(3, 0.05, 0.3).pictures(Batch(x, x, x))  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from align import retrieval
 from align.checkpoint import load_run
 from align.files import read_tensors, save_tensors
 from recon import cli
-from recon.evaluation.recordings import Behind
+from recon.evaluation.recordings import RunData
 from recon.evaluation.schema import faults
 from recon.scoring.aggregate import load_results
 from tests.recon import tiny_run
@@ -84,9 +84,9 @@ def _by_hand(paths: list[Path]) -> float:
     """Share of rows whose own picture has the highest sum of standardised cosines."""
     total = np.zeros((tiny_run.N_TEST, tiny_run.N_TEST))
     for path in paths:
-        behind = Behind(load_run(path))
-        images = behind.picture_embeds([behind.row[name] for name in behind.predictions.ids])
-        cosine = retrieval.scores(behind.predictions.embeds, images)
+        run_data = RunData(load_run(path))
+        images = run_data.picture_embeds([run_data.row[name] for name in run_data.predictions.ids])
+        cosine = retrieval.scores(run_data.predictions.embeds, images)
         total += np.stack([(row - row.mean()) / row.std() for row in cosine])
     return float((total.argmax(1) == np.arange(len(total))).mean())
 

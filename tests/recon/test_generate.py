@@ -23,7 +23,7 @@ from recon.decoding.plan import Sampling, fingerprint
 from recon.decoding.predict import load_predictions, open_recording, predict, read_predictions
 from recon.drawing.folders import read_index, safe_names
 from recon.drawing.generate import generate
-from recon.drawing.sets import PictureSet, draw
+from recon.drawing.sets import FolderPlan, draw
 from recon.generation.pipeline import Generator
 from tests.align.fixture_studies import write_folder
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_generator
@@ -56,8 +56,8 @@ def run(tmp_path: Path) -> Run:
     return load_run(tmp_path / "run")
 
 
-def pictures(folder: Path, tokens: np.ndarray, run_id: str = "r") -> PictureSet:
-    return PictureSet("reconstructions", folder, IDS, tokens, IDS, run_id)
+def pictures(folder: Path, tokens: np.ndarray, run_id: str = "r") -> FolderPlan:
+    return FolderPlan("reconstructions", folder, IDS, tokens, IDS, run_id)
 
 
 @pytest.fixture

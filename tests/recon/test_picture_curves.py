@@ -36,7 +36,7 @@ from recon.drawing.folders import read_index
 from recon.drawing.generate import generate
 from recon.evaluation import judge
 from recon.evaluation.provenance import curves_folder, read_curves
-from recon.evaluation.recordings import Behind
+from recon.evaluation.recordings import RunData
 from recon.evaluation.settings import EvaluateConfig
 from recon.gallery.content import read_content
 from recon.gallery.page import page_data
@@ -129,9 +129,9 @@ def at_home(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECON_HOME", str(made.home))
 
 
-def scored(behind: Behind, ids: list[str], pictures: torch.Tensor) -> dict[str, float]:
+def scored(run_data: RunData, ids: list[str], pictures: torch.Tensor) -> dict[str, float]:
     """Both scores, with the pixel judge, from the metrics themselves."""
-    targets, see = behind.targets(ids), tiny_run.pixel_judge().features
+    targets, see = run_data.targets(ids), tiny_run.pixel_judge().features
     found = {"PixCorr": METRICS["PixCorr"](pictures, targets), "two_way": two_way(see(pictures), see(targets))}
     return {name: float(values.mean()) for name, values in found.items()}
 
@@ -164,12 +164,12 @@ def test_the_components_left_are_the_leading_ones_of_the_training_pictures(made:
 def test_the_ends_are_the_pictures_of_generate(made: Made, tmp_path: Path) -> None:
     sampling = Sampling(seeds=(QUICK.seed,), steps=QUICK.steps)
     told = generate(made.run, made.generator, tmp_path, sampling, ("shuffled", "oracle"), QUICK.limit)
-    behind, ids = Behind(made.run), list(load_predictions(made.run).ids[: QUICK.limit])
+    run_data, ids = RunData(made.run), list(load_predictions(made.run).ids[: QUICK.limit])
 
     def score(name: str) -> dict[str, float]:
         files = [Path(told["folders"][name]) / f"{stimulus_id}_seed-{QUICK.seed}.png" for stimulus_id in ids]
         pixels = np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
-        return scored(behind, ids, torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
+        return scored(run_data, ids, torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
 
     own, result = score("reconstructions"), made.result
     assert values(result["bottleneck"]["predicted"][-1]) == pytest.approx(own, abs=2e-4)
@@ -197,7 +197,7 @@ def test_full_rank_is_the_picture_of_generate_where_that_starts_from_a_coarse_on
     told = generate(made.run, str(generator), tmp_path, Sampling(seeds=(3,), steps=steps), (), QUICK.limit)
     files = [Path(told["folders"]["reconstructions"]) / f"{name}_seed-3.png" for name in ids]
     pixels = np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
-    own = scored(Behind(made.run), ids, torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
+    own = scored(RunData(made.run), ids, torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
     assert values(found["bottleneck"]["predicted"][-1]) == pytest.approx(own, abs=1e-6)
     assert values(found["bottleneck"]["predicted"][0]) != pytest.approx(own, abs=1e-3)
     assert (found["low_level"], told["low_level"], found["strength"]) == ("tokens", "tokens", STRENGTH)
@@ -262,9 +262,9 @@ def test_averaged_rows_leave_that_curve_out_and_say_why(made: Made, tmp_path: Pa
     from recon.analysis.picture_curves import _curves
 
     run = made.run
-    behind = Behind(run)
-    recording = behind.recording
-    behind.__dict__["recording"] = dataclasses.replace(recording, test=recording.test.averaged())
+    run_data = RunData(run)
+    recording = run_data.recording
+    run_data.__dict__["recording"] = dataclasses.replace(recording, test=recording.test.averaged())
     decoder: Any = SimpleNamespace(
         run=run,
         tokens="library",
@@ -272,7 +272,7 @@ def test_averaged_rows_leave_that_curve_out_and_say_why(made: Made, tmp_path: Pa
         condition=lambda name, seed: name,
     )
     study: Any = SimpleNamespace(decoder=decoder, options=QUICK, score=lambda condition: made.result[condition])
-    found = _curves(study, behind)  # type: ignore[arg-type]
+    found = _curves(study, run_data)  # type: ignore[arg-type]
     assert found["bottleneck"] is None and found["repetitions"] is None
     assert "one row" in found["absent"]["repetitions"] and "no components" in found["absent"]["bottleneck"]
     result = {**made.result, **found}

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from align.errors import UserError
 from recon.scoring import picture_folders
 from recon.scoring.opening import open_pair, open_pictures
-from recon.scoring.picture_sets import PictureSet
+from recon.scoring.picture_sets import OpenedPictures
 from tests.recon.tiny_pictures import smooth, write_folder
 
 TRUTH = smooth(3)
@@ -33,7 +33,7 @@ def shade(pixels: np.ndarray, sample: int) -> np.ndarray:
     return (pixels // 2 + 10 * sample).astype(np.uint8)
 
 
-def require_samples(told: PictureSet, k: int = 2, rows: tuple[int, ...] = (0, 1, 2)) -> None:
+def require_samples(told: OpenedPictures, k: int = 2, rows: tuple[int, ...] = (0, 1, 2)) -> None:
     """Row i, sample s of ``told`` is the shaded i-th target, and nothing else."""
     assert (told.n, told.samples, told.size) == (3, k, 32)
     for sample in range(k):

@@ -13,7 +13,7 @@ from align.checkpoint import load_run
 from align.files import read_json
 from recon import cli
 from recon.decoding.predict import open_recording, picture_tokens
-from recon.evaluation.recordings import Behind
+from recon.evaluation.recordings import RunData
 from tests.align.fixture_studies import write_folder
 from tests.one_line import fails
 
@@ -97,9 +97,9 @@ def test_a_router_weighs_layers_for_every_subject_it_was_trained_on(
     for number, subject in enumerate(SUBJECTS):
         run = load_run(folder, subject)
         assert run.number == number
-        behind = Behind(run)
-        vars(behind)["_tokens"] = tokens
-        told[subject] = behind.picture_embeds(range(5))
+        run_data = RunData(run)
+        vars(run_data)["_tokens"] = tokens
+        told[subject] = run_data.picture_embeds(range(5))
         np.testing.assert_array_equal(told[subject], run.aligner.embed_images(tokens, subject=number))
         assert _retrieve(capsys, "--subject", subject, "--run", str(folder))["n_stimuli"] == 6
     assert np.abs(told["01"] - told["02"]).max() > 1e-4 and np.abs(told["01"] - told["03"]).max() > 1e-4

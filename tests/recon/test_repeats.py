@@ -69,11 +69,11 @@ def test_all_repetitions_give_what_retrieve_reports(run: Run, result: dict) -> N
 
 def test_one_repetition_is_the_score_of_single_trials(run: Run, result: dict) -> None:
     from align import retrieval
-    from recon.evaluation.recordings import Behind
+    from recon.evaluation.recordings import RunData
 
-    behind = Behind(run)
-    test = behind.recording.test
-    candidates = behind.picture_embeds(np.unique(test.stimulus))
+    run_data = RunData(run)
+    test = run_data.recording.test
+    candidates = run_data.picture_embeds(np.unique(test.stimulus))
     hits = []
     for draw in range(6):
         rng = np.random.default_rng([3, draw])

@@ -100,12 +100,12 @@ def run(made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def add_seed(run: Run, seed: int, quality: float, n: int = N, owner: str | None = None) -> None:
     """Pictures of a further seed for the first ``n`` stimuli: ``quality`` x target + noise."""
-    from recon.evaluation.recordings import Behind
+    from recon.evaluation.recordings import RunData
 
-    behind = Behind(run)
-    ids = list(behind.predictions.ids)[:n]
+    run_data = RunData(run)
+    ids = list(run_data.predictions.ids)[:n]
     rng = np.random.default_rng(seed)
-    images = behind.targets(ids).numpy().transpose(0, 2, 3, 1)
+    images = run_data.targets(ids).numpy().transpose(0, 2, 3, 1)
     noisy = 255 * (quality * images + (1 - quality) * rng.random(images.shape))
     pixels = list(noisy.round().astype(np.uint8))
     gallery_run.add_rows(gallery_run.folder_of(run, "reconstructions"), ids, pixels, seed, owner or run_id(run))

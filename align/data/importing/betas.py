@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from align.data.importing.layout import PIECE, Pieces, write_layout
-from align.data.importing.trials import Choice, choose, read_table
+from align.data.importing.trials import TrialChoice, choose, read_table
 from align.data.reading.safe_load import GRACE, RATIO
 from align.errors import UserError
 
@@ -31,7 +31,7 @@ def import_betas(
     events: str | Path,
     images: str | Path,
     out: str | Path,
-    choice: Choice,
+    choice: TrialChoice,
     mask_value: float | None = None,
     link: bool = False,
 ) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once, write_layout
 from align.data.importing.mne_files import require_tags, signal_channels, unreadable
-from align.data.importing.trials import Choice, Table, choose, read_table
+from align.data.importing.trials import Table, TrialChoice, choose, read_table
 from align.errors import UserError
 
 KINDS = ("eeg", "meg", "ieeg")
@@ -59,7 +59,7 @@ class Facts:
 def import_bids(
     root: str | Path,
     out: str | Path,
-    choice: Choice,
+    choice: TrialChoice,
     task: str | None = None,
     window: tuple[float, float] = (-0.2, 1.0),
     images: str | Path | None = None,

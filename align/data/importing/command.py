@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from align.errors import UserError
 
 if TYPE_CHECKING:
-    from align.data.importing.trials import Choice
+    from align.data.importing.trials import TrialChoice
 
 _TABLE = (
     "stimulus_column",
@@ -101,10 +101,10 @@ def _flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def _choice(args: argparse.Namespace, stimulus: str) -> Choice:
-    from align.data.importing.trials import Choice
+def _choice(args: argparse.Namespace, stimulus: str) -> TrialChoice:
+    from align.data.importing.trials import TrialChoice
 
-    return Choice(
+    return TrialChoice(
         stimulus=args.stimulus_column or stimulus,
         subject=args.subject,
         split=args.split_column,

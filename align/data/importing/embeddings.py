@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once, write_layout
-from align.data.importing.trials import Choice, Table, choose, read_table
+from align.data.importing.trials import Table, TrialChoice, choose, read_table
 from align.data.reading.containers import stored_npy
 from align.data.reading.safe_load import load_array
 from align.data.signals import release
@@ -16,7 +16,7 @@ from align.errors import UserError
 
 
 def import_embeddings(
-    path: str | Path, ids: str | Path, images: str | Path, out: str | Path, choice: Choice, link: bool = False
+    path: str | Path, ids: str | Path, images: str | Path, out: str | Path, choice: TrialChoice, link: bool = False
 ) -> Path:
     """Write folder ``out`` and return it: x (n, E), or (n, C, T), as stored.
 

@@ -10,11 +10,13 @@ import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once, write_layout
 from align.data.importing.mne_files import require_tags, signal_channels, unreadable
-from align.data.importing.trials import Choice, choose, from_frame
+from align.data.importing.trials import TrialChoice, choose, from_frame
 from align.errors import UserError
 
 
-def import_epochs(path: str | Path, images: str | Path, out: str | Path, choice: Choice, link: bool = False) -> Path:
+def import_epochs(
+    path: str | Path, images: str | Path, out: str | Path, choice: TrialChoice, link: bool = False
+) -> Path:
     """Write folder ``out`` from a ``-epo.fif`` and return it: x (n, C, T) in the file's units, V or T.
 
     ``choice`` names columns of ``epochs.metadata``. Channels that are no signals or marked bad are left out;

@@ -39,7 +39,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Choice:
+class TrialChoice:
     """Which columns say what. The split comes from exactly one of ``split``, ``test`` and ``test_list``.
 
     ``split``: a column of train, test, unused. ``test``: a column of true and false (or 1 and 0). ``test_list``: a
@@ -96,7 +96,7 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def choose(table: Table, choice: Choice, folder: Path) -> tuple[list[int], list[Shown], dict[str, Path]]:
+def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], list[Shown], dict[str, Path]]:
     """Lines of the table that show a picture (rising), a `Shown` for each, and the pictures by the name in `Shown`.
 
     The names are those of `short_names`. Lines without picture are left out, which the log says. Raises
@@ -133,7 +133,7 @@ def _optional(table: Table, name: str | None, default: str) -> list[str]:
     return table.column(name or default)
 
 
-def _splits(table: Table, choice: Choice, folder: Path, rows: list[int], images: list[Path]) -> list[str]:
+def _splits(table: Table, choice: TrialChoice, folder: Path, rows: list[int], images: list[Path]) -> list[str]:
     given = [value for value in (choice.split, choice.test, choice.test_list) if value is not None]
     if len(given) > 1:
         raise UserError("give one of --split-column, --test-column and --test-list, not several")

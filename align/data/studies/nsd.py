@@ -30,7 +30,7 @@ from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
 from align.data.studies.nsd_files import (
     Behaviour,
-    Pictures,
+    NsdPictures,
     betas_shape,
     read_behaviour,
     read_betas,
@@ -84,7 +84,7 @@ class Nsd(Study):
         super().__init__(config)
         self.root = require_root(config, LAYOUT)
         self.variant = config.study.variant or VARIANTS[0]
-        self.pictures = Pictures(Path(config.study.images or self.root).expanduser() / PICTURES_FILE)
+        self.pictures = NsdPictures(Path(config.study.images or self.root).expanduser() / PICTURES_FILE)
 
     @property
     def subjects(self) -> tuple[str, ...]:

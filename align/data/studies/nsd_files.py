@@ -178,7 +178,7 @@ def _runs(ordered: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class NsdPictures:
     """``coco_images_224_float16.hdf5``: ``images`` (73000, 3, 224, 224) float16 in [0, 1].
 
     The file is opened for every picture (below a millisecond), so worker processes share no handle.

@@ -109,7 +109,7 @@ def _measure(run: Run, state_dir: Path) -> Moments:
     config = replace(run.config, target=replace(run.config.target, spread=0.0))
     scout = fit(
         config,
-        data.signals.only(rows),
+        data.signals.subset(rows),
         data.tokens,
         data.stimulus[rows],
         groups=data.groups[rows],

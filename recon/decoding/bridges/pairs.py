@@ -21,7 +21,7 @@ _AT_ONCE = 256  # rows of tokens
 
 
 @dataclass(frozen=True)
-class Pairs:
+class EmbeddingPairs:
     """``components`` (n, k): coordinates in which the run predicts tokens; ``embeds`` (n, E) of the same pictures;
     ``groups`` (n,): pictures of one scene or concept. ``key`` stands for pictures, layer and both networks."""
 
@@ -32,7 +32,7 @@ class Pairs:
     key: str
 
 
-def training_pairs(run: Run, encoder: ImageEncoder) -> Pairs:
+def training_pairs(run: Run, encoder: ImageEncoder) -> EmbeddingPairs:
     """Both sides for every training picture of the run's recording, from the targets cache or extracted into it.
 
     Raises `UserError` when a training picture stands among the test pictures of the run's manifest.
@@ -43,12 +43,12 @@ def training_pairs(run: Run, encoder: ImageEncoder) -> Pairs:
     recording = open_recording(run)
     rows = np.unique(recording.train.stimulus)
     require_training(run, recording, rows)
-    stimuli = only(recording.stimuli, rows)
+    stimuli = subset(recording.stimuli, rows)
     tokens = picture_tokens(run, recording)
     found = cached_targets(encoder.backbone, stimuli, [POOLED], "mean", run.config.cache_dir)[POOLED]
     key = hashlib.sha256(f"{run_id(run)} {found.key}".encode()).hexdigest()[:16]
     embeds = torch.from_numpy(np.asarray(found.tokens[:, 0], dtype=np.float32))
-    return Pairs(components_of(run, tokens, rows), embeds, np.asarray(stimuli.groups), stimuli.ids, key)
+    return EmbeddingPairs(components_of(run, tokens, rows), embeds, np.asarray(stimuli.groups), stimuli.ids, key)
 
 
 def components_of(run: Run, tokens: np.ndarray, rows: np.ndarray) -> torch.Tensor:
@@ -75,7 +75,7 @@ def require_training(run: Run, recording: Recording, rows: np.ndarray) -> None:
         )
 
 
-def only(stimuli: Stimuli, rows: np.ndarray) -> Stimuli:
+def subset(stimuli: Stimuli, rows: np.ndarray) -> Stimuli:
     """The pictures of the given rows."""
 
     def take(values: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from align.files import read_tensors, save_tensors
 from align.seeding import derive
 from recon.config import StageConfig
 from recon.decoding.bridges.image_encoder import ImageEncoder
-from recon.decoding.bridges.pairs import Pairs, training_pairs
+from recon.decoding.bridges.pairs import EmbeddingPairs, training_pairs
 from recon.decoding.bridges.ridge import LinearMap, linear_map, pooled_bridge, require_pooled
 from recon.generation.adapters import Adapter
 from recon.generation.bridge import Bridge
@@ -78,7 +78,7 @@ def prior_bridge(run: Run, adapter: Adapter, encoder: ImageEncoder, config: Prio
     return pooled_bridge("prior", run, adapter, prior.eval().requires_grad_(False), f"prior {key}")
 
 
-def _train(prior: Prior, pairs: Pairs, config: PriorConfig, folder: Path, seed: int) -> nn.Module:
+def _train(prior: Prior, pairs: EmbeddingPairs, config: PriorConfig, folder: Path, seed: int) -> nn.Module:
     from recon.generation.loop import Stage, run_stage
 
     scale = pairs.embeds.var(0).mean().clamp_min(1e-12)

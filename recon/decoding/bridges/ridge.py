@@ -18,7 +18,7 @@ from align.encoders.ridge import FOLDS, fit_ridge
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
 from recon.decoding.bridges.image_encoder import ImageEncoder
-from recon.decoding.bridges.pairs import Pairs, training_pairs
+from recon.decoding.bridges.pairs import EmbeddingPairs, training_pairs
 from recon.generation.adapters import Adapter
 from recon.generation.bridge import Bridge
 
@@ -79,7 +79,7 @@ def require_pooled(adapter: Adapter, name: str) -> None:
         )
 
 
-def linear_map(pairs: Pairs, seed: int, path: Path) -> LinearMap:
+def linear_map(pairs: EmbeddingPairs, seed: int, path: Path) -> LinearMap:
     """What `fit_linear` stored at ``path`` for these pairs, fitted first where absent."""
     if not path.is_file():
         return fit_linear(pairs, seed, path)
@@ -87,7 +87,7 @@ def linear_map(pairs: Pairs, seed: int, path: Path) -> LinearMap:
     return LinearMap(tensors["weight"], tensors["bias"], tensors["mean"], float(tensors["gain"]))
 
 
-def fit_linear(pairs: Pairs, seed: int, path: Path) -> LinearMap:
+def fit_linear(pairs: EmbeddingPairs, seed: int, path: Path) -> LinearMap:
     """Ridge with its penalty chosen by retrieval in grouped cross-validation over training pictures; stored."""
     folds = grouped_folds(pairs.groups, FOLDS, seed)
     fit = fit_ridge(pairs.components, pairs.embeds, ALPHAS, folds)

@@ -28,7 +28,7 @@ from align.config import Config
 from align.data.signals import Stimuli
 from align.data.studies.base import Fact, StudyInfo, require_root
 from align.data.studies.things.block import Block, Published, block_facts, copied, require_alike
-from align.data.studies.things.images import IN_ORDER, Pictures, require_pictures_of
+from align.data.studies.things.images import IN_ORDER, ThingsPictures, require_pictures_of
 from align.data.studies.things.study import ThingsStudy
 from align.data.studies.things.variants import Layout, find_layout, read_dict, read_plain, read_torch_dict
 from align.errors import UserError
@@ -108,7 +108,7 @@ class ThingsEEG2(ThingsStudy):
         return facts
 
 
-def read_raw(folder: Path, name: str, pictures: Pictures, cache: Path) -> Block:
+def read_raw(folder: Path, name: str, pictures: ThingsPictures, cache: Path) -> Block:
     """The file ``name`` of every session as trials (`align.data.studies.things.epoching`: -0.2 to 1 s, baseline, 250
     Hz), in V.
 

@@ -38,7 +38,7 @@ _KEYS = ("raw_eeg_data", "ch_names", "ch_types", "sfreq")
 
 
 @dataclass(frozen=True)
-class Window:
+class EpochWindow:
     """How trials are cut: s around the event, baseline in s (both ends included), Hz after resampling."""
 
     tmin: float = -0.2
@@ -77,13 +77,13 @@ class Epoched:
     log: tuple[str, ...]
 
 
-def write_epochs(files: Sequence[str | Path], cache_dir: str | Path, window: Window | None = None) -> Epoched:
+def write_epochs(files: Sequence[str | Path], cache_dir: str | Path, window: EpochWindow | None = None) -> Epoched:
     """Trials of one subject and split: one raw file per recording session, in the order of the sessions.
 
     Written once to ``<cache_dir>/epochs/<key>.npy`` in pieces and mapped; the key holds the window and path, size and
     time of change of every file.
     """
-    window = window or Window()
+    window = window or EpochWindow()
     paths = [Path(file) for file in files]
     target = Path(cache_dir) / "epochs" / f"{_key(paths, window)}.npy"
     facts_file = target.with_suffix(".json")
@@ -101,7 +101,7 @@ def write_epochs(files: Sequence[str | Path], cache_dir: str | Path, window: Win
     )
 
 
-def window_times(window: Window) -> np.ndarray:
+def window_times(window: EpochWindow) -> np.ndarray:
     """The times (s) of the samples of a trial."""
     return window.tmin + np.arange(round((window.tmax - window.tmin) * window.sfreq)) / window.sfreq
 
@@ -130,7 +130,7 @@ def open_session(raw: Any, what: str) -> Session:
     return Session(data, kept, chosen, stims[0], _rate(raw["sfreq"], what))
 
 
-def session_events(session: Session, window: Window, what: str) -> tuple[np.ndarray, int]:
+def session_events(session: Session, window: EpochWindow, what: str) -> tuple[np.ndarray, int]:
     """Int64 (n, 2): sample and id of every event but the targets, whose window lies in the recording; number left out.
 
     An event is the onset of a rise of the stim channel (`mne.find_events`).
@@ -154,7 +154,9 @@ def session_events(session: Session, window: Window, what: str) -> tuple[np.ndar
     return events[inside], int((~inside).sum())
 
 
-def epoch_pieces(session: Session, events: np.ndarray, window: Window, what: str) -> Iterator[tuple[slice, np.ndarray]]:
+def epoch_pieces(
+    session: Session, events: np.ndarray, window: EpochWindow, what: str
+) -> Iterator[tuple[slice, np.ndarray]]:
     """Trials of ``events`` (n, 2), rising in time, as (rows, float32 (rows, C, T)), a piece at a time."""
     import mne
 
@@ -187,7 +189,7 @@ def _groups(samples: np.ndarray, sfreq: float) -> Iterator[slice]:
             start = i
 
 
-def _write(paths: list[Path], target: Path, window: Window) -> dict[str, Any]:
+def _write(paths: list[Path], target: Path, window: EpochWindow) -> dict[str, Any]:
     """Write the sorted trials; returns what ``.json`` keeps. First all events are found, then windows are cut."""
     names: tuple[str, ...] | None = None
     events, log = [], []
@@ -228,7 +230,7 @@ def _write(paths: list[Path], target: Path, window: Window) -> dict[str, Any]:
     }
 
 
-def _key(paths: list[Path], window: Window) -> str:
+def _key(paths: list[Path], window: EpochWindow) -> str:
     if not paths:
         raise UserError("no raw file of this subject was found")
     files = []

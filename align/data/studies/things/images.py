@@ -30,7 +30,7 @@ LAYOUT = "the folder that holds training_images/ (or train_images/) and test_ima
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ThingsPictures:
     """The pictures of one split: ``names`` "00001_aardvark/aardvark_01b.jpg" in row order, and their files."""
 
     split: str
@@ -50,7 +50,7 @@ def concept_of(name: str) -> str:
     return concept if number.isdigit() and concept else folder
 
 
-def find_pictures(root: Path, images: str | None) -> tuple[Pictures, Pictures, str]:
+def find_pictures(root: Path, images: str | None) -> tuple[ThingsPictures, ThingsPictures, str]:
     """Training and test pictures, and a sentence about what their order rests on.
 
     They lie in ``images`` (``study.images``) where it is given, else in ``root`` or a folder of it.
@@ -80,7 +80,7 @@ def find_pictures(root: Path, images: str | None) -> tuple[Pictures, Pictures, s
     return train, test, IN_ORDER
 
 
-def stimuli_of(train: Pictures, test: Pictures, cache_dir: str | Path) -> Stimuli:
+def stimuli_of(train: ThingsPictures, test: ThingsPictures, cache_dir: str | Path) -> Stimuli:
     """Training pictures, then test pictures; ids such as "train/00001_aardvark/aardvark_01b.jpg"; groups = concepts.
 
     Their pixel hashes are kept in ``cache_dir``.
@@ -98,7 +98,7 @@ def stimuli_of(train: Pictures, test: Pictures, cache_dir: str | Path) -> Stimul
     )
 
 
-def require_pictures_of(block: Block, pictures: Pictures) -> None:
+def require_pictures_of(block: Block, pictures: ThingsPictures) -> None:
     """Raise `UserError` unless the signals have one row per picture and list the same pictures in the same order."""
     if block.n_images != len(pictures.names):
         raise UserError(
@@ -128,7 +128,7 @@ def _places(folder: Path) -> Iterator[Path]:
         yield from sorted(child for child in folder.iterdir() if child.is_dir())
 
 
-def _listing(base: Path, split: str) -> Pictures:
+def _listing(base: Path, split: str) -> ThingsPictures:
     """Files of one split, sorted by concept folder, then by name."""
     folder = next(base / name for name in FOLDERS[split] if (base / name).is_dir())
     paths = []
@@ -137,10 +137,10 @@ def _listing(base: Path, split: str) -> Pictures:
         paths += sorted(path for path in files if not path.name.startswith("."))
     if not paths:
         raise UserError(f"{str(folder)!r} holds no pictures in folders such as 00001_aardvark; fetch them again")
-    return Pictures(split, tuple(f"{path.parent.name}/{path.name}" for path in paths), tuple(paths))
+    return ThingsPictures(split, tuple(f"{path.parent.name}/{path.name}" for path in paths), tuple(paths))
 
 
-def _require_same_order(metadata: Path, content: dict[Any, Any], pictures: Pictures) -> None:
+def _require_same_order(metadata: Path, content: dict[Any, Any], pictures: ThingsPictures) -> None:
     """Names of the metadata, row by row, are the sorted files; a missing or additional file is named as such."""
     concepts = _column(metadata, content, f"{pictures.split}_img_concepts")
     files = _column(metadata, content, f"{pictures.split}_img_files")

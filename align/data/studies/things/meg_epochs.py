@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from align.data.studies.things.block import Block
-from align.data.studies.things.images import Pictures
+from align.data.studies.things.images import ThingsPictures
 from align.errors import UserError
 from align.files import atomic_path, read_json, write_json
 
@@ -136,7 +136,7 @@ def read_epochs(path: Path, table: Table, cache: Path) -> tuple[Block, Block, tu
     return blocks[0], blocks[1], (events[0], events[1])
 
 
-def pictures_of(split: str, events: np.ndarray, table: Table, root: Path, images: str | None) -> Pictures:
+def pictures_of(split: str, events: np.ndarray, table: Table, root: Path, images: str | None) -> ThingsPictures:
     """The pictures of the events; raises `UserError` naming the first that is in none of the usual places."""
     bases = [Path(images).expanduser()] if images is not None else [root, *_folders(root)]
     names, paths = [], []
@@ -149,7 +149,7 @@ def pictures_of(split: str, events: np.ndarray, table: Table, root: Path, images
             raise UserError(f"picture {listed!r}, line {event} of {TABLES[0]}, is missing; give study.images=FOLDER")
         names.append(name)
         paths.append(path)
-    return Pictures(split, tuple(names), tuple(paths))
+    return ThingsPictures(split, tuple(names), tuple(paths))
 
 
 def _copy(path: Path, table: Table, folder: Path) -> None:

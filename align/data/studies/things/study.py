@@ -10,7 +10,7 @@ from typing import ClassVar
 from align.data.signals import Recording, Stimuli
 from align.data.studies.base import Study
 from align.data.studies.things.block import Block, Published, partial_copy, require_finite, trials_of
-from align.data.studies.things.images import Pictures, find_pictures, stimuli_of
+from align.data.studies.things.images import ThingsPictures, find_pictures, stimuli_of
 
 
 class ThingsStudy(Study):
@@ -28,7 +28,7 @@ class ThingsStudy(Study):
         return self.found
 
     @cached_property
-    def pictures(self) -> tuple[Pictures, Pictures, str]:
+    def pictures(self) -> tuple[ThingsPictures, ThingsPictures, str]:
         """Training pictures, test pictures, and what their order rests on."""
         return find_pictures(self.root, self.config.study.images)
 
