@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+from recon.api.reconstructing import Reconstructing
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from align.checkpoint import Run
     from recon.api.study import Study
 
 
-class Figures:
+class Figures(Reconstructing):
     """See `recon.Decoder`."""
-
-    def _run_for(self, study: Study | None, subject: str | None) -> tuple[Run, bool]:
-        raise NotImplementedError
-
-    def _own_encoder(self) -> AbstractContextManager[None]:
-        raise NotImplementedError
 
     def channel_importance(self, study: Study | None = None, folds: int = 3, n_boot: int = 1000) -> pd.DataFrame:
         """By how much retrieval drops when one channel is silent, on training rows that were held out.

@@ -13,6 +13,7 @@ from recon.api.settings import as_config, as_pairs
 if TYPE_CHECKING:
     from align.config import Config
 
+CHOSEN = "cv"  # the layer is chosen by cross-validation
 NAMES = ("backbone", "layer", "encoder", "scale", "seed", "run_dir", "settings")
 PARAMETERS = {"backbone": "backbone.name", "layer": "target.layer", "scale": "preprocess.scale", "seed": "seed"}
 TOLD_ELSEWHERE = {
@@ -70,8 +71,8 @@ class Parameters:
             )
         pairs: dict[str, Any] = {**of_study, **own}
         pairs |= {key: getattr(self, name) for name, key in PARAMETERS.items()}
-        if str(self.layer) == "cv":
-            pairs["target.layer"] = "1"
+        if self.layer == CHOSEN:
+            pairs["target.layer"] = "1"  # until it is chosen
         pairs |= {} if self.run_dir is None else {"run_dir": str(self.run_dir)}
         return as_config({**pairs, **self._encoder_pairs()}, files)
 
