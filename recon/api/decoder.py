@@ -18,7 +18,7 @@ from recon.api.predicting import PREPARATION
 
 
 class Decoder(Figures):
-    """Learns to tell from brain signals what was seen: trained with the functions of ``align/train.py``.
+    """Predicts from brain signals what was seen. Trained by the functions of ``align/train.py``.
 
     Parameters
     ----------
@@ -31,11 +31,13 @@ class Decoder(Figures):
         A name (mlp, tsconv, ridge, ...); a module that takes (B, C, T) or (B, V) and gives (B, E); or a function
         ``(n_chans, n_times, width) -> module`` (``n_times`` None for voxels), called under ``seed``.
     scale : {"zscore", "robust", "none"}
-        How every channel or voxel is scaled, fitted on training rows.
+        How every channel or voxel is scaled; centre and spread come from training rows.
     seed : int
-        Of everything random in training.
+        0 or more; decides everything random in training.
     run_dir : str or path, optional
-        Folder of the run, which all commands read. Left out: a temporary one, kept as long as the object.
+        Folder of the run, which all commands read. Left out: a temporary one, kept as long as the object. A fit that
+        was interrupted continues in the same folder; with an ``encoder`` of your own it starts again, as code cannot
+        be compared.
     settings : mapping, optional
         Any key of a configuration: ``{"train.epochs": 20}``. ``**more``: the same as ``train__epochs=20``.
 
@@ -47,7 +49,7 @@ class Decoder(Figures):
     Raises
     ------
     UserError
-        Unknown keys and values, in one line, as soon as they are told.
+        An unknown key or value, in one line, when the object is made.
 
     Notes
     -----
@@ -77,16 +79,16 @@ class Decoder(Figures):
 
     @classmethod
     def load(cls, path: str | Path, subject: str | None = None, encoder: Any = None) -> Decoder:
-        """Open what `save`, ``align/train.py`` or the hub holds.
+        """Open a run that `save` or ``align/train.py`` wrote, or one from the hub.
 
         Parameters
         ----------
         path : str or path
             Folder of a run, or OWNER/NAME of the hub.
         subject : str, optional
-            Whose signals are meant, where the run is of several people.
+            Label of the person, where the run was trained on several people.
         encoder : torch.nn.Module or callable, optional
-            For a run that was trained with a module of its maker's own: the same module or function.
+            For a run that was trained with a module or function of your own: the same one.
 
         Returns
         -------
@@ -95,7 +97,7 @@ class Decoder(Figures):
         Raises
         ------
         UserError
-            No run there; a run of an own module without ``encoder``, or with another one.
+            No run there; a run with its own module, where ``encoder`` is left out or does not fit.
         """
         from align.encoders.own import given
         from recon.publishing.hub import load_run
@@ -116,8 +118,8 @@ class Decoder(Figures):
 
     def __repr__(self) -> str:
         encoder = self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
-        told = f"<Decoder {self.backbone} layer {self.layer}, encoder {encoder}, seed {self.seed}"
-        return f"{told}>" if self._run is None else f"{told}, fitted on {self._run.study} {self._run.subject}>"
+        text = f"<Decoder {self.backbone} layer {self.layer}, encoder {encoder}, seed {self.seed}"
+        return f"{text}>" if self._run is None else f"{text}, fitted on {self._run.study} {self._run.subject}>"
 
     def _repr_html_(self) -> str:
         if self._run is None:

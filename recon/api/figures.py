@@ -20,9 +20,9 @@ class Figures(Reconstructing):
     def channel_importance(self, study: Study | None = None, folds: int = 3, n_boot: int = 1000) -> pd.DataFrame:
         """By how much retrieval drops when one channel is silent, on training rows that were held out.
 
-        The encoder is trained again on each of ``folds`` parts of the training rows and asked about the rest, with one
-        channel after the other set to its training mean. It says what this decoder reads, not where the brain carries
-        the information: channels that say the same as their neighbours are hardly missed. No test row is read.
+        In each of ``folds`` folds the encoder is trained again without the pictures of the fold, then tested on them,
+        with one channel after the other set to its training mean. The result describes this decoder, not where the
+        brain carries the information: where two channels carry the same, neither is missed. Test rows are not used.
 
         Parameters
         ----------

@@ -26,23 +26,25 @@ class Predicting(Training):
         Parameters
         ----------
         signals : array of shape (n, channels, samples) or (n, voxels)
-            As recorded, in the unit of the training signals; another order of size is warned of, with the factor.
+            As recorded, in the unit of the training signals. A warning names the factor where they are more than
+            20 times larger or smaller.
         session : sequence of n, optional
-            Asked for where training whitened by session (``preprocess.mvnn``).
+            Recording session of each trial; needed where training whitened by session (``preprocess.mvnn``).
 
         Returns
         -------
         tokens : ndarray of shape (n, N, D) or None
-            In the units of the backbone; None where the run predicts none.
+            N tokens of D values, in the units of the backbone; None where the run predicts none.
         embeds : ndarray of shape (n, E)
+            Vectors that are compared with those of pictures (`embed_images`) by cosine.
 
         Raises
         ------
         UserError
             Another shape than in training, NaN, infinity.
         """
-        told = self.run_.aligner.predict(self._prepared(as_one(signals), session))
-        return told.get("tokens"), told["embeds"]
+        found = self.run_.aligner.predict(self._prepared(as_one(signals), session))
+        return found.get("tokens"), found["embeds"]
 
     def _prepared(self, x: np.ndarray, session: Any = None) -> np.ndarray:
         return self.preparation(x, None if session is None else np.asarray(session))

@@ -28,8 +28,8 @@ class Scoring(Predicting):
         Parameters
         ----------
         study : Study, optional
-            Left out: the one the decoder was fitted on. Of another study the test rows are scored; a test picture that
-            training saw is refused.
+            Left out: the one the decoder was fitted on. Of another study its test rows are scored; none of its test
+            pictures may be a training picture of this decoder.
         subject : str, optional
             Whose test rows; left out, those of the person it was trained on.
         n_boot, n_perm : int

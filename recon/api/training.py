@@ -50,11 +50,11 @@ class Training(Parameters):
         subject : str, optional
             With a study of several people: whose rows.
         groups : sequence of n, optional
-            With signals: pictures of one group stay together in inner validation.
+            With signals: one label per trial. Pictures of one group stay together in inner validation.
         sfreq, ch_names, tmin
             With signals: rate in Hz, names of the channels, time of the first sample in s.
         progress : bool
-            Show bars.
+            Show progress bars.
 
         Returns
         -------
@@ -75,7 +75,7 @@ class Training(Parameters):
                 run, preparation = self._fit_study(config, label, progress), None
             else:
                 if images is None:
-                    raise UserError("signals alone teach nothing; pass fit(signals, images), or a Study")
+                    raise UserError("signals need pictures to learn from; pass fit(signals, images), or a Study")
                 config = self._placed(self._configured({}), kept)
                 facts = {"sfreq": sfreq, "ch_names": tuple(ch_names or ()), "tmin": tmin}
                 run, preparation = self._fit_arrays(config, as_one(data), images, groups, facts, progress)
@@ -118,7 +118,7 @@ class Training(Parameters):
     def run_(self) -> Run:
         """The trained run; raises `UserError` before `fit`."""
         if self._run is None:
-            raise UserError("this decoder has learned nothing yet; call fit, or open one by Decoder.load")
+            raise UserError("this decoder is not fitted; call fit, or open one by Decoder.load")
         return self._run
 
     def __sklearn_is_fitted__(self) -> bool:

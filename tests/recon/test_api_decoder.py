@@ -166,7 +166,7 @@ def test_signals_alone_teach_and_their_study_scores(place: Path) -> None:
         assert table.loc["brain_to_image", name] == expected[name], name
     assert one.reconstruct(x[:2], steps=1).images.shape == (2, 1, 3, 64, 64)
     seen = study(test=list(range(N_TEST)))
-    fails(r"12 test pictures stood in training, first '00000.png'", lambda: one.score(seen, **QUICK))
+    fails(r"12 test pictures were training pictures, first '00000.png'", lambda: one.score(seen, **QUICK))
     fails("72 trials but 3 images", lambda: decoder(place).fit(x, images[:3]))
     fails("3 groups for 72 trials", lambda: decoder(place).fit(x, images, groups=[1, 2, 3]))
 
@@ -306,13 +306,13 @@ def test_scikit_learn_clones_it(place: Path) -> None:
         (lambda: Decoder(encoder=Net), "no name, torch module or function"),
         (lambda: Decoder(scale="zcore"), "did you mean 'zscore'"),
         (lambda: Decoder(backbone="torchvison/alexnet"), "did you mean 'torchvision/MODEL'"),
-        (lambda: Decoder(settings={"target": {"layer": "2"}}), "'target.layer' is told by layer"),
-        (lambda: Decoder(study__root="x"), "'study.root' is told by Study.open"),
+        (lambda: Decoder(settings={"target": {"layer": "2"}}), "'target.layer' is set by layer"),
+        (lambda: Decoder(study__root="x"), "'study.root' is set by Study.open"),
         (lambda: Decoder(protocol="pooled"), "a Decoder reads one person"),
-        (lambda: Decoder(settings={"train.epochs": 2}, train__epochs=3), "'train.epochs' is told twice"),
+        (lambda: Decoder(settings={"train.epochs": 2}, train__epochs=3), "'train.epochs' is given twice"),
         (lambda: Decoder(settings=3), "settings=3 is no mapping"),
-        (lambda: Decoder().predict(np.zeros((2, 3))), "has learned nothing yet"),
-        (lambda: Decoder().fit(np.zeros((2, 3))), "signals alone teach nothing"),
+        (lambda: Decoder().predict(np.zeros((2, 3))), "is not fitted"),
+        (lambda: Decoder().fit(np.zeros((2, 3))), "signals need pictures to learn from"),
         (lambda: Decoder.load("nowhere"), "nowhere"),
     ],
 )
@@ -332,7 +332,7 @@ def test_what_a_fitted_decoder_cannot_do_is_one_line(fitted: Decoder, tmp_path: 
 def test_a_study_and_a_decoder_do_not_contradict_each_other(made: Study, place: Path) -> None:
     cut = Study.open("folder", made.root, preprocess__tmax=0.1)
     one = decoder(place, preprocess__tmax=0.12)
-    fails("preprocess.tmax is 0.1 in the study and 0.12 in the decoder; say it once", lambda: one.fit(cut))
+    fails("preprocess.tmax is 0.1 in the study and 0.12 in the decoder; set it once", lambda: one.fit(cut))
 
 
 def test_saved_weights_are_the_run(fitted: Decoder, tmp_path: Path) -> None:
