@@ -175,11 +175,11 @@ class TargetConfig(Checked):
 
     def faults(self, at: str) -> Iterator[str]:
         views = self.uncertain_views
-        told = f"{at}uncertain_views=[{','.join(views)}]"
+        text = f"{at}uncertain_views=[{','.join(views)}]"
         if views and (len(views) != 3 or len({parse_view(view) for view in views}) != 3):
-            yield f"{told} should be three different views, weak to strong, as [foveal:45,foveal:51,foveal:57]"
+            yield f"{text} should be three different views, weak to strong, as [foveal:45,foveal:51,foveal:57]"
         if views and self.views:
-            yield f"{told} and {at}views both say what is seen of a picture; leave one of them empty"
+            yield f"{text} and {at}views both say what is seen of a picture; leave one of them empty"
 
 
 @dataclass

@@ -190,6 +190,29 @@ def _listed(test: Any) -> list[Any]:
     return list(test) if isinstance(test, list | tuple) else np.asarray(test).tolist()
 
 
+def part_of_arrays(subject: str, x: np.ndarray, *columns: Any) -> Part:
+    """Trials x (n, ...) of one person; ``columns``: the further fields of `Part`, in order. Raises `UserError`."""
+    if not str(subject).strip():
+        raise UserError("subject is empty; write for example subject='01'")
+    return Part(str(subject), x, *columns)
+
+
+def of_person(value: Any, subject: Any, people: Mapping[Any, Any]) -> Any:
+    """The value of one person, where it is a mapping from person to value."""
+    if isinstance(value, Mapping) and set(value) == set(people):
+        return value[subject]
+    return value
+
+
+def require_info(info: Mapping[str, Any], x: np.ndarray) -> None:
+    """Raise `UserError` for ``ch_names`` and ``sfreq`` (Hz) that cannot be those of trials x (n, C, T) or (n, V)."""
+    names, sfreq = info["ch_names"], info["sfreq"]
+    if names is not None and len(names) != x.shape[1]:
+        raise UserError(f"{len(names)} ch_names for signals {x.shape}; give one per channel")
+    if sfreq is not None and not (isinstance(sfreq, int | float | np.number) and 0 < float(sfreq) < float("inf")):
+        raise UserError(f"sfreq={sfreq!r} should be a rate in Hz above 0")
+
+
 def part_of_epochs(epochs: Any, subject: str, columns: Mapping[str, Any]) -> tuple[Part, dict[str, Any]]:
     """Good signal channels of `mne.Epochs` in their own unit (V, T), and ``sfreq``, ``ch_names``, ``tmin``.
 

@@ -1,4 +1,4 @@
-"""What `Decoder.reconstruct` is told, and the pictures that come of it."""
+"""The options of `Decoder.reconstruct`, and the pictures it makes."""
 
 from __future__ import annotations
 

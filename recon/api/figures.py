@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+from recon.api.reconstructing import Reconstructing
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from align.checkpoint import Run
     from recon.api.study import Study
 
 
-class Figures:
+class Figures(Reconstructing):
     """See `recon.Decoder`."""
-
-    def _run_for(self, study: Study | None, subject: str | None) -> tuple[Run, bool]:
-        raise NotImplementedError
-
-    def _own_encoder(self) -> AbstractContextManager[None]:
-        raise NotImplementedError
 
     def channel_importance(self, study: Study | None = None, folds: int = 3, n_boot: int = 1000) -> pd.DataFrame:
         """By how much retrieval drops when one channel is silent, on training rows that were held out.
 
-        The encoder is trained again on each of ``folds`` parts of the training rows and asked about the rest, with one
-        channel after the other set to its training mean. It says what this decoder reads, not where the brain carries
-        the information: channels that say the same as their neighbours are hardly missed. No test row is read.
+        In each of ``folds`` folds the encoder is trained again without the pictures of the fold, then tested on them,
+        with one channel after the other set to its training mean. The result describes this decoder, not where the
+        brain carries the information: where two channels carry the same, neither is missed. Test rows are not used.
 
         Parameters
         ----------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from align.config import Config
     from align.data.importing.arrays import Picture
+    from align.data.signals import Recording
 
 ARRAYS = "arrays"  # what a run calls the study of signals that came without one
+STATE = "state"  # folder of the checkpoints in a run, as `align.train` names it
+SWEEP = "sweep"  # folder in a run where its layer was chosen
 
 
 @contextmanager
@@ -47,18 +51,32 @@ def fit_study(config: Config, subject: str, progress: bool = False) -> Run:
     return load_run(done.path, subject)
 
 
-def fit_arrays(
-    config: Config,
-    x: np.ndarray,
-    stimulus: np.ndarray,
-    stimuli: Stimuli,
-    facts: Mapping[str, Any],
-    progress: bool = False,
-) -> tuple[Run, Preparation]:
-    """Train on trials x (n, ...) as they come; ``stimulus`` (n,): the place of each trial's picture in ``stimuli``.
+def prepared(
+    config: Config, x: np.ndarray, stimulus: np.ndarray, stimuli: Stimuli, facts: Mapping[str, Any]
+) -> tuple[Recording, Preparation]:
+    """Trials x (n, ...) as they come to a recording without a test, its trials prepared as those of a study are.
 
-    ``facts``: ``ch_names``, ``sfreq`` and ``tmin`` where they are known. Preparation and training are those of a study;
-    no trial is kept apart, so scores need a study or trials of other pictures.
+    ``stimulus`` (n,): the place of each trial's picture in ``stimuli``. ``facts``: ``ch_names``, ``sfreq`` in Hz and
+    ``tmin`` in s where they are known.
+    """
+    stored = train_only(x, stimulus, stimuli, ARRAYS, "01", **facts)
+    preparation = Preparation.fit(stored, config.preprocess)
+    chain = preparation.chain()
+    recording = replace(
+        stored,
+        train=replace(stored.train, x=preparation(x)),
+        test=replace(stored.test, x=np.zeros((0, *chain.shape), np.float32)),
+        ch_names=chain.ch_names,
+        sfreq=chain.sfreq,
+        tmin=chain.tmin,
+    )
+    return recording, preparation
+
+
+def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> Run:
+    """Train on the prepared trials of `prepared`, and write the run to ``run_dir``.
+
+    No trial is kept apart, so scores need a study or trials of other pictures.
     """
     import torch
 
@@ -72,27 +90,17 @@ def fit_arrays(
     from align.vision.fused import require_pooling, resolve_layers, training_targets
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    stored = train_only(x, stimulus, stimuli, ARRAYS, "01", **facts)
-    preparation = Preparation.fit(stored, config.preprocess)
-    chain = preparation.chain()
-    prepared = replace(
-        stored,
-        train=replace(stored.train, x=preparation(x)),
-        test=replace(stored.test, x=np.zeros((0, *chain.shape), np.float32)),
-        ch_names=chain.ch_names,
-        sfreq=chain.sfreq,
-        tmin=chain.tmin,
-    )
     backbone = load_backbone(config.backbone).to(device)
     layer = resolve_layers(backbone, config.target.layer)
     config = replace(config, target=replace(config.target, layer=layer))
     require_pooling(backbone, [layer], config.target.pooling)
-    trials = training_rows(prepared, config.train.average_repetitions, config.cache_dir)
-    signal_facts = SignalFacts(prepared.sfreq, prepared.ch_names)
+    trials = training_rows(recording, config.train.average_repetitions, config.cache_dir)
+    signal_facts = SignalFacts(recording.sfreq, recording.ch_names)
     check_trials(config, trials.x.shape[1:], signal_facts, device)
-    targets = training_targets(backbone, stimuli, [layer], config.target, config.cache_dir, progress)[layer]
-    data = join([prepared], [trials], [targets.tokens])
-    folder = Path(config.run_dir or "")
+    found = training_targets(backbone, recording.stimuli, [layer], config.target, config.cache_dir, progress)
+    targets = found[layer]
+    data = join([recording], [trials], [targets.tokens])
+    folder = run_folder(config)
     with as_the_command():
         aligner = fit(
             config,
@@ -103,14 +111,14 @@ def fit_arrays(
             widths=targets.widths,
             view_tokens=[data.of_pictures([side]) for side in targets.view_tokens],
             facts=signal_facts,
-            state_dir=folder / "state",
+            state_dir=folder / STATE,
             progress=progress,
             metrics=JsonLines(folder / METRICS),
             device=device,
         )
-    told = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
-    save_run(folder, aligner, config, manifest(prepared), told)
-    return load_run(folder), preparation
+    facts = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
+    save_run(folder, aligner, config, manifest(recording), facts)
+    return load_run(folder)
 
 
 def stimuli_of(names: list[str], files: Mapping[str, Picture], groups: Any = None) -> tuple[Stimuli, np.ndarray]:
@@ -141,3 +149,52 @@ def stimuli_of(names: list[str], files: Mapping[str, Picture], groups: Any = Non
             known[row] = label
         merged = merge_groups(merged, known)
     return replace(bare, groups=merged), rows
+
+
+def run_folder(config: Config) -> Path:
+    """``run_dir``, which every fit from Python has."""
+    return Path(config.run_dir or "").expanduser()
+
+
+def forget(config: Config) -> None:
+    """Remove the checkpoints of an earlier fit in ``run_dir``, before a module of the user's own is trained.
+
+    They are found again by the configuration, which holds the name of such a module but not its code.
+    """
+    for name in (STATE, f"{SWEEP}/cells"):
+        shutil.rmtree(run_folder(config) / name, ignore_errors=True)
+
+
+def sized(config: Config, encoder: Any, shape: Callable[[], tuple[int, ...]]) -> Config:
+    """``encoder.width`` of a module is the width E of its embeds; a function is called with the width that is set.
+
+    ``shape()``: of a prepared trial, (C, T) or (V,).
+    """
+    from torch import nn
+
+    from align.encoders.own import width_of
+
+    if not isinstance(encoder, nn.Module):
+        return config
+    return replace(config, encoder=replace(config.encoder, width=width_of(encoder, shape())))
+
+
+def shape_in_study(config: Config, subject: str) -> tuple[int, ...]:
+    """Shape of one prepared trial of a subject, (C, T) or (V,)."""
+    from align.data.studies import open_study
+
+    return tuple(open_study(config).recording(subject).train.x.shape[1:])
+
+
+def best_layer(config: Config, subject: str, progress: bool) -> Config:
+    """The configuration with the layer that ``recon sweep --no-test`` chooses for this subject.
+
+    Its files lie in ``<run_dir>/sweep``.
+    """
+    from align.config import load_config
+    from align.sweep.run import run
+
+    one = replace(config, subjects=[subject], run_dir=None)
+    result = run(one, out=run_folder(config) / SWEEP, progress=progress, test=False)
+    best = load_config(type(config), result.folder / "best.yaml", check=False).target
+    return replace(config, target=replace(config.target, layer=best.layer, chosen_on=best.chosen_on))

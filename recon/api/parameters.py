@@ -13,9 +13,10 @@ from recon.api.settings import as_config, as_pairs
 if TYPE_CHECKING:
     from align.config import Config
 
+CHOSEN = "cv"  # the layer is chosen by cross-validation
 NAMES = ("backbone", "layer", "encoder", "scale", "seed", "run_dir", "settings")
 PARAMETERS = {"backbone": "backbone.name", "layer": "target.layer", "scale": "preprocess.scale", "seed": "seed"}
-TOLD_ELSEWHERE = {
+SET_ELSEWHERE = {
     **{key: name for name, key in PARAMETERS.items()},
     "encoder.name": "encoder",
     "run_dir": "run_dir",
@@ -24,7 +25,7 @@ TOLD_ELSEWHERE = {
 
 
 class Parameters:
-    """See `recon.Decoder`. Values are kept as they are given, and looked at when they are."""
+    """See `recon.Decoder`. Values are kept as they are given, and checked at once."""
 
     def __init__(
         self,
@@ -48,21 +49,21 @@ class Parameters:
     def set_params(self, **params: Any) -> Self:
         """Change parameters; what was fitted stays until the next `fit`. Raises `UserError` for unknown ones."""
         merged = {**self.get_params(), **params}
-        type(self)(**merged)  # says what cannot be before anything is changed
+        type(self)(**merged)  # raises before anything is changed
         for name in NAMES:
             setattr(self, name, merged.pop(name))
         self._more = merged
         return self
 
     def _configured(self, of_study: Mapping[str, Any], files: bool = True) -> Config:
-        """The configuration of a training; ``of_study``: keys that the study tells."""
+        """The configuration of a training; ``of_study``: keys that the study sets."""
         own = as_pairs(self.settings, self._more)
         for key in own:
-            if key in TOLD_ELSEWHERE or key.startswith(("study.", "simulated.")):
-                where = TOLD_ELSEWHERE.get(key, "Study.open")
-                raise UserError(f"{key!r} is told by {where}, not by the settings of a Decoder")
+            if key in SET_ELSEWHERE or key.startswith(("study.", "simulated.")):
+                where = SET_ELSEWHERE.get(key, "Study.open")
+                raise UserError(f"{key!r} is set by {where}, not in the settings of a Decoder")
             if key in of_study and of_study[key] != own[key]:
-                raise UserError(f"{key} is {of_study[key]!r} in the study and {own[key]!r} in the decoder; say it once")
+                raise UserError(f"{key} is {of_study[key]!r} in the study and {own[key]!r} in the decoder; set it once")
         if str(own.get("protocol", "intra")) != "intra":
             raise UserError(
                 "a Decoder reads one person; train others with `python -m align.train protocol=...` and open them by "
@@ -70,8 +71,8 @@ class Parameters:
             )
         pairs: dict[str, Any] = {**of_study, **own}
         pairs |= {key: getattr(self, name) for name, key in PARAMETERS.items()}
-        if str(self.layer) == "cv":
-            pairs["target.layer"] = "1"
+        if self.layer == CHOSEN:
+            pairs["target.layer"] = "1"  # until it is chosen
         pairs |= {} if self.run_dir is None else {"run_dir": str(self.run_dir)}
         return as_config({**pairs, **self._encoder_pairs()}, files)
 
@@ -98,7 +99,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     from align.config import OWN, flatten, to_dict
 
     usual = dict(flatten(to_dict(type(config)())))
-    skip = (*TOLD_ELSEWHERE, "protocol", *(["encoder.options"] if config.encoder.name == OWN else []))
+    skip = (*SET_ELSEWHERE, "protocol", *(["encoder.options"] if config.encoder.name == OWN else []))
     return {
         key: value
         for key, value in flatten(to_dict(config))

@@ -27,8 +27,8 @@ def as_frame(retrieval: dict[str, Any]) -> pd.DataFrame:
     rows = {}
     for direction in DIRECTIONS:
         low, high = retrieval[direction]["ci95_top1"]
-        told = {**retrieval[direction], "ci95_low": low, "ci95_high": high}
-        rows[direction] = [told[name] for name in COLUMNS]
+        row = {**retrieval[direction], "ci95_low": low, "ci95_high": high}
+        rows[direction] = [row[name] for name in COLUMNS]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
     frame.index.name = "direction"
     return frame
@@ -70,7 +70,7 @@ def unseen_test(
 ) -> tuple[np.ndarray, Stimuli, np.ndarray]:
     """Prepared test rows (n, ...), one averaged row per picture, the pictures, and which of them each row shows.
 
-    Raises `UserError` where training saw one of them.
+    Raises `UserError` where one of them is a training picture of the run.
     """
     from align.data.signals import Trials
     from align.files import read_json
@@ -81,7 +81,7 @@ def unseen_test(
     seen = set(read_json(stored)["train"]["hashes"]) if stored.is_file() else set[str]()
     known = [stimuli.ids[i] for i in np.unique(test.stimulus) if stimuli.hashes[i] in seen]
     if known:
-        raise UserError(f"{len(known)} test pictures stood in training, first {known[0]!r}; score other pictures")
+        raise UserError(f"{len(known)} test pictures were training pictures, first {known[0]!r}; score other pictures")
     x = preparation(np.asarray(test.x), test.session)
     averaged = Trials(x, test.stimulus, test.repetition).averaged()
     return averaged.x, stimuli, averaged.stimulus

@@ -11,14 +11,14 @@ from align.errors import UserError
 
 
 def as_pairs(settings: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys to values; sections may be nested. Raises `UserError` for a key that is told twice."""
+    """Dotted keys to values; sections may be nested. Raises `UserError` for a key that is given twice."""
     if settings is not None and not isinstance(settings, Mapping):
         raise UserError(f"settings={settings!r} is no mapping; write settings={{'train.epochs': 20}}")
     pairs: dict[str, Any] = {}
     for key, value in (*flatten(dict(settings or {})), *flatten(dict(more))):
         dotted = key.replace("__", ".")
         if dotted in pairs:
-            raise UserError(f"{dotted!r} is told twice, in settings and by itself; say it once")
+            raise UserError(f"{dotted!r} is given twice, in settings and by itself; give it once")
         pairs[dotted] = _plain(value)
     return pairs
 

@@ -12,6 +12,7 @@ import numpy as np
 from align.errors import UserError
 from align.notebook import facts_table
 from recon.api.folders import KeptFolder
+from recon.api.report import StudyReport
 from recon.api.settings import as_config, as_pairs
 
 if TYPE_CHECKING:
@@ -23,31 +24,10 @@ SECTIONS = ("study.", "simulated.", "preprocess.")
 OF_THE_DECODER = ("preprocess.scale", "study.name")
 
 
-class StudyReport(dict[str, Any]):
-    """What `Study.check` found: the object that ``recon data check --json`` prints; ``text`` is its terminal form."""
-
-    @property
-    def text(self) -> str:
-        """The report as ``recon data check`` prints it."""
-        from align.data.check import format_report
-
-        return format_report(self)
-
-    def __repr__(self) -> str:
-        return f"<StudyReport {self['study']}: {self['verdict']}>"
-
-    def _repr_html_(self) -> str:
-        facts = {fact["what"]: fact["found"] for fact in self["facts"]}
-        told = {"verdict": self["verdict"], **facts, "faults": "; ".join(self["faults"]) or None}
-        return facts_table(
-            f"{self['title']} ({self['study']})", {**told, "remarks": "; ".join(self["remarks"]) or None}
-        )
-
-
 class Study:
     """Recordings and the pictures that were seen. Made by `open`, `from_arrays` or `from_epochs`.
 
-    Nothing is read before it is asked for.
+    Signals and pictures are read when they are first needed.
 
     Attributes
     ----------
@@ -63,13 +43,13 @@ class Study:
         self.pairs = dict(pairs)
         self.config: Config = as_config(self.pairs)
         self._kept = kept
-        _ = self._files  # a folder that is none is said now
+        _ = self._files  # raises now where the folder is missing
 
     @classmethod
     def open(
         cls, name: str, root: str | Path | None = None, settings: Mapping[str, Any] | None = None, **more: Any
     ) -> Study:
-        """Open a published study, a folder of one's own, or the simulation.
+        """Open a published study, a folder of your own, or the simulation.
 
         Parameters
         ----------
@@ -79,7 +59,7 @@ class Study:
             Folder of the files; the simulation makes its own.
         settings, **more
             Keys ``study.*``, ``simulated.*``, ``preprocess.*`` and ``cache_dir`` of a configuration, as
-            ``{"study.window": "0:0.5"}`` or ``study__window="0:0.5"``. Scaling is told to the `Decoder`.
+            ``{"study.window": "0:0.5"}`` or ``study__window="0:0.5"``. Scaling is set in the `Decoder`.
 
         Returns
         -------
@@ -94,11 +74,11 @@ class Study:
         for key in pairs:
             if key in OF_THE_DECODER or not (key.startswith(SECTIONS) or key == "cache_dir"):
                 raise UserError(
-                    f"{key!r} is none of {', '.join(f'{s}*' for s in SECTIONS)}, cache_dir; tell the Decoder"
+                    f"{key!r} is none of {', '.join(f'{s}*' for s in SECTIONS)}, cache_dir; set it in the Decoder"
                 )
         if root is not None:
             if "study.root" in pairs:
-                raise UserError("the folder is told twice, by root and study.root; say it once")
+                raise UserError("the folder is given twice, as root and study.root; give it once")
             pairs["study.root"] = str(root)
         return cls({"study.name": name, **pairs})
 
@@ -157,12 +137,13 @@ class Study:
         UserError
             Shapes, pictures or labels that do not fit, NaN, training and test that share a picture.
         """
+        from recon.api.arrays import part_of_arrays, require_info
+
         x = as_one(signals)
         info = {"sfreq": sfreq, "ch_names": None if ch_names is None else list(ch_names), "tmin": tmin or None}
-        _require_info(info, x)
-        return cls._written(
-            [_part(subject, x, stimulus, test, groups, session, repetition)], images, info, folder, settings
-        )
+        require_info(info, x)
+        part = part_of_arrays(subject, x, stimulus, test, groups, session, repetition)
+        return cls._written([part], images, info, folder, settings)
 
     @classmethod
     def from_epochs(
@@ -206,14 +187,14 @@ class Study:
         UserError
             No epochs, unknown columns, people with different channels, and as in `from_arrays`.
         """
-        from recon.api.arrays import part_of_epochs
+        from recon.api.arrays import of_person, part_of_epochs
 
         people = dict(epochs) if isinstance(epochs, Mapping) else {subject: epochs}
         if not people:
             raise UserError("epochs is an empty mapping; pass subject -> mne.Epochs")
         columns = {"stimulus": stimulus, "test": test, "groups": groups, "session": session}
         found = [
-            part_of_epochs(one, str(label), {name: _of(value, label, people) for name, value in columns.items()})
+            part_of_epochs(one, str(label), {name: of_person(value, label, people) for name, value in columns.items()})
             for label, one in people.items()
         ]
         info = found[0][1]
@@ -317,26 +298,3 @@ def as_one(signals: Any) -> np.ndarray:
     from align.data.importing.arrays import as_signals
 
     return as_signals(signals)
-
-
-def _part(subject: str, x: np.ndarray, *columns: Any) -> Any:
-    from recon.api.arrays import Part
-
-    if not str(subject).strip():
-        raise UserError("subject is empty; write for example subject='01'")
-    return Part(str(subject), x, *columns)
-
-
-def _of(value: Any, subject: Any, people: Mapping[Any, Any]) -> Any:
-    """The value of one person, where it is a mapping from person to value."""
-    if isinstance(value, Mapping) and set(value) == set(people):
-        return value[subject]
-    return value
-
-
-def _require_info(info: Mapping[str, Any], x: np.ndarray) -> None:
-    names, sfreq = info["ch_names"], info["sfreq"]
-    if names is not None and len(names) != x.shape[1]:
-        raise UserError(f"{len(names)} ch_names for signals {x.shape}; give one per channel")
-    if sfreq is not None and not (isinstance(sfreq, int | float | np.number) and 0 < float(sfreq) < float("inf")):
-        raise UserError(f"sfreq={sfreq!r} should be a rate in Hz above 0")

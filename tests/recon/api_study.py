@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from recon import Decoder, Study
 
@@ -46,3 +49,22 @@ def study(folder: Path | None = None, **more: Any) -> Study:
 def decoder(folder: Path, **more: Any) -> Decoder:
     """Three epochs; the cache in ``folder``."""
     return Decoder(**{**TINY, "cache_dir": str(folder / "cache"), **more})
+
+
+def as_the_command_words(folder: Path, **more: Any) -> list[str]:
+    """``key=value`` words that tell a command the settings of `decoder`; the study lies in ``folder / "study"``."""
+    settings = {**TINY, "cache_dir": folder / "cache", "preprocess.scale": "zscore", **more}
+    pairs = {"study.name": "folder", "study.root": folder / "study", "subjects": "[01]", **settings}
+    words = {key.replace("__", "."): value for key, value in pairs.items()}
+    return [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in words.items()]
+
+
+class Net(nn.Module):
+    """Channels are averaged over time, then mapped linearly."""
+
+    def __init__(self, n_chans: int, n_times: int | None, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_chans, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.mean(2))

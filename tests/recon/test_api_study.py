@@ -172,7 +172,7 @@ def test_epochs_of_several_people_are_one_study() -> None:
         ({"subject": " "}, "subject is empty"),
         ({"study__window": "0.3:0.1"}, "study.window='0.3:0.1'"),
         ({"target__layer": "2"}, "'target.layer' is none of study.*"),
-        ({"preprocess__scale": "zscore"}, "tell the Decoder"),
+        ({"preprocess__scale": "zscore"}, "set it in the Decoder"),
     ],
 )
 def test_what_does_not_fit_is_one_line(change: dict[str, Any], told: str) -> None:
