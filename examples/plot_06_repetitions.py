@@ -34,8 +34,8 @@ print(decoder)
 # %%
 # Average 1, 2, 3, ... repetitions
 # --------------------------------
-# For each number, so many repetitions of every picture are drawn at random and averaged. The decoder gives one embedding
-# for each average, and ``score`` compares it with the embeddings of all 200 test pictures.
+# For each number, so many repetitions of every picture are drawn at random and averaged. The decoder predicts one
+# embedding for each average, and ``score`` compares it with the embeddings of all 200 test pictures.
 
 recording = study.recording("01")
 test, rng = recording.test, np.random.default_rng(0)
