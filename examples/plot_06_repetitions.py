@@ -71,8 +71,8 @@ best = np.argsort(reliability)[-12:]
 # %%
 # The curve
 # ---------
-# With more repetitions the score grows, first quickly and then slowly. ``recon repeats`` writes the same curve with
-# several random draws, in both directions.
+# With more repetitions the score grows. The curve is not smooth, because each point is one random draw.
+# ``recon repeats`` averages over several draws, and also scores the other direction.
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(3, 2), layout="constrained")
 top1 = [100 * result["top1"] for result in results]
