@@ -13,6 +13,7 @@ from simulated brain signals, and next to them the controls that a reader should
 
 import csv
 import json
+import logging
 import tempfile
 from contextlib import chdir, redirect_stdout
 from io import StringIO
@@ -20,56 +21,70 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from align.config import Config, load_config
-from align.train import train
-from recon.cli import main as recon  # recon(["generate", ...]) is the command `recon generate ...`
+from recon import Decoder, Study
+from recon.cli import main as recon  # recon(["evaluate", ...]) is the command `recon evaluate ...`
 
+logging.disable(logging.INFO)
 work = Path(tempfile.gettempdir()) / "shallow-recon-examples"
 work.mkdir(exist_ok=True)
-settings = ["study.name=simulated", "subjects=[01]", "target.layer=1", "target.components=60"]
-settings += ["loss.normalize_brain=true", "train.batch_size=230", "train.epochs=25"]
-with chdir(work):  # runs are written below the working folder
-    train(load_config(Config, None, [*settings, "run_dir=runs/shared"]), progress=False)
+settings = {"target.components": 60, "loss.normalize_brain": True, "train.batch_size": 230, "train.epochs": 25}
+with chdir(work):  # the run is written below the working folder
+    study = Study.open("simulated")
+    decoder = Decoder(layer="1", run_dir="runs/decoder", settings=settings).fit(study, subject="01")
 
 # %%
-# Draw and score
-# --------------
-# ``--limit 24`` draws the first 24 of the 200 test pictures, with the embedded generator (64 × 64 pixels).
+# Draw
+# ----
+# The first 24 of the 200 test pictures, with the embedded generator (64 × 64 pixels), and three controls:
+#
+# * *oracle*: from the true tokens of the seen picture. It is the ceiling of this generator.
+# * *shuffled*: from the signals of another picture.
+# * *zero brain*: from signals that are all zero.
 
-run = work / "runs" / "shared"
-chosen = ["--subject", "01", "--run", "runs/shared"]
+with chdir(work):
+    pictures = decoder.reconstruct(limit=24, controls=("oracle", "shuffled", "zero_brain"))
+print(pictures)
+print(pictures.evaluate(metrics=["PixCorr", "SSIM"], n_perm=499)[["value", "ci95_low", "ci95_high", "shuffled"]])
+
+# %%
+# Score
+# -----
+# ``recon evaluate`` adds the controls that need no generator, and writes all scores into one report:
+#
+# * *nearest training*: the training picture that the decoder finds most similar.
+# * *pixel ridge*: a plain linear regression from signals to pixels.
+# * *mean image*: the mean of the training pictures. *Grey*: a grey picture.
+
+run = work / "runs" / "decoder"
 with chdir(work), redirect_stdout(StringIO()):
-    recon(["generate", *chosen, "--limit", "24"])
-    recon(["evaluate", *chosen, "evaluate.networks=false", "evaluate.n_perm=999"])
+    recon(["evaluate", "--subject", "01", "--run", str(run), "evaluate.networks=false", "evaluate.n_perm=999"])
 report = json.loads((run / "report_sub-01.json").read_text())
 
 # %%
 # Look
 # ----
-# From top to bottom: what was seen (the run keeps a blurred copy), what was reconstructed, and the controls.
-#
-# * *oracle*: from the true tokens of the seen picture. It is the ceiling of this generator.
-# * *shuffled*: from the signals of another picture.
-# * *zero brain*: from signals that are all zero.
-# * *nearest training*: the training picture that the decoder finds most similar.
-# * *pixel ridge*: a plain linear regression from signals to pixels, without any generator.
+# Every third picture. From top to bottom: what was seen, what was reconstructed, and the controls.
 
 
-def pictures(folder):
-    """File of every stimulus in a folder of pictures."""
+def control(name):
+    """The pictures of a control, in the order of the reconstructions."""
+    folder = run / "controls" / name / "mini" / "sub-01"
     with open(folder / "index.csv", encoding="utf-8") as file:
-        return {row["stimulus_id"]: folder / row["file"] for row in csv.DictReader(file)}
+        files = {row["stimulus_id"]: row["file"] for row in csv.DictReader(file)}
+    return [plt.imread(folder / files[stimulus]) for stimulus in pictures.ids]
 
 
-rows = {"seen": run / "controls" / "blurred_target", "reconstruction": run / "reconstructions"}
+rows = {
+    "seen": [target.transpose(1, 2, 0) for target in pictures.targets],
+    "reconstruction": pictures.images[:, 0].transpose(0, 2, 3, 1),
+}
 for name in ("oracle", "shuffled", "zero_brain", "nearest_training_image", "pixel_ridge"):
-    rows[name.removesuffix("_image").replace("_", " ")] = run / "controls" / name
-folders = {name: pictures(folder / "mini" / "sub-01") for name, folder in rows.items()}
-ids = list(folders["reconstruction"])[::3]
-figure, axes = plt.subplots(len(rows), len(ids), figsize=(8, 6.6), layout="constrained")
-for line, (name, files) in zip(axes, folders.items(), strict=True):
-    for axis, stimulus in zip(line, ids, strict=True):
-        axis.imshow(plt.imread(files[stimulus]))
+    rows[name.removesuffix("_image").replace("_", " ")] = control(name)
+columns = range(0, len(pictures), 3)
+figure, axes = plt.subplots(len(rows), len(columns), figsize=(8, 6.6), layout="constrained")
+for line, (name, images) in zip(axes, rows.items(), strict=True):
+    for axis, column in zip(line, columns, strict=True):
+        axis.imshow(images[column])
         axis.set(xticks=[], yticks=[])
     line[0].set_ylabel(name, rotation=0, ha="right", va="center")
 plt.show()

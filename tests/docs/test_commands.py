@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import tomllib
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -181,22 +182,50 @@ def test_python_blocks_compile_and_their_imports_exist(page: Path, text: str) ->
             assert all(hasattr(module, alias.name) for alias in node.names)
 
 
+def run_block(page: Path, words: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Run the one Python block of a page that holds ``words``, as it stands there; returns its names."""
+    (text,) = (text for text in blocks(page, "python") if words in text)
+    exec(compile(text, page.name, "exec"), names)  # noqa: S102 - our own page
+    return names
+
+
 @pytest.mark.parametrize("page", [README, DOCS / "scores.md"], ids=lambda page: page.name)
 def test_the_readers_first_python_lines_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they stand there, with arrays and a run of ours in place of the reader's."""
+    """With arrays and a decoder of ours in place of the reader's."""
     import recon
 
-    class Run:
-        def predict(self, signals: Any) -> dict[str, Any]:
-            return {"tokens": signals}
+    class Loaded:
+        load = staticmethod(lambda path: Loaded())
 
-    monkeypatch.setattr(recon, "load_run", lambda path: Run(), raising=False)
+        def predict(self, signals: Any) -> tuple[Any, Any]:
+            return signals[:, None], signals
+
+    monkeypatch.setattr(recon, "Decoder", Loaded, raising=False)
     rng = np.random.default_rng(0)
     names: dict[str, Any] = {"E": rng.normal(size=(8, 4)), "Z": rng.normal(size=(8, 4)), "signals": np.ones((2, 3))}
     names |= {"reconstructions": rng.random((4, 32, 32, 3)), "targets": rng.random((4, 32, 32, 3))}
-    (text,) = (text for text in blocks(page, "python") if "load_run" in text)
-    exec(compile(text, page.name, "exec"), names)  # noqa: S102 - our own page
-    assert callable(names["score"])
+    assert run_block(page, "score(E, Z)", names)["embeds"].shape == (2, 3)
+
+
+def test_from_signals_to_pictures_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README's study and decoder, with a quick encoder; then the saved decoder of scores.md."""
+    import recon
+
+    monkeypatch.chdir(tmp_path)
+    real, rng = recon.Decoder, np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 2, 2, 3), dtype=np.uint8).repeat(16, axis=1).repeat(16, axis=2)
+    data: dict[str, Any] = {"signals": rng.normal(size=(60, 4, 5)), "images": images}
+    data["stimulus"] = np.tile(np.arange(30), 2)
+    quick = partial(real, encoder="ridge", settings={"target.components": 4})
+    monkeypatch.setattr(recon, "Decoder", quick, raising=False)
+    names = run_block(README, "Study.from_arrays", dict(data))
+    assert len(names["pictures"]) == len(names["pictures"].targets) > 0 and (tmp_path / "pictures.html").is_file()
+    names["decoder"].save("runs/demo")
+    monkeypatch.setattr(recon, "Decoder", real)
+    again = run_block(DOCS / "scores.md", "decoder.reconstruct", {})
+    assert np.array_equal(again["pictures"].images, names["pictures"].images)
+    run_block(DOCS / "own_recordings.md", "Study.from_arrays", dict(data))
+    assert (tmp_path / "my_study" / "stimuli.csv").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
