@@ -99,7 +99,8 @@ def collect(options: argparse.Namespace) -> None:
 def _averages(path: Path) -> dict[str, torch.Tensor]:
     """The moving averages in a state of `run_stage`, under the names of the parts, or the weights where it has none."""
     with safe_open(str(path), framework="pt") as file:
-        keys = [key for key in file.keys() if not key.startswith("optimizer/")]
+        names = file.keys()
+        keys = [key for key in names if not key.startswith("optimizer/")]
         averaged = [key for key in keys if key.startswith("ema.")]
         return {key.removeprefix("ema."): file.get_tensor(key) for key in averaged or keys}
 
