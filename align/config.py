@@ -118,9 +118,10 @@ class StudyConfig(Checked):
 
 @dataclass
 class SimulatedConfig(Checked):
-    """Which code the simulated brain carries."""
+    """Which code the simulated brain carries, and how well it is recorded."""
 
     code: Annotated[str, OneOf("mixed", "late_only", "no_signal")] = "mixed"
+    noise: Annotated[str, OneOf("eeg", "low")] = "eeg"  # low = a twentieth of it, as arrays of many spiking units have
 
 
 @dataclass

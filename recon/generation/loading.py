@@ -17,6 +17,8 @@ FAMILIES = {
     "LatentConsistencyModelPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
 }
+# the same parts; only the plain pipeline has what encodes prompts for our loop
+_READ_AS = {"StableDiffusionInstructPix2PixPipeline": "StableDiffusionPipeline"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     if not any((folder / "unet").glob("*model.safetensors")) and any((folder / "unet").glob("*.fp16.safetensors")):
         options["variant"] = "fp16"
     try:
-        pipe = getattr(diffusers, read_json(folder / INDEX)["_class_name"]).from_pretrained(folder, **options)
+        kind = read_json(folder / INDEX)["_class_name"]
+        pipe = getattr(diffusers, _READ_AS.get(kind, kind)).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"generator {str(folder)!r} cannot be read: {str(error).splitlines()[0]}") from error
     return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from align.files import read_json, save_tensors, write_atomic, write_json
 from recon.config import PretrainConfig
-from recon.generation.conditioner import save_conditioner
+from recon.generation.conditioner import ConditionerInfo, save_conditioner
 from recon.metrics.reader import AttributeReader, save_reader
 from recon.pretraining import miniature
 from recon.pretraining.pictures import Pool
 
-EXAMPLE = {"num_inference_steps": 12, "guidance_scale": 2.0}
+# With both guidances equal, the pipeline compares "tokens and sketch" with "neither", as `Generator` does.
+EXAMPLE = {"num_inference_steps": 12, "guidance_scale": 2.0, "image_guidance_scale": 2.0}
 
 
 def export_towers(config: PretrainConfig, pool: Pool) -> None:
@@ -66,14 +68,13 @@ def export_generator(config: PretrainConfig, pool: Pool) -> None:
 
     assets, out = assets_folder(config), Path(config.out)
     unet = miniature.build_unet()
-    sources = {name: tokens_of(name, config, pool, unet) for name in ("mini", "squeezenet")}
+    sources = {name: tokens_of(name, config, pool, unet) for name in config.conditioners}
     for name, source in sources.items():
         conditioner = source.conditioner
         restore(out / "unet", name, conditioner)
         sketch = build_sketch(name, sources[name])
         restore(out / "sketch", name, sketch)
-        file = f"{conditioner.info.backbone.replace('/', '_')}_{conditioner.info.layer}.safetensors"
-        save_conditioner(conditioner, assets / "conditioners" / file, sketch=sketch)
+        save_conditioner(conditioner, assets / "conditioners" / _file_of(conditioner.info), sketch=sketch)
     save_half(restore(out / "unet", "unet", unet), assets / "unet")
     vae, factor = load_vae(out)
     vae.register_to_config(scaling_factor=factor)  # type: ignore[operator]
@@ -85,26 +86,35 @@ def export_generator(config: PretrainConfig, pool: Pool) -> None:
     save_half(encoder, assets / "text_encoder")
     miniature.build_scheduler().save_pretrained(assets / "scheduler")
     write_json(assets / "model_index.json", _index())
-    export_example(assets, assets / "conditioners" / f"mini_{config.mini_layer}.safetensors", pool)
+    example = sources[min(sources)].conditioner.info
+    export_example(assets, assets / "conditioners" / _file_of(example), pool)
 
 
 def export_example(assets: Path, conditioner: Path, pool: Pool) -> None:
-    """``example.safetensors`` and ``example.png``: input and output of the stock pipeline, for a rendered picture."""
+    """``example.safetensors`` and ``example.png``: input and output of the stock pipeline, for a rendered picture.
+
+    ``image`` (1, 3, 64, 64) in [0, 1]: the sketch. ``ip_adapter_image_embeds`` (3, 1, N, D + 16): tokens of the
+    picture, then twice those of no picture, as the pipeline's guidance reads them.
+    """
     import torch
-    from diffusers import StableDiffusionPipeline
 
     from align.config import BackboneConfig
     from align.files import atomic_path
     from align.vision.backbones import load_backbone
     from recon.generation.conditioner import null_embeds, read_info, with_positions
+    from recon.generation.pipeline import Generator
 
     info = read_info(conditioner)
-    backbone = load_backbone(BackboneConfig("mini", str(assets / "image_encoder")))
+    weights = {"mini": str(assets / "image_encoder")}
+    backbone = load_backbone(BackboneConfig(info.backbone, weights.get(info.backbone)))
     image = torch.from_numpy(pool.images[0].copy()).permute(2, 0, 1)[None].float() / 255
     tokens = backbone.tokens(image, [info.layer], info.pooling)[info.layer]
-    embeds = torch.stack([null_embeds(conditioner), with_positions(tokens)])  # (2, 1, N, D + 16): negative, positive
-    save_tensors(assets / "example.safetensors", {"ip_adapter_image_embeds": embeds})
-    pipe = StableDiffusionPipeline.from_pretrained(assets, local_files_only=True)
+    none = null_embeds(conditioner)
+    embeds = torch.stack([with_positions(tokens), none, none])
+    sketch = Generator.load(str(assets), conditioner).sketched(tokens)
+    assert sketch is not None  # every conditioner that is exported has one
+    save_tensors(assets / "example.safetensors", {"image": sketch, "ip_adapter_image_embeds": embeds})
+    pipe = stock_pipeline(assets)
     pipe.load_ip_adapter(
         str(assets),
         subfolder="conditioners",
@@ -112,11 +122,27 @@ def export_example(assets: Path, conditioner: Path, pool: Pool) -> None:
         image_encoder_folder=None,
         local_files_only=True,
     )
-    picture = pipe("", ip_adapter_image_embeds=[embeds], **EXAMPLE, generator=torch.Generator().manual_seed(0)).images[
-        0
-    ]
+    generator = torch.Generator().manual_seed(0)
+    picture = pipe("", image=sketch, ip_adapter_image_embeds=[embeds], **EXAMPLE, generator=generator).images[0]
     with atomic_path(assets / "example.png") as temporary:
         picture.save(temporary)
+
+
+def stock_pipeline(folder: Path) -> Any:
+    """The stock pipeline in ``folder``, which hands ``ip_adapter_image_embeds`` on to its UNet: that of diffusers
+    0.42.1 reads them and then leaves them out."""
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    class WithTokens(StableDiffusionInstructPix2PixPipeline):
+        def __call__(self, *args: Any, ip_adapter_image_embeds: list[Any], **options: Any) -> Any:
+            plain, added = self.unet.forward, {"image_embeds": ip_adapter_image_embeds}
+            self.unet.forward = lambda *a, **k: plain(*a, **{**k, "added_cond_kwargs": added})
+            try:
+                return super().__call__(*args, **options)
+            finally:
+                self.unet.forward = plain
+
+    return WithTokens.from_pretrained(folder, local_files_only=True)
 
 
 def assets_folder(config: PretrainConfig) -> Path:
@@ -138,6 +164,11 @@ def save_half(model: nn.Module, folder: Path) -> None:
         write_atomic(path, json.dumps(facts | {"dtype": "float32"}, indent=2) + "\n")
 
 
+def _file_of(info: ConditionerInfo) -> str:
+    """Name of a conditioner's file."""
+    return f"{info.backbone.replace('/', '_')}_{info.layer}.safetensors"
+
+
 def _prefix(encoder: nn.Module, tower: nn.Module) -> str:
     """What the tower's keys carry in front of the plain encoder's (depends on the version of transformers)."""
     first = next(iter(encoder.state_dict()))
@@ -147,7 +178,7 @@ def _prefix(encoder: nn.Module, tower: nn.Module) -> str:
 
 def _index() -> dict[str, object]:
     return {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": "StableDiffusionInstructPix2PixPipeline",
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "requires_safety_checker": False,

@@ -63,7 +63,7 @@ def rendered_ids(n: int) -> list[str]:
 
 def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
     """The pool, drawn once and cached as .npy; raises `UserError` when a source is missing or unreadable."""
-    photographs = _photographs(config)  # first: rendering takes minutes
+    photographs = read_photographs(config)  # first: rendering takes minutes
     ids = rendered_ids(config.rendered)
     cache = cache_dir / f"rendered_{config.rendered}.npy"
     if cache.is_file():
@@ -87,7 +87,7 @@ def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
     return Pool(images, tuple(ids + names), tuple(captions), len(ids), tuple(image for _, image in photographs))
 
 
-def _photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
+def read_photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
     """Photographs from every source, decoded, twins of V4 test images removed."""
     natural = [item for source in config.photographs for item in read_source(Path(source).expanduser())]
     if config.v4_root is None:

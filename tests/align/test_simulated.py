@@ -16,12 +16,12 @@ def small_study(tmp_path, monkeypatch):
     monkeypatch.setattr(simulated, "TRAIN_CONCEPTS", TRAIN_CONCEPTS[:30])
     monkeypatch.setattr(simulated, "TEST_CONCEPTS", TEST_CONCEPTS[:8])
     monkeypatch.setattr(simulated, "TEST_REPETITIONS", 3)
-    return lambda code="mixed": simulated.Simulated(_config(tmp_path, code))
+    return lambda code="mixed", noise="eeg": simulated.Simulated(_config(tmp_path, code, noise))
 
 
-def _config(root, code):
-    config = Config()
-    config.study.root, config.simulated.code = str(root), code
+def _config(root, code, noise):
+    config = Config(simulated=SimulatedConfig(code=code, noise=noise))
+    config.study.root = str(root)
     return config
 
 
@@ -93,7 +93,21 @@ def test_noise_falls_with_frequency():
     x = brain.noise(np.random.default_rng(0), 200)
     power = np.square(np.abs(np.fft.rfft(x, axis=-1))).mean((0, 1))
     assert power[2] / power[8] == pytest.approx(4, rel=0.2)
-    assert x.std() == pytest.approx(brain.NOISE, rel=0.05)
+    assert x.std() == pytest.approx(brain.NOISE["eeg"], rel=0.05)
+
+
+def test_low_noise_is_the_same_brain_recorded_better(small_study):
+    noisy, clear = small_study(), small_study(noise="low")
+    assert noisy.root != clear.root
+    first, second = noisy.recording("01"), clear.recording("01")
+    assert "simulated.noise=low" in second.log[0] and "noise" not in first.log[0]
+    share = brain.NOISE["low"] / brain.NOISE["eeg"]
+    repeats = [np.diff(r.train.x[r.train.stimulus == 3], axis=0) for r in (first, second)]
+    assert repeats[1] == pytest.approx(repeats[0] * share, abs=0.02)
+    mean = [r.test.averaged().x.ravel() for r in (first, second)]
+    assert np.corrcoef(*mean)[0, 1] < 0.9  # three trials of the noisy one are mostly noise
+    with pytest.raises(UserError, match=r"simulated\.noise='lo' is not known; did you mean 'low'\? Known: eeg, low"):
+        open_study(Config(simulated=SimulatedConfig(noise="lo")))
 
 
 def test_study_is_stored_plainly_and_read_back(small_study):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from align.config import load_config
@@ -18,6 +19,7 @@ from align.files import save_tensors
 from align.training.state import load_finished_step
 from recon.config import PicturesConfig, PretrainConfig, StageConfig
 from recon.generation.loop import Stage, learning_rate, run_stage
+from recon.generation.pipeline import Generator
 from recon.metrics.reader import ATTRIBUTES, AttributeReader, labels_of, load_reader, reader_loss, save_reader
 from recon.pretraining import pictures, pretrain
 from recon.pretraining.miniature import build_tokenizer, make_tokenizer, tables_of
@@ -25,6 +27,7 @@ from recon.pretraining.parts import finish, start_from
 from recon.pretraining.pretrain import clip_loss
 from recon.pretraining.tokens import Tokens, corrupted, dropped
 from recon.pretraining.virtual_brains import VirtualBrains
+from tests.recon.tiny_pictures import smooth, write_folder
 
 SCRIPT = """
 import sys, time, torch
@@ -271,3 +274,27 @@ def test_a_table_names_the_classes_of_folders(tmp_path):
     (tmp_path / "other.csv").write_text("id,name\n1,cat\n", encoding="utf-8")
     with pytest.raises(UserError, match="no columns wnid and name"):
         pictures.load_pool(PicturesConfig(1, [], classes=str(tmp_path / "other.csv")), tmp_path / "cache")
+
+
+def test_a_finished_pretraining_is_a_folder_that_the_stock_pipeline_draws_from(tmp_path):
+    """One step of each stage; the stored example is what the stock pipeline and the project's own loop both draw."""
+    from torchvision.models import squeezenet1_1
+
+    weights = tmp_path / "squeeze.safetensors"
+    save_tensors(weights, squeezenet1_1(weights=None).state_dict())
+    write_folder(tmp_path / "photos", {f"n0{i}_red_thing.png": picture for i, picture in enumerate(smooth(4, 64))})
+    stages = [f"{name}.steps=1" for name in ("clip", "reader", "vae", "sketch", "unet")]
+    stages += [f"{name}.batch_size=4" for name in ("clip", "reader", "vae", "sketch", "unet")]
+    words = ["pictures.rendered=8", f"pictures.photographs=[{tmp_path / 'photos'}]", f"squeezenet_weights={weights}"]
+    words += ["mini_pooling=grid:8", "precision=fp32", f"out={tmp_path / 'out'}", *stages]
+    assets = pretrain.run(load_config(PretrainConfig, None, words))
+
+    stored, drawn = load_file(assets / "example.safetensors"), np.asarray(Image.open(assets / "example.png"))
+    conditioner = assets / "conditioners" / "mini_1.safetensors"
+    model = Generator.load(str(assets), conditioner)
+    assert model.reads_sketch and len(list((assets / "conditioners").iterdir())) == 2
+    tokens = stored["ip_adapter_image_embeds"][0][..., : model.conditioner_info.width]
+    own = model.generate(tokens, [0], sketch=stored["image"])
+    assert np.abs(own[0].permute(1, 2, 0).numpy() * 255 - drawn).max() < 1.5
+    without = model.generate(tokens, [0], sketch=torch.zeros_like(stored["image"]))
+    assert np.abs((own - without).numpy()).max() > 0.01

@@ -28,7 +28,7 @@ _FIRST_FURTHER = 1000  # number of the first picture of a concept that belongs t
 
 
 class Simulated(Study):
-    """See the module. ``simulated.code`` = mixed | late_only | no_signal."""
+    """See the module. ``simulated.code`` = mixed | late_only | no_signal; ``simulated.noise`` = eeg | low."""
 
     info = StudyInfo(
         name="simulated",
@@ -42,9 +42,9 @@ class Simulated(Study):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.code = config.simulated.code
+        self.code, self.noise = config.simulated.code, config.simulated.noise
         root = Path(config.study.root).expanduser() if config.study.root else Path(config.cache_dir) / "simulated"
-        self.root = root / f"{self.code}-{_recipe_hash()}"
+        self.root = root / "-".join([self.code, *(["low-noise"] if self.noise == "low" else []), _recipe_hash()])
 
     @cached_property
     def train_ids(self) -> tuple[str, ...]:
@@ -74,6 +74,7 @@ class Simulated(Study):
         if not (folder / "info.json").is_file():
             self._simulate(subject, folder)
         n_train, n_test = len(self.train_ids), len(self.test_ids)
+        noise = " simulated.noise=low" if self.noise == "low" else ""
         parts = []
         for name, first, n, repetitions in (
             ("train", 0, n_train, TRAIN_REPETITIONS),
@@ -97,7 +98,7 @@ class Simulated(Study):
             stimuli=self.stimuli,
             ch_names=brain.CHANNELS,
             sfreq=brain.SFREQ,
-            log=(f"simulated.code={self.code}: both codes are there by construction",),
+            log=(f"simulated.code={self.code}{noise}: both codes are there by construction",),
         )
 
     def rois(self, subject: str) -> dict[str, tuple[int | str, ...]]:
@@ -143,13 +144,14 @@ class Simulated(Study):
             ("test", response[n_train:], TEST_REPETITIONS),
         ):
             seed = int(hashlib.sha256(f"{subject}/{name}".encode()).hexdigest()[:12], 16)
-            trials = [x.astype(np.float16) for x in brain.trials(rows, repetitions, seed)]
+            trials = [x.astype(np.float16) for x in brain.trials(rows, repetitions, seed, self.noise)]
             _save(folder / f"{name}.npy", np.concatenate(trials))
         info = {
             "ch_names": list(brain.CHANNELS),
             "sfreq": brain.SFREQ,
             "tmin": 0.0,
             "code": self.code,
+            "noise": self.noise,
             "train_ids": list(self.train_ids),
             "test_ids": list(self.test_ids),
             "rows": "repetition-major: row r * n + i is repetition r of id i",
