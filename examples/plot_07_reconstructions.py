@@ -97,13 +97,15 @@ plt.show()
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
 names = ["oracle", "pixel_ridge", "nearest_training_image", "mean_image", "zero_brain", "shuffled", "grey"]
-for axis, metric in zip(axes, ("PixCorr", "two_way"), strict=True):
+labels = [name.removesuffix("_image").replace("_", " ") for name in names]
+for axis, metric, chance in zip(axes, ("PixCorr", "two_way"), (0, 0.5), strict=True):
     own = report["reconstruction"][metric]
     low, high = own["ci95"]
     axis.axvspan(low, high, color="C0", alpha=0.2)
     axis.axvline(own["value"], color="C0", label="reconstruction [95 %]")
-    axis.plot([report["controls"][name][metric]["value"] for name in names], names, "o", color="0.3", label="control")
-    axis.set(title=f"{metric}, n {own['n']}")
+    axis.axvline(chance, color="k", linestyle=":", label="chance")
+    axis.plot([report["controls"][name][metric]["value"] for name in names], labels, "o", color="0.3", label="control")
+    axis.set(xlabel=f"{metric}, mean of {own['n']} pictures")
 axes[0].invert_yaxis()
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
 plt.show()
