@@ -14,7 +14,7 @@ from align.config import BackboneConfig, Pooling
 from align.errors import UserError
 from align.fields.checks import Checked, Count, Filled, Matches, OneOf, Place, Positive, Share, Source, Whole
 
-STRENGTH = 0.2  # how far a generator may leave the coarse picture it starts from, unless it is told otherwise
+STRENGTH = 0.2  # how far a generator that cannot read a sketch may leave the coarse picture it starts from
 STAGES = ("clip", "reader", "vae", "sketch", "unet")
 Layer = Annotated[str, Matches(r"[^\s+]+", "a layer, such as 3 or features.6; layers cannot be joined here")]
 Device = Annotated[str, Matches(r"cpu|cuda(:[0-9]+)?", "cpu or cuda")]

@@ -27,7 +27,6 @@ from align.files import write_atomic, write_json
 from align.seeding import derive
 from recon.analysis.curve_text import curve_table
 from recon.analysis.repeats import averages, rows_of
-from recon.config import STRENGTH
 from recon.decoding.plan import Plan, Sampling
 from recon.drawing.sets import sample
 from recon.evaluation.provenance import curves_folder
@@ -55,14 +54,14 @@ class Options:
     """``limit``: pictures scored, the first of the split. ``seed``: of noise, choice of repetitions and bootstrap.
 
     ``steps``: None = what the generator is meant for. ``ranks``: None = 0, 1, 2, 5, 10, ... and all. ``strength``: how
-    far the generator may leave a coarse picture, 0 = not at all.
+    far the generator may leave a coarse picture, 0 = not at all; None as for steps.
     """
 
     limit: int = 60
     seed: int = 0
     steps: int | None = None
     ranks: tuple[int, ...] | None = None
-    strength: float = STRENGTH
+    strength: float | None = None
 
     @property
     def sampling(self) -> Sampling:

@@ -36,7 +36,7 @@ class Drawing:
         seeds: Sequence[int],
         steps: int | None,
         guidance_scale: float | None,
-        strength: float,
+        strength: float | None,
         batch_size: int,
         device: str,
         precision: str,

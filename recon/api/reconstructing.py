@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from recon.api.scoring import Scoring
 from recon.api.study import Study, as_one
-from recon.config import STRENGTH
 
 if TYPE_CHECKING:
     from recon.api.pictures import Pictures
@@ -29,7 +28,7 @@ class Reconstructing(Scoring):
         controls: Sequence[str] = (),
         steps: int | None = None,
         guidance_scale: float | None = None,
-        strength: float = STRENGTH,
+        strength: float | None = None,
         batch_size: int = 32,
         device: str = "auto",
         precision: str = "fp32",
@@ -54,10 +53,9 @@ class Reconstructing(Scoring):
             With the study it was fitted on: folder of the files (default: the run's).
         controls : sequence of str
             shuffled, zero_brain and oracle are drawn beside, into the folder.
-        steps, guidance_scale : optional
-            What the generator is meant for, where left out.
-        strength : float
-            0 to 1: how far the generator may leave the coarse picture it starts from.
+        steps, guidance_scale, strength : optional
+            What the generator is meant for, where left out. ``strength``, 0 to 1: how far it may leave the coarse
+            picture; 0 shows that picture itself, 1 starts from noise.
         **conditioning
             Fields of `recon.decoding.bridges.choose.Conditioning`: adapter, bridge, low_level, words, best_of, ...
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from recon.config import STRENGTH
-
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.evaluation.settings import EvaluateConfig
@@ -19,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, default=60, help="test pictures, the first of the split (default: %(default)s)")
     add("--seed", type=int, default=0, help="of noise, choice of repetitions and bootstrap (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
-    text = "how far the generator may leave the coarse picture, as recon generate was told (default: %(default)s)"
-    add("--strength", type=float, default=STRENGTH, help=text)
+    text = "how far the generator may leave the coarse picture, as with recon generate (default: what it is meant for)"
+    add("--strength", type=float, help=text)
     text = "components given to the generator, 0 = the mean token (default: 0 1 2 5 10 ... and all)"
     add("--ranks", type=int, nargs="+", metavar="N", help=text)
 

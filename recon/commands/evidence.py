@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from recon.config import STRENGTH
-
 if TYPE_CHECKING:
     from align.checkpoint import Run
 
@@ -18,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, help="only the first pictures of the test split")
     add("--seed", type=int, default=0, help="of the starting noise, as in recon generate (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
-    add("--strength", type=float, default=STRENGTH, help="as recon generate was told (default: %(default)s)")
+    add("--strength", type=float, help="as with recon generate (default: what the generator is meant for)")
     text = "pairs of null brains; half set the threshold, half check it (default: %(default)s)"
     add("--nulls", type=int, default=32, metavar="N", help=text)
 

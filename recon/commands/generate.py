@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon.config import STRENGTH
-
 if TYPE_CHECKING:
     from align.checkpoint import Run
 
@@ -24,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tokens", choices=["predicted", "library"], help=text)
     text = "coarse picture to start from: by tokens, by pixels, both, none (default: what the run and adapter can do)"
     add("--low-level", choices=["none", "tokens", "pixels", "both"], help=text)
-    text = "how far the generator may leave it: 0 = not at all, 1 = it is forgotten (default: %(default)s)"
-    add("--strength", type=float, default=STRENGTH, help=text)
+    text = (
+        "how far the generator may leave it: 0 = not at all, 1 = from noise (default: what the generator is meant for)"
+    )
+    add("--strength", type=float, help=text)
     add("--controlnet", metavar="DIR|HUB_ID", help="keeps the edges of the coarse picture (soft-edge ControlNet)")
     add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
     add("--best-of", type=int, default=1, metavar="N", help="samples among which the brain chooses")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.errors import UserError
-from recon.config import STRENGTH
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -34,7 +33,7 @@ class Sampling:
     """How pictures are sampled. None = what the generator is meant for. ``batch_size`` never changes a picture.
 
     ``seeds``: samples of every stimulus. ``scale``: of the adapter, 0 = the generator without it. ``strength``: for
-    sets with start pictures, 0 = these themselves.
+    sets with coarse pictures, 0 = these themselves, 1 = from noise (a generator that reads a sketch sees them still).
     """
 
     seeds: tuple[int, ...] = (0,)
@@ -42,7 +41,7 @@ class Sampling:
     guidance_scale: float | None = None
     batch_size: int = 32
     scale: float = 1.0
-    strength: float = STRENGTH
+    strength: float | None = None
 
     def check(self) -> None:
         """Raise `UserError` for steps, a batch size or a strength that cannot be."""
@@ -50,15 +49,16 @@ class Sampling:
             raise UserError(f"--steps {self.steps} should be 1 or more")
         if self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size} should be 1 or more")
-        if not 0 <= self.strength <= 1:
+        if self.strength is not None and not 0 <= self.strength <= 1:
             raise UserError(f"--strength {self.strength} should be from 0 (the coarse picture itself) to 1")
 
     def filled(self, defaults: Defaults) -> Sampling:
-        """The same with the generator's ``defaults`` where steps and guidance are None."""
+        """The same with the generator's ``defaults`` where steps, guidance and strength are None."""
         return replace(
             self,
             steps=defaults.steps if self.steps is None else self.steps,
             guidance_scale=defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale,
+            strength=defaults.strength if self.strength is None else self.strength,
         )
 
 
@@ -124,7 +124,7 @@ class Plan:
 
     @property
     def used(self) -> Sampling:
-        """`sampling` with the generator's own steps and guidance where none are given."""
+        """`sampling` with the generator's own steps, guidance and strength where none are given."""
         return self.sampling.filled(self.generator.defaults)
 
     @cached_property

@@ -34,7 +34,7 @@ Hook = Callable[["torch.Tensor", int, np.ndarray], "torch.Tensor"]
 class FolderPlan:
     """One folder to fill: ``tokens`` (n, N, D) for ``ids``; ``tokens_of`` names whose tokens row i holds.
 
-    ``start``, ``edges`` (n, 3, H, W) in [0, 1]: pictures to start from, and what a ControlNet reads. ``prompts`` (n):
+    ``start``, ``edges`` (n, 3, H, W) in [0, 1]: coarse pictures, and what a ControlNet reads. ``prompts`` (n):
     texts beside the tokens.
     """
 
@@ -64,21 +64,30 @@ def sample(
     import torch
 
     start = decoder.start(model, condition)
-    if start is not None and sampling.strength == 0:
+    used = sampling.filled(model.defaults)
+    if start is not None and used.strength == 0:
         return start
     tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
     return model.generate(
         tokens,
         [noise_of(name, sampling.seeds[0]) for name in ids],
-        sampling.steps,
-        sampling.guidance_scale,
-        sampling.batch_size,
-        sampling.scale,
-        start=start,
-        strength=sampling.strength,
+        used.steps,
+        used.guidance_scale,
+        used.batch_size,
+        used.scale,
+        **coarse_inputs(model, start, used),
         prompts=condition.prompts,
         edges=edges_for(model, start),
     )
+
+
+def coarse_inputs(model: Generator, coarse: torch.Tensor | None, used: Sampling) -> dict[str, Any]:
+    """What `Generator.generate` does with coarse pictures (n, 3, H, W): it starts from them (``strength`` below 1), and
+    reads them beside the noise where it can. ``used``: with the generator's defaults filled in."""
+    if coarse is None:
+        return {}
+    sketch = {"sketch": coarse} if model.reads_sketch else {}
+    return sketch if sketch and used.strength == 1 else sketch | {"start": coarse, "strength": used.strength}
 
 
 def edges_for(model: Generator, start: torch.Tensor | None) -> torch.Tensor | None:
@@ -99,7 +108,8 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
 
     from align.tracking import progress_bar
 
-    plan = _plan(model, weights, pictures, sampling)
+    used = sampling.filled(model.defaults)
+    plan = _plan(weights, pictures, used)
     known = read_index(pictures.folder)
     seeds = {str(seed) for seed in sampling.seeds}
     others = [row for row in known if row["seed"] not in seeds and row["run"] == pictures.run_id]
@@ -107,15 +117,15 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     for item in plan:
         item.have = (item.row["file"], item.row["settings"]) in kept and (pictures.folder / item.row["file"]).is_file()
     todo = [item for item in plan if not item.have]
-    options: dict[str, Any] = {"steps": sampling.steps, "guidance_scale": sampling.guidance_scale}
-    options |= {"batch_size": sampling.batch_size, "scale": sampling.scale}
+    options: dict[str, Any] = {"steps": used.steps, "guidance_scale": used.guidance_scale}
+    options |= {"batch_size": used.batch_size, "scale": used.scale}
     with progress_bar(len(todo), f"generate {pictures.name}", show=bool(todo), unit="picture") as bar:
         for start in range(0, len(todo), sampling.batch_size):
             batch = todo[start : start + sampling.batch_size]
             own = [item.stimulus for item in batch]
             tokens = torch.from_numpy(np.ascontiguousarray(pictures.tokens[own]))
-            extra = _extra_inputs(pictures, own, sampling, guide)
-            if sampling.strength == 0 and "start" in extra:
+            extra = _extra_inputs(model, pictures, own, used, guide)
+            if used.strength == 0 and "start" in extra:
                 images = extra["start"]
             else:
                 images = model.generate(tokens, [item.noise for item in batch], **options, **extra)
@@ -129,14 +139,16 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     return len(todo)
 
 
-def _extra_inputs(pictures: FolderPlan, own: list[int], sampling: Sampling, guide: Hook | None) -> dict[str, Any]:
-    """Start pictures, prompts and hook for the stimuli ``own``, as the generator takes them."""
+def _extra_inputs(
+    model: Generator, pictures: FolderPlan, own: list[int], used: Sampling, guide: Hook | None
+) -> dict[str, Any]:
+    """Coarse pictures, prompts and hook for the stimuli ``own``, as the generator takes them."""
     import torch
 
     extra: dict[str, Any] = {}
     if pictures.start is not None:
         start = np.ascontiguousarray(pictures.start[own], dtype=np.float32)
-        extra |= {"start": torch.from_numpy(start), "strength": sampling.strength}
+        extra |= coarse_inputs(model, torch.from_numpy(start), used)
     if pictures.edges is not None:
         extra["edges"] = torch.from_numpy(np.ascontiguousarray(pictures.edges[own], dtype=np.float32))
     if pictures.prompts is not None:
@@ -156,23 +168,22 @@ class _Planned:
     have: bool = False
 
 
-def _plan(model: Generator, weights: str, pictures: FolderPlan, sampling: Sampling) -> list[_Planned]:
+def _plan(weights: str, pictures: FolderPlan, used: Sampling) -> list[_Planned]:
     """Every picture of a finished folder, seed by seed; ``settings`` changes with what changes a picture."""
-    used = sampling.filled(model.defaults)
     shared = [weights, used.steps, used.guidance_scale, used.scale]
     digests = []
     for i in range(len(pictures.ids)):
         digest = hashlib.sha256(np.ascontiguousarray(pictures.tokens[i]).tobytes())
         if pictures.start is not None:
             digest.update(np.ascontiguousarray(pictures.start[i], dtype=np.float32).tobytes())
-            digest.update(str(sampling.strength).encode())
+            digest.update(str(used.strength).encode())
         if pictures.edges is not None:
             digest.update(np.ascontiguousarray(pictures.edges[i], dtype=np.float32).tobytes())
         if pictures.prompts is not None:
             digest.update(pictures.prompts[i].encode())
         digests.append(digest.hexdigest())
     plan = []
-    for seed in sampling.seeds:
+    for seed in used.seeds:
         for i, name in enumerate(safe_names(pictures.ids)):
             noise = noise_of(pictures.ids[i], seed)
             settings = hashlib.sha256(json.dumps([*shared, noise, digests[i]]).encode()).hexdigest()[:16]

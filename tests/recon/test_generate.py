@@ -132,6 +132,33 @@ def test_only_what_changed_is_drawn_again(tmp_path: Path, tiny: tuple, tokens: n
     assert draw(tiny[2], dataclasses.replace(texts, prompts=("", "", "a blue star on fur")), quick, "w") == 1
 
 
+def test_a_generator_that_reads_a_sketch_draws_from_noise_beside_it(tmp_path: Path, tokens: np.ndarray) -> None:
+    folder, conditioner, _, _ = tiny_generator(tmp_path / "sketching", reads_sketch=True)
+    model = Generator.load(str(folder), conditioner)
+    assert model.reads_sketch and model.defaults.strength == 1
+    coarse = np.random.default_rng(2).random((3, 3, 16, 16), dtype=np.float32)
+    item = dataclasses.replace(pictures(tmp_path / "out", tokens), start=coarse)
+
+    def drawn(sampling: Sampling) -> tuple[int, np.ndarray]:
+        n = draw(model, item, sampling, "w")
+        rows = read_index(item.folder)
+        return n, np.stack([np.asarray(Image.open(item.folder / row["file"]), dtype=float) for row in rows])
+
+    n, from_noise = drawn(QUICK)
+    seeds = [int(row["noise_seed"]) for row in read_index(item.folder)]
+    given = torch.from_numpy(tokens)
+    direct = model.generate(given, seeds, steps=2, sketch=torch.from_numpy(coarse)).numpy()
+    assert n == 3 and np.abs(from_noise / 255 - direct.transpose(0, 2, 3, 1)).max() < 1.01 / 255
+    assert np.abs(direct - model.generate(given, seeds, steps=2).numpy()).max() > 0.02  # the sketch matters
+    assert drawn(dataclasses.replace(QUICK, strength=1.0))[0] == 0  # that is what it is meant for
+    n, started = drawn(dataclasses.replace(QUICK, strength=0.5))
+    both = {"start": torch.from_numpy(coarse), "sketch": torch.from_numpy(coarse), "strength": 0.5}
+    direct = model.generate(given, seeds, steps=2, **both).numpy()
+    assert n == 3 and np.abs(started / 255 - direct.transpose(0, 2, 3, 1)).max() < 1.01 / 255
+    n, shown = drawn(dataclasses.replace(QUICK, strength=0.0))
+    assert n == 3 and np.abs(shown / 255 - coarse.transpose(0, 2, 3, 1)).max() < 1.01 / 255
+
+
 def test_stimuli_and_seeds_share_batches_and_the_hook_knows_its_rows(
     tmp_path: Path, tiny: tuple, tokens: np.ndarray
 ) -> None:

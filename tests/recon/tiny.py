@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
@@ -70,13 +75,15 @@ def tiny_conditioner(unet: UNet2DConditionModel, generator: str) -> Conditioner:
     return conditioner
 
 
-def tiny_generator(folder: Path) -> tuple[Path, Path, UNet2DConditionModel, Conditioner]:
-    """Folder in diffusers layout, conditioner file, and the modules behind them."""
+def tiny_generator(folder: Path, reads_sketch: bool = False) -> tuple[Path, Path, UNet2DConditionModel, Conditioner]:
+    """Folder in diffusers layout, conditioner file, and the modules behind them. ``reads_sketch``: with the input
+    channels, and as the pipeline, that read a second picture."""
     torch.manual_seed(0)
     tokenizer = miniature.build_tokenizer(["a red disk on brick", "a blue star on fur"])
     text, vae = CLIPTextModel(tiny_text(len(tokenizer))), tiny_vae()
-    unet = tiny_unet()
-    pipe = StableDiffusionPipeline(
+    unet = tiny_unet(in_channels=8 if reads_sketch else 4)
+    kind = StableDiffusionInstructPix2PixPipeline if reads_sketch else StableDiffusionPipeline
+    pipe = kind(
         vae=vae,
         text_encoder=text,
         tokenizer=tokenizer,
