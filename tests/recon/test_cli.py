@@ -31,6 +31,7 @@ COMMANDS = (
     "pretrain",
     "evaluate-images",
     "score",
+    "score-votes",
     "timecourse",
     "repeats",
     "curves",
