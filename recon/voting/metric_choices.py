@@ -42,12 +42,12 @@ def metric_choices(
     Raises `UserError` when a picture is not the one that was voted on.
     """
     asked = [(table, trial) for table in tables for trial in table.trials]
-    trios = _pictures(content, [trial for _, trial in asked])
+    images, (top, *sides) = _pictures(content, [trial for _, trial in asked])
     choices: dict[str, Asked] = {}
     skipped: dict[str, str] = {}
     for name, likeness in _judges(content, backbone, settings, skipped):
         try:
-            left, right = (likeness(trios[0], candidates) for candidates in trios[1:])
+            left, right = (likeness(images, top, side) for side in sides)
         except WeightsMissing as error:
             skipped[name] = str(error)
             continue
@@ -57,26 +57,36 @@ def metric_choices(
     return choices, skipped
 
 
-def _pictures(content: Content, trials: Sequence[Trial]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Shown, left and right pictures (n, 3, H, W) in [0, 1]; at 256 x 256 where sizes differ."""
+def _pictures(content: Content, trials: Sequence[Trial]) -> tuple[torch.Tensor, list[list[int]]]:
+    """Every picture once (n, 3, H, W) in [0, 1], and which of them is shown, left and right in each trial.
+
+    At 256 x 256 where sizes differ.
+    """
     place = {item.stimulus_id: k for k, item in enumerate(content.items)}
-    top = []
+    numbers: dict[tuple[str, str], int] = {}
+    pictures: list[np.ndarray] = []
+
+    def number(kind: str, stimulus_id: str) -> int:
+        if (kind, stimulus_id) not in numbers:
+            numbers[kind, stimulus_id] = len(pictures)
+            pictures.append(content.seen[stimulus_id] if not kind else shown(content, place[stimulus_id], kind))
+        return numbers[kind, stimulus_id]
+
+    which: list[list[int]] = [[], [], []]
     for trial in trials:
         unknown = [key for key in (trial.stimulus_id, trial.left_id, trial.right_id) if key not in place]
         unknown += [trial.condition] if trial.condition not in (OWN, *content.controls) else []
         if unknown:
             raise UserError(f"trial {trial.number} is about {unknown[0]!r}, which the scored run does not hold")
-        top.append(shown(content, place[trial.stimulus_id], trial.condition))
-        if picture_hash(top[-1]) != trial.picture:
+        named = ((trial.condition, trial.stimulus_id), ("", trial.left_id), ("", trial.right_id))
+        for found, (kind, stimulus_id) in zip(which, named, strict=True):
+            found.append(number(kind, stimulus_id))
+        if picture_hash(pictures[which[0][-1]]) != trial.picture:
             raise UserError(
                 f"the picture of {trial.stimulus_id!r} ({trial.condition}) is no longer the one that was voted on; "
                 "pass --table without --run to leave the metrics out"
             )
-    return (
-        _tensor(top),
-        _tensor([content.seen[trial.left_id] for trial in trials]),
-        _tensor([content.seen[trial.right_id] for trial in trials]),
-    )
+    return _tensor(pictures), which
 
 
 def _tensor(pictures: Sequence[np.ndarray]) -> torch.Tensor:
@@ -88,13 +98,14 @@ def _tensor(pictures: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.stack(images)
 
 
-Likeness = Callable[["torch.Tensor", "torch.Tensor"], np.ndarray]
+# All pictures, and the numbers of those to compare with one another (n,): likeness (n,), higher is more alike.
+Likeness = Callable[["torch.Tensor", Sequence[int], Sequence[int]], np.ndarray]
 
 
 def _judges(
     content: Content, backbone: str, settings: EvaluateConfig, skipped: dict[str, str]
 ) -> Iterable[tuple[str, Likeness]]:
-    """Name and likeness (higher is more alike) of every metric and judge, loaded one after the other."""
+    """Name and likeness of every metric and judge, loaded one after the other."""
     nets = FeatureNets(settings.weights_dir, download=settings.download)
     for name, metric in METRICS.items():
         if metric.network is None or (name in content.better and settings.networks):
@@ -121,8 +132,15 @@ def _likeness(metric: Metric, nets: FeatureNets) -> Likeness:
     if metric.kind in ("two_way", "distance") and network is not None:
         return _correlated(lambda images: nets.features(network, images))
     sign = 1 if metric.better == "higher" else -1
-    return lambda top, candidates: sign * metric(top, candidates, nets)
+    return lambda images, top, side: sign * metric(images[top], images[side], nets)
 
 
 def _correlated(features: Callable[[torch.Tensor], np.ndarray]) -> Likeness:
-    return lambda top, candidates: 1 - correlation_distance(features(top), features(candidates))
+    known: list[np.ndarray] = []
+
+    def likeness(images: torch.Tensor, top: Sequence[int], side: Sequence[int]) -> np.ndarray:
+        known[:] = known or [features(images)]
+        r: np.ndarray = 1 - correlation_distance(known[0][top], known[0][side])
+        return r
+
+    return likeness
