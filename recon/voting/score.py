@@ -9,7 +9,7 @@ import numpy as np
 
 from recon.evaluation.settings import EvaluateConfig
 from recon.voting.ballots import Vote
-from recon.voting.statistics import Crossed, ends, fleiss, p_above
+from recon.voting.crossed import Crossed, ends, fleiss, p_above
 from recon.voting.trials import OWN
 
 Asked = dict[tuple[str, int], float]  # (hash of the table, number of the trial) to a metric's choice

@@ -21,10 +21,10 @@ from recon.gallery.content import Content, read_content
 from recon.metrics import metrics
 from recon.metrics.feature_nets import WeightsMissing
 from recon.voting.ballots import COLUMNS, JOINED, Vote, joined_text, read_votes
+from recon.voting.crossed import CROSSED, EXACT, Crossed, fleiss
 from recon.voting.metric_choices import metric_choices
 from recon.voting.page import draw_vote, vote_data
 from recon.voting.score import metric_agreement, score_votes
-from recon.voting.statistics import CROSSED, EXACT, Crossed, fleiss
 from recon.voting.trials import OWN, Table, Trial, draw_trials, picture_hash, read_table
 from tests.one_line import fails
 from tests.recon import gallery_run, tiny_run
@@ -253,7 +253,9 @@ def test_judges_of_the_run_choose_by_their_features(
 ) -> None:
     """A judge that took part is left out, one without weights is named; the rest correlate features."""
     monkeypatch.setattr(metrics, "PIXEL_SIZE", 64)
-    monkeypatch.setattr("recon.voting.metric_choices.OFFLINE", ("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1"))
+    monkeypatch.setattr(
+        "recon.voting.metric_choices.OFFLINE", ("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1")
+    )
 
     def load(name: str, settings: EvaluateConfig) -> Judge:
         if name == "timm/tf_efficientnet_lite1":
