@@ -26,6 +26,7 @@ from recon.commands import (
     repeats,
     reproduce,
     score,
+    score_votes,
     sweep,
     table,
     targets,
@@ -36,6 +37,7 @@ from recon.commands.runs import evaluate_settings, open_run
 from recon.config import PLACES
 
 _PAIR = re.compile(r"[A-Za-z_][\w.]*=")
+_SETTINGS = "evaluate.weights_dir, evaluate.judge, evaluate.judge_weights and the like"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,11 +139,13 @@ def build_parser() -> argparse.ArgumentParser:
     for name, module, text in (
         ("evaluate-images", evaluate_images, "picture metrics of anybody's reconstructions: folders or stacks"),
         ("score", score, "retrieval scores of anybody's embeddings or score matrix, both directions"),
+        ("score-votes", score_votes, "people's votes: accuracy, agreement of voters, agreement with the metrics"),
         ("table", table, "the row for a paper: mean over subjects and seeds, interval, paired comparison"),
         ("audit", audit, "look for leaks, memorisation and collapse; verdict in words with the evidence"),
     ):
-        places = f"where the files of a run lie, i.e. {', '.join(PLACES)}" if module is audit else None
-        module.add_arguments(add(name, module.run, text, places))
+        places = f"where the files of a run lie, i.e. {', '.join(PLACES)}"
+        pairs = {"audit": places, "score-votes": f"{places}; {_SETTINGS}"}.get(name)
+        module.add_arguments(add(name, module.run, text, pairs))
     publish.add_card_arguments(add("card", publish.run_card, "write the model card of a run or conditioner"))
     publish.add_push_arguments(add("push", publish.run_push, "upload a run or conditioner to the Hugging Face hub"))
     info = add("info", _info, "say what a run folder or a file is")
@@ -152,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_run_commands(add: Any) -> None:
     """The commands that start from a trained run."""
     places = f"where files lie, i.e. {', '.join(PLACES)}"
-    pairs = (places, f"{places}; evaluate.weights_dir, evaluate.judge, evaluate.judge_weights and the like")
+    pairs = (places, f"{places}; {_SETTINGS}")
     added: dict[str, argparse.ArgumentParser] = {}
     for name, function, text in (
         ("predict", _predict, "predicted embeds and tokens of a split, stored in the run"),
@@ -160,7 +164,7 @@ def _add_run_commands(add: Any) -> None:
         ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
         ("evaluate", run_evaluate, "every score beside its controls; writes report.json"),
         ("evidence", _evidence, "maps of what the brain decided in a picture, beside those of null brains"),
-        ("gallery", gallery.run, "page and sheets: seen, reconstructed, controls, evidence, retrieved"),
+        ("gallery", gallery.run, "page and sheets of seen and reconstructed, controls, retrieved; a page to vote on"),
         ("repeats", _repeats, "accuracy with 1 to k repetitions averaged, and the noise ceiling; figure, CSV, JSON"),
         ("curves", _curves, "scores of pictures by rank of the tokens and by repetitions averaged; figure, CSV, JSON"),
     ):

@@ -1,4 +1,4 @@
-"""`recon gallery`: the page and sheet of one run, one page of several runs, contact sheets for papers."""
+"""`recon gallery`: page and sheet of one run, one page of several, contact sheets for papers, a page to vote on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from align.checkpoint import Run
 
+PER_ROW = 6
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon gallery``; imports nothing heavy."""
@@ -21,8 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: beside the runs)")
     text = "also a sheet for papers (PDF and PNG) of best, median and worst by rule, of all, or of some at random"
     parser.add_argument("--contact", choices=["chosen", "all", "random"], help=text)
-    parser.add_argument("--count", type=int, default=6, help="stimuli per row of that sheet (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of --contact random (default: %(default)s)")
+    text = "instead: a page that asks people which of two seen pictures was reconstructed; recon score-votes reads it"
+    parser.add_argument("--vote", action="store_true", help=text)
+    text = "of --vote: whose pictures are mixed in unmarked (default: shuffled, where the run holds it)"
+    parser.add_argument("--controls", nargs="*", metavar="NAME", help=text)
+    text = f"stimuli per row of that sheet (default: {PER_ROW}), or questions of --vote (default: 40)"
+    parser.add_argument("--count", type=int, help=text)
+    parser.add_argument("--seed", type=int, default=0, help="of --contact random and of --vote (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -34,16 +41,34 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from recon.commands.runs import open_run
     from recon.gallery import Contact, galleries, gallery
 
-    if not 1 <= args.count <= 12:
-        raise UserError(f"--count {args.count} should be 1 to 12: that many stimuli stand side by side")
     if args.seed < 0:
         raise UserError(f"--seed {args.seed} should be 0 or more")
+    if args.vote:
+        return _vote(args)
+    if args.controls is not None:
+        raise UserError("--controls belongs to --vote; the gallery shows every control")
+    per_row = PER_ROW if args.count is None else args.count
+    if not 1 <= per_row <= 12:
+        raise UserError(f"--count {per_row} should be 1 to 12: that many stimuli stand side by side")
     wanted = pairs(args.subject, args.run)
     runs = [open_run(argparse.Namespace(subject=s, run=r, overrides=args.overrides)) for s, r in wanted]
-    contact = Contact(args.contact, args.count, args.seed) if args.contact else None
+    contact = Contact(args.contact, per_row, args.seed) if args.contact else None
     if len(runs) == 1 and args.out is None and contact is None:
         return dict(gallery(runs[0]))
     return galleries(runs, args.out or together(runs), contact)
+
+
+def _vote(args: argparse.Namespace) -> dict[str, Any]:
+    from align.errors import UserError
+    from recon.commands.runs import open_run
+    from recon.voting.page import write_vote
+
+    wanted = pairs(args.subject, args.run)
+    if len(wanted) != 1 or args.contact:
+        raise UserError("--vote makes the page of one run, without --contact; call it once for each")
+    subject, path = wanted[0]
+    run = open_run(argparse.Namespace(subject=subject, run=path, overrides=args.overrides))
+    return write_vote(run, args.out, count=args.count, seed=args.seed, controls=args.controls)
 
 
 def pairs(subjects: Sequence[str], runs: Sequence[Path]) -> list[tuple[str | None, Path | None]]:

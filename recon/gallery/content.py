@@ -98,7 +98,7 @@ def read_content(run: Run) -> Content:
         raise UserError(f"the scores of run {str(run.path)!r} are incomplete or of another training; {command}")
     stimuli = open_recording(run).stimuli
     row = {stimulus_id: i for i, stimulus_id in enumerate(stimuli.ids)}
-    folders = PictureFolders(Path(stored["images"] or run.path), stored["generator"], run.subject)
+    folders = scored_folders(run, stored)
     controls = tuple(name for name in CONTROLS if name in stored["controls"])
     ids, seed, own = stored["ids"], stored["image_seed"], report["run"]
     reconstructed = _pictures(folders.reconstructions, ids, seed, own)
@@ -126,6 +126,11 @@ def read_content(run: Run) -> Content:
     captions = {stimulus_id: stimuli.captions[row[stimulus_id]] for stimulus_id in shown}
     audit, curves = audit_summary(run), read_figure(run, stored["generator"])
     return Content(report, items, seen, captions, controls, run.path.name, seed, extras, audit, curves)
+
+
+def scored_folders(run: Run, stored: dict[str, Any]) -> PictureFolders:
+    """Where the scored pictures lie; ``stored``: the content of `stimuli_path`."""
+    return PictureFolders(Path(stored["images"] or run.path), stored["generator"], run.subject)
 
 
 def choose(content: Content, count: int) -> dict[str, list[Item]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from recon.gallery.album import Album
 from recon.gallery.content import CONTROLS, Content, Item, choose
+from recon.gallery.template import data_text, filled
 
 CHOSEN_EACH = 6
 _PARTS = (("__STYLE__", "page.css"), ("__SCRIPT__", "page.js"))
@@ -22,11 +22,8 @@ def draw_page(contents: Iterable[Content]) -> str:
     folder = Path(__file__).parent
     page = (folder / "page.html").read_text(encoding="utf-8")
     for mark, name in _PARTS:
-        page = _filled(page, mark, (folder / name).read_text(encoding="utf-8"))
-    data = json.dumps(page_data(contents), allow_nan=False, separators=(",", ":"))
-    for sign, escaped in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):
-        data = data.replace(sign, escaped)  # no text of a study can end the script element
-    return _filled(page, "__GALLERY__", data)
+        page = filled(page, mark, (folder / name).read_text(encoding="utf-8"))
+    return filled(page, "__GALLERY__", data_text(page_data(contents)))
 
 
 def page_data(contents: Iterable[Content]) -> dict[str, Any]:
@@ -84,8 +81,3 @@ def _item_data(item: Item, content: Content, seen: int, group: str, album: Album
         "rank": item.rank,
         "scores": {name: round(value, 4) for name, value in item.scores.items()},
     }
-
-
-def _filled(page: str, mark: str, text: str) -> str:
-    before, after = page.split(mark)
-    return before + text + after

@@ -31,6 +31,7 @@ COMMANDS = (
     "pretrain",
     "evaluate-images",
     "score",
+    "score-votes",
     "timecourse",
     "repeats",
     "curves",
@@ -154,7 +155,7 @@ def test_pairs_may_stand_anywhere_and_values_of_options_are_no_pairs() -> None:
 RUN_COMMANDS = ("predict", "retrieve", "generate", "evaluate", "gallery", "repeats", "curves", "evidence")
 WITH_PAIRS = [  # the shortest call of every command that takes key=value pairs
     *(["targets"], ["sweep"], ["timecourse"], ["pretrain"], ["reproduce", "nice"], ["audit", "run"]),
-    *(["data", "check", "nsd"], ["data", "convert", "nsd"]),
+    *(["data", "check", "nsd"], ["data", "convert", "nsd"], ["score-votes", "votes.csv"]),
     *([name, "--subject", "01"] for name in RUN_COMMANDS),
 ]
 
