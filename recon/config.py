@@ -15,7 +15,7 @@ from align.errors import UserError
 from align.fields.checks import Checked, Count, Filled, Matches, OneOf, Place, Positive, Share, Source, Whole
 
 STRENGTH = 0.2  # how far a generator that cannot read a sketch may leave the coarse picture it starts from
-STAGES = ("clip", "reader", "vae", "sketch", "unet")
+STAGES = ("clip", "reader", "vae", "decoder", "sketch", "unet")
 Layer = Annotated[str, Matches(r"[^\s+]+", "a layer, such as 3 or features.6; layers cannot be joined here")]
 Device = Annotated[str, Matches(r"cpu|cuda(:[0-9]+)?", "cpu or cuda")]
 DeviceOrAuto = Annotated[str, Matches(r"auto|cpu|cuda(:[0-9]+)?", "auto, cpu or cuda")]
@@ -51,6 +51,7 @@ class PretrainConfig(Checked):
     clip: StageConfig = field(default_factory=lambda: StageConfig(2500, 192, 1e-3))
     reader: StageConfig = field(default_factory=lambda: StageConfig(1200, 128, 2e-3))
     vae: StageConfig = field(default_factory=lambda: StageConfig(3000, 32, 1e-3))
+    decoder: StageConfig = field(default_factory=lambda: StageConfig(500, 16, 3e-4))
     unet: StageConfig = field(default_factory=lambda: StageConfig(7000, 64, 6e-4))
     sketch: StageConfig = field(default_factory=lambda: StageConfig(3000, 16, 2e-3))
     # conditioners trained together with the UNet: backbone, layer, pooling, weights (null = default)

@@ -105,9 +105,12 @@ def perceptual_distance(weights: str | None, device: str) -> Callable[[torch.Ten
 
 
 def load_vae(out: Path) -> tuple[nn.Module, float]:
-    """The trained VAE and its scaling factor."""
-    tensors, _ = read_tensors(out / "vae" / DONE)
-    return restore(out / "vae", "vae", miniature.build_vae()), float(tensors["scaling_factor"])
+    """The trained VAE, with the decoder of its own stage where there is one, and its scaling factor."""
+    vae = restore(out / "vae", "vae", miniature.build_vae())
+    if (out / "decoder" / DONE).is_file():
+        for name in ("post_quant_conv", "decoder"):
+            restore(out / "decoder", name, vae.get_submodule(name))
+    return vae, float(read_tensors(out / "vae" / DONE)[0]["scaling_factor"])
 
 
 def load_text(out: Path, pool: Pool) -> tuple[nn.Module, object]:

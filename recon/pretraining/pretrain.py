@@ -5,6 +5,7 @@
 clip    image encoder (the `mini` backbone) and text encoder, contrastively, on pictures and captions
 reader  the attribute reader, judge of the simulated study
 vae     64 px pictures to 16 x 16 latents
+decoder what turns latents into pictures, once more: as much fine detail as the true pictures have
 unet    the denoiser on captions, together with two conditioners (mini tokens, SqueezeNet 1.1 tokens)
 sketch  straight from either tokens to latents: the coarse picture that the diffusion may start from
 """
@@ -31,9 +32,19 @@ from recon.metrics.reader import AttributeReader, degrade, labels_of, reader_los
 from recon.pretraining import miniature
 from recon.pretraining.denoiser import train_sketches, train_unet
 from recon.pretraining.export import assets_folder, export_generator, export_reader, export_towers
-from recon.pretraining.parts import DONE, MEAN, STD, finish, images_at, perceptual_distance, stage_of, tokenizer_for
+from recon.pretraining.parts import (
+    DONE,
+    MEAN,
+    STD,
+    finish,
+    images_at,
+    perceptual_distance,
+    restore,
+    stage_of,
+    tokenizer_for,
+)
 from recon.pretraining.pictures import Pool, load_pool
-from recon.pretraining.sketching import fine
+from recon.pretraining.sketching import fine, fine_contrast
 
 log = logging.getLogger(__name__)
 
@@ -189,9 +200,7 @@ def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     perceptual = perceptual_distance(config.squeezenet_weights, config.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        rows = pool.sample(rng, config.vae.batch_size, config.pictures.share_photographs)
-        images = images_at(pool, rows).to(config.device) * 2 - 1
+        images = drawn_images(config, pool, config.vae.batch_size, generator)
         posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample()).sample.float()
         pixels = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + F.l1_loss(fine(decoded), fine(images))
@@ -208,10 +217,41 @@ def train_vae(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     finish(folder, parts, {"scaling_factor": 1 / latents.std()})
 
 
+def drawn_images(config: PretrainConfig, pool: Pool, n: int, generator: torch.Generator) -> torch.Tensor:
+    """(n, 3, 64, 64) in [-1, 1] of the pool, on the device."""
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    rows = pool.sample(rng, n, config.pictures.share_photographs)
+    return images_at(pool, rows).to(config.device) * 2 - 1
+
+
+def train_decoder(config: PretrainConfig, pool: Pool, folder: Path) -> None:
+    """The VAE's decoder alone, so that latents stay what they are: errors of pixels, and strength of fine detail."""
+    torch.manual_seed(config.seed + 5)
+    out = Path(config.out)
+    vae = restore(out / "vae", "vae", miniature.build_vae()).to(config.device)
+    parts = {name: vae.get_submodule(name).requires_grad_(True) for name in ("post_quant_conv", "decoder")}
+    perceptual = perceptual_distance(config.squeezenet_weights, config.device)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        images = drawn_images(config, pool, config.decoder.batch_size, generator)
+        with torch.no_grad():
+            latents = vae.encode(images).latent_dist.mean  # type: ignore[operator]
+        decoded = vae.decode(latents).sample.float()  # type: ignore[operator]
+        pixels = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + F.l1_loss(fine(decoded), fine(images))
+        seen = perceptual(decoded, images)
+        texture = F.l1_loss(fine_contrast(decoded), fine_contrast(images))
+        total = pixels + 0.1 * seen + 2 * texture
+        return total, {"pixels": float(pixels.detach()), "texture": float(texture.detach())}
+
+    stage = stage_of(config, "decoder", modules=parts, loss=loss, folder=folder, ema_decay=0.99)
+    finish(folder, {name: part.cpu() for name, part in run_stage(stage).items()})
+
+
 STAGES: dict[str, tuple[Callable[..., None], Callable[..., None] | None]] = {
     "clip": (train_clip, export_towers),
     "reader": (train_reader, export_reader),
     "vae": (train_vae, None),
+    "decoder": (train_decoder, None),
     "sketch": (train_sketches, None),
     "unet": (train_unet, export_generator),
 }

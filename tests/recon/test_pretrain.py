@@ -23,7 +23,7 @@ from recon.generation.pipeline import Generator
 from recon.metrics.reader import ATTRIBUTES, AttributeReader, labels_of, load_reader, reader_loss, save_reader
 from recon.pretraining import pictures, pretrain
 from recon.pretraining.miniature import build_tokenizer, make_tokenizer, tables_of
-from recon.pretraining.parts import finish, start_from
+from recon.pretraining.parts import finish, load_vae, start_from
 from recon.pretraining.pretrain import clip_loss
 from recon.pretraining.tokens import Tokens, corrupted, dropped
 from recon.pretraining.virtual_brains import VirtualBrains
@@ -283,12 +283,17 @@ def test_a_finished_pretraining_is_a_folder_that_the_stock_pipeline_draws_from(t
     weights = tmp_path / "squeeze.safetensors"
     save_tensors(weights, squeezenet1_1(weights=None).state_dict())
     write_folder(tmp_path / "photos", {f"n0{i}_red_thing.png": picture for i, picture in enumerate(smooth(4, 64))})
-    stages = [f"{name}.steps=1" for name in ("clip", "reader", "vae", "sketch", "unet")]
-    stages += [f"{name}.batch_size=4" for name in ("clip", "reader", "vae", "sketch", "unet")]
+    stages = [f"{name}.steps=1" for name in pretrain.STAGES]
+    stages += [f"{name}.batch_size=4" for name in pretrain.STAGES]
     words = ["pictures.rendered=8", f"pictures.photographs=[{tmp_path / 'photos'}]", f"squeezenet_weights={weights}"]
     words += ["mini_pooling=grid:8", "precision=fp32", f"out={tmp_path / 'out'}", *stages]
     assets = pretrain.run(load_config(PretrainConfig, None, words))
 
+    before, after = (load_file(tmp_path / "out" / name / "done.safetensors") for name in ("vae", "decoder"))
+    assert all(key.startswith(("decoder/", "post_quant_conv/")) for key in after)
+    assert any(not torch.equal(before[f"vae/{key.replace('/', '.', 1)}"], value) for key, value in after.items())
+    written, vae = load_file(assets / "vae" / "diffusion_pytorch_model.safetensors"), load_vae(tmp_path / "out")[0]
+    assert all(torch.equal(value.half(), written[key]) for key, value in vae.state_dict().items())
     stored, drawn = load_file(assets / "example.safetensors"), np.asarray(Image.open(assets / "example.png"))
     conditioner = assets / "conditioners" / "mini_1.safetensors"
     model = Generator.load(str(assets), conditioner)
