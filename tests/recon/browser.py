@@ -63,11 +63,14 @@ class Browser:
         """Load a file and wait until its script has drawn the list."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.scheme("dark" if dark else "light")
-        self.call("Page.navigate", url="about:blank")
+        self._go("about:blank", "about:")  # a page that listens to being left is left a moment later
         self.faults, self.asked = [], []
-        self.call("Page.navigate", url=page.as_uri() + fragment)
+        self._go(page.as_uri() + fragment, "file:")
+
+    def _go(self, address: str, protocol: str) -> None:
+        self.call("Page.navigate", url=address)
         for _ in range(3000):
-            if self.js("document.readyState === 'complete' && location.protocol === 'file:'"):
+            if self.js(f"document.readyState === 'complete' && location.protocol === '{protocol}'"):
                 return
             time.sleep(0.02)
         raise AssertionError("the page was not loaded after 3000 looks")
