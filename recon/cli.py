@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = "retrieval in sliding windows: onset, peak, clusters above chance; figure, CSV, JSON"
     timecourse.add_arguments(add("timecourse", timecourse.run, text, "laid over the configuration file"))
 
-    text = "train a published recipe; its own rule of choice beside the clean one, and the price of the leak"
+    text = "train a published recipe; its own rule of choice next to the clean one, and the price of the leak"
     reproduce.add_arguments(add("reproduce", reproduce.run, text, "laid over recipe and study"))
 
     _add_run_commands(add)
@@ -181,13 +181,13 @@ def _add_run_commands(add: Any) -> None:
     evidence.add_arguments(added["evidence"])
     curves.add_arguments(added["curves"])
     added["predict"].add_argument("--split", choices=["test", "train"], default="test")
-    text = "what the candidates are; text cannot be had: the decoder was trained beside pictures alone"
+    text = "what the candidates are; text cannot be had: decoders are trained on pictures alone"
     added["retrieve"].add_argument("--against", choices=["image", "text"], default="image", help=text)
     added["retrieve"].add_argument("--out", type=Path, metavar="DIR", help="of several runs: folder for their report")
     evaluate = added["evaluate"]
     generate.add_arguments(added["generate"])
     evaluate.add_argument("--generator", help="whose pictures, where the run holds those of several")
-    evaluate.add_argument("--images", type=Path, help="what recon generate --out was told (default: the run folder)")
+    evaluate.add_argument("--images", type=Path, help="the folder of recon generate --out (default: the run folder)")
     evaluate.add_argument("--seed", type=int, help="which sample of each stimulus (default: the lowest)")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run_retrieve(args: argparse.Namespace) -> dict[str, Any]:
     if args.against == "text":
-        raise UserError("--against text: a decoder learns beside pictures and has no side for texts; use image")
+        raise UserError("--against text: a decoder is trained on pictures and cannot score texts; use image")
     settings, paths = evaluate_settings(args), args.run or [None]
     from recon.evaluation.report import retrieval_report
 
