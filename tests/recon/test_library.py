@@ -33,6 +33,7 @@ from recon.evaluation import report
 from recon.evaluation.schema import faults
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import format_report
+from recon.gallery.content import read_content
 from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.metrics import metrics
@@ -217,6 +218,11 @@ def test_the_likeliest_picture_is_shown_and_scored(
         assert difference["ci95"][0] <= difference["value"] <= difference["ci95"][1]
         assert LIKELIEST in entry["p_vs_control"]
     assert f"PixCorr minus {LIKELIEST}: " in format_report(found)
+    content = read_content(run)
+    place_of = {name: i for i, name in enumerate(decoder.ids)}
+    for item in content.items:
+        image = (shown[place_of[item.stimulus_id]].permute(1, 2, 0) * 255).round().numpy()
+        np.testing.assert_array_equal(item.controls[LIKELIEST], image)
     (folder / "index.csv").unlink()  # as in a run that was drawn before there was this control
     older = report.evaluate_run(run, tmp_path, settings=settings)
     assert faults(older) == [] and LIKELIEST not in older["controls"]
