@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,8 @@ class Options:
     """``limit``: pictures scored, the first of the split. ``seed``: of noise, choice of repetitions and bootstrap.
 
     ``steps``: None = what the generator is meant for. ``ranks``: None = 0, 1, 2, 5, 10, ... and all. ``strength``: how
-    far the generator may leave a coarse picture, 0 = not at all; None as for steps.
+    far the generator may leave a coarse picture, 0 = not at all; None as for steps. ``library``: further pictures, as
+    for `recon generate`.
     """
 
     limit: int = 60
@@ -62,6 +63,7 @@ class Options:
     steps: int | None = None
     ranks: tuple[int, ...] | None = None
     strength: float | None = None
+    library: Path | None = None
 
     @property
     def sampling(self) -> Sampling:
@@ -77,6 +79,7 @@ def picture_curves(
     ``settings``: judge and where its weights are. A curve that cannot be had is named under ``absent`` with the reason.
     Raises `UserError` for bad options, a run that no conditioner fits, and a judge that took part in the run.
     """
+    from recon.decoding.bridges.choose import Conditioning
     from recon.drawing.folders import generator_label
     from recon.evaluation.judge import USED_BY_GENERATOR, judge_name
     from recon.evaluation.recordings import RunData
@@ -84,10 +87,11 @@ def picture_curves(
 
     options, settings = options or Options(), settings or EvaluateConfig()
     _check(options, run)
-    label = generator_label(generator)
-    name = judge_name(settings, run.study, {run.config.backbone.name, *USED_BY_GENERATOR.get(label, ())})
+    conditioning = Conditioning(library=options.library)
+    label, used = generator_label(generator, conditioning), USED_BY_GENERATOR.get(generator_label(generator), ())
+    name = judge_name(settings, run.study, {run.config.backbone.name, *used})
     absence = "this run and conditioner have none"
-    plan = Plan.of(run, generator, None, options.sampling, None, options.limit, absence)
+    plan = Plan.of(run, generator, conditioning, options.sampling, None, options.limit, absence)
     _ = plan.generator  # one that does not fit is said before pictures are read
     run_data = RunData(run)
     judge, skipped = _judge(name, settings)
@@ -239,6 +243,7 @@ def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
     from recon.evaluation.provenance import head
 
     plan = study.plan
+    added = None if study.options.library is None else plan.decoder.library.added
     return head(run) | {
         "layer": plan.decoder.layer,
         "generator": label,
@@ -249,6 +254,7 @@ def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
         "n_stimuli": len(plan.decoder.ids),
         "chance": {"two_way": 0.5},
         "rule": RULE,
+        **({} if added is None else {"library": asdict(added)}),
     }
 
 

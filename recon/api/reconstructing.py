@@ -52,12 +52,14 @@ class Reconstructing(Scoring):
         out : str or path, optional
             With the study it was fitted on: folder of the files (default: the run's).
         controls : sequence of str
-            shuffled, zero_brain and oracle are drawn beside, into the folder.
+            shuffled, zero_brain and oracle are drawn beside, into the folder; likeliest_library_image, for an
+            encoding model, shows the library picture that fits best.
         steps, guidance_scale, strength : optional
             What the generator is meant for, where left out. ``strength``, 0 to 1: how far it may leave the coarse
             picture; 0 shows that picture itself, 1 starts from noise.
         **conditioning
-            Fields of `recon.decoding.bridges.choose.Conditioning`: adapter, bridge, low_level, words, best_of, ...
+            Fields of `recon.decoding.bridges.choose.Conditioning`: adapter, bridge, library,
+            low_level, words, best_of, ...
 
         Returns
         -------

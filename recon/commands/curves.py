@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
     text = "how far the generator may leave the coarse picture, as with recon generate (default: what it is meant for)"
     add("--strength", type=float, help=text)
+    add("--library", type=Path, metavar="FOLDER|ZIP", help="as with recon generate")
     text = "components given to the generator, 0 = the mean token (default: 0 1 2 5 10 ... and all)"
     add("--ranks", type=int, nargs="+", metavar="N", help=text)
 
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace, run: Run, settings: EvaluateConfig) -> dict[st
     from recon.evaluation.provenance import curves_folder
 
     ranks = None if args.ranks is None else tuple(args.ranks)
-    options = Options(args.limit, args.seed, args.steps, ranks, args.strength)
+    options = Options(args.limit, args.seed, args.steps, ranks, args.strength, args.library)
     result = picture_curves(run, args.generator, options, settings)
     folder = curves_folder(run, result["generator"])
     return {**result, "text": f"{format_curves(result)}\nwritten: {folder}/curves.json, .csv, .png"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,17 +18,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the starting noise, as in recon generate (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
     add("--strength", type=float, help="as with recon generate (default: what the generator is meant for)")
+    add("--library", type=Path, metavar="FOLDER|ZIP", help="as with recon generate")
     text = "pairs of null brains; half set the threshold, half check it (default: %(default)s)"
     add("--nulls", type=int, default=32, metavar="N", help=text)
 
 
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The content of evidence.json with ``folder``; ``text`` is for the terminal. Raises `UserError` on bad input."""
+    from recon.decoding.bridges.choose import Conditioning
     from recon.decoding.plan import Sampling
     from recon.drawing.evidence import evidence
 
     sampling = Sampling(seeds=(args.seed,), steps=args.steps, strength=args.strength)
-    result = evidence(run, args.generator, sampling, args.limit, args.nulls)
+    result = evidence(run, args.generator, sampling, args.limit, args.nulls, Conditioning(library=args.library))
     return {**result, "text": _text(result)}
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from align.checkpoint import Run
 
+LIBRARY = "further pictures for the library; twins of test pictures are left out (encoding models)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options beside those of every command that starts from a run."""
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--match", choices=["spread", "none", "moments"], default="spread", help="predicted tokens to true ones")
     text = "predicted by the run, or of the most likely library pictures (default: predicted where they fit)"
     add("--tokens", choices=["predicted", "library"], help=text)
+    add("--library", type=Path, metavar="FOLDER|ZIP", help=LIBRARY)
     text = "coarse picture to start from: by tokens, by pixels, both, none (default: what the run and adapter can do)"
     add("--low-level", choices=["none", "tokens", "pixels", "both"], help=text)
     text = (
@@ -73,6 +76,7 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         words=args.words,
         best_of=args.best_of,
         controlnet=args.controlnet,
+        library=args.library,
     )
     runtime = Runtime(args.precision, args.device, args.attention, args.compile, args.offload)
     return generate(

@@ -28,6 +28,11 @@ _FROM_SIGNALS = ("pixels", "both")
 log = logging.getLogger(__name__)
 
 
+def predicts_responses(run: Run) -> bool:
+    """Whether the run can say which response a picture should cause, so that pictures have a likelihood."""
+    return run.config.encoder.name == "encoding"
+
+
 class RunDecoder:
     """``low_level``: what starts the diffusion. Test pictures are read when they are asked for, signals may be enough.
 
@@ -37,8 +42,13 @@ class RunDecoder:
     def __init__(self, run: Run, adapter: Adapter, wanted: Conditioning, limit: int | None = None) -> None:
         from recon.generation.sketch import load_sketch
 
+        if wanted.library is not None and not predicts_responses(run):
+            raise UserError(
+                "--library holds pictures that are ranked by the responses they should cause, and encoder "
+                f"{run.config.encoder.name} predicts none; train one that does: encoder.name=encoding"
+            )
         self.run, self.best_of = run, wanted.best_of
-        self._words, self._limit = wanted.words, limit
+        self._words, self._limit, self._further = wanted.words, limit, wanted.library
         self._sketch = load_sketch(adapter.path) if adapter.kind == "own" else None
         self.low_level = wanted.low_level or self._usual()
         if self.low_level in ("tokens", "both") and self._sketch is None:
@@ -101,6 +111,11 @@ class RunDecoder:
             tokens, ("",) * len(x), decoded["embeds"], *self._low_of(x), self._prompts_of(decoded["embeds"])
         )
 
+    def likeliest(self) -> np.ndarray:
+        """Rows (n,) of the `library`: the picture that each response makes likeliest."""
+        assert isinstance(self._source, LibraryTokens)
+        return self._source.rows(0)[: len(self.ids)]
+
     def start(self, model: Generator, condition: Condition) -> torch.Tensor | None:
         """Pictures (n, 3, H, W) to start from; None where the diffusion starts from noise.
 
@@ -128,7 +143,7 @@ class RunDecoder:
         return torch.cat(parts)
 
     def _usual(self) -> str:
-        encoding = self.run.config.encoder.name == "encoding" and self.run.number is not None
+        encoding = predicts_responses(self.run) and self.run.number is not None
         if encoding and self._sketch is not None:
             return "both"
         return "none" if self._sketch is None else "tokens"
@@ -149,10 +164,17 @@ class RunDecoder:
         return self._likely(self._predictions.embeds)
 
     def _likely(self, embeds: np.ndarray) -> LibraryTokens:
-        return LibraryTokens(self.run, self._library, embeds, self._silence, self._target)
+        return LibraryTokens(self.run, self.library, embeds, self._silence, self._target)
 
     @cached_property
-    def _library(self) -> Library:
+    def library(self) -> Library:
+        """Pictures that tokens may be taken of, with those of ``--library``."""
+        from recon.decoding.library import with_photographs
+
+        return self._own_library if self._further is None else with_photographs(self._own_library, self._further)
+
+    @cached_property
+    def _own_library(self) -> Library:
         from recon.decoding.library import read_library
 
         return read_library(self.run)
@@ -199,7 +221,7 @@ class RunDecoder:
     def _detail_regressor(self) -> LowLevel:
         from recon.decoding.low_level import LowLevel
 
-        library = self._library if self.run.config.encoder.name == "encoding" else None
+        library = self._own_library if predicts_responses(self.run) else None
         return LowLevel.fit(self.run, self._recording, library)
 
     @cached_property

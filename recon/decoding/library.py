@@ -1,8 +1,8 @@
 """The pictures that a decoded picture may be made of, each with the embed that the run gives it; which of them fit.
 
 What is likely to be seen is given by examples (Naselaris et al. 2009, Neuron 63, "Bayesian reconstruction of natural
-images from human brain activity"): the training pictures of the run, and further ones that the study names. No test
-picture and no twin of one is among them.
+images from human brain activity"): the training pictures of the run, further ones that the study names, and those of a
+folder or zip (``--library``, `recon.decoding.photographs`). No test picture and no twin of one is among them.
 
 The encoding model scores pictures against a response (`cosines`). Over all pictures that are linear in the responses
 that score is a Gaussian, whose mean is the estimate of lowest squared error (`LinearEstimate`). Both read training
@@ -13,30 +13,49 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from align.data.signals import Stimuli
+from align.data.signals import Stimuli, pixel_hash
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
+    from align.config import BackboneConfig
     from align.data.signals import Recording
+    from recon.decoding.photographs import Photographs
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Added:
+    """Of the ``pictures`` in a folder or zip ``path``, ``added`` entered the library; ``twins`` of test pictures were
+    left out, ``known`` were in it already. ``digest``: of the files, 64 digits."""
+
+    path: str
+    pictures: int
+    added: int
+    twins: int
+    known: int
+    digest: str
 
 
 @dataclass(frozen=True)
 class Library:
     """Picture i is picture ``places[i, 1]`` of ``sources[places[i, 0]]``, so that tokens are cached by source.
 
-    ``responses`` (L, E): embeds of the pictures; of an encoding model, the responses it predicts.
+    ``responses`` (L, E): embeds of the pictures; of an encoding model, the responses it predicts. ``photographs``: the
+    last source, where pictures of a folder or zip were ``added``; their tokens are made when they are asked for.
     """
 
     run: Run
     sources: tuple[Stimuli, ...]
     places: np.ndarray
     responses: np.ndarray
+    photographs: Photographs | None = None
+    added: Added | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -45,6 +64,11 @@ class Library:
     def ids(self) -> tuple[str, ...]:
         """Stimulus ids of the pictures."""
         return tuple(self.sources[k].ids[i] for k, i in self.places)
+
+    def id(self, row: int) -> str:
+        """Stimulus id of one picture, or its name in the folder or zip."""
+        source, i = self.places[row]
+        return self.sources[source].ids[i]
 
     def load(self, row: int) -> np.ndarray:
         """One picture, uint8 (H, W, 3)."""
@@ -56,10 +80,16 @@ class Library:
         found: list[np.ndarray] = [np.empty(0)] * len(rows)
         for k, source in enumerate(self.sources):
             own = np.flatnonzero(self.places[rows, 0] == k)
-            if len(own):
+            if not len(own):
+                continue
+            places = self.places[rows[own], 1]
+            if self.photographs is not None and source is self.photographs.stimuli:
+                parts = self.photographs.tokens(places, _own_size(self.run), layer, pooling)
+            else:
                 tokens = tokens_at(self.run, source, layer, pooling)
-                for i in own:
-                    found[i] = np.asarray(tokens[self.places[rows[i], 1]], dtype=np.float32)
+                parts = [tokens[place] for place in places]
+            for i, part in zip(own, parts, strict=True):
+                found[i] = np.asarray(part, dtype=np.float32)
         return np.stack(found)
 
     def pixels(self, size: int) -> np.ndarray:
@@ -93,13 +123,51 @@ def read_library(run: Run) -> Library:
     return Library(run, sources, places, responses)
 
 
+def with_photographs(library: Library, path: str | Path) -> Library:
+    """The library and the pictures of a folder or zip, without twins of test pictures and of what is in it already.
+
+    Test pictures are those of the run's recording and all that the study keeps out (`Study.kept_out`). Memory: see
+    `recon.decoding.photographs`. Raises `UserError` for a place without readable pictures.
+    """
+    from align.data.studies import open_study
+    from recon.decoding.photographs import read_photographs
+    from recon.decoding.predict import open_recording
+
+    run, recording = library.run, open_recording(library.run)
+    photographs = read_photographs(path, run.config.cache_dir)
+    stimuli, test = recording.stimuli, np.unique(recording.test.stimulus)
+    seen = [*(stimuli.load(int(i)) for i in test), *open_study(run.config).kept_out()]
+    twin = photographs.twins(seen, [pixel_hash(image) for image in seen])
+    hashes = photographs.stimuli.hashes
+    first = np.zeros(len(photographs), dtype=bool)
+    first[np.unique(hashes, return_index=True)[1]] = True
+    new = first & ~np.isin(hashes, [library.sources[k].hashes[i] for k, i in library.places])
+    kept = np.flatnonzero(new & ~twin)
+    counts = len(photographs), len(kept), int(twin.sum()), int((~new & ~twin).sum())
+    told = "library %s: %d pictures, %d added, %d twins of test pictures left out, %d there already"
+    log.info(told, path, *counts)
+    places = np.stack([np.full(len(kept), len(library.sources)), kept], axis=1)
+    return replace(
+        library,
+        sources=(*library.sources, photographs.stimuli),
+        places=np.concatenate([library.places, places]),
+        responses=np.concatenate([library.responses, photographs.responses(run)[kept]]),
+        photographs=photographs,
+        added=Added(str(path), *counts, photographs.digest),
+    )
+
+
 def tokens_at(run: Run, stimuli: Stimuli, layer: str, pooling: str) -> np.ndarray:
     """Tokens (n, N, D) of a layer for a conditioner, which sees pictures at the backbone's own size; from the cache."""
     from align.vision.backbones import load_backbone
     from align.vision.targets import cached_targets
 
-    backbone = load_backbone(replace(run.config.backbone, image_size=None))
+    backbone = load_backbone(_own_size(run))
     return cached_targets(backbone, stimuli, [layer], pooling, run.config.cache_dir)[layer].tokens
+
+
+def _own_size(run: Run) -> BackboneConfig:
+    return replace(run.config.backbone, image_size=None)
 
 
 def _without_test(recording: Recording, sources: tuple[Stimuli, ...]) -> np.ndarray:

@@ -129,9 +129,12 @@ class Plan:
 
     @cached_property
     def weights(self) -> str:
-        """16 digits that change with generator, adapter, bridge, number format and ControlNet (`fingerprint`)."""
-        controlnet = self.conditioning.controlnet
+        """16 digits that change with generator, adapter, bridge, number format, ControlNet and the pictures of
+        ``--library`` (`fingerprint`)."""
+        controlnet, wanted = self.conditioning.controlnet, self.conditioning.library
+        added = None if wanted is None else self.decoder.library.added
         settings = [self.bridge.key, *self.runtime.key, *([controlnet] if controlnet else [])]
+        settings += [] if added is None else [f"library {added.digest}"]
         return fingerprint(self.folder, self.adapter.path, *settings)
 
 

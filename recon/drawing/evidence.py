@@ -202,6 +202,8 @@ def _store(
         "box": box(side),
         "baseline": f"means of the pictures of {len(maker.base.owners)} null brains with the same noise",
     }
+    if maker.plan.conditioning.library is not None and maker.plan.decoder.library.added is not None:
+        settings["library"] = asdict(maker.plan.decoder.library.added)
     medians = {name: float(np.median([row[name] for row in rows.values()])) for name in ("lit", *CONTROLS)}
     facts = {
         "rule": _rule(source, brains),

@@ -81,6 +81,9 @@ def generator_label(generator: str, conditioning: Conditioning | None = None) ->
             names += [base_label(adapter), conditioning.bridge]
         names += [conditioning.match] * (conditioning.match != "spread")
         names += [f"tokens-{conditioning.tokens}"] * (conditioning.tokens is not None)
+        if conditioning.library is not None:
+            library = Path(conditioning.library).expanduser().resolve().name.removesuffix(".zip")
+            names += [f"library-{base_label(library)}"]
         names += [f"low-{conditioning.low_level}"] * (conditioning.low_level is not None)
         names += [f"words-{conditioning.words}"] * (conditioning.words != "none")
         names += [f"controlnet-{base_label(conditioning.controlnet)}"] if conditioning.controlnet else []

@@ -4,6 +4,7 @@
     <run>/controls/shuffled/<generator>/sub-01/...                   from another stimulus's predicted tokens
     <run>/controls/zero_brain/<generator>/sub-01/...                 from the tokens of all-zero signals
     <run>/controls/oracle/<generator>/sub-01/...                     from the true tokens of the picture that was seen
+    <run>/controls/likeliest_library_image/<generator>/sub-01/...    not drawn: the library picture that fits best
     <run>/low_level/<generator>/sub-01/...                           the coarse pictures that reconstructions start from
 
 Every folder has an index.csv. The starting noise of a stimulus is the same in all of them, and what stands beside the
@@ -14,12 +15,13 @@ way lie under a longer name, such as <generator>_<adapter>_<bridge> or <generato
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
-from recon.decoding.conditions import CONTROLS
+from recon.decoding.conditions import CONTROLS, LIKELIEST
+from recon.decoding.decoder import predicts_responses
 from recon.decoding.plan import Plan, Sampling
 from recon.drawing.folders import PictureFolders, write_pictures
 from recon.drawing.sets import FolderPlan, draw, edges_for
@@ -37,7 +39,7 @@ def generate(
     generator: str = "mini",
     out: Path | None = None,
     sampling: Sampling | None = None,
-    controls: Sequence[str] = CONTROLS,
+    controls: Sequence[str] | None = None,
     limit: int | None = None,
     conditioning: Conditioning | None = None,
     runtime: Runtime | None = None,
@@ -47,17 +49,23 @@ def generate(
     ``generator``: "mini", a folder or a hub id. ``conditioning``: adapter, bridge and what stands beside the tokens
     (default: the own conditioner that fits the run's backbone, layer and pooling, else `UserError` names the command
     that trains one). ``runtime``: number format, device and the like. ``limit``: only the first stimuli, in the order
-    of the split. Returns folders, number of pictures and settings.
+    of the split. ``controls``: default all, the likeliest library picture of runs that predict responses included.
+    Returns folders, number of pictures and settings.
     """
-    sampling = sampling or Sampling()
+    from recon.drawing.likeliest import show_likeliest
+
+    sampling, controls = sampling or Sampling(), _controls(run, controls)
     check_sampling(sampling, limit)
     plan = Plan.of(run, generator, conditioning, sampling, runtime, limit)
     decoder, conditioning = plan.decoder, plan.conditioning
     _ = decoder.ids  # a recording that cannot be read is said before the generator is loaded
-    maker = _Maker(plan, PictureFolders.of(plan, out))
+    maker, names = _Maker(plan, PictureFolders.of(plan, out)), [OWN, *(name for name in controls if name != LIKELIEST)]
     sampled = 0
     for seeds in [(seed,) for seed in sampling.seeds] if decoder.varies else [sampling.seeds]:
-        sampled += sum(maker.fill(name, seeds, seeds[0] == sampling.seeds[0]) for name in (OWN, *controls))
+        sampled += sum(maker.fill(name, seeds, seeds[0] == sampling.seeds[0]) for name in names)
+    if LIKELIEST in controls:
+        show_likeliest(plan, maker.folders.control(LIKELIEST))
+    added = None if conditioning.library is None else decoder.library.added
     return {
         "study": run.study,
         "subject": run.subject,
@@ -74,7 +82,16 @@ def generate(
         "seeds": list(sampling.seeds),
         "sampled": sampled,
         "folders": {name: str(_folder(maker.folders, name)) for name in (OWN, *controls)},
+        **({} if added is None else {"library": asdict(added)}),
     }
+
+
+def _controls(run: Run, wanted: Sequence[str] | None) -> Sequence[str]:
+    if wanted is None:
+        return (*CONTROLS, LIKELIEST) if predicts_responses(run) else CONTROLS
+    if LIKELIEST in wanted and not predicts_responses(run):
+        raise UserError(f"{LIKELIEST} needs a run that predicts responses to pictures: encoder.name=encoding")
+    return wanted
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Control pictures that need no generator: what grey, averages, neighbours and plain regression reach.
 
-Those that need one (shuffled, zero_brain, oracle) come from `recon generate`.
+Those that need one (shuffled, zero_brain, oracle) come from `recon generate`, and so does the likeliest library picture
+of runs that predict responses.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.seeding import derive
+from recon.decoding.conditions import LIKELIEST
 from recon.images import load_image, squeezed
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from align.data.signals import Stimuli
 
 GENERATOR_CONTROLS = ("shuffled", "zero_brain", "oracle")
+LIBRARY_CONTROLS = (LIKELIEST,)
 PICTURE_CONTROLS = (
     "grey",
     "mean_image",
@@ -27,7 +30,7 @@ PICTURE_CONTROLS = (
     "pixel_ridge",
     "blurred_target",
 )
-CONTROLS = (*GENERATOR_CONTROLS, *PICTURE_CONTROLS)
+CONTROLS = (*GENERATOR_CONTROLS, *LIBRARY_CONTROLS, *PICTURE_CONTROLS)
 RIDGE_SIZE = 16  # px
 BLUR = 8 / 256  # sigma, of the picture's width
 _GREY = 0.5

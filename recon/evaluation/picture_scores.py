@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recon.decoding.conditions import LIKELIEST
 from recon.metrics.feature_nets import FeatureNets, WeightsMissing
 from recon.metrics.identification import n_way, nearest_is_target, two_way
 from recon.metrics.metrics import METRICS
@@ -133,6 +134,8 @@ def _add(
         for row, other in values.items()
         if row != OWN and row not in CEILINGS
     }
+    if LIKELIEST in values:
+        entry["minus_control"] = {LIKELIEST: _summary(own - values[LIKELIEST], settings)}
     share = _share_of_ceiling(values, sign)
     if share is not None:
         entry["share_of_ceiling"] = share

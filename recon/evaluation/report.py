@@ -166,8 +166,9 @@ def _pictures(
     run_data: RunData, folders: PictureFolders, seed: int
 ) -> tuple[list[str], dict[str, torch.Tensor], dict[str, str]]:
     """Stimulus ids in the order of the predictions, rows of pictures, and the controls that are not there."""
+    from recon.decoding.decoder import predicts_responses
     from recon.decoding.predict import run_id
-    from recon.evaluation.controls import GENERATOR_CONTROLS
+    from recon.evaluation.controls import GENERATOR_CONTROLS, LIBRARY_CONTROLS
     from recon.evaluation.picture_scores import OWN
 
     index = read_seed(folders.reconstructions, seed)
@@ -177,7 +178,8 @@ def _pictures(
     if len(ids) < 2:
         raise UserError(f"{str(folders.reconstructions)!r} holds {len(ids)} pictures of seed {seed}; 2 are needed")
     rows, missing = {OWN: read_pictures(folders.reconstructions, index, ids)}, {}
-    for name in GENERATOR_CONTROLS:
+    library = LIBRARY_CONTROLS if predicts_responses(run_data.run) else ()
+    for name in (*GENERATOR_CONTROLS, *library):
         found = read_seed(folders.control(name), seed)
         absent = [stimulus_id for stimulus_id in ids if stimulus_id not in found]
         if absent:

@@ -77,6 +77,9 @@ def _reconstruction(report: dict[str, Any]) -> list[str]:
     entries, controls = report["reconstruction"], report.get("controls", {})
     for name, entry in entries.items():
         found += _keys(f"reconstruction.{name}", entry, _ENTRY) + _fractions(f"reconstruction.{name}", entry)
+        for row, difference in entry.get("minus_control", {}).items():
+            where = f"reconstruction.{name}.minus_control.{row}"
+            found += _keys(where, difference, {"value": float, "ci95": list}) + _fractions(where, difference)
         if entry.get("better") not in ("higher", "lower"):
             found.append(f"reconstruction.{name}.better: {entry.get('better')!r}")
         found += [

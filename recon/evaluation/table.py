@@ -85,5 +85,10 @@ def _pictures(report: dict[str, Any]) -> list[str]:
         if control in report["controls"]:
             values = "".join(f"{entry['p_vs_control'][control]:>{width}.2g}" for entry in entries.values())
             lines.append(f"{'p against ' + control:<24}" + values)
+    lines += [
+        f"{name} minus {control}: {part['value']:+.3f} [{part['ci95'][0]:+.3f}, {part['ci95'][1]:+.3f}] (paired)"
+        for name, entry in entries.items()
+        for control, part in entry.get("minus_control", {}).items()
+    ]
     n = next(iter(entries.values()))["n"]
     return [*lines, f"n {n}, judge {report['judge']}, + higher is better, - lower is better"]

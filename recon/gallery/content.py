@@ -25,6 +25,7 @@ CONTROLS = {  # in the order shown, with the words that explain them
     "zero_brain": "the generator given what the decoder says without a brain",
     "pixel_ridge": "ridge regression from the signals straight to 16 x 16 pixels",
     "nearest_training_image": "the training picture nearest to the predicted embedding",
+    "likeliest_library_image": "the library picture that the response makes likeliest, as it is: to be beaten",
     "random_training_image": "a training picture drawn at random",
     "mean_image": "the mean of all training pictures",
     "grey": "flat grey",

@@ -106,7 +106,7 @@ function scorePanel() {
   const rows = [["own", ["reconstruction", ...metrics.map(name => number(entries[name].value))]]];
   rows.push(["spread", ["over stimuli", ...metrics.map(name => bars(document.createElementNS("http://www.w3.org/2000/svg", "svg"), name))]]);
   for (const {name} of run.controls) rows.push(["", [words(name), ...metrics.map(metric => number(report.controls[name][metric].value))]]);
-  for (const name of ["shuffled", "grey", "mean_image", "pixel_ridge"]) {
+  for (const name of ["shuffled", "grey", "mean_image", "pixel_ridge", "likeliest_library_image"]) {
     if (report.controls[name]) rows.push(["p", [`p against ${words(name)}`, ...metrics.map(metric => pvalue(entries[metric].p_vs_control[name]))]]);
   }
   const arrow = {higher: " ↑", lower: " ↓"}, skipped = Object.keys(report.skipped || {});

@@ -19,6 +19,7 @@ TEXT_WIDTH = 224
 ROWS_EACH = 4
 LABELS = {
     "nearest_training_image": "nearest\ntraining",
+    "likeliest_library_image": "likeliest\nin library",
     "random_training_image": "random\ntraining",
     "zero_brain": "zero\nbrain",
     "pixel_ridge": "pixel\nridge",

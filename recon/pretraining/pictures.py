@@ -7,22 +7,20 @@ is a scene twin of a V4 test image of any session is dropped (`align.data.splits
 from __future__ import annotations
 
 import csv
-import io
 import logging
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from align.data.reading.picture_files import PictureFiles
 from align.data.studies.simulated.rendering import SIZE, TRAIN_CONCEPTS, picture, scene_of
 from align.errors import UserError
 from recon.config import PicturesConfig
 
 log = logging.getLogger(__name__)
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -104,24 +102,8 @@ def read_photographs(config: PicturesConfig) -> list[tuple[str, np.ndarray]]:
 
 
 def read_source(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES):
-            yield file.relative_to(path).as_posix(), _decode(file.read_bytes(), str(file))
-        return
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"pictures.photographs={str(path)!r} is neither a folder nor a zip file of pictures")
-    with zipfile.ZipFile(path) as archive:
-        for name in sorted(n for n in archive.namelist() if n.lower().endswith(_SUFFIXES)):
-            yield name, _decode(archive.read(name), f"{path}:{name}")
-
-
-def _decode(data: bytes, where: str) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"{where} is not a readable picture: {error}") from error
+    """(name, uint8 (H, W, 3)) of the pictures in a folder or a zip, sorted; raises `UserError` for unreadable ones."""
+    return iter(PictureFiles(path, "pictures.photographs="))
 
 
 def _resize(image: np.ndarray) -> np.ndarray:

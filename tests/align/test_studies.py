@@ -149,6 +149,9 @@ def test_v4_pretraining_excludes_twins_of_every_session(tmp_path: Path) -> None:
     ids = [f"{name}_image0001" for name in SESSIONS]
     assert [name for name, _ in found] == [ids[0], "190925_image0002", *ids[1:]]
     np.testing.assert_array_equal(found[1][1], np.asarray(picture(99, size=6)))
+    kept_out = study("cowley2023_v4", tmp_path).kept_out()
+    assert len(kept_out) == N_TEST * len(SESSIONS)
+    np.testing.assert_array_equal(kept_out[5], np.asarray(tests[next(iter(SESSIONS))][5]))
     (tmp_path / "data_V4_responses/images/images_210305.zip").unlink()
     fails(r"images_210305\.zip.*does not exist", lambda: pretraining_images(tmp_path))
 

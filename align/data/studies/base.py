@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+import numpy as np
 
 from align.config import Config
 from align.data.signals import Recording, Stimuli
@@ -81,6 +84,13 @@ class Study(ABC):
     def further_pictures(self) -> Stimuli | None:
         """Pictures like those of the study that were not shown to the subject, and are no test picture; None = none."""
         return None
+
+    def kept_out(self) -> Sequence[np.ndarray]:
+        """Test pictures of any subject, uint8 (H, W, 3): no twin of one may stand in for pictures of the study.
+
+        Empty where those of the recording that is read are all there is to keep out.
+        """
+        return ()
 
     @abstractmethod
     def read(self, subject: str) -> Recording:

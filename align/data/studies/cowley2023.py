@@ -109,6 +109,10 @@ class Cowley2023V4(Study):
         pairs = pretraining_images(self.folder)
         return _stimuli([name for name, _ in pairs], [image for _, image in pairs])
 
+    def kept_out(self) -> list[np.ndarray]:
+        """The test pictures of all sessions."""
+        return test_images(self.folder)
+
     def check(self) -> list[Fact]:
         """Units x images, distinct pictures and training pictures of every configured session beside the files'."""
         facts = []

@@ -34,7 +34,8 @@ class Conditioning:
     takes, else from the library. ``low_level``: one of `recon.decoding.low_level.LOW_LEVEL`; None = both for an
     encoding model, tokens where the conditioner has a sketch, else none. ``words``: one of
     `recon.decoding.words.WORDS`. ``best_of``: samples among which the brain chooses (`recon.drawing.best_of`).
-    ``controlnet``: folder or hub id (`recon.generation.edges`).
+    ``controlnet``: folder or hub id (`recon.generation.edges`). ``library``: folder or zip of further pictures that
+    tokens may be taken of (`recon.decoding.library`).
 
     Raises `UserError` for anything else.
     """
@@ -49,6 +50,7 @@ class Conditioning:
     words: str = "none"
     best_of: int = 1
     controlnet: str | None = None
+    library: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.tokens not in (None, *TOKENS):
@@ -59,6 +61,8 @@ class Conditioning:
             raise UserError(f"words {self.words!r} is not known; use {', '.join(WORDS)}")
         if self.best_of < 1:
             raise UserError(f"--best-of {self.best_of} should be 1 or more")
+        if self.library is not None and self.tokens == "predicted":
+            raise UserError("--library gives tokens of its pictures in place of predicted ones; leave --tokens out")
 
 
 def adapter_and_bridge(

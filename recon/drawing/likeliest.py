@@ -1,0 +1,50 @@
+"""The control without a generator: the library picture that the response makes likeliest, shown as it is.
+
+A reconstruction that does not beat it adds nothing to the library. It is the same picture for every seed, that of seed
+0 of tokens from the library. ``library.json`` beside its index.csv says what the library was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from align.files import write_json
+from recon.drawing.folders import read_index, safe_names, write_index, write_png
+
+if TYPE_CHECKING:
+    from recon.decoding.plan import Plan
+
+
+def show_likeliest(plan: Plan, folder: Path) -> None:
+    """Write the picture of every test stimulus for every seed, at the size of the generator, with index.csv.
+
+    ``tokens_of`` is the id of the library picture, ``settings`` changes with its pixels. Rows of other seeds of the
+    same run stay.
+    """
+    import torch
+
+    from recon.decoding.predict import run_id
+    from recon.images import squeezed
+
+    decoder, own, size = plan.decoder, run_id(plan.run), plan.generator.size
+    library, seeds = decoder.library, plan.sampling.seeds
+    rows = []
+    for stimulus_id, name, row in zip(decoder.ids, safe_names(decoder.ids), decoder.likeliest(), strict=True):
+        pixels = torch.from_numpy(np.array(library.load(row))).permute(2, 0, 1).float() / 255
+        image = squeezed(pixels, size).numpy()
+        settings = hashlib.sha256(image.tobytes()).hexdigest()[:16]
+        shown = {"stimulus_id": stimulus_id, "tokens_of": library.id(row), "run": own, "settings": settings}
+        for seed in seeds:
+            file = f"{name}_seed-{seed}.png"
+            write_png(folder / file, image)
+            rows.append({**shown, "file": file, "seed": str(seed)})
+    mine = {str(seed) for seed in seeds}
+    known = [row for row in read_index(folder) if row["seed"] not in mine and row["run"] == own]
+    write_index(folder, known + rows)
+    facts = {"pictures": len(library), "added": None if library.added is None else asdict(library.added)}
+    write_json(folder / "library.json", {"run": own, **facts})
