@@ -12,6 +12,7 @@ from recon.decoding.bridges.prior import PriorConfig, prior_bridge
 from recon.decoding.bridges.resume import resume_bridge
 from recon.decoding.bridges.ridge import ridge_bridge
 from recon.decoding.conditions import TOKENS
+from recon.decoding.guidance import Guidance
 from recon.decoding.low_level import LOW_LEVEL
 from recon.decoding.words import WORDS
 from recon.generation.adapters import Adapter, load_adapter
@@ -34,7 +35,8 @@ class Conditioning:
     takes, else from the library. ``low_level``: one of `recon.decoding.low_level.LOW_LEVEL`; None = both for an
     encoding model, tokens where the conditioner has a sketch, else none. ``words``: one of
     `recon.decoding.words.WORDS`. ``best_of``: samples among which the brain chooses (`recon.drawing.best_of`).
-    ``controlnet``: folder or hub id (`recon.generation.edges`).
+    ``controlnet``: folder or hub id (`recon.generation.edges`). ``guide``: how the response pulls at the picture while
+    it is drawn, None = not at all.
 
     Raises `UserError` for anything else.
     """
@@ -49,6 +51,7 @@ class Conditioning:
     words: str = "none"
     best_of: int = 1
     controlnet: str | None = None
+    guide: Guidance | None = None
 
     def __post_init__(self) -> None:
         if self.tokens not in (None, *TOKENS):
