@@ -50,10 +50,13 @@ class Guidance:
             raise UserError(f"--guide {text!r} is not known; use none, encoding or encoding:SCALE")
         if name == "none":
             return None
+        if not colon:
+            return cls()
         try:
-            return cls(float(scale)) if colon else cls()
+            number = float(scale)
         except ValueError as error:
             raise UserError(f"--guide {text!r}: {scale!r} is no number; use encoding:SCALE") from error
+        return cls(number)
 
     @property
     def label(self) -> str:
