@@ -107,9 +107,8 @@ def guide_for(
 
     used = sampling.filled(model.defaults)
     assert used.steps is not None
-    return decoder.guide(
-        model, condition, count_steps(used.steps, used.strength if coarse and starts(model, used) else None)
-    )
+    strength = used.strength if coarse and starts(model, used) else None
+    return decoder.guide(model, condition, count_steps(used.steps, strength))
 
 
 def edges_for(model: Generator, start: torch.Tensor | None) -> torch.Tensor | None:
