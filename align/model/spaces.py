@@ -15,6 +15,7 @@ from align.model.principal import moments, principal_axes, scale_of, streamed_ax
 
 _CONSTANT = 1e-6  # a standardised dimension that deviates less is constant
 _FLAT = 0.1  # a token dimension is not divided by less than this part of the median deviation: rare events stay small
+_STEEP = 0.1  # part of the root mean square of roots below which a root is as steep as there
 _LEAST_SPREAD = 0.1  # predictions flatter than this part of the training spread are enlarged no further
 
 
@@ -181,7 +182,14 @@ class TargetSpace(nn.Module):
 
 
 def _signed_root(x: torch.Tensor) -> torch.Tensor:
-    return x.sign() * x.abs().sqrt()
+    """Root of x (n, P) with its sign; where a gradient is wanted, that of a root near 0 is bounded."""
+    root = x.sign() * x.abs().sqrt()
+    if not root.requires_grad:
+        return root
+    root = root.detach()
+    usual = root.square().mean(1, keepdim=True).sqrt()
+    slope = 0.5 / root.abs().clamp_min(_STEEP * usual).clamp_min(_CONSTANT)
+    return root + slope * (x - x.detach())
 
 
 def _axes(space: SignalSpace | TargetSpace, rows: Rows, count: int) -> torch.Tensor:

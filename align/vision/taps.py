@@ -100,7 +100,7 @@ class Backbone(nn.Module):
     def read(self, pixels: torch.Tensor, layers: Sequence[str], pooling: str = "tokens") -> dict[str, torch.Tensor]:
         """As `tokens`, for pictures that `preprocess` has already handled: (B, 3, S, S).
 
-        The pass stops once the deepest wanted layer is read.
+        The pass stops once the deepest wanted layer is read. Pictures that require a gradient get one through it.
 
         Raises
         ------
@@ -112,6 +112,8 @@ class Backbone(nn.Module):
         found: dict[str, torch.Tensor] = {}
 
         def keep(name: str, value: torch.Tensor) -> None:
+            if value.requires_grad:
+                value = value.clone()  # the network may change it in place, which pooling could not undo
             if value.ndim == 4 and self.nhwc:
                 value = value.permute(0, 3, 1, 2)
             found[wanted[name]] = pool(value, pooling, prefix=self.prefix, has_cls=self.has_cls)
@@ -149,7 +151,7 @@ def _run_with_taps(
                 handles.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
             else:
                 handles.append(module.register_forward_hook(after(name)))
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and pixels.requires_grad):
             model(pixels, **forward_kwargs)
     except _Complete:
         pass

@@ -12,6 +12,7 @@ import numpy as np
 from align.errors import UserError
 from recon.api.pictures import Pictures
 from recon.decoding.bridges.choose import Conditioning
+from recon.decoding.guidance import Guidance, require_steps
 from recon.drawing.generate import OWN, check_sampling, generate
 from recon.drawing.sets import Sampling
 from recon.generation.runtime import Runtime
@@ -41,16 +42,18 @@ class Drawing:
         device: str,
         precision: str,
         conditioning: Mapping[str, Any],
+        guide: str | None = None,
     ) -> Drawing:
         """From plain values; raises `UserError` for unknown names and values."""
-        known = [item.name for item in fields(Conditioning)]
+        known = [item.name for item in fields(Conditioning) if item.name != "guide"]
         for name in conditioning:
             if name not in known:
                 raise UserError(f"reconstruct knows no option {name!r}; of the conditioning: {', '.join(known)}")
         listed = (seeds,) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
         sampling = Sampling(listed, steps, guidance_scale, batch_size, strength=strength)
         check_sampling(sampling, None)
-        return cls(str(generator), sampling, Conditioning(**conditioning), Runtime(precision, device))
+        wanted = Conditioning(guide=Guidance.parse(guide), **conditioning)
+        return cls(str(generator), sampling, wanted, Runtime(precision, device))
 
 
 def draw_study(
@@ -100,6 +103,7 @@ def draw_signals(
     wanted = drawing.conditioning
     if wanted.best_of > 1 or wanted.match != "spread" or wanted.controlnet is not None:
         raise UserError("best_of, match and controlnet need the test rows of the decoder's own study")
+    require_steps(wanted.guide, drawing.sampling.strength)
     if not len(x):
         raise UserError("there are no signals to draw from")
     device = check_runtime(drawing.runtime)

@@ -32,6 +32,7 @@ class Reconstructing(Scoring):
         batch_size: int = 32,
         device: str = "auto",
         precision: str = "fp32",
+        guide: str | None = None,
         **conditioning: Any,
     ) -> Pictures:
         """Draw what was seen, as ``recon generate`` draws it.
@@ -57,6 +58,8 @@ class Reconstructing(Scoring):
         steps, guidance_scale, strength : optional
             What the generator is meant for, where left out. ``strength``, 0 to 1: how far it may leave the coarse
             picture; 0 shows that picture itself, 1 starts from noise.
+        guide : str, optional
+            ``encoding`` or ``encoding:SCALE``: the response pulls at the picture while it is drawn.
         **conditioning
             Fields of `recon.decoding.bridges.choose.Conditioning`: adapter, bridge, library,
             low_level, words, best_of, ...
@@ -74,7 +77,7 @@ class Reconstructing(Scoring):
         from recon.api.drawing import Drawing, draw_signals, draw_study
 
         drawing = Drawing.of(
-            generator, seeds, steps, guidance_scale, strength, batch_size, device, precision, conditioning
+            generator, seeds, steps, guidance_scale, strength, batch_size, device, precision, conditioning, guide
         )
         with self._own_encoder():
             if data is None or isinstance(data, Study):

@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--strength", type=float, help=text)
     add("--controlnet", metavar="DIR|HUB_ID", help="keeps the edges of the coarse picture (soft-edge ControlNet)")
     add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
+    text = "the response pulls at the picture while it is drawn, SCALE per gradient step (default: none)"
+    add("--guide", metavar="encoding[:SCALE]", help=text)
     add("--best-of", type=int, default=1, metavar="N", help="samples among which the brain chooses")
     add("--choose-by", default="agreement", help="with the brain; anything that needs the seen picture is refused")
     add("--scale", type=float, default=1.0, help="of the adapter; 0 = the generator without it")
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The command's function."""
     from recon.decoding.bridges.choose import Conditioning
+    from recon.decoding.guidance import Guidance
     from recon.decoding.plan import Sampling
     from recon.drawing.best_of import require_agreement
     from recon.drawing.generate import generate
@@ -77,6 +80,7 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         best_of=args.best_of,
         controlnet=args.controlnet,
         library=args.library,
+        guide=Guidance.parse(args.guide),
     )
     runtime = Runtime(args.precision, args.device, args.attention, args.compile, args.offload)
     return generate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from align.data.signals import Recording
     from recon.decoding.bridges.choose import Conditioning
     from recon.decoding.library import Library
+    from recon.decoding.likelihood import Likelihood
     from recon.decoding.low_level import LowLevel
     from recon.decoding.predict import Predictions
     from recon.generation.adapters import Adapter
@@ -47,6 +49,11 @@ class RunDecoder:
                 "--library holds pictures that are ranked by the responses they should cause, and encoder "
                 f"{run.config.encoder.name} predicts none; train one that does: encoder.name=encoding"
             )
+        if wanted.guide is not None:
+            from recon.decoding.likelihood import require_predicted_responses
+
+            require_predicted_responses(run)
+        self.guidance = wanted.guide
         self.run, self.best_of = run, wanted.best_of
         self._words, self._limit, self._further = wanted.words, limit, wanted.library
         self._sketch = load_sketch(adapter.path) if adapter.kind == "own" else None
@@ -141,6 +148,41 @@ class RunDecoder:
                 sketched = started(torch.from_numpy(part.pixels), sketched, part.detail)
             parts.append(sketched)
         return torch.cat(parts)
+
+    def guide(
+        self, model: Generator, condition: Condition, count: int
+    ) -> Callable[[torch.Tensor, int, np.ndarray], torch.Tensor] | None:
+        """The hook of a drawing of ``count`` steps, by the row of ``condition``; None where nothing guides."""
+        if self.guidance is None:
+            return None
+        from recon.decoding.likelihood import guide
+
+        return guide(model, self._likelihood, self.responses(condition), self.guidance, count)
+
+    def responses(self, condition: Condition) -> np.ndarray:
+        """(n, E): what guides each row, namely the response that speaks in it; where none does, i.e. in the oracle,
+        the one that its own true picture should cause."""
+        if condition.embeds is not None:
+            return condition.embeds
+        place = {name: i for i, name in enumerate(self.ids)}
+        responses: np.ndarray = self._true_responses[[place[name] for name in condition.owners]]
+        return responses
+
+    @cached_property
+    def _likelihood(self) -> Likelihood:
+        from recon.decoding.likelihood import Likelihood
+
+        return Likelihood(self.run)
+
+    @cached_property
+    def _true_responses(self) -> np.ndarray:
+        """(n, E): responses to the test pictures as the run predicts them, without noise."""
+        from recon.decoding.predict import picture_tokens
+
+        row = {name: i for i, name in enumerate(self._recording.stimuli.ids)}
+        tokens = picture_tokens(self.run, self._recording)[[row[name] for name in self.ids]]
+        responses: np.ndarray = self.run.aligner.embed_images(tokens, subject=self.run.number)
+        return responses
 
     def _usual(self) -> str:
         encoding = predicts_responses(self.run) and self.run.number is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,12 +100,14 @@ class Plan:
         """
         from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
         from recon.decoding.decoder import RunDecoder
+        from recon.decoding.guidance import require_steps
         from recon.generation.loading import family_of
         from recon.generation.places import generator_folder
         from recon.generation.runtime import Runtime, check_runtime
 
         conditioning, sampling = conditioning or Conditioning(), sampling or Sampling()
         sampling.check()
+        require_steps(conditioning.guide, sampling.strength)
         runtime = runtime or Runtime()
         device = check_runtime(runtime)
         folder = generator_folder(name)
@@ -129,12 +131,16 @@ class Plan:
 
     @cached_property
     def weights(self) -> str:
-        """16 digits that change with generator, adapter, bridge, number format, ControlNet and the pictures of
-        ``--library`` (`fingerprint`)."""
-        controlnet, wanted = self.conditioning.controlnet, self.conditioning.library
-        added = None if wanted is None else self.decoder.library.added
-        settings = [self.bridge.key, *self.runtime.key, *([controlnet] if controlnet else [])]
+        """16 digits that change with generator, adapter, bridge, number format, ControlNet, the pictures of
+        ``--library`` and what guides (`fingerprint`)."""
+        controlnet, guide = self.conditioning.controlnet, self.conditioning.guide
+        added = None if self.conditioning.library is None else self.decoder.library.added
+        settings: list[object] = [self.bridge.key, *self.runtime.key, *([controlnet] if controlnet else [])]
         settings += [] if added is None else [f"library {added.digest}"]
+        if guide is not None:
+            from recon.decoding.predict import run_id
+
+            settings += [asdict(guide), run_id(self.run)]
         return fingerprint(self.folder, self.adapter.path, *settings)
 
 

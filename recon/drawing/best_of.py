@@ -13,7 +13,7 @@ import numpy as np
 
 from align.errors import UserError
 from recon.drawing.folders import read_index, safe_names, write_index
-from recon.drawing.sets import FolderPlan, draw, edges_for
+from recon.drawing.sets import FolderPlan, draw, edges_for, guide_for
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,8 @@ def draw_best(plan: Plan, pictures: FolderPlan, folder: Path, condition: Conditi
             if start is not None:
                 edges = edges_for(plan.generator, start)
                 item = replace(item, start=start.numpy(), edges=None if edges is None else edges.numpy())
-            sampled += draw(plan.generator, item, replace(plan.sampling, seeds=(j,)), plan.weights)
+            guide = guide_for(plan.generator, decoder, other, plan.sampling, item.start is not None)
+            sampled += draw(plan.generator, item, replace(plan.sampling, seeds=(j,)), plan.weights, guide)
             images = read_pictures(folder, read_seed(folder, j), pictures.ids)
             agreed.append(agreement(plan.run, backbone, images, _embeds(condition)))
         best = seed * n + np.argmax(agreed, axis=0)

@@ -193,13 +193,14 @@ def _store(
     from recon.drawing.folders import safe_names, write_index
 
     seed, own = maker.plan.sampling.seeds[0], run_id(maker.plan.run)
-    side = min(maker.plan.generator.size, LONGEST)
+    side, guide = min(maker.plan.generator.size, LONGEST), maker.plan.conditioning.guide
     settings = asdict(maker.plan.used) | {
         "generator": maker.plan.name,
         "low_level": maker.plan.decoder.low_level,
         "level": LEVEL,
         "side": side,
         "box": box(side),
+        **({} if guide is None else {"guide": asdict(guide)}),
         "baseline": f"means of the pictures of {len(maker.base.owners)} null brains with the same noise",
     }
     if maker.plan.conditioning.library is not None and maker.plan.decoder.library.added is not None:

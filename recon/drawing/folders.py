@@ -87,6 +87,7 @@ def generator_label(generator: str, conditioning: Conditioning | None = None) ->
         names += [f"low-{conditioning.low_level}"] * (conditioning.low_level is not None)
         names += [f"words-{conditioning.words}"] * (conditioning.words != "none")
         names += [f"controlnet-{base_label(conditioning.controlnet)}"] if conditioning.controlnet else []
+        names += [f"guide-{conditioning.guide.label}"] if conditioning.guide else []
         names += [f"best-of-{conditioning.best_of}"] * (conditioning.best_of > 1)
     return "_".join(names)
 

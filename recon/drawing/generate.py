@@ -8,8 +8,9 @@
     <run>/low_level/<generator>/sub-01/...                           the coarse pictures that reconstructions start from
 
 Every folder has an index.csv. The starting noise of a stimulus is the same in all of them, and what stands beside the
-tokens (start picture, words, the choice among samples) is each control's own. Pictures made in another than the usual
-way lie under a longer name, such as <generator>_<adapter>_<bridge> or <generator>_words-retrieved.
+tokens (start picture, words, the response that guides, the choice among samples) is each control's own. Pictures made
+in another than the usual way lie under a longer name, such as <generator>_<adapter>_<bridge> or
+<generator>_words-retrieved.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from recon.decoding.conditions import CONTROLS, LIKELIEST
 from recon.decoding.decoder import predicts_responses
 from recon.decoding.plan import Plan, Sampling
 from recon.drawing.folders import PictureFolders, write_pictures
-from recon.drawing.sets import FolderPlan, draw, edges_for
+from recon.drawing.sets import FolderPlan, draw, edges_for, guide_for
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -78,6 +79,7 @@ def generate(
         "low_level": decoder.low_level,
         "words": conditioning.words,
         "best_of": conditioning.best_of,
+        **({} if conditioning.guide is None else {"guide": asdict(conditioning.guide)}),
         "n_stimuli": len(decoder.ids),
         "seeds": list(sampling.seeds),
         "sampled": sampled,
@@ -125,10 +127,12 @@ class _Maker:
             None if start is None else start.numpy(),
             condition.prompts,
             None if edges is None else edges.numpy(),
+            None if decoder.guidance is None else decoder.responses(condition),
         )
         if decoder.best_of > 1 and condition.embeds is not None:
             return draw_best(plan, pictures, self.folders.candidates(name), condition, seeds)
-        return draw(plan.generator, pictures, replace(plan.sampling, seeds=seeds), plan.weights)
+        guide = guide_for(plan.generator, decoder, condition, plan.sampling, start is not None)
+        return draw(plan.generator, pictures, replace(plan.sampling, seeds=seeds), plan.weights, guide)
 
 
 def _folder(folders: PictureFolders, name: str) -> Path:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from recon.decoding.conditions import Condition
     from recon.decoding.decoder import RunDecoder
     from recon.generation.pipeline import Generator
+    from recon.generation.sampling import Guide
 
 # latents (B, C, h, w) of the pictures by then, index of the step, rows (B,) of the set; returns latents
 Hook = Callable[["torch.Tensor", int, np.ndarray], "torch.Tensor"]
@@ -35,7 +36,7 @@ class FolderPlan:
     """One folder to fill: ``tokens`` (n, N, D) for ``ids``; ``tokens_of`` names whose tokens row i holds.
 
     ``start``, ``edges`` (n, 3, H, W) in [0, 1]: coarse pictures, and what a ControlNet reads. ``prompts`` (n):
-    texts beside the tokens.
+    texts beside the tokens. ``responses`` (n, E): what guides the drawing, where something does.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FolderPlan:
     start: np.ndarray | None = None
     prompts: tuple[str, ...] | None = None
     edges: np.ndarray | None = None
+    responses: np.ndarray | None = None
 
 
 def noise_of(stimulus_id: str, seed: int) -> int:
@@ -68,6 +70,7 @@ def sample(
     if start is not None and used.strength == 0:
         return start
     tokens = torch.from_numpy(np.ascontiguousarray(condition.tokens, dtype=np.float32))
+    guide = guide_for(model, decoder, condition, used, start is not None)
     return model.generate(
         tokens,
         [noise_of(name, sampling.seeds[0]) for name in ids],
@@ -78,6 +81,7 @@ def sample(
         **coarse_inputs(model, start, used),
         prompts=condition.prompts,
         edges=edges_for(model, start),
+        guide=None if guide is None else _on_set(guide, np.arange(len(tokens))),
     )
 
 
@@ -87,7 +91,24 @@ def coarse_inputs(model: Generator, coarse: torch.Tensor | None, used: Sampling)
     if coarse is None:
         return {}
     sketch = {"sketch": coarse} if model.reads_sketch else {}
-    return sketch if sketch and used.strength == 1 else sketch | {"start": coarse, "strength": used.strength}
+    return sketch | {"start": coarse, "strength": used.strength} if starts(model, used) else sketch
+
+
+def starts(model: Generator, used: Sampling) -> bool:
+    """Whether the diffusion starts from coarse pictures, where there are some."""
+    return not (model.reads_sketch and used.strength == 1)
+
+
+def guide_for(
+    model: Generator, decoder: RunDecoder, condition: Condition, sampling: Sampling, coarse: bool
+) -> Hook | None:
+    """What guides the drawing of a condition, with or without ``coarse`` pictures; None where nothing does."""
+    from recon.generation.sampling import count_steps
+
+    used = sampling.filled(model.defaults)
+    assert used.steps is not None
+    strength = used.strength if coarse and starts(model, used) else None
+    return decoder.guide(model, condition, count_steps(used.steps, strength))
 
 
 def edges_for(model: Generator, start: torch.Tensor | None) -> torch.Tensor | None:
@@ -154,8 +175,13 @@ def _extra_inputs(
     if pictures.prompts is not None:
         extra["prompts"] = [pictures.prompts[i] for i in own]
     if guide is not None:
-        extra["guide"] = lambda x0, step, rows: guide(x0, step, np.asarray(own)[list(rows)])
+        extra["guide"] = _on_set(guide, np.asarray(own))
     return extra
+
+
+def _on_set(guide: Hook, own: np.ndarray) -> Guide:
+    """The hook of a set as one of a call of the generator for the rows ``own`` of it."""
+    return lambda x0, step, rows: guide(x0, step, own[list(rows)])
 
 
 @dataclass
@@ -181,6 +207,8 @@ def _plan(weights: str, pictures: FolderPlan, used: Sampling) -> list[_Planned]:
             digest.update(np.ascontiguousarray(pictures.edges[i], dtype=np.float32).tobytes())
         if pictures.prompts is not None:
             digest.update(pictures.prompts[i].encode())
+        if pictures.responses is not None:
+            digest.update(np.ascontiguousarray(pictures.responses[i], dtype=np.float32).tobytes())
         digests.append(digest.hexdigest())
     plan = []
     for seed in used.seeds:

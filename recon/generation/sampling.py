@@ -25,8 +25,13 @@ def own_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> tuple[torch.Tenso
     return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators]), generators
 
 
+def count_steps(steps: int, strength: float | None) -> int:
+    """How many of ``steps`` are run: all of them, or with a start picture the last ``strength`` part, one or more."""
+    return steps if strength is None else min(max(1, int(steps * strength)), steps)
+
+
 def set_steps(scheduler: Any, steps: int, strength: float | None, device: torch.device) -> torch.Tensor:
-    """Timesteps to run: all of ``steps``, or with a start picture the last ``strength`` part of them, one or more.
+    """Timesteps to run, see `count_steps`; ``strength``: with a start picture, else None.
 
     Raises `UserError` for a strength out of range and where the scheduler cannot do so many steps.
     """
@@ -40,7 +45,7 @@ def set_steps(scheduler: Any, steps: int, strength: float | None, device: torch.
         return scheduler.timesteps
     if not 0 < strength <= 1:
         raise UserError(f"strength {strength} should be above 0 and at most 1")
-    first = (steps - min(max(1, int(steps * strength)), steps)) * scheduler.order
+    first = (steps - count_steps(steps, strength)) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     return scheduler.timesteps[first:]

@@ -12,6 +12,7 @@ from recon.decoding.bridges.prior import PriorConfig, prior_bridge
 from recon.decoding.bridges.resume import resume_bridge
 from recon.decoding.bridges.ridge import ridge_bridge
 from recon.decoding.conditions import TOKENS
+from recon.decoding.guidance import Guidance
 from recon.decoding.low_level import LOW_LEVEL
 from recon.decoding.words import WORDS
 from recon.generation.adapters import Adapter, load_adapter
@@ -35,7 +36,8 @@ class Conditioning:
     encoding model, tokens where the conditioner has a sketch, else none. ``words``: one of
     `recon.decoding.words.WORDS`. ``best_of``: samples among which the brain chooses (`recon.drawing.best_of`).
     ``controlnet``: folder or hub id (`recon.generation.edges`). ``library``: folder or zip of further pictures that
-    tokens may be taken of (`recon.decoding.library`).
+    tokens may be taken of (`recon.decoding.library`). ``guide``: how the response pulls at the picture while it is
+    drawn, None = not at all.
 
     Raises `UserError` for anything else.
     """
@@ -51,6 +53,7 @@ class Conditioning:
     best_of: int = 1
     controlnet: str | None = None
     library: str | Path | None = None
+    guide: Guidance | None = None
 
     def __post_init__(self) -> None:
         if self.tokens not in (None, *TOKENS):
