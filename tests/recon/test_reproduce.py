@@ -351,14 +351,14 @@ def test_a_fixed_layer_stays_and_the_table_marks_the_oracle(toy: type[_Toy], tmp
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """What fits are given (tokens and those of the views around), and what is ranked in every stage."""
+    """What fits are given (tokens, and those of the views), and what is ranked in every stage."""
     study = type("Toy", (_Pictured,), {})
     monkeypatch.setattr(run, "open_study", study)
     found: dict[str, list[Any]] = {"fitted": [], "ranked": []}
 
-    def watched(config: Config, x: Any, tokens: Any, *args: Any, around: Any, **options: Any) -> Any:
-        found["fitted"].append([rows.all().numpy() for rows in (tokens, *around)])
-        return fit(config, x, tokens, *args, around=around, **options)
+    def watched(config: Config, x: Any, tokens: Any, *args: Any, view_tokens: Any, **options: Any) -> Any:
+        found["fitted"].append([rows.all().numpy() for rows in (tokens, *view_tokens)])
+        return fit(config, x, tokens, *args, view_tokens=view_tokens, **options)
 
     real = Aligner.embed_images
 
@@ -381,7 +381,7 @@ class _Pictured(_Toy):
         return made
 
 
-RECIPE_VIEWS = {  # what is learnt first, then what is around it
+RECIPE_VIEWS = {  # what is learnt first, then the other views
     "neurobridge": [["blur:15", "noise:25", "lowres:0.1", "mosaic:5"]],
     "ubp": [["foveal:51"], ["foveal:45"], ["foveal:57"]],
     "samga": [[]],
