@@ -31,4 +31,6 @@ def hide() -> None:
             raise ModuleNotFoundError(f"No module named {name!r} (hidden by the suite)", name=name)
         return original(name, globals, *args, **kwargs)
 
+    # the name under which pickle finds it, which the attacks on the pickle reader need
+    guarded.__module__, guarded.__name__, guarded.__qualname__ = "builtins", "__import__", "__import__"
     builtins.__import__ = guarded
