@@ -3,8 +3,8 @@
     python benchmarks/generate_speed.py                    # embedded generator, CPU, 2 threads
     python benchmarks/generate_speed.py --gpu              # an SD 1.5 of full size with random weights, bf16, on a GPU
 
-Both sides draw the same pictures (same tokens, same noise) in one process, taking turns; the loop is the stock
-StableDiffusionPipeline in float32, without safety checker, with one generator per picture. The shortest of the turns
+Both sides draw the same pictures (same tokens, same sketch, same noise) in one process, taking turns; the loop is the
+stock StableDiffusionInstructPix2PixPipeline in float32, without safety checker, with one generator per picture. The shortest of the turns
 counts for each side. Seconds of the processors are given beside those of the clock, for machines that compute something
 else meanwhile. Exit code 1 when a picture differs or the gain by the clock is below the bar.
 """
@@ -49,23 +49,26 @@ def on_cpu(options: argparse.Namespace) -> dict[str, Any]:
     from recon.generation.places import mini_folder
     from recon.generation.runtime import Runtime
 
-    place = find_conditioner("mini", "1", "grid:4")
+    place = find_conditioner("mini", "1", "grid:8")
     ours = Generator.load("mini", place, Runtime(device="cpu"))
-    stock = stock_pipeline(mini_folder(), place)
+    stock = stock_loop(mini_folder(), place)
     n = options.pictures
     tokens = torch.randn(n, *ours.bridge.takes, generator=torch.Generator().manual_seed(0))
-    negative = null_embeds(place)
+    negative, sketches = null_embeds(place), ours.sketched(tokens)
+    assert sketches is not None
 
     def loop() -> torch.Tensor:
         found = []
         for i in range(n):
-            embeds = torch.stack([negative, with_positions(tokens[i : i + 1])])
+            embeds = torch.stack([with_positions(tokens[i : i + 1]), negative, negative])
             found.append(
                 stock(
                     "",
+                    image=sketches[i : i + 1],
                     ip_adapter_image_embeds=[embeds],
                     num_inference_steps=STEPS,
                     guidance_scale=GUIDANCE,
+                    image_guidance_scale=GUIDANCE,
                     generator=torch.Generator().manual_seed(i),
                     output_type="pt",
                 ).images
@@ -73,7 +76,7 @@ def on_cpu(options: argparse.Namespace) -> dict[str, Any]:
         return torch.cat(found)
 
     def batches() -> torch.Tensor:
-        return ours.generate(tokens, range(n), STEPS, GUIDANCE, batch_size=options.batch_size)
+        return ours.generate(tokens, range(n), STEPS, GUIDANCE, options.batch_size, sketch=sketches)
 
     seconds, busy, pictures = turns({"loop": loop, "batches": batches}, options.turns)
     difference = (pictures["loop"] - pictures["batches"]).abs().max().item()
@@ -125,11 +128,11 @@ def turns(
     return seconds, busy, pictures
 
 
-def stock_pipeline(folder: Any, adapter: Any) -> Any:
-    """Loaded as its documentation says."""
-    from diffusers import StableDiffusionPipeline
+def stock_loop(folder: Any, adapter: Any) -> Any:
+    """Loaded as docs/pictures.md says."""
+    from recon.pretraining.export import stock_pipeline
 
-    pipe: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+    pipe = stock_pipeline(folder)
     pipe.load_ip_adapter(
         str(adapter.parent), subfolder="", weight_name=adapter.name, image_encoder_folder=None, local_files_only=True
     )

@@ -61,7 +61,7 @@ class PretrainConfig(Checked):
     mini_layer: Layer = "1"
     squeezenet_layer: Layer = "features.6"
     squeezenet_weights: Source | None = None  # torchvision state dict; also the perceptual loss of the VAE
-    mini_pooling: Pooling = "grid:4"
+    mini_pooling: Pooling = "grid:8"
     squeezenet_pooling: Pooling = "grid:7"
     checkpoint_every: Count = 200
     precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"  # of the forward pass

@@ -247,7 +247,7 @@ def test_stock_diffusers_reproduces_the_stored_picture(monkeypatch: pytest.Monke
     from PIL import Image
 
     monkeypatch.chdir(PROJECT)
-    (code,) = (text for text in blocks(DOCS / "pictures.md", "python") if "StableDiffusionPipeline" in text)
+    (code,) = (text for text in blocks(DOCS / "pictures.md", "python") if "WithTokens" in text)
     names: dict[str, Any] = {}
     exec(compile(code, "pictures.md", "exec"), names)  # noqa: S102 - our own page
     drawn = np.asarray(names["picture"], dtype=int)

@@ -239,7 +239,7 @@ def test_half_precision_is_near(places: dict[str, Path], kind: str, precision: s
     if kind == "mini":
         from recon.generation.pipeline import find_conditioner
 
-        place = find_conditioner("mini", "1", "grid:4")
+        place = find_conditioner("mini", "1", "grid:8")
         full, half = (Generator.load("mini", place, Runtime(p, device="cpu")) for p in ("fp32", precision))
         given = torch.randn(1, *full.bridge.takes, generator=torch.Generator().manual_seed(1))
     else:
