@@ -33,7 +33,7 @@ _DIRECTION = {
     "p_permutation": float,
 }
 _ENTRY = {"value": float, "ci95": list, "n": int, "better": str, "p_vs_control": dict, "protocol": str}
-_JUDGE = {"name": str, "weights": str, "family": str, "relatives": list, "score": str}
+_JUDGE: dict[str, type] = {"name": str, "weights": str, "family": str, "relatives": list, "score": str}
 _SPREAD = {"values": list, "sd_between_seeds": float, "sd_within_stimulus": float, "sd_between_stimuli": float}
 _ATTRIBUTE = {
     "accuracy": float,

@@ -103,8 +103,8 @@ def _block(report: dict[str, Any], entries: dict[str, Any], ending: str) -> list
     for row, scores in rows.items():
         lines.append(f"{row:<24}" + "".join(f"{scores[name]['value']:>{width}.3f}" for name in entries))
     if any("chance" in entry for entry in entries.values()):
-        values = (f"{entry['chance']:.3g}" if "chance" in entry else "" for entry in entries.values())
-        lines.append(f"{'chance':<24}" + "".join(f"{value:>{width}}" for value in values))
+        chances = (f"{entry['chance']:.3g}" if "chance" in entry else "" for entry in entries.values())
+        lines.append(f"{'chance':<24}" + "".join(f"{chance:>{width}}" for chance in chances))
     for control in _P_SHOWN:
         if control in report["controls"]:
             values = "".join(f"{entry['p_vs_control'][control]:>{width}.2g}" for entry in entries.values())
