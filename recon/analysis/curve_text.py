@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recon.analysis.repeats import csv_table
+from recon.evaluation.judges import described
 
 CURVES = ("bottleneck predicted", "bottleneck oracle", "repetitions")
 
@@ -56,7 +57,8 @@ def format_curves(result: dict[str, Any]) -> str:
         lines += [f"  {name:<22} {x:>5} {told(scores)}" for x, scores in curve]
     lines += [f"  {name}: absent, {reason}" for name, reason in result["absent"].items()]
     lines += [f"  {name}: skipped, {reason}" for name, reason in result["skipped"].items()]
-    return "\n".join([*lines, "chance of two_way .5; of PixCorr: the shuffled control"])
+    judges = " and ".join(described(result))
+    return "\n".join([*lines, f"chance of two_way .5; of PixCorr: the shuffled control; judge {judges}"])
 
 
 def caption(result: dict[str, Any]) -> str:

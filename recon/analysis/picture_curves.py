@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from align.model.spaces import TargetSpace
     from recon.decoding.conditions import Condition
     from recon.decoding.decoder import RunDecoder
-    from recon.evaluation.judge import Judge
+    from recon.evaluation.judges import Judges
     from recon.evaluation.recordings import RunData
     from recon.evaluation.settings import EvaluateConfig
 
@@ -76,12 +76,13 @@ def picture_curves(
 ) -> dict[str, Any]:
     """Sample, score, write ``curves.{json,csv,png}`` to `curves_folder` and return the content of the JSON.
 
-    ``settings``: judge and where its weights are. A curve that cannot be had is named under ``absent`` with the reason.
+    ``settings``: judges and where their weights are. A curve that cannot be had stands in ``absent`` with the reason.
     Raises `UserError` for bad options, a run that no conditioner fits, and a judge that took part in the run.
     """
     from recon.decoding.bridges.choose import Conditioning
     from recon.drawing.folders import generator_label
-    from recon.evaluation.judge import USED_BY_GENERATOR, judge_name
+    from recon.evaluation.judge import USED_BY_GENERATOR
+    from recon.evaluation.judges import open_judges
     from recon.evaluation.recordings import RunData
     from recon.evaluation.settings import EvaluateConfig
 
@@ -89,14 +90,14 @@ def picture_curves(
     _check(options, run)
     conditioning = Conditioning(library=options.library)
     label, used = generator_label(generator, conditioning), USED_BY_GENERATOR.get(generator_label(generator), ())
-    name = judge_name(settings, run.study, {run.config.backbone.name, *used})
+    judges = open_judges(settings, run.study, {run.config.backbone.name, *used})
     absence = "this run and conditioner have none"
     plan = Plan.of(run, generator, conditioning, options.sampling, None, options.limit, absence)
     _ = plan.generator  # one that does not fit is said before pictures are read
     run_data = RunData(run)
-    judge, skipped = _judge(name, settings)
-    study = _Study(plan, options, run_data.targets(plan.decoder.ids), judge, settings.n_boot)
-    result = {**_facts(run, study, label), "judge": name, "skipped": skipped, **_curves(study, run_data)}
+    study = _Study(plan, options, run_data.targets(plan.decoder.ids), judges, settings.n_boot)
+    named = {"judge": judges.names[0], "judges": judges.facts(), "skipped": judges.skipped}
+    result = {**_facts(run, study, label), **named, **_curves(study, run_data)}
     _write(curves_folder(run, label), result)
     return result
 
@@ -129,7 +130,7 @@ class _Study:
     plan: Plan
     options: Options
     targets: torch.Tensor
-    judge: Judge | None
+    judges: Judges
     n_boot: int
 
     @property
@@ -144,8 +145,8 @@ class _Study:
 
         pictures = (self._pictures(condition) * 255).round() / 255
         values = {"PixCorr": METRICS["PixCorr"](pictures, self.targets)}
-        if self.judge is not None:
-            values["two_way"] = two_way(self.judge.features(pictures), self.judge.features(self.targets))
+        for ending, judge in self.judges.loaded.items():
+            values[f"two_way{ending}"] = two_way(judge.features(pictures), judge.features(self.targets))
         return {name: self._summary(value) for name, value in values.items()}
 
     def _pictures(self, condition: Condition) -> torch.Tensor:
@@ -215,16 +216,6 @@ def _repetitions(study: _Study, run_data: RunData, rows: Sequence[np.ndarray]) -
     return {"least": min(numbers), "most": max(numbers), "points": points}
 
 
-def _judge(name: str, settings: EvaluateConfig) -> tuple[Judge | None, dict[str, str]]:
-    from recon.evaluation.judge import load_judge
-    from recon.metrics.feature_nets import WeightsMissing
-
-    try:
-        return load_judge(name, settings), {}
-    except WeightsMissing as error:
-        return None, {"two_way": f"judge {name}: {error}"}
-
-
 def _check(options: Options, run: Run) -> None:
     if options.limit < 2:
         raise UserError(f"--limit {options.limit} should be 2 or more: two_way compares with other pictures")
@@ -252,7 +243,7 @@ def _facts(run: Run, study: _Study, label: str) -> dict[str, Any]:
         "strength": plan.used.strength,
         "seed": study.options.seed,
         "n_stimuli": len(plan.decoder.ids),
-        "chance": {"two_way": 0.5},
+        "chance": {f"two_way{ending}": 0.5 for ending in study.judges.loaded},
         "rule": RULE,
         **({} if added is None else {"library": asdict(added)}),
     }

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="numbers of candidates, besides two-way (default: 10 and 50 where they fit)",
+        help="numbers of candidates, besides two-way (default: 10 and 50 where they fit, and all pictures)",
     )
     parser.add_argument("--low-level", type=Path, metavar="X", help="low-level pictures that the preset blends in")
     parser.add_argument("--weights-dir", type=Path, help="folder searched first for the weights of the networks")

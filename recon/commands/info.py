@@ -105,6 +105,7 @@ def _describe_json(path: Path) -> dict[str, Any]:
             "layer",
             "layer_chosen_on",
             "judge",
+            "judges",
             "commit",
         )
         scores = {name: part.get("top1") for name, part in content.get("retrieval", {}).items() if "top1" in part}

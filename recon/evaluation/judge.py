@@ -1,7 +1,8 @@
-"""The judge of ``two_way``: a network that took no part in the run, neither as target nor in any training."""
+"""One judge of pictures: a network that took no part in the run, neither as target nor in any training."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,15 @@ def judge_name(settings: EvaluateConfig, study: str, used: Iterable[str]) -> str
     if name == READER and study != "simulated":
         raise UserError(f"the judge 'reader' only knows the simulated study, not {study}; pass evaluate.judge=NAME")
     used = set(used)
-    if name in used:
-        free = [judge for judge in JUDGES if judge not in used and (judge != READER or study == "simulated")]
+    if took_part(name, used):
+        free = [judge for judge in JUDGES if not took_part(judge, used) and (judge != READER or study == "simulated")]
         raise UserError(f"judge {name!r} took part in this run; pass evaluate.judge= one of {', '.join(free)}")
     return name
+
+
+def took_part(name: str, used: Iterable[str]) -> bool:
+    """Whether a judge is among the networks ``used``, timm's tag of the weights (``.in1k``) aside."""
+    return any(name in (other, other.partition(".")[0]) for other in used)
 
 
 def load_judge(name: str, settings: EvaluateConfig) -> Judge:
@@ -62,7 +68,28 @@ def load_judge(name: str, settings: EvaluateConfig) -> Judge:
     network = _NETWORKS[name]
     files: dict[str, str | Path] = {network: settings.judge_weights} if settings.judge_weights else {}
     nets = FeatureNets(settings.weights_dir, files=files, download=settings.download)
-    return Judge(name, nets.source(network), lambda images: nets.features(network, images))
+    return Judge(name, nets.source(network), _remembering(lambda images: nets.read(network, images)))
+
+
+def _remembering(read: Callable[[torch.Tensor], np.ndarray]) -> Callable[[torch.Tensor], np.ndarray]:
+    """``read`` asked only once for each picture: controls repeat pictures, seen and training ones among them."""
+    known: dict[bytes, np.ndarray] = {}
+
+    def features(images: torch.Tensor) -> np.ndarray:
+        keys = [_fingerprint(image) for image in images]
+        new = {key: row for row, key in enumerate(keys) if key not in known}
+        if new:
+            known.update(zip(new, read(images[list(new.values())]), strict=True))
+        return np.stack([known[key] for key in keys])
+
+    return features
+
+
+def _fingerprint(image: torch.Tensor) -> bytes:
+    """Digest of the values and the shape of one picture (3, H, W)."""
+    digest = hashlib.sha256(repr(tuple(image.shape)).encode())
+    digest.update(image.contiguous().float().numpy().tobytes())
+    return digest.digest()
 
 
 def _reader(weights: str | None) -> Judge:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recon.decoding.conditions import LIKELIEST
 from recon.metrics.feature_nets import FeatureNets, WeightsMissing
 from recon.metrics.identification import n_way, nearest_is_target, two_way
 from recon.metrics.metrics import METRICS
@@ -39,26 +38,30 @@ class Judged:
 
 @dataclass
 class Scores:
-    """The ``reconstruction``, ``controls`` and ``skipped`` parts, and per-stimulus values of the reconstructions."""
+    """The ``reconstruction``, ``controls`` and ``skipped`` parts, and per-stimulus values of the reconstructions.
+
+    ``judged``: by what is appended to the names of a judge's scores.
+    """
 
     reconstruction: dict[str, dict[str, Any]] = field(default_factory=dict)
     controls: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     per_stimulus: dict[str, list[float]] = field(default_factory=dict)
-    judged: Judged | None = None
+    judged: dict[str, Judged] = field(default_factory=dict)
 
 
 def score(
     rows: dict[str, torch.Tensor],
     targets: torch.Tensor,
     nets: FeatureNets,
-    judge: Judge | None,
+    judges: Mapping[str, Judge],
     settings: EvaluateConfig,
     progress: Callable[[str], None] = lambda stage: None,
     known: Iterable[torch.Tensor] = (),
 ) -> Scores:
     """Every metric of every row of pictures (n, 3, H, W) in [0, 1]; ``rows`` holds "reconstruction" and controls.
 
+    ``judges``: by what is appended to the names of their scores (`recon.evaluation.judges.Judges.loaded`).
     ``known``: batches of training pictures; without any, `nearest_is_target` is left out.
     Metrics whose weights are missing, or that the settings leave out, go to ``skipped`` with the reason.
     """
@@ -78,45 +81,62 @@ def score(
             nets.clear()
         facts = {"protocol": metric.protocol, **({"weights": weights} if weights else {})}
         _add(scores, name, values, metric.better, facts, settings)
-    if judge is not None:
+    if judges:
         progress("two_way")
-        _add_judged(scores, rows, targets, judge, settings, known)
+        seen = _features_of_known(judges, known)
+    for ending, judge in judges.items():
+        _add_judged(scores, ending, rows, Judged(judge, judge.features(targets), seen[ending]), settings)
     return scores
 
 
+def judged_values(features: np.ndarray, judged: Judged) -> dict[str, np.ndarray]:
+    """What a judge says of pictures whose features (n, F) are given, in the order of its targets: name to (n,).
+
+    ``two_way``; ``top1``: 1 where the target is the nearest of all n targets, else 0, as `n_way` with n candidates; and
+    ``nearest_is_target`` where training pictures were shown.
+    """
+    truth = judged.truth
+    values = {"two_way": two_way(features, truth), "top1": n_way(features, truth, len(truth))}
+    if judged.known is not None:
+        values["nearest_is_target"] = nearest_is_target(features, truth, judged.known)
+    return values
+
+
+def _features_of_known(judges: Mapping[str, Judge], known: Iterable[torch.Tensor]) -> dict[str, np.ndarray | None]:
+    """Features (K, F) of the training pictures by every judge, in one pass; None where there are no pictures."""
+    seen: dict[str, list[np.ndarray]] = {ending: [] for ending in judges}
+    for batch in known:
+        for ending, judge in judges.items():
+            seen[ending].append(judge.features(batch))
+    return {ending: np.concatenate(parts) if parts else None for ending, parts in seen.items()}
+
+
 def _add_judged(
-    scores: Scores,
-    rows: dict[str, torch.Tensor],
-    targets: torch.Tensor,
-    judge: Judge,
-    settings: EvaluateConfig,
-    known: Iterable[torch.Tensor],
+    scores: Scores, ending: str, rows: dict[str, torch.Tensor], judged: Judged, settings: EvaluateConfig
 ) -> None:
-    truth = judge.features(targets)
+    scores.judged[ending] = judged
+    judge, n = judged.judge, len(judged.truth)
     told = {row: judge.features(images) for row, images in rows.items()}
-    values = {row: two_way(features, truth) for row, features in told.items()}
+    values = {row: judged_values(features, judged) for row, features in told.items()}
     wider = {
-        str(k): {"value": float(n_way(told[OWN], truth, k).mean()), "chance": 1 / k} for k in N_WAY if k <= len(truth)
+        str(k): {"value": float(n_way(told[OWN], judged.truth, k).mean()), "chance": 1 / k} for k in N_WAY if k <= n
     }
-    facts = {
-        "chance": 0.5,
-        "n_way": wider,
-        "protocol": f"judge {judge.name}, all pairs, distractors are true pictures",
-        "weights": judge.source,
+    trained = 0 if judged.known is None else len(judged.known)
+    facts: dict[str, dict[str, Any]] = {
+        "two_way": {
+            "chance": 0.5,
+            "n_way": wider,
+            "protocol": f"judge {judge.name}, all pairs, distractors are true pictures",
+        },
+        "top1": {"chance": 1 / n, "protocol": f"judge {judge.name}, nearest of all {n} true pictures"},
+        "nearest_is_target": {
+            "chance": 1 / (trained + 1),
+            "protocol": f"judge {judge.name}, nearest among the target and {trained} training pictures",
+        },
     }
-    _add(scores, "two_way", values, "higher", facts, settings)
-    seen = [judge.features(batch) for batch in known]
-    scores.judged = Judged(judge, truth, np.concatenate(seen) if seen else None)
-    features = scores.judged.known
-    if features is None:
-        return
-    values = {row: nearest_is_target(own, truth, features) for row, own in told.items()}
-    facts = {
-        "chance": 1 / (len(features) + 1),
-        "protocol": f"judge {judge.name}, nearest among the target and {len(features)} training pictures",
-        "weights": judge.source,
-    }
-    _add(scores, "nearest_is_target", values, "higher", facts, settings)
+    for name in values[OWN]:
+        each = {row: found[name] for row, found in values.items()}
+        _add(scores, name + ending, each, "higher", {**facts[name], "weights": judge.source}, settings)
 
 
 def _add(
@@ -134,8 +154,7 @@ def _add(
         for row, other in values.items()
         if row != OWN and row not in CEILINGS
     }
-    if LIKELIEST in values:
-        entry["minus_control"] = {LIKELIEST: _summary(own - values[LIKELIEST], settings)}
+    entry["minus_control"] = {row: _summary(own - values[row], settings) for row in entry["p_vs_control"]}
     share = _share_of_ceiling(values, sign)
     if share is not None:
         entry["share_of_ceiling"] = share

@@ -16,7 +16,8 @@ import numpy as np
 from align.errors import UserError
 from align.files import read_json, write_json
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
-from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge
+from recon.evaluation.judge import USED_BY_GENERATOR
+from recon.evaluation.judges import open_judges
 from recon.evaluation.provenance import head
 from recon.evaluation.recordings import RunData
 from recon.evaluation.settings import EvaluateConfig
@@ -99,34 +100,31 @@ def evaluate_run(
     from recon.evaluation.picture_scores import OWN, score
     from recon.evaluation.provenance import read_curves
     from recon.evaluation.seeds import seed_report
-    from recon.metrics.feature_nets import FeatureNets, WeightsMissing
+    from recon.metrics.feature_nets import FeatureNets
     from recon.metrics.fine_power import fine_power_ratios
 
     folders = find_folders(run, images_dir, generator)
     used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator.partition("_")[0], ())}
-    name = judge_name(settings, run.study, used)
+    judges = open_judges(settings, run.study, used)
     run_data = RunData(run)
     seed = lowest_seed(folders.reconstructions) if seed is None else seed
     ids, rows, missing = _pictures(run_data, folders, seed)
     others, incomplete = _other_seeds(run, folders.reconstructions, ids, seed)
     nets = FeatureNets(settings.weights_dir, download=settings.download)
-    judge: Judge | None = None
-    try:
-        judge = load_judge(name, settings)
-    except WeightsMissing as error:
-        missing["two_way"] = f"judge {name}: {error}"
     targets = run_data.targets(ids)
     known = run_data.training_pictures(rows[OWN].shape[-1])
-    scores = score(rows, targets, nets, judge, settings, lambda stage: log.info("evaluate: %s", stage), known)
+    scores = score(rows, targets, nets, judges.loaded, settings, lambda stage: log.info("evaluate: %s", stage), known)
     retrieval, retrieved = _retrieval(run_data, settings)
-    report = {**head(run), "judge": name, "generator": folders.generator, **retrieval, "n_stimuli": len(ids)}
+    named = {"judge": judges.names[0], "judges": judges.facts(), "generator": folders.generator}
+    report = {**head(run), **named, **retrieval, "n_stimuli": len(ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
-    report["skipped"] = {**scores.skipped, **missing, **incomplete}
+    report["skipped"] = {**scores.skipped, **judges.skipped, **missing, **incomplete}
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds
-    if judge is not None and judge.attributes is not None:
-        report["attributes"] = read_back(judge.attributes, {"seen": targets, **rows}, ids, settings)
+    first = judges.loaded.get("")
+    if first is not None and first.attributes is not None:
+        report["attributes"] = read_back(first.attributes, {"seen": targets, **rows}, ids, settings)
     if curves := read_curves(run, folders.generator):
         report["curves"] = curves
     where: dict[str, Any] = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from recon.evaluation.judges import family
+
 _HEAD = {
     "schema": int,
     "study": str,
@@ -31,6 +33,7 @@ _DIRECTION = {
     "p_permutation": float,
 }
 _ENTRY = {"value": float, "ci95": list, "n": int, "better": str, "p_vs_control": dict, "protocol": str}
+_JUDGE: dict[str, type] = {"name": str, "weights": str, "family": str, "relatives": list, "score": str}
 _SPREAD = {"values": list, "sd_between_seeds": float, "sd_within_stimulus": float, "sd_between_stimuli": float}
 _ATTRIBUTE = {
     "accuracy": float,
@@ -90,6 +93,24 @@ def _reconstruction(report: dict[str, Any]) -> list[str]:
             found.append(f"{name}: neither scored nor skipped")
     if report.get("judge") == report.get("backbone"):
         found.append("judge: is the target backbone")
+    return found + _judges(report)
+
+
+def _judges(report: dict[str, Any]) -> list[str]:
+    """Every judge's score is there; none is the backbone, and one of the backbone's family says so."""
+    found = []
+    for k, judge in enumerate(report.get("judges", [])):
+        where = f"judges.{k}"
+        faulty = _keys(where, judge, _JUDGE)
+        found += faulty
+        if faulty:
+            continue
+        if judge["score"] not in report["reconstruction"]:
+            found.append(f"{where}.score: {judge['score']!r} is not among the scores")
+        if judge["name"] == report.get("backbone"):
+            found.append(f"{where}.name: is the target backbone")
+        if (family(report.get("backbone", "")) == judge["family"]) != (report.get("backbone") in judge["relatives"]):
+            found.append(f"{where}.relatives: {judge['relatives']} with backbone {report.get('backbone')!r}")
     return found
 
 

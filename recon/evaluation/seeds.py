@@ -1,19 +1,19 @@
 """How much the scores of reconstructions depend on the seed of the noise they were sampled from.
 
-Only metrics that need no network but the judge are computed for every seed; the scored seed's values are those of the
+Only metrics that need no network but the judges are computed for every seed; the scored seed's values are those of the
 report. Nothing here chooses a seed: the report's scores stay those of the one that was scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recon.drawing.folders import read_index, read_seed
-from recon.metrics.identification import nearest_is_target, two_way
+from recon.evaluation.picture_scores import judged_values
 from recon.metrics.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -58,14 +58,11 @@ def seed_report(
     return {"seeds": seeds, "n": len(targets), **found}
 
 
-def measure(images: torch.Tensor, targets: torch.Tensor, judged: Judged | None) -> dict[str, np.ndarray]:
-    """Every metric without a network of its own, and the judge's where there is one: name to values (n,)."""
+def measure(images: torch.Tensor, targets: torch.Tensor, judged: Mapping[str, Judged]) -> dict[str, np.ndarray]:
+    """Every metric without a network of its own, and those of the judges: name to values (n,)."""
     values = {name: metric(images, targets) for name, metric in METRICS.items() if metric.network is None}
-    if judged is not None:
-        features = judged.judge.features(images)
-        values["two_way"] = two_way(features, judged.truth)
-        if judged.known is not None:
-            values["nearest_is_target"] = nearest_is_target(features, judged.truth, judged.known)
+    for ending, one in judged.items():
+        values |= {name + ending: each for name, each in judged_values(one.judge.features(images), one).items()}
     return values
 
 

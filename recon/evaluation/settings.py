@@ -20,9 +20,9 @@ class EvaluateConfig(Checked):
 
     weights_dir: Source | None = None  # folder searched first for weights of metric networks and of the judge
     judge: Annotated[str, OneOf(*JUDGES)] | None = None  # None = "reader" for the simulated study, else squeezenet1_0
-    judge_weights: Source | None = None  # file; None = found as for the metrics
+    judge_weights: Source | None = None  # file of the (first) judge; None = found as for the metrics
     download: bool = False  # fetch missing weights from their public homes
-    networks: bool = True  # False = leave out the scores that need a network other than the judge
+    networks: bool = True  # False = leave out the scores that need a network other than the judges
     n_boot: Count = 2000
     n_perm: Count = 9999
     seed: Whole = 0  # of resampling only

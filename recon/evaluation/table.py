@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from recon.decoding.conditions import LIKELIEST
+from recon.evaluation.judges import described, split_by_judge
+
 
 def format_report(report: dict[str, Any]) -> str:
     """Retrieval with chance, then one line per row of pictures and one column per metric, what changes with the seed
@@ -28,6 +31,9 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 _SHOWN = ("seen", "oracle", "shuffled")
+_P_SHOWN = ("shuffled", "grey", "mean_image", "pixel_ridge")
+_COMPARED = ("shuffled", "nearest_training_image")  # with their paired differences, beside the likeliest picture
+_ARROW = {"higher": "+", "lower": "-"}
 
 
 def _direction(name: str, part: dict[str, Any]) -> str:
@@ -73,22 +79,34 @@ def _seeds(part: dict[str, Any]) -> list[str]:
 
 
 def _pictures(report: dict[str, Any]) -> list[str]:
-    entries = report["reconstruction"]
-    width = max(len(name) for name in entries) + 2
+    """A block of columns for the metrics and the first judge, one for the second judge, differences, who judged."""
+    n = next(iter(report["reconstruction"].values()))["n"]
+    lines = []
+    for ending, entries in split_by_judge(report).items():
+        lines += [*_block(report, entries, ending), ""]
+    lines += [
+        f"{name} minus {control}: {part['value']:+.3f} [{part['ci95'][0]:+.3f}, {part['ci95'][1]:+.3f}] (paired)"
+        for name, entry in report["reconstruction"].items()
+        for control, part in entry.get("minus_control", {}).items()
+        if control == LIKELIEST or (name.startswith("two_way") and control in _COMPARED)
+    ]
+    judges = " and ".join(described(report))
+    return [*lines, f"n {n}, judge {judges}, + higher is better, - lower is better"]
+
+
+def _block(report: dict[str, Any], entries: dict[str, Any], ending: str) -> list[str]:
+    """One line per row of pictures, one column per score; ``ending`` of the names is said once, in the corner."""
+    heads = {name: name.removesuffix(ending) + _ARROW[entry["better"]] for name, entry in entries.items()}
+    width = max(map(len, heads.values())) + 1
     rows = {"reconstruction": entries, **report["controls"]}
-    arrow = {"higher": "+", "lower": "-"}
-    header = f"{'':<24}" + "".join(f"{name + arrow[entry['better']]:>{width}}" for name, entry in entries.items())
-    lines = [header]
+    lines = [f"{ending.strip('()'):<24}" + "".join(f"{head:>{width}}" for head in heads.values())]
     for row, scores in rows.items():
         lines.append(f"{row:<24}" + "".join(f"{scores[name]['value']:>{width}.3f}" for name in entries))
-    for control in ("shuffled", "grey", "mean_image", "pixel_ridge"):
+    if any("chance" in entry for entry in entries.values()):
+        chances = (f"{entry['chance']:.3g}" if "chance" in entry else "" for entry in entries.values())
+        lines.append(f"{'chance':<24}" + "".join(f"{chance:>{width}}" for chance in chances))
+    for control in _P_SHOWN:
         if control in report["controls"]:
             values = "".join(f"{entry['p_vs_control'][control]:>{width}.2g}" for entry in entries.values())
             lines.append(f"{'p against ' + control:<24}" + values)
-    lines += [
-        f"{name} minus {control}: {part['value']:+.3f} [{part['ci95'][0]:+.3f}, {part['ci95'][1]:+.3f}] (paired)"
-        for name, entry in entries.items()
-        for control, part in entry.get("minus_control", {}).items()
-    ]
-    n = next(iter(entries.values()))["n"]
-    return [*lines, f"n {n}, judge {report['judge']}, + higher is better, - lower is better"]
+    return lines

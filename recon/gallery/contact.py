@@ -103,7 +103,7 @@ def picture_of(content: Content, item: Item, row: str) -> np.ndarray | None:
 def caption(content: Content, rule: str) -> str:
     """Who, how many, which layer and how it was chosen, which stimuli and how they were, seeds, means with controls."""
     report, means = content.report, []
-    for name in content.rule:
+    for name in content.headline:
         shuffled = report["controls"].get("shuffled", {}).get(name)
         beside = f" (shuffled {shuffled['value']:.3f})" if shuffled else ""
         means.append(f"{name} {report['reconstruction'][name]['value']:.3f}{beside}")

@@ -84,6 +84,11 @@ class Content:
         """The scores of `RULE` that were computed."""
         return tuple(name for name in RULE if name in self.better) or tuple(self.better)[:1]
 
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The scores of `rule`, and ``two_way`` by the other judge."""
+        return (*self.rule, *(name for name in self.better if name.startswith("two_way(")))
+
 
 def read_content(run: Run) -> Content:
     """Read what `recon evaluate` left; raises `UserError` naming that command when it has not run for this training."""

@@ -34,7 +34,7 @@ function node(tag, attributes = {}, ...children) {
 function facts() {
   const rows = [["study", report.study], ["subject", report.subject], ["layer", `${report.layer} of ${report.backbone}`],
     ["layer chosen on", report.layer_chosen_on], ["encoder", report.encoder], ["generator", report.generator],
-    ["test stimuli", report.n_stimuli], ["judge", report.judge], ["seed", report.seed], ["seed of the pictures", run.image_seed]];
+    ["test stimuli", report.n_stimuli], ["judge", run.judges.join("; ")], ["seed", report.seed], ["seed of the pictures", run.image_seed]];
   by("facts").replaceChildren(...rows.filter(pair => pair[1] !== undefined).map(([name, value]) => node("div", {}, node("dt", {}, name), node("dd", {}, String(value)))));
   document.title = `Seen and reconstructed: ${report.study}, subject ${report.subject}`;
 }
@@ -74,7 +74,7 @@ function auditPanel() {
   return panel;
 }
 function subjectsPanel() {
-  const names = data.runs[0].rule, rows = data.runs.map((other, k) => {
+  const names = data.runs[0].headline, rows = data.runs.map((other, k) => {
     const button = node("button", {type: "button", class: "plain"}, other.label);
     button.addEventListener("click", () => select(k));
     const part = other.report.retrieval && other.report.retrieval.brain_to_image;

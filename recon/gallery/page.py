@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from recon.evaluation.judges import described
 from recon.gallery.album import Album
 from recon.gallery.content import CONTROLS, Content, Item, choose
 from recon.gallery.template import data_text, filled
@@ -52,6 +53,8 @@ def _run_data(content: Content, album: Album) -> dict[str, Any]:
         "curves": content.curves,
         "folder": content.folder,
         "rule": list(content.rule),
+        "headline": list(content.headline),
+        "judges": described(content.report),
         "image_seed": content.image_seed,
         "seeds_left_out": content.extras.seeds_left_out,
         "evidence_rule": content.extras.rule,

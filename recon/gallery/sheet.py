@@ -126,14 +126,15 @@ def _heading(pen: _Pen, content: Content) -> int:
     )
     pen.text(MARGIN, 78, facts, 15, MUTED)
     parts = []
-    for name, entry in report["reconstruction"].items():
+    for name in list(dict.fromkeys((*content.headline, *report["reconstruction"])))[:4]:
+        entry = report["reconstruction"][name]
         shuffled = report["controls"].get("shuffled", {}).get(name)
         beside = f" (shuffled {shuffled['value']:.3f})" if shuffled else ""
         parts.append(f"{name} {entry['value']:.3f}{beside}")
     if "retrieval" in report:
         part = report["retrieval"]["brain_to_image"]
         parts.append(f"top-1 {part['top1']:.1%} of {part['candidates']} (chance {part['chance_top1']:.1%})")
-    pen.text(MARGIN, 102, "     ".join(parts[:5]), 15)
+    pen.text(MARGIN, 102, "     ".join(parts), 15)
     return 150
 
 

@@ -123,8 +123,12 @@ METRICS: dict[str, Metric] = {
     "EffNet": _distance("effnet", "EfficientNet-B1 avgpool, 255 px"),
     "SwAV": _distance("swav", "SwAV ResNet-50 avgpool, 224 px"),
 }
-# Not in any table: two small networks for places where the others' weights cannot be had.
+# Not in any published table: two families of small networks, whose weights are the easiest to have.
 STAND_INS: dict[str, Metric] = {
     "SqueezeNet(1.0)": _two_way("squeezenet1_0", "SqueezeNet 1.0 features.12 averaged, 224 px"),
     "SqueezeNet(1.1)": _two_way("squeezenet1_1", "SqueezeNet 1.1 features.12 averaged, 224 px"),
+    **{
+        f"EfficientNet-Lite({k})": _two_way(f"efficientnet_lite{k}", f"EfficientNet-Lite{k} bn2 averaged, {size} px")
+        for k, size in enumerate((224, 240, 260))
+    },
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from recon.evaluation.judges import described
+
 _TASKS = {
     "retrieval": ("image-retrieval", "retrieval of the seen picture from a recording"),
     "reconstruction": ("image-to-image", "reconstruction of the seen picture from a recording"),
@@ -24,7 +26,7 @@ def scores_text(report: dict[str, Any], image_seed: int | None) -> str:
         parts += ["Retrieval among the test pictures:", _retrieval(report["retrieval"])]
     if "reconstruction" in report:
         sample = "" if image_seed is None else f", sample of seed {image_seed} of every picture, never the best of many"
-        judge = f"judge {report['judge']}"
+        judge = f"judge {' and '.join(described(report))}"
         parts += [f"Reconstructions by generator {report['generator']} ({judge}{sample}):", _pictures(report)]
         parts += ["The same scores for the controls, with 95 % intervals:", _controls(report)]
         parts += ["p of the reconstructions being no better than a control:", _against(report)]

@@ -94,7 +94,7 @@ def summary(members: list[Result], *, seed: int = 0) -> dict[str, Any]:
         interval = t_interval(means) if over_subjects else stimulus_interval(members, name, seed=seed)
         first = members[0].metrics[name]
         metrics[name] = {"value": float(means.mean()), "ci95": interval, "better": first["better"]}
-        if "chance" in first:
+        if all("chance" in result.metrics[name] for result in members):
             metrics[name]["chance"] = fmean(result.metrics[name]["chance"] for result in members)
     any_interval = any(entry["ci95"] for entry in metrics.values())
     pools = {result.candidates for result in members if result.candidates}
@@ -170,7 +170,7 @@ def _report(path: Path, content: dict[str, Any]) -> Result:
     metrics, stimuli = _retrieval(retrieval, stored.get("per_stimulus", {}))
     ids, scores = stored.get("ids", []), stored.get("scores", {})
     for name, entry in content.get("reconstruction", {}).items():
-        metrics[name] = {"value": entry["value"], "better": entry["better"]}
+        metrics[name] = {key: entry[key] for key in ("value", "better", "chance") if key in entry}
         if name in scores:
             stimuli[name] = dict(zip(ids, scores[name], strict=True))
     return _result(path, content, _method(content), retrieval, metrics, stimuli)

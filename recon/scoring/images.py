@@ -48,8 +48,8 @@ def evaluate_images(
     ``reconstructions``, ``targets``: whatever `picture_sets.open_pictures` takes (folder, ``.npy``, ``.pt``,
     ``.safetensors``, array, tensor), paired by id or row; reconstructions may have k samples per stimulus.
     ``preset``: a name of `presets.PRESETS`; ``metrics``: which (default: the preset's), names or own functions
-    (`own_metric`). ``n_way``: numbers of
-    candidates (default: 10 and 50 where there are pictures enough). ``low_level``: a set that the preset blends in.
+    (`own_metric`). ``n_way``: numbers of candidates (default: 10 and 50 where there are pictures enough, and all
+    pictures, which is top-1 among the test set). ``low_level``: a set that the preset blends in.
     ``labels``: category of each stimulus as CSV (id,label), mapping, or sequence in the order of the targets.
     ``weights_files``: network name to weights file.
 
@@ -121,7 +121,7 @@ def _require_networks(files: Mapping[str, str | Path]) -> None:
 
 def _candidates(n_way: Sequence[int] | None, n: int) -> tuple[int, ...]:
     if n_way is None:
-        return tuple(k for k in N_WAY if k <= n)
+        return tuple(sorted({k for k in (*N_WAY, n) if 2 <= k <= n}))
     for k in n_way:
         if not 2 <= k <= n:
             raise UserError(f"{k}-way needs {k} pictures and at least 2 candidates, there are {n} pictures")

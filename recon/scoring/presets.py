@@ -7,6 +7,7 @@ from typing import Literal
 
 from recon.metrics.metrics import METRICS
 
+JUDGES = ("SqueezeNet(1.0)", "EfficientNet-Lite(0)")  # the networks that judge in `recon evaluate`
 _TABLE = ("PixCorr", "SSIM", "AlexNet(2)", "AlexNet(5)", "Inception", "CLIP", "EffNet", "SwAV")
 
 
@@ -47,7 +48,8 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "ours": Preset(
-        source="the protocol of mindeye2 without blending, with LPIPS and DreamSim", metrics=(*METRICS, "DreamSim")
+        source="the protocol of mindeye2 without blending, with LPIPS, DreamSim and two judges",
+        metrics=(*METRICS, "DreamSim", *JUDGES),
     ),
     "mindeye2": Preset(
         source="MindEye2 (Scotti et al. 2024), src/final_evaluations.ipynb; the paper says 4:1 where the code has 3:1",

@@ -12,7 +12,7 @@ from PIL import Image
 
 from align.checkpoint import Run
 from recon.drawing.folders import INDEX_COLUMNS, read_index, safe_names
-from recon.evaluation import report
+from recon.evaluation import judges, report
 from recon.evaluation.settings import EvaluateConfig
 from recon.metrics import metrics
 from tests.recon import tiny_run
@@ -27,7 +27,7 @@ def scored_run(folder: Path) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "PIXEL_SIZE", 64)  # quicker; the true size is tested with the metrics
         patch.setenv("TORCH_HOME", str(folder / "no weights"))
-        patch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
+        patch.setattr(judges, "load_judge", tiny_run.only_pixels)
         report.evaluate_run(made, settings=EvaluateConfig(n_boot=100, n_perm=99))
     return made
 

@@ -21,10 +21,12 @@ from recon.cli import main
 from recon.metrics import dream_sim, feature_nets
 from recon.metrics.identification import n_way_of
 from recon.metrics.metrics import METRICS
+from recon.metrics.networks import NETWORKS
 from recon.scoring.images import COLUMNS, as_report
 from recon.scoring.set_scores import cycle_of
 from tests.recon.test_picture_sets import Bomb
 from tests.recon.tiny_pictures import noisy, seed_weights, smooth, squeezenet_folder, write_folder
+from tests.recon.tiny_run import without_packages
 
 NET = "SqueezeNet(1.1)"
 TRUTH = smooth(12)
@@ -36,6 +38,7 @@ ALONE = {**FAST, "controls": False}
 def no_weights_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(feature_nets, "CLIP_REPOSITORY", "nobody/has-this")
+    without_packages(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +218,10 @@ def test_metrics_without_weights_are_skipped_by_name_with_the_reason() -> None:
     frame = evaluate_images(TRUTH, TRUTH, **FAST)
     assert list(frame.index) == ["PixCorr", "SSIM"]
     skipped = frame.attrs["skipped"]
-    assert set(skipped) == {*METRICS, "DreamSim"} - {"PixCorr", "SSIM"}
+    judges = {"SqueezeNet(1.0)": "squeezenet1_0-b66bff10.pth", "EfficientNet-Lite(0)": "shallow-recon[weights]"}
+    assert set(skipped) == {*METRICS, "DreamSim", *judges} - {"PixCorr", "SSIM"}
     for name, file in (
+        *judges.items(),
         ("LPIPS", "alexnet-owt-7be5be79.pth"),
         ("LPIPS(vgg)", "vgg16-397923af.pth"),
         ("AlexNet(5)", "alexnet-owt-7be5be79.pth"),
@@ -227,6 +232,31 @@ def test_metrics_without_weights_are_skipped_by_name_with_the_reason() -> None:
     ):
         assert "weights not available offline" in skipped[name] and file in skipped[name]
     assert "DreamSim" in skipped and "\n" not in "".join(skipped.values())
+
+
+def test_both_families_judge_and_top_1_among_all_pictures_stands_beside_two_way(tmp_path: Path) -> None:
+    """EfficientNet-Lite with random weights; what it says of the pictures is read from the model itself."""
+    network = NETWORKS["efficientnet_lite0"]
+    torch.manual_seed(0)
+    model = network.build().eval()
+    torch.save(model.state_dict(), tmp_path / network.file)
+    told = noisy(TRUTH, 0.2)
+    told[[3, 5]] = told[[5, 3]]  # each is nearer to the other's picture than to its own
+    name = "EfficientNet-Lite(0)"
+    frame = evaluate_images(told, TRUTH, metrics=[name], weights_dir=tmp_path, **FAST)
+    read = []
+    for pictures in (told, TRUTH):
+        x = resize(torch.from_numpy(pictures).movedim(-1, 1).float() / 255, [256, 256], antialias=False)
+        x = resize(x, [224, 224], antialias=False)
+        with torch.no_grad():
+            read.append(model.forward_features((x - 0.5) / 0.5).mean((2, 3)).numpy())
+    r = np.corrcoef(read[1], read[0])[: len(TRUTH), len(TRUTH) :]
+    assert list(frame.index) == [name, f"{name}, reconstructions as distractors", f"{name}, 10-way", f"{name}, 12-way"]
+    assert frame.value[name] == pytest.approx(two_way(r).mean(), abs=1e-6)
+    top1 = float(np.mean(r.argmax(0) == np.arange(len(TRUTH))))
+    assert 0 < top1 < 1 and frame.value[f"{name}, 12-way"] == pytest.approx(top1)
+    assert frame.chance[f"{name}, 12-way"] == pytest.approx(1 / 12)
+    assert frame.ci95_low[f"{name}, 12-way"] < top1 < frame.ci95_high[f"{name}, 12-way"]
 
 
 def test_a_failed_download_is_a_reason_to_skip_not_to_fall(monkeypatch: pytest.MonkeyPatch) -> None:

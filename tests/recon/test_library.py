@@ -29,7 +29,7 @@ from recon.decoding.plan import Sampling
 from recon.decoding.predict import load_predictions, open_recording
 from recon.drawing.folders import PictureFolders, read_index, read_pictures, read_seed
 from recon.drawing.generate import generate
-from recon.evaluation import report
+from recon.evaluation import judges, report
 from recon.evaluation.schema import faults
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import format_report
@@ -38,7 +38,7 @@ from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.metrics import metrics
 from tests.recon.tiny import tiny_generator
-from tests.recon.tiny_run import make_run, pixel_judge
+from tests.recon.tiny_run import make_run, only_pixels
 
 N_TEST, N_NEW = 6, 5
 QUICK = Sampling(steps=2, batch_size=4, strength=0.5)
@@ -208,7 +208,7 @@ def test_the_likeliest_picture_is_shown_and_scored(
             small = Image.fromarray(decoder.library.load(int(row))).resize(image.shape[1:], Image.Resampling.BILINEAR)
             np.testing.assert_allclose(image.numpy(), np.asarray(small).transpose(2, 0, 1) / 255, atol=0.02)
     monkeypatch.setattr(metrics, "PIXEL_SIZE", 64)
-    monkeypatch.setattr(report, "load_judge", lambda name, settings: pixel_judge())
+    monkeypatch.setattr(judges, "load_judge", only_pixels)
     settings = EvaluateConfig(n_boot=100, n_perm=99, networks=False)
     found = report.evaluate_run(run, tmp_path, settings=settings)
     assert faults(found) == [] and LIKELIEST in found["controls"]
@@ -227,7 +227,7 @@ def test_the_likeliest_picture_is_shown_and_scored(
     older = report.evaluate_run(run, tmp_path, settings=settings)
     assert faults(older) == [] and LIKELIEST not in older["controls"]
     assert f"controls.{LIKELIEST}" in older["skipped"]
-    assert all("minus_control" not in entry for entry in older["reconstruction"].values())
+    assert all(LIKELIEST not in entry["minus_control"] for entry in older["reconstruction"].values())
 
 
 def test_other_pictures_in_the_library_are_other_settings(place: Place, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from recon.decoding.plan import Sampling
 from recon.decoding.predict import load_predictions, run_id
 from recon.drawing.folders import read_index
 from recon.drawing.generate import generate
-from recon.evaluation import judge
+from recon.evaluation import judges
 from recon.evaluation.provenance import curves_folder, read_curves
 from recon.evaluation.recordings import RunData
 from recon.evaluation.settings import EvaluateConfig
@@ -106,7 +106,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         patch.setattr(
             prediction, "picture_tokens", lambda of, recording: tokens if of.path == run.path else true(of, recording)
         )
-        patch.setattr(judge, "load_judge", lambda name, settings: tiny_run.pixel_judge())
+        patch.setattr(judges, "load_judge", tiny_run.only_pixels)
         calls: list[tuple[np.ndarray, list[int]]] = []
         draw = Generator.generate
 

@@ -25,7 +25,7 @@ from align.config import Config, load_config, set_key
 from align.errors import UserError
 from align.files import read_tensors, write_json
 from recon import cli
-from recon.evaluation import report
+from recon.evaluation import judges, report
 from recon.evaluation.settings import EvaluateConfig
 from recon.generation.adapters import load_adapter
 from recon.generation.places import find_adapter
@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "PIXEL_SIZE", 64)
         patch.setenv("TORCH_HOME", str(folder / "no weights"))
-        patch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
+        patch.setattr(judges, "load_judge", tiny_run.only_pixels)
         report.evaluate_run(run, settings=EvaluateConfig(n_boot=50, n_perm=99))
     (run.path / "state").mkdir(exist_ok=True)
     (run.path / "state" / "signals.npy").write_bytes(b"recordings")

@@ -15,12 +15,13 @@ from align.checkpoint import Run, load_run
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, picture
 from align.errors import UserError
 from recon.decoding.predict import run_id
-from recon.evaluation import attributes, judge, report
+from recon.evaluation import attributes, judge, judges, report
 from recon.evaluation.schema import faults
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import format_report
 from recon.metrics import metrics
 from tests.recon import tiny_run
+from tests.recon.tiny_run import without_packages
 
 FAST = EvaluateConfig(n_boot=200, n_perm=999)
 
@@ -47,7 +48,7 @@ def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "PIXEL_SIZE", 64)  # quicker; the true size is tested with the metrics
         patch.setenv("TORCH_HOME", str(copied / "no weights"))
-        patch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
+        patch.setattr(judges, "load_judge", tiny_run.only_pixels)
         result = report.evaluate_run(load_run(copied / "run"), settings=FAST)
     return result, json.loads((copied / "run" / "stimuli_sub-01.json").read_text())
 
@@ -112,7 +113,7 @@ def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch)
     first = report.retrieval_report(run, FAST)
     assert faults(first) == []
     assert "reconstruction" not in first
-    monkeypatch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
+    monkeypatch.setattr(judges, "load_judge", tiny_run.only_pixels)
     index = run.path / "reconstructions" / tiny_run.GENERATOR / "sub-01" / "index.csv"
     index.write_text("".join(index.read_text().splitlines(keepends=True)[:13]))  # the first 12 pictures only
     whole = report.evaluate_run(run, settings=FAST)
@@ -131,11 +132,13 @@ def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert "reconstruction" not in report.retrieval_report(load_run(run.path), FAST)
 
 
-def test_missing_judge_and_missing_controls_are_listed(run: Run) -> None:
+def test_missing_judge_and_missing_controls_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_packages(monkeypatch)
     shutil.rmtree(run.path / "controls")
     found = report.evaluate_run(run, settings=FAST)
     assert faults(found) == []
-    assert "squeezenet1_0" in found["skipped"]["two_way"]
+    assert "squeezenet1_0" in found["skipped"]["two_way"] and found["judges"] == []
+    assert "[weights]" in found["skipped"]["two_way(efficientnet_lite0)"]
     assert {"controls.shuffled", "controls.zero_brain", "controls.oracle"} <= set(found["skipped"])
     assert "shuffled" not in found["controls"]
 

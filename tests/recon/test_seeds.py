@@ -15,7 +15,7 @@ import torch
 from align.checkpoint import Run
 from align.errors import UserError
 from recon.decoding.predict import run_id
-from recon.evaluation import report, seeds
+from recon.evaluation import judges, report, seeds
 from recon.evaluation.picture_scores import OWN, score
 from recon.evaluation.schema import faults
 from recon.evaluation.settings import EvaluateConfig
@@ -46,7 +46,7 @@ def test_every_seed_is_scored_as_the_scored_one_is(monkeypatch: pytest.MonkeyPat
     made[9] = np.stack([known[0], targets[1], known[1], targets[3], targets[2]])
     pictures = {seed: torch.from_numpy(images).float() for seed, images in made.items()}
     judge, own = tiny_run.pixel_judge(), torch.from_numpy(targets).float()
-    scored = score({OWN: pictures[4]}, own, FeatureNets(), judge, FAST, known=[torch.from_numpy(known).float()])
+    scored = score({OWN: pictures[4]}, own, FeatureNets(), {"": judge}, FAST, known=[torch.from_numpy(known).float()])
     part = seeds.seed_report(scored, 4, [(9, pictures[9]), (2, pictures[2])], own)
 
     def told(images: np.ndarray) -> np.ndarray:
@@ -55,12 +55,13 @@ def test_every_seed_is_scored_as_the_scored_one_is(monkeypatch: pytest.MonkeyPat
     def r(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
-    wanted: dict[str, list[list[float]]] = {"PixCorr": [], "two_way": [], "nearest_is_target": []}
+    wanted: dict[str, list[list[float]]] = {"PixCorr": [], "two_way": [], "top1": [], "nearest_is_target": []}
     for seed in (2, 4, 9):
         shown, truth, seen = told(made[seed]), told(targets), told(known)
         wanted["PixCorr"].append([r(made[seed][i], targets[i]) for i in range(5)])
         beaten = [[r(shown[i], truth[i]) > r(shown[i], truth[k]) for k in range(5) if k != i] for i in range(5)]
         wanted["two_way"].append([float(np.mean(row)) for row in beaten])
+        wanted["top1"].append([float(all(row)) for row in beaten])
         first = [all(r(shown[i], truth[i]) > r(shown[i], one) for one in seen) for i in range(5)]
         wanted["nearest_is_target"].append([float(hit) for hit in first])
     assert (part["seeds"], part["n"]) == ([2, 4, 9], 5)
@@ -80,7 +81,7 @@ def test_every_seed_is_scored_as_the_scored_one_is(monkeypatch: pytest.MonkeyPat
 def test_without_a_judge_pixels_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "PIXEL_SIZE", 64)
     first, second, targets = torch.rand((3, 4, 3, 32, 32), generator=torch.Generator().manual_seed(0))
-    scored = score({OWN: first}, targets, FeatureNets(), None, FAST)
+    scored = score({OWN: first}, targets, FeatureNets(), {}, FAST)
     assert set(seeds.seed_report(scored, 0, [(1, second)], targets)) == {"seeds", "n", "PixCorr", "SSIM"}
 
 
@@ -94,7 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def run(made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(metrics, "PIXEL_SIZE", 64)
-    monkeypatch.setattr(report, "load_judge", lambda name, settings: tiny_run.pixel_judge())
+    monkeypatch.setattr(judges, "load_judge", tiny_run.only_pixels)
     return replace(made, path=Path(shutil.copytree(made.path, tmp_path / "run")))
 
 
@@ -123,11 +124,11 @@ def test_a_better_seed_is_told_of_and_not_chosen(run: Run) -> None:
     part = found["seeds"]
     assert (part["seeds"], part["n"]) == ([2, 10, 11], N)
     assert found["skipped"]["seeds.5"] == "3 of 12 pictures are missing; run recon generate"
-    assert set(part) == {"seeds", "n", "PixCorr", "SSIM", "two_way", "nearest_is_target"}
+    assert set(part) == {"seeds", "n", "PixCorr", "SSIM", "two_way", "top1", "nearest_is_target"}
     values = part["PixCorr"]["values"]
     assert values[0] == found["reconstruction"]["PixCorr"]["value"] < values[1] < values[2]
     lines = [line for line in format_report(found).splitlines() if "of seeds 2, 10, 11:" in line]
-    assert len(lines) == 4
+    assert len(lines) == 5
     entry = part["two_way"]
     assert lines[2].startswith("two_way") and f"sd between seeds {entry['sd_between_seeds']:.3f}," in lines[2]
     other = report.evaluate_run(run, seed=11, settings=FAST)

