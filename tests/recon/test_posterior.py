@@ -117,6 +117,16 @@ def test_spread_restores_the_deviation_of_library_pictures(rng: np.random.Genera
         TokenPosterior.fit(books, "l", "p", "moments")
 
 
+def test_no_picture_is_its_own_neighbour_where_the_deviation_is_computed(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books, asked = shelf(rng), list[np.ndarray]()
+    monkeypatch.setattr(posterior, "neighbours", lambda agreement: asked.append(agreement) or neighbours(agreement))
+    TokenPosterior.fit(books, "l", "p")
+    left_out = np.isneginf(asked[0])
+    assert (left_out.sum(1) == 1).all() and (left_out.sum(0) == 1).all()
+
+
 def test_pictures_of_a_folder_are_neighbours_but_not_fitted(rng: np.random.Generator) -> None:
     books = shelf(rng)
     more = Shelf(
