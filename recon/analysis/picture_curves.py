@@ -170,7 +170,7 @@ def _curves(study: _Study, run_data: RunData) -> dict[str, Any]:
     if study.decoder.tokens == "predicted":
         found["bottleneck"] = _bottleneck(study)
     else:
-        absent["bottleneck"] = "the tokens are those of library pictures: no components to leave out"
+        absent["bottleneck"] = "the tokens come from library pictures: no components to leave out"
     test = run_data.recording.test
     rows = {run_data.recording.stimuli.ids[i]: part for i, part in zip(*rows_of(test), strict=True)}
     orders = [rows[name] for name in study.decoder.ids]

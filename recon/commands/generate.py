@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bridge", choices=["own", "resume", "prior", "ridge"], default="own", help="from tokens to the adapter")
     add("--image-encoder", metavar="DIR", help="of the adapter (default: the one beside it)")
     add("--match", choices=["spread", "none", "moments"], default="spread", help="predicted tokens to true ones")
-    text = "predicted by the run, or of the most likely library pictures (default: predicted where they fit)"
-    add("--tokens", choices=["predicted", "library"], help=text)
+    text = "predicted by the run, of the likeliest library picture, or expected over the library (encoding models)"
+    add("--tokens", choices=["predicted", "library", "posterior"], help=f"{text} (default: predicted where they fit)")
     add("--library", type=Path, metavar="FOLDER|ZIP", help=LIBRARY)
     text = "coarse picture to start from: by tokens, by pixels, both, none (default: what the run and adapter can do)"
     add("--low-level", choices=["none", "tokens", "pixels", "both"], help=text)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONTROLS = ("shuffled", "zero_brain", "oracle")
 LIKELIEST = "likeliest_library_image"  # a control without a generator, of runs that predict responses
-TOKENS = ("predicted", "library")
+TOKENS = ("predicted", "library", "posterior")
 _RANKED = 1 << 21  # cosines ranked at once
 
 
@@ -56,8 +56,9 @@ class Condition:
 
 
 class TokenSource(Protocol):
-    """Where tokens come from. ``varies``: whether another seed means other tokens."""
+    """Where tokens come from. ``name``: one of `TOKENS`. ``varies``: whether another seed means other tokens."""
 
+    name: str
     varies: bool
 
     def tokens(self, seed: int) -> np.ndarray:
@@ -73,6 +74,7 @@ class TokenSource(Protocol):
 class PredictedTokens:
     """Tokens of a run with a trained token head, matched to true ones (`recon.decoding.bridges.matching`)."""
 
+    name = "predicted"
     varies = False
 
     def __init__(self, run: Run, match: str) -> None:
@@ -106,6 +108,7 @@ class LibraryTokens:
     as many while they are made: 150 MB for 200 responses and 60,000 pictures.
     """
 
+    name = "library"
     varies = True
 
     def __init__(self, run: Run, library: Library, embeds: np.ndarray, silent: np.ndarray, target: tuple[str, str]):

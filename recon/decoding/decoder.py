@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recon.decoding.library import Library
     from recon.decoding.likelihood import Likelihood
     from recon.decoding.low_level import LowLevel
+    from recon.decoding.posterior import TokenPosterior
     from recon.decoding.predict import Predictions
     from recon.generation.adapters import Adapter
     from recon.generation.pipeline import Generator
@@ -49,6 +50,11 @@ class RunDecoder:
                 "--library holds pictures that are ranked by the responses they should cause, and encoder "
                 f"{run.config.encoder.name} predicts none; train one that does: encoder.name=encoding"
             )
+        if wanted.tokens == "posterior" and not predicts_responses(run):
+            raise UserError(
+                f"--tokens posterior needs a run that predicts responses (encoder.name=encoding); run {run.path} has "
+                f"{run.config.encoder.name}"
+            )
         if wanted.guide is not None:
             from recon.decoding.likelihood import require_predicted_responses
 
@@ -69,8 +75,8 @@ class RunDecoder:
                 "never seen (protocol=loso); use --low-level tokens or none"
             )
         self._source = self._tokens(adapter, wanted)
+        self.tokens = self._source.name
         from_library = isinstance(self._source, LibraryTokens)
-        self.tokens = "library" if from_library else "predicted"
         self.layer = adapter.info.layer if from_library and adapter.info else run.config.target.layer
 
     @cached_property
@@ -110,7 +116,7 @@ class RunDecoder:
     def of_signals(self, x: np.ndarray, seed: int) -> Condition:
         """For raw signals ``x`` (n, ...) that are no test rows: halves of repetitions, null brains. Owners are "".
 
-        Tokens have the spread of training, whatever ``match`` is.
+        Predicted tokens have the spread of training, whatever ``match`` is.
         """
         decoded = self.run.aligner.predict(x)
         tokens = decoded["tokens"] if self.tokens == "predicted" else self._likely(decoded["embeds"]).tokens(seed)
@@ -194,19 +200,33 @@ class RunDecoder:
         run, info = self.run, adapter.info
         own = (run.config.target.layer, run.config.target.pooling)
         fits = run.aligner.has_tokens and (info is None or (info.layer, info.pooling) == own)
-        if fits and wanted.tokens != "library":
+        if fits and wanted.tokens in (None, "predicted"):
             return PredictedTokens(run, wanted.match)
         if wanted.tokens == "predicted":
             raise UserError(f"run {run.path} predicts no tokens that {str(adapter.path)!r} takes; use --tokens library")
-        if info is None or wanted.match != "spread":
+        if info is None or (wanted.match != "spread" and wanted.tokens != "posterior"):
             raise UserError("tokens from the library need --bridge own, an own conditioner and --match spread")
         if wanted.tokens is None:
             log.info("tokens: of the most likely library pictures, at layer %s of the conditioner", info.layer)
-        self._target = info.layer, info.pooling
+        self._target, self._match, self._expects = (
+            (info.layer, info.pooling),
+            wanted.match,
+            wanted.tokens == "posterior",
+        )
         return self._likely(self._predictions.embeds)
 
     def _likely(self, embeds: np.ndarray) -> LibraryTokens:
+        if self._expects:
+            from recon.decoding.posterior import PosteriorTokens
+
+            return PosteriorTokens(self.run, self._posterior, embeds, self._silence)
         return LibraryTokens(self.run, self.library, embeds, self._silence, self._target)
+
+    @cached_property
+    def _posterior(self) -> TokenPosterior:
+        from recon.decoding.posterior import TokenPosterior
+
+        return TokenPosterior.fit(self.library, *self._target, self._match)
 
     @cached_property
     def library(self) -> Library:

@@ -254,6 +254,36 @@ def test_signals_of_the_test_rows_are_told_like_the_test_rows(place: Place, enco
     assert told.prompts == expected.prompts and told.owners == ("",) * N_TEST
 
 
+def test_expected_tokens_have_their_counterpart_in_every_control(encoding: Run, place: Place) -> None:
+    decoder, library = decode(encoding, place, tokens="posterior"), decode(encoding, place, tokens="library")
+    assert decoder.tokens == "posterior" and not decoder.varies and decoder.layer == "features.3"
+    own, other = decoder.condition("reconstructions", 0), decoder.condition("shuffled", 0)
+    np.testing.assert_array_equal(other.tokens, own.tokens[derangement(N_TEST, 0)])
+    np.testing.assert_array_equal(decoder.condition("reconstructions", 5).tokens, own.tokens)
+    silent = decoder.condition("zero_brain", 0)
+    assert np.ptp(silent.tokens, axis=0).max() == 0 and np.ptp(own.tokens, axis=0).max() > 0.01
+    oracle = decoder.condition("oracle", 0)
+    np.testing.assert_array_equal(oracle.tokens, library.condition("oracle", 0).tokens)
+    np.testing.assert_array_equal(decoder.likeliest(), library.likeliest())
+    recording = open_recording(encoding)
+    place_of = {recording.stimuli.ids[i]: k for k, i in enumerate(recording.test.stimulus)}
+    x = recording.test.x[[place_of[name] for name in decoder.ids]]
+    np.testing.assert_allclose(decoder.of_signals(x, 2).tokens, own.tokens, atol=1e-4)
+    rest = decoder.of_signals(signals_at_rest(encoding), 0)
+    np.testing.assert_allclose(rest.tokens[0], silent.tokens[0], atol=1e-4)
+    flat = decode(encoding, place, tokens="posterior", match="none").condition("reconstructions", 0)
+    assert flat.tokens.std(0).mean() < own.tokens.std(0).mean()
+
+
+def test_expected_tokens_are_refused_where_they_cannot_be(ridge: Run, encoding: Run, place: Place) -> None:
+    with pytest.raises(UserError, match="--tokens posterior needs a run that predicts responses"):
+        decode(ridge, place, tokens="posterior")
+    with pytest.raises(UserError, match="matched by spread or none, not 'moments'"):
+        decode(encoding, place, tokens="posterior", match="moments")
+    words = ["generate", "--subject", "01", "--run", str(ridge.path), "--tokens", "posterior"]
+    assert main([*words, "--generator", str(place.generator)]) == 2
+
+
 def test_what_the_run_or_the_adapter_lacks_is_named(ridge: Run, encoding: Run, place: Place) -> None:
     bare = dataclasses.replace(place.adapter, kind="pooled", info=None)
     assert RunDecoder(ridge, bare, Conditioning()).low_level == "none"

@@ -112,7 +112,7 @@ def _conditioner(run: Run, tokens: str | None, generator: str) -> Path:
 
     backbone, target = run.config.backbone.name, run.config.target
     found = own_conditioners(backbone, home(), generator)
-    if run.aligner.has_tokens and tokens != "library":
+    if run.aligner.has_tokens and tokens in (None, "predicted"):
         exact = [path for path, info in found.items() if (info.layer, info.pooling) == (target.layer, target.pooling)]
         if exact:
             return exact[0]
