@@ -111,7 +111,10 @@ def _load(name: str, dtype: torch.dtype) -> Any:
     try:
         kind = diffusers.ControlNetModel.load_config(name, **options).get("_class_name")
         if kind in known:
-            return known[kind].from_pretrained(name, **options, dtype=dtype)
+            net, found = known[kind].from_pretrained(name, **options, dtype=dtype, output_loading_info=True)
+            if found["missing_keys"]:
+                raise ValueError(f"its weights lack {len(found['missing_keys'])} parts of a {kind}")
+            return net
     except (OSError, ValueError, RuntimeError) as error:  # the last for weights that are not those of the config
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
