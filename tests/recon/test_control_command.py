@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,43 @@ from tests.recon.tiny_run import make_run
 LAYER = ("torchvision/squeezenet1_1", "features.3", "grid:2")
 
 
+@dataclass(frozen=True)
+class Place:
+    """A run, and by family ("sd", "sdxl") the folder of a generator that a conditioner was trained for."""
+
+    run: Run
+    home: Path
+    generators: dict[str, Path]
+
+    def conditioner(self, family: str) -> Path:
+        """Found as `recon generate` finds it."""
+        return find_conditioner(*LAYER, self.home, str(self.generators[family]))
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_run(tmp_path_factory.mktemp("run"), 4)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    home = tmp_path_factory.mktemp("home")
+    run = make_run(home, 4)
+    made = {"sd": tiny_generator(home / "sd")[0], "sdxl": build_generator("sdxl", home / "sdxl")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECON_HOME", str(home))
+        patch.setattr(train, "use_all_cores", lambda: None)  # would hold for the tests that follow, too
+        for generator in made.values():
+            train_on_pictures(run, generator, home)
+        yield Place(run, home, made)
 
 
-def conditioner(run: Run, generator: Path, home: Path) -> Path:
-    """What `accelerate launch recon/train.py` makes of a few pictures, in the place where it is looked for."""
+@pytest.fixture(autouse=True)
+def at_home(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECON_HOME", str(place.home))
+
+
+def train_on_pictures(run: Run, generator: Path, home: Path) -> None:
+    """What `accelerate launch recon/train.py` does, with a few pictures, to the place where it is looked for."""
     words = [f"generator={generator}", f"backbone.name={LAYER[0]}", f"layer={LAYER[1]}", f"pooling={LAYER[2]}"]
     words += [f"backbone.weights={run.config.backbone.weights}", "pictures.rendered=6", f"cache_dir={home / 'cache'}"]
     words += ["train.steps=3", "train.batch_size=2", "sketch.steps=3", "sketch.batch_size=2"]
     assert train.main(words) == 0
-    return find_conditioner(*LAYER, home, str(generator))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +73,7 @@ def conditioner(run: Run, generator: Path, home: Path) -> Path:
     ],
 )
 def test_tokens_sketch_and_control_in_one_command(
-    run: Run,
+    place: Place,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -54,9 +81,7 @@ def test_tokens_sketch_and_control_in_one_command(
     kind: str,
     control: list[str],
 ) -> None:
-    monkeypatch.setenv("RECON_HOME", str(tmp_path))
-    generator = tiny_generator(tmp_path / "g")[0] if family == "sd" else build_generator("sdxl", tmp_path / "g")
-    path = conditioner(run, generator, tmp_path)
+    generator, path = place.generators[family], place.conditioner(family)
     adapter = load_adapter(path)
     assert adapter.info is not None and adapter.info.n_tokens == 4 and "proj.0.weight" in adapter.state["image_proj"]
     assert load_sketch(path) is not None
@@ -74,16 +99,16 @@ def test_tokens_sketch_and_control_in_one_command(
         return pictures
 
     monkeypatch.setattr(Generator, "generate", watched)
-    words = ["generate", "--subject", "01", "--run", str(run.path), "--generator", str(generator), "--steps", "3"]
-    words += ["--limit", "3", "--strength", "1", "--controlnet", str(net), *control]
+    words = ["generate", "--subject", "01", "--run", str(place.run.path), "--generator", str(generator), "--json"]
+    words += ["--steps", "3", "--limit", "3", "--strength", "1", "--controlnet", str(net), *control]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     told = json.loads(capsys.readouterr().out)
     reads = "sketch" if control else "edges"
     scale = 0.5 if "--control-scale" in control else 1.0
     assert told["controlnet"] == {"name": str(net), "reads": reads, "scale": scale}
     assert told["low_level"] == "tokens" and told["sampled"] == 12
-    label = {"net": {"edges": "g_controlnet-net", "sketch": "g_controlnet-net-sketch-0.5"}, "t2i": {}}
-    assert told["generator"] == label[kind].get(reads, "g_controlnet-net-sketch")
+    ending = {"edges": "", "sketch": "-sketch"}[reads] + ("-0.5" if scale == 0.5 else "")
+    assert told["generator"] == f"{family}_controlnet-net{ending}"
     assert len(seen) == 4  # reconstructions, shuffled, zero_brain, oracle
     for given in seen:
         assert torch.equal(given["control"], Control("x", reads).picture(given["start"]))
@@ -104,21 +129,18 @@ def test_tokens_sketch_and_control_in_one_command(
     ],
 )
 def test_bad_words_end_in_one_line_and_write_nothing(
-    run: Run,
+    place: Place,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setenv("RECON_HOME", str(tmp_path))
-    generator = tiny_generator(tmp_path / "g")[0]
-    path = conditioner(run, generator, tmp_path)
-    net = build_controlnet(build_generator("sdxl", tmp_path / "xl"), tmp_path / "net")
+    generator = place.generators["sd"]
+    net = build_controlnet(place.generators["sdxl"], tmp_path / "net")
     capsys.readouterr()
     given = [word.format(generator=generator, net=net) for word in words]
-    place = ["--run", str(run.path), "--generator", str(generator), "--adapter", str(path)]
-    assert main(["generate", "--subject", "01", *place, "--out", str(tmp_path / "out"), *given]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    known = ["--run", str(place.run.path), "--generator", str(generator)]
+    assert main(["generate", "--subject", "01", *known, "--out", str(tmp_path / "out"), *given]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("recon generate: ")]
     assert len(lines) == 1 and message in lines[0]
     assert not (tmp_path / "out").exists()
