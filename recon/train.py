@@ -57,8 +57,8 @@ def train(config: ConditionerConfig) -> Path:
     values = _tokens(config, backbone, layer, pool)
     run_dir = Path(config.run_dir or default_run_dir(config, layer))
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    latents = encode_pool(pipe.vae, pool, run_dir / "latents.npy", size)
     pipe.to(device)
+    latents = encode_pool(pipe.vae, pool, run_dir / "latents.npy", size)
     torch.manual_seed(config.seed)
     info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
     conditioner = Conditioner(pipe.unet, info, *channel_statistics(values)).to(device)
@@ -98,6 +98,7 @@ def _pipeline(config: ConditionerConfig) -> tuple[Any, torch.device]:
     from recon.generation.loading import load_pipeline
     from recon.generation.places import generator_folder
     from recon.generation.runtime import Runtime, check_runtime
+    from recon.pretraining.tokens import GOALS
 
     folder = generator_folder(config.generator)
     device = check_runtime(Runtime(device=config.device))
@@ -105,6 +106,12 @@ def _pipeline(config: ConditionerConfig) -> tuple[Any, torch.device]:
     pipe.unet.eval().requires_grad_(False)
     if pipe.unet.config.time_cond_proj_dim is not None:
         raise UserError(f"generator={config.generator!r} is distilled; train the conditioner on the model it came from")
+    schedule = pipe.scheduler.config
+    if "beta_schedule" not in schedule or schedule.get("prediction_type", "epsilon") not in GOALS:
+        raise UserError(
+            f"generator={config.generator!r}: conditioners are trained for noise of a beta_schedule and a UNet that "
+            f"predicts {' or '.join(GOALS)}; {type(pipe.scheduler).__name__} is of another kind"
+        )
     return pipe, device
 
 
@@ -133,19 +140,20 @@ def _train_conditioner(work: _Work, sketch: Sketch | None) -> Conditioner:
     from diffusers import DDPMScheduler
     from torch.nn import functional as F
 
+    from recon.generation.latents import LatentScale
     from recon.generation.loading import FAMILIES, reads_sketch
     from recon.generation.texts import Texts, added_conditions, joined
     from recon.pretraining.tokens import corrupted, dropped, goal, sample_latents
 
     config, pipe, device = work.config, work.pipe, work.pipe.device
     scheduler = DDPMScheduler.from_config(pipe.scheduler.config)  # that of sampling may scale what it noises (Euler)
-    conditioner, reads = work.source.conditioner, reads_sketch(pipe)
+    conditioner, reads, scale = work.source.conditioner, reads_sketch(pipe), LatentScale.of(pipe.vae)
     empty = Texts(pipe, FAMILIES[type(pipe).__name__], device).batch([""])
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         rows = work.pool.sample(rng, config.train.batch_size, config.pictures.share_photographs)
-        clean = sample_latents(work.latents[rows], generator) * pipe.vae.config.scaling_factor
+        clean = scale.scaled(sample_latents(work.latents[rows], generator))
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
         noisy, wanted = scheduler.add_noise(clean, noise, t), goal(scheduler, clean, noise, t)
@@ -155,7 +163,7 @@ def _train_conditioner(work: _Work, sketch: Sketch | None) -> Conditioner:
         hint = torch.zeros_like(noisy)
         if sketch is not None and reads:
             with torch.no_grad():
-                hint = sketch(given) / pipe.vae.config.scaling_factor
+                hint = scale.raw(sketch(given))
         given, hint = dropped(given, hint, generator)
         seen = torch.cat([noisy, hint], dim=1) if reads else noisy
         told = conditioner.denoise(pipe.unet, seen, t.to(device), text.states.to(device), given, added)
@@ -169,6 +177,7 @@ def _train_sketch(work: _Work) -> Sketch | None:
     import numpy as np
     import torch
 
+    from recon.generation.latents import LatentScale
     from recon.generation.sketch import Sketch, takes
     from recon.pretraining.parts import perceptual_distance
     from recon.pretraining.sketching import Teacher
@@ -183,7 +192,7 @@ def _train_sketch(work: _Work) -> Sketch | None:
     weights = config.squeezenet_weights
     perceptual = None if weights is None else perceptual_distance(weights, str(pipe.device))
     vae = pipe.vae.requires_grad_(False)
-    teacher = Teacher(vae, vae.config.scaling_factor, work.latents, perceptual)
+    teacher = Teacher(vae, LatentScale.of(vae), work.latents, perceptual)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))

@@ -29,7 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "how far the generator may leave it: 0 = not at all, 1 = from noise (default: what the generator is meant for)"
     )
     add("--strength", type=float, help=text)
-    add("--controlnet", metavar="DIR|HUB_ID", help="keeps the edges of the coarse picture (soft-edge ControlNet)")
+    add(
+        "--controlnet",
+        metavar="DIR|HUB_ID",
+        help="ControlNet or T2I-Adapter that keeps the layout of the coarse picture",
+    )
+    text = "what it reads: the coarse picture as it is, or its edges (default: edges)"
+    add("--control", choices=["sketch", "edges"], help=text)
+    add("--control-scale", type=float, metavar="X", help="how strong it is: 0 = not at all (default: 1)")
     add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
     text = "the response pulls at the picture while it is drawn, SCALE per gradient step (default: none)"
     add("--guide", metavar="encoding[:SCALE]", help=text)
@@ -79,6 +86,8 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         words=args.words,
         best_of=args.best_of,
         controlnet=args.controlnet,
+        control=args.control,
+        control_scale=args.control_scale,
         library=args.library,
         guide=Guidance.parse(args.guide),
     )

@@ -132,7 +132,8 @@ class RunDecoder:
     def start(self, model: Generator, condition: Condition) -> torch.Tensor | None:
         """Pictures (n, 3, H, W) to start from; None where the diffusion starts from noise.
 
-        What pixels would decide is left to the tokens where there are no pixels, i.e. in the oracle.
+        What pixels would decide is left to the tokens where there are no pixels, i.e. in the oracle (which has those of
+        the true picture where the conditioner has no sketch).
         """
         import torch
 
@@ -299,10 +300,20 @@ class RunDecoder:
         return retrieved_captions(self.run, self._recording, embeds)
 
     def _true(self) -> Condition:
-        """Of the pictures themselves: true tokens, their own captions, nothing from signals."""
+        """Of the pictures themselves: true tokens, their own captions, nothing from signals; their own pixels where the
+        coarse picture can come from nothing else."""
         prompts = None
         if self._words != "none":
             stimuli = self._recording.stimuli
             caption = dict(zip(stimuli.ids, stimuli.captions, strict=True))
             prompts = tuple(caption[name] for name in self.ids)
-        return Condition(self._source.true(self.ids), self.ids, prompts=prompts)
+        pixels = self._true_pixels() if self.low_level == "pixels" and self._sketch is None else None
+        return Condition(self._source.true(self.ids), self.ids, pixels=pixels, prompts=prompts)
+
+    def _true_pixels(self) -> np.ndarray:
+        """(n, 3, 16, 16) in [0, 1] of the test pictures."""
+        from recon.decoding.low_level import SIZE, read_values
+
+        row = {name: i for i, name in enumerate(self._recording.stimuli.ids)}
+        values = read_values(self._recording.stimuli, np.array([row[name] for name in self.ids]))
+        return values[:, :-1].reshape(len(self.ids), 3, SIZE, SIZE)

@@ -122,7 +122,7 @@ class Plan:
         """Loaded with adapter, bridge and ControlNet; raises `UserError` where they do not fit it."""
         from recon.generation.pipeline import Generator
 
-        return Generator.load(self.name, self.adapter, self.runtime, self.bridge, self.conditioning.controlnet)
+        return Generator.load(self.name, self.adapter, self.runtime, self.bridge, self.conditioning.control_of)
 
     @property
     def used(self) -> Sampling:
@@ -133,9 +133,9 @@ class Plan:
     def weights(self) -> str:
         """16 digits that change with generator, adapter, bridge, number format, ControlNet, the pictures of
         ``--library`` and what guides (`fingerprint`)."""
-        controlnet, guide = self.conditioning.controlnet, self.conditioning.guide
+        control, guide = self.conditioning.control_of, self.conditioning.guide
         added = None if self.conditioning.library is None else self.decoder.library.added
-        settings: list[object] = [self.bridge.key, *self.runtime.key, *([controlnet] if controlnet else [])]
+        settings: list[object] = [self.bridge.key, *self.runtime.key, *([] if control is None else control.key)]
         settings += [] if added is None else [f"library {added.digest}"]
         if guide is not None:
             from recon.decoding.predict import run_id
@@ -161,5 +161,7 @@ def _refuse_without_coarse(conditioning: Conditioning, sampling: Sampling, reaso
     """Raise `UserError` for settings that mean a coarse picture."""
     if sampling.strength == 0:
         raise UserError(f"--strength 0 shows the coarse picture itself, and {reason}")
-    if conditioning.controlnet is not None:
-        raise UserError(f"--controlnet reads the edges of the coarse picture, and {reason}")
+    control = conditioning.control_of
+    if control is not None:
+        what = "edges of the coarse picture" if control.reads == "edges" else "coarse picture"
+        raise UserError(f"--controlnet reads the {what}, and {reason}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from align.errors import UserError
 from recon.drawing.folders import read_index, safe_names, write_index
-from recon.drawing.sets import FolderPlan, draw, edges_for, guide_for
+from recon.drawing.sets import FolderPlan, control_for, draw, guide_for
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +54,8 @@ def draw_best(plan: Plan, pictures: FolderPlan, folder: Path, condition: Conditi
             start = decoder.start(plan.generator, other) if decoder.varies else None
             item = replace(pictures, folder=folder, tokens=other.tokens)
             if start is not None:
-                edges = edges_for(plan.generator, start)
-                item = replace(item, start=start.numpy(), edges=None if edges is None else edges.numpy())
+                held = control_for(plan.generator, start)
+                item = replace(item, start=start.numpy(), control=None if held is None else held.numpy())
             guide = guide_for(plan.generator, decoder, other, plan.sampling, item.start is not None)
             sampled += draw(plan.generator, item, replace(plan.sampling, seeds=(j,)), plan.weights, guide)
             images = read_pictures(folder, read_seed(folder, j), pictures.ids)

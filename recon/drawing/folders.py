@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.decoding.bridges.choose import Conditioning
     from recon.decoding.plan import Plan
+    from recon.generation.control import Control
 
 INDEX_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
 _LONGEST = 150  # characters of a file name; ids beyond it keep their start and gain a hash
@@ -86,10 +87,15 @@ def generator_label(generator: str, conditioning: Conditioning | None = None) ->
             names += [f"library-{base_label(library)}"]
         names += [f"low-{conditioning.low_level}"] * (conditioning.low_level is not None)
         names += [f"words-{conditioning.words}"] * (conditioning.words != "none")
-        names += [f"controlnet-{base_label(conditioning.controlnet)}"] if conditioning.controlnet else []
+        names += [_control_label(conditioning.control_of)] if conditioning.control_of else []
         names += [f"guide-{conditioning.guide.label}"] if conditioning.guide else []
         names += [f"best-of-{conditioning.best_of}"] * (conditioning.best_of > 1)
     return "_".join(names)
+
+
+def _control_label(control: Control) -> str:
+    label = f"controlnet-{base_label(control.name)}" + ("" if control.reads == "edges" else f"-{control.reads}")
+    return label if control.scale == 1 else f"{label}-{control.scale:g}"
 
 
 def safe_names(ids: Sequence[str]) -> list[str]:

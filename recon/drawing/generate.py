@@ -25,7 +25,7 @@ from recon.decoding.conditions import CONTROLS, LIKELIEST
 from recon.decoding.decoder import predicts_responses
 from recon.decoding.plan import Plan, Sampling
 from recon.drawing.folders import PictureFolders, write_pictures
-from recon.drawing.sets import FolderPlan, draw, edges_for, guide_for
+from recon.drawing.sets import FolderPlan, control_for, draw, guide_for
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -79,6 +79,7 @@ def generate(
         "low_level": decoder.low_level,
         "words": conditioning.words,
         "best_of": conditioning.best_of,
+        **({} if conditioning.control_of is None else {"controlnet": asdict(conditioning.control_of)}),
         **({} if conditioning.guide is None else {"guide": asdict(conditioning.guide)}),
         "n_stimuli": len(decoder.ids),
         "seeds": list(sampling.seeds),
@@ -116,7 +117,7 @@ class _Maker:
         start, own = decoder.start(plan.generator, condition), run_id(plan.run)
         if name == OWN and first and start is not None:
             write_pictures(self.folders.low_level, decoder.ids, start, seed=seeds[0], run_id=own)
-        edges = edges_for(plan.generator, start)
+        held = control_for(plan.generator, start)
         pictures = FolderPlan(
             name,
             _folder(self.folders, name),
@@ -126,7 +127,7 @@ class _Maker:
             own,
             None if start is None else start.numpy(),
             condition.prompts,
-            None if edges is None else edges.numpy(),
+            None if held is None else held.numpy(),
             None if decoder.guidance is None else decoder.responses(condition),
         )
         if decoder.best_of > 1 and condition.embeds is not None:

@@ -35,7 +35,7 @@ Hook = Callable[["torch.Tensor", int, np.ndarray], "torch.Tensor"]
 class FolderPlan:
     """One folder to fill: ``tokens`` (n, N, D) for ``ids``; ``tokens_of`` names whose tokens row i holds.
 
-    ``start``, ``edges`` (n, 3, H, W) in [0, 1]: coarse pictures, and what a ControlNet reads. ``prompts`` (n):
+    ``start``, ``control`` (n, 3, H, W) in [0, 1]: coarse pictures, and what a ControlNet reads. ``prompts`` (n):
     texts beside the tokens. ``responses`` (n, E): what guides the drawing, where something does.
     """
 
@@ -47,7 +47,7 @@ class FolderPlan:
     run_id: str
     start: np.ndarray | None = None
     prompts: tuple[str, ...] | None = None
-    edges: np.ndarray | None = None
+    control: np.ndarray | None = None
     responses: np.ndarray | None = None
 
 
@@ -80,7 +80,7 @@ def sample(
         used.scale,
         **coarse_inputs(model, start, used),
         prompts=condition.prompts,
-        edges=edges_for(model, start),
+        control=control_for(model, start),
         guide=None if guide is None else _on_set(guide, np.arange(len(tokens))),
     )
 
@@ -111,11 +111,10 @@ def guide_for(
     return decoder.guide(model, condition, count_steps(used.steps, strength))
 
 
-def edges_for(model: Generator, start: torch.Tensor | None) -> torch.Tensor | None:
-    """Edges (n, 3, H, W) in [0, 1] of the start pictures, where there are some and the generator has a ControlNet."""
-    from recon.generation.edges import edges
-
-    return edges(start) if model.reads_edges and start is not None else None
+def control_for(model: Generator, start: torch.Tensor | None) -> torch.Tensor | None:
+    """What a ControlNet or T2I-Adapter reads (n, 3, H, W) in [0, 1], of the coarse pictures ``start``; None where the
+    generator has no such network, or there are no coarse pictures."""
+    return None if model.control is None or start is None else model.control.picture(start)
 
 
 def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: str, guide: Hook | None = None) -> int:
@@ -170,8 +169,8 @@ def _extra_inputs(
     if pictures.start is not None:
         start = np.ascontiguousarray(pictures.start[own], dtype=np.float32)
         extra |= coarse_inputs(model, torch.from_numpy(start), used)
-    if pictures.edges is not None:
-        extra["edges"] = torch.from_numpy(np.ascontiguousarray(pictures.edges[own], dtype=np.float32))
+    if pictures.control is not None:
+        extra["control"] = torch.from_numpy(np.ascontiguousarray(pictures.control[own], dtype=np.float32))
     if pictures.prompts is not None:
         extra["prompts"] = [pictures.prompts[i] for i in own]
     if guide is not None:
@@ -203,8 +202,8 @@ def _plan(weights: str, pictures: FolderPlan, used: Sampling) -> list[_Planned]:
         if pictures.start is not None:
             digest.update(np.ascontiguousarray(pictures.start[i], dtype=np.float32).tobytes())
             digest.update(str(used.strength).encode())
-        if pictures.edges is not None:
-            digest.update(np.ascontiguousarray(pictures.edges[i], dtype=np.float32).tobytes())
+        if pictures.control is not None:
+            digest.update(np.ascontiguousarray(pictures.control[i], dtype=np.float32).tobytes())
         if pictures.prompts is not None:
             digest.update(pictures.prompts[i].encode())
         if pictures.responses is not None:

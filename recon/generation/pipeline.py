@@ -21,7 +21,8 @@ from recon.config import STRENGTH
 from recon.generation.adapters import Adapter, load_adapter, require_fit
 from recon.generation.bridge import Bridge, own_bridge
 from recon.generation.conditioner import WEIGHTS, ConditionerInfo, read_info
-from recon.generation.edges import load_controlnet
+from recon.generation.control import Control, load_control
+from recon.generation.latents import LatentScale
 from recon.generation.loading import FAMILIES, defaults_of, load_pipeline, reads_sketch
 from recon.generation.places import generator_folder, mini_folder
 from recon.generation.runtime import Runtime, check_runtime
@@ -42,10 +43,10 @@ class Generator:
         bridge: Bridge,
         name: str,
         runtime: Runtime | None = None,
-        controlnet: str | None = None,
+        control: Control | None = None,
     ) -> None:
         runtime = runtime or Runtime()
-        self.name, self.bridge, self.runtime = name, bridge, runtime
+        self.name, self.bridge, self.runtime, self.control = name, bridge, runtime, control
         self.family = FAMILIES[type(pipe).__name__]
         self._device = check_runtime(runtime)
         self._pipe = pipe
@@ -62,9 +63,10 @@ class Generator:
         unet.encoder_hid_proj = None
         unet.register_to_config(encoder_hid_dim_type=None)
         self._place(unet)
-        self._controlnet: Any = None
-        if controlnet is not None:
-            self._controlnet = load_controlnet(controlnet, unet, runtime.dtype, self._device)
+        self._control = None
+        if control is not None:
+            channels = self._vae.config.latent_channels
+            self._control = load_control(control, unet, channels, self.size, runtime.dtype, self._device)
         self._texts = Texts(pipe, self.family, self._device)
         self._run: Any = torch.compile(unet, dynamic=False) if runtime.compile else unet
 
@@ -75,10 +77,10 @@ class Generator:
         conditioner: str | Path | Adapter | None = None,
         runtime: Runtime | None = None,
         bridge: Bridge | None = None,
-        controlnet: str | None = None,
+        control: Control | None = None,
     ) -> Generator:
         """``name``: "mini", a local folder in diffusers layout, or a hub id. ``conditioner``: an adapter file; our own
-        bring their bridge along, public ones need ``bridge``. ``controlnet``: folder or hub id of one that reads edges.
+        bring their bridge along, public ones need ``bridge``. ``control``: a ControlNet or T2I-Adapter beside it.
 
         Raises `UserError` when a folder or file is missing, when the adapter is of another generator, and for a
         ``runtime`` that cannot be had here.
@@ -90,17 +92,12 @@ class Generator:
             raise UserError("a generator needs a conditioner; train one with: accelerate launch recon/train.py")
         adapter = conditioner if isinstance(conditioner, Adapter) else load_adapter(conditioner)
         bridge = own_bridge(adapter) if bridge is None else bridge
-        return cls(load_pipeline(folder, runtime), adapter, bridge, name, runtime, controlnet)
+        return cls(load_pipeline(folder, runtime), adapter, bridge, name, runtime, control)
 
     @property
     def reads_sketch(self) -> bool:
         """Whether the UNet has input channels for a sketch (`recon.generation.loading.reads_sketch`)."""
         return reads_sketch(self._pipe)
-
-    @property
-    def reads_edges(self) -> bool:
-        """Whether there is a ControlNet, which reads the edges of a picture."""
-        return self._controlnet is not None
 
     @property
     def size(self) -> int:
@@ -122,7 +119,7 @@ class Generator:
         strength: float = STRENGTH,
         prompts: Sequence[str] | None = None,
         guide: Guide | None = None,
-        edges: torch.Tensor | None = None,
+        control: torch.Tensor | None = None,
         sketch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Tokens (n, N, D) of the bridge's layer and one noise seed each to pictures (n, 3, H, W) float32 in [0, 1].
@@ -133,18 +130,19 @@ class Generator:
         ``start`` (n, 3, h, w) in [0, 1]: pictures to start from (their latents, with the same noise as without them,
         at the step that leaves ``strength`` of all steps). ``prompts``: a text for each picture, "" where None.
         ``guide(x0, step, rows)``: called at every step with the latents (B, C, h, w) of the picture as the model sees
-        it by then, for the pictures ``rows`` of this call; what it returns is used instead. ``edges`` (n, 3, h, w) in
-        [0, 1]: what a generator with a ControlNet reads, and no other. ``sketch`` (n, 3, h, w) in [0, 1]: what a
-        generator that `reads_sketch` has beside the noise; None = that of the conditioner's own tokens, nothing where
-        the conditioner has none. `encode` and `decode` go between latents and pictures; gradients are off unless the
-        hook turns them on.
+        it by then, for the pictures ``rows`` of this call; what it returns is used instead. ``control`` (n, 3, h, w)
+        in [0, 1]: what the ControlNet or T2I-Adapter of the generator reads (`Control.picture`). ``sketch``
+        (n, 3, h, w) in [0, 1]: what a generator that `reads_sketch` has beside the noise; None = that of the
+        conditioner's own tokens, nothing where the conditioner has none. `encode` and `decode` go between latents and
+        pictures; gradients are off unless the hook turns them on.
         """
         n = len(tokens)
-        if (edges is not None) != self.reads_edges:
-            raise UserError("edges and a ControlNet belong together; give both or neither")
+        if (control is None) != (self._control is None):
+            raise UserError("a control picture and a ControlNet or T2I-Adapter belong together; give both or neither")
         if sketch is not None and not self.reads_sketch:
             raise UserError(f"generator {self.name!r} reads no sketch; give it as a start picture instead")
-        beside = {"seeds": seeds, "start pictures": start, "prompts": prompts, "edges": edges, "sketches": sketch}
+        beside = {"seeds": seeds, "start pictures": start, "prompts": prompts, "sketches": sketch}
+        beside["control pictures"] = control
         for what, given in beside.items():
             if given is not None and len(given) != n:
                 raise UserError(f"{len(given)} {what} for {n} rows of tokens; give one each")
@@ -167,7 +165,8 @@ class Generator:
             words = [prompts[i] if prompts else "" for i in padded]
             drawn = None if sketch is None else sketch[padded]
             hint = self._hint(tokens[padded], drawn)
-            model = self._model(tokens[padded], words, guidance, None if edges is None else edges[padded], hint)
+            held = None if control is None else control[padded]
+            model = self._model(tokens[padded], words, guidance, held, hint)
             hook = None if guide is None else partial(_on_rows, guide, rows)
             latents = denoise(self._pipe.scheduler, timesteps, model, latents, generators, hook)
             pictures.append(self.decode(latents[: len(rows)]).float().cpu())
@@ -182,16 +181,20 @@ class Generator:
         if tuple(pictures.shape[-2:]) != size:
             pictures = interpolate(pictures.float(), size, mode="bilinear", align_corners=False, antialias=True)
         pixels = (2 * pictures - 1).to(self._device, self._vae.dtype)
-        return self._vae.encode(pixels).latent_dist.mode().float() * self._vae.config.scaling_factor
+        return self._scale.scaled(self._vae.encode(pixels).latent_dist.mode().float())
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of latents (B, C, h, w)."""
-        decoded = self._vae.decode((latents / self._vae.config.scaling_factor).to(self._vae.dtype)).sample
+        decoded = self._vae.decode(self._scale.raw(latents).to(self._vae.dtype)).sample
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     @property
     def _vae(self) -> Any:
         return self._pipe.vae
+
+    @property
+    def _scale(self) -> LatentScale:
+        return LatentScale.of(self._vae)
 
     def _latent_shape(self) -> tuple[int, int, int]:
         size = self._pipe.unet.config.sample_size
@@ -225,10 +228,10 @@ class Generator:
         if not self.reads_sketch:
             return None
         if drawn is not None:
-            return self.encode(drawn) / self._vae.config.scaling_factor
+            return self._scale.raw(self.encode(drawn))
         if self._sketch is None:
             return torch.zeros(len(tokens), *self._latent_shape(), device=self._device)
-        return self._sketch(tokens.float()).to(self._device) / self._vae.config.scaling_factor
+        return self._scale.raw(self._sketch(tokens.float()).to(self._device))
 
     def sketched(self, tokens: torch.Tensor) -> torch.Tensor | None:
         """Pictures (n, 3, H, W) in [0, 1] that the conditioner's sketch gives for tokens (n, N, D); None for none."""
@@ -239,7 +242,7 @@ class Generator:
         tokens: torch.Tensor,
         prompts: Sequence[str],
         guidance: float,
-        edges: torch.Tensor | None = None,
+        control: torch.Tensor | None = None,
         hint: torch.Tensor | None = None,
     ) -> Any:
         """The UNet, with guidance, as a function of the noisy latents and the timestep."""
@@ -260,7 +263,7 @@ class Generator:
             condition["timestep_cond"] = embedding.to(self._device, dtype)
         condition["added_cond_kwargs"] = added_conditions(self._pipe, text, self.size, self._device, dtype)
 
-        seen = None if edges is None else self._fitted(edges, guided).to(self._device, dtype)
+        added = None if self._control is None or control is None else self._control.residuals(control, guided)
         if hint is not None:  # guidance compares with no tokens and no sketch
             hint = (torch.cat([torch.zeros_like(hint), hint]) if guided else hint).to(dtype)
 
@@ -268,11 +271,7 @@ class Generator:
             both = (torch.cat([x, x]) if guided else x).to(dtype)
             if hint is not None:
                 both = torch.cat([both, hint], dim=1)
-            residuals: dict[str, Any] = {}
-            if seen is not None:
-                states, added = condition["encoder_hidden_states"][0], condition["added_cond_kwargs"]
-                down, mid = self._controlnet(both, t, states, seen, added_cond_kwargs=added, return_dict=False)
-                residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+            residuals = {} if added is None else added(both, t, condition)
             out = self._run(both, t, **condition, **residuals, return_dict=False)[0].float()
             if not guided:
                 return out
@@ -280,13 +279,6 @@ class Generator:
             return plain + guidance * (conditioned - plain)
 
         return model
-
-    def _fitted(self, edges: torch.Tensor, guided: bool) -> torch.Tensor:
-        """Edges at the generator's size, once more for the plain half of guidance."""
-        size = (self.size, self.size)
-        if tuple(edges.shape[-2:]) != size:
-            edges = interpolate(edges.float(), size, mode="bilinear", align_corners=False)
-        return torch.cat([edges, edges]) if guided else edges
 
 
 def _on_rows(guide: Guide, rows: range, x0: torch.Tensor, step: int) -> torch.Tensor:

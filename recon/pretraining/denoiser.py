@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from recon.config import PretrainConfig
+from recon.generation.latents import LatentScale
 from recon.generation.loop import run_stage
 from recon.pretraining import miniature
 from recon.pretraining.pictures import Pool
@@ -85,7 +86,7 @@ def train_sketches(config: PretrainConfig, pool: Pool, folder: Path) -> None:
     vae, factor = load_vae(out)
     moments = encode_pool(vae, pool, out / "latents.npy", miniature.IMAGE_SIZE, precision=config.precision)
     perceptual = perceptual_distance(config.squeezenet_weights, config.device)
-    teacher = Teacher(vae.to(config.device), factor, moments, perceptual)
+    teacher = Teacher(vae.to(config.device), LatentScale(factor), moments, perceptual)
     torch.manual_seed(config.seed + 4)
     sources = {name: tokens_of(name, config, pool, miniature.build_unet()) for name in config.conditioners}
     sketches = {name: build_sketch(name, source) for name, source in sources.items()}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recon.generation.latents import LatentScale
 from recon.generation.sketch import Sketch
 
 LATENTS, PERCEPTUAL, TEXTURE = 1.0, 0.3, 1.0  # weights beside the pixels' absolute and squared error
@@ -18,13 +19,13 @@ Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass
 class Teacher:
-    """What a sketch learns from: latents as the UNet reads them, and the frozen VAE that turns them into pictures.
+    """What a sketch learns from: latents in the UNet's ``scale``, and the frozen VAE that makes pictures of them.
 
     ``moments`` (n, 2 C, S, S) of the pool's pictures; ``perceptual``: distance of pictures in [-1, 1], or None.
     """
 
     vae: nn.Module
-    factor: float
+    scale: LatentScale
     moments: np.ndarray
     perceptual: Distance | None
 
@@ -33,11 +34,11 @@ class Teacher:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Of standardised tokens ``given`` (B, N, D) of the pool's ``rows`` (B,): latents of all of them, pictures of
         the rows ``few`` (b,) among them, which are ``images`` (b, 3, H, W) in [0, 1]."""
-        mean = torch.from_numpy(self.moments[rows].astype(np.float32)).chunk(2, dim=1)[0].to(given) * self.factor
+        mean = self.scale.scaled(torch.from_numpy(self.moments[rows].astype(np.float32)).chunk(2, dim=1)[0].to(given))
         told = sketch(given)
         latents = F.l1_loss(told.float(), mean)
         wanted = images.to(given.device) * 2 - 1
-        shown = self.vae.decode(told[few] / self.factor).sample.float()
+        shown = self.vae.decode(self.scale.raw(told[few])).sample.float()
         pixels = F.l1_loss(shown, wanted) + F.mse_loss(shown, wanted)
         texture = F.l1_loss(fine_contrast(shown), fine_contrast(wanted))
         total = LATENTS * latents + pixels + TEXTURE * texture

@@ -30,6 +30,8 @@ DROP, DROP_ONE = 0.10, 0.05
 # virtual brain.
 CLEAN, MIXED, LARGEST_MIX = 0.4, 0.25, 0.8
 _LARGEST = 1.2e8  # numbers
+_PIXELS = 2**20  # that are encoded at once: a picture of SDXL, 4 of SD 1.5
+GOALS = ("epsilon", "v_prediction")
 # channels and blocks of the sketches, and their shares of the steps
 SKETCHES = {"mini": (128, 3, 0.4), "squeezenet": (192, 4, 0.6)}
 
@@ -110,27 +112,27 @@ def pool_stimuli(pool: Pool, first: int) -> Stimuli:
 
 
 @torch.no_grad()
-def encode_pool(
-    vae: nn.Module, pool: Pool, path: Path, size: int, batch: int = 64, precision: str = "fp32"
-) -> np.ndarray:
-    """Latent mean and log-variance of every picture at ``size`` px, float16 (n, 2 C, S, S); computed once and stored.
-    ``precision``: fp32, or bf16 for a third of the time.
+def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, precision: str = "fp32") -> np.ndarray:
+    """Latent mean and log-variance of every picture at ``size`` px, float16 (n, 2 C, S, S); computed once and stored,
+    where the VAE is. ``precision``: fp32, or bf16 for a third of the time.
 
-    Peak memory is one batch: the file is written as it grows.
+    Peak memory is one batch, of fewer pictures the larger they are: the file is written as it grows.
     """
     from tqdm import tqdm
 
     from align.files import atomic_path
 
+    batch, device = max(1, min(64, _PIXELS // size**2)), next(vae.parameters()).device
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             stored: np.ndarray | None = None
             for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
-                x = torch.from_numpy(pool.at(range(start, min(start + batch, len(pool.images))), size)).float()
-                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                x = torch.from_numpy(pool.at(range(start, min(start + batch, len(pool.images))), size))
+                x = x.to(device).float()
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                     posterior = vae.encode(x.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
-                rows = torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy()
+                rows = torch.cat([posterior.mean, posterior.logvar], dim=1).half().cpu().numpy()
                 if stored is None:
                     shape = (len(pool.images), *rows.shape[1:])
                     stored = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)

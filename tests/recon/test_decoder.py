@@ -153,6 +153,18 @@ def test_the_oracle_has_true_tokens_and_no_pixels(ridge: Run, place: Place) -> N
     assert decoder.condition("reconstructions", 0).pixels is not None
 
 
+def test_without_a_sketch_the_oracle_of_pixels_has_those_of_the_picture(ridge: Run, place: Place) -> None:
+    plain = dataclasses.replace(place.adapter, kind="pooled", info=None)
+    decoder = RunDecoder(ridge, plain, Conditioning(low_level="pixels"))
+    stimuli = open_recording(ridge).stimuli
+    oracle = decoder.condition("oracle", 0)
+    assert oracle.pixels is not None and oracle.pixels.shape == (N_TEST, 3, 16, 16)
+    for small, name in zip(oracle.pixels, decoder.ids, strict=True):
+        seen = np.asarray(stimuli.load_image(stimuli.ids.index(name)), dtype=np.float32) / 255
+        blocks = seen.reshape(16, seen.shape[0] // 16, 16, -1, 3).mean((1, 3)).transpose(2, 0, 1)
+        assert np.corrcoef(small.ravel(), blocks.ravel())[0, 1] > 0.99
+
+
 def test_another_stimulus_lends_everything(ridge: Run, place: Place) -> None:
     decoder = decode(ridge, place, low_level="both", words="retrieved")
     own, other = decoder.condition("reconstructions", 0), decoder.condition("shuffled", 0)

@@ -13,6 +13,7 @@ import torch
 from align.errors import UserError
 from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.bridge import Bridge
+from recon.generation.control import Control
 from recon.generation.edges import edges
 from recon.generation.loading import Defaults, load_pipeline
 from recon.generation.pipeline import Generator
@@ -160,7 +161,7 @@ def test_edges_are_read_as_by_the_stock_controlnet(places: dict[str, Path], kind
     folder = places[kind].parent / f"controlnet-{kind}"
     net.save_pretrained(folder)
     found, given = load_adapter(places[f"{kind}/pooled"]), embeddings("pooled")
-    held = Generator.load(str(places[kind]), found, Runtime(device="cpu"), through(found), str(folder))
+    held = Generator.load(str(places[kind]), found, Runtime(device="cpu"), through(found), Control(str(folder)))
     seen = edges(torch.rand(2, 3, held.size, held.size, generator=torch.Generator().manual_seed(4)))
     name = "StableDiffusionXLControlNetPipeline" if kind == "sdxl" else "StableDiffusionControlNetPipeline"
     pipe = getattr(diffusers, name).from_pipe(load_pipeline(places[kind], Runtime()), controlnet=net)
@@ -178,14 +179,14 @@ def test_edges_are_read_as_by_the_stock_controlnet(places: dict[str, Path], kind
         output_type="pt",
     ).images
     words = ["a red disk on brick"] * 2
-    ours = held.generate(given[:2], [7, 8], 3, 3.0, prompts=words, edges=seen)
+    ours = held.generate(given[:2], [7, 8], 3, 3.0, prompts=words, control=seen)
     torch.testing.assert_close(ours[:1], expected, atol=5e-5, rtol=0)
-    other = held.generate(given[:2], [7, 8], 3, 3.0, prompts=words, edges=seen.flip(0))
+    other = held.generate(given[:2], [7, 8], 3, 3.0, prompts=words, control=seen.flip(0))
     assert (other - ours).abs().max() > 1e-3
     with pytest.raises(UserError, match="give both or neither"):
         held.generate(given[:1], [7], 3)
     with pytest.raises(UserError, match="cannot be read"):
-        Generator.load(str(places[kind]), found, Runtime(device="cpu"), through(found), str(folder / "nowhere"))
+        Generator.load(str(places[kind]), found, bridge=through(found), control=Control(str(folder / "nowhere")))
 
 
 def test_edges_are_where_a_picture_changes() -> None:

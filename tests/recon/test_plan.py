@@ -112,6 +112,11 @@ def test_the_weights_of_a_plan_change_with_the_controlnet(run: Run, tiny: tuple[
             {},
             "--controlnet reads the edges of the coarse picture, and nobody",
         ),
+        (
+            {"low_level": "none", "controlnet": "x", "control": "sketch"},
+            {},
+            "--controlnet reads the coarse picture, and nobody",
+        ),
         ({}, {"steps": 0}, "--steps 0 should be 1 or more"),
         ({}, {"batch_size": 0}, "--batch-size 0 should be 1 or more"),
         ({}, {"strength": 1.5}, "--strength 1.5 should be from 0"),

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from recon.generation.conditioner import read_adapter, save_conditioner
+from recon.generation.latents import LatentScale
 from recon.generation.sketch import Sketch, load_sketch, takes
 from recon.pretraining.sketching import Teacher, fine_contrast
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_conditioner, tiny_unet, tiny_vae
@@ -75,13 +76,14 @@ def test_the_teacher_wants_the_true_latents_and_pictures() -> None:
     )
     tokens, images = torch.randn(5, N_TOKENS, WIDTH), torch.rand(2, 3, 16, 16)
     moments = np.random.default_rng(0).normal(size=(6, 8, 8, 8)).astype(np.float32)
-    teacher = Teacher(vae, 0.7, moments, lambda a, b: (a - b).abs().max())
+    mean, std = torch.randn(1, 4, 1, 1), torch.rand(1, 4, 1, 1) + 0.5
+    teacher = Teacher(vae, LatentScale(0.7, mean, std), moments, lambda a, b: (a - b).abs().max())
     given = conditioner.standardised(tokens[[1, 3, 4]])
     rows, few = np.array([2, 4, 5]), np.array([0, 1])
     total, parts = teacher.loss(net, given, rows, few, images)
     told = net(given)
-    shown = vae.decode(told[:2] / 0.7).sample
-    latents = (told - 0.7 * torch.from_numpy(moments[rows, :4])).abs().mean()
+    shown = vae.decode(told[:2] * std / 0.7 + mean).sample
+    latents = (told - 0.7 * (torch.from_numpy(moments[rows, :4]) - mean) / std).abs().mean()
     apart = shown - (2 * images - 1)
     texture = (fine_contrast(shown) - fine_contrast(2 * images - 1)).abs().mean()
     expected = latents + apart.abs().mean() + apart.square().mean() + 0.3 * apart.abs().max() + texture

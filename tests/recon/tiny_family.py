@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers import (
+    ControlNetModel,
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
@@ -18,6 +19,7 @@ from diffusers import (
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    T2IAdapter,
     UNet2DConditionModel,
 )
 from safetensors.torch import save_file
@@ -142,6 +144,28 @@ def build_adapter(kind: str, generator: Path, folder: Path, encoder: Path | None
     if encoder is not None and not (folder / "image_encoder").exists():
         (folder / "image_encoder").symlink_to(encoder)
     return path
+
+
+def build_controlnet(generator: Path, folder: Path) -> Path:
+    """A ControlNet of the UNet of ``generator`` that adds something, which an untrained one does not."""
+    torch.manual_seed(3)
+    unet = UNet2DConditionModel.from_pretrained(generator, subfolder="unet")
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))  # halves the side
+    for parameter in net.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    net.save_pretrained(folder)
+    return folder
+
+
+def build_t2i_adapter(family: str, folder: Path, **options: object) -> Path:
+    """A T2I-Adapter for a tiny UNet whose first block has cross-attention ("sd"), or its last ("sdxl")."""
+    torch.manual_seed(3)
+    usual: dict[str, object] = {"channels": [8, 16], "num_res_blocks": 1, "downscale_factor": 2}
+    if family == "sdxl":
+        usual |= {"channels": [8, 16, 16, 16], "downscale_factor": 4, "adapter_type": "full_adapter_xl"}
+    T2IAdapter(**{**usual, **options}).save_pretrained(folder)
+    return folder
 
 
 def _pooled(cross: int) -> dict[str, torch.Tensor]:

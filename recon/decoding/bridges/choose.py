@@ -17,6 +17,7 @@ from recon.decoding.low_level import LOW_LEVEL
 from recon.decoding.words import WORDS
 from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.bridge import Bridge, own_bridge
+from recon.generation.control import Control
 from recon.generation.places import find_adapter, image_encoder_folder
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ class Conditioning:
     takes, else from the library. ``low_level``: one of `recon.decoding.low_level.LOW_LEVEL`; None = both for an
     encoding model, tokens where the conditioner has a sketch, else none. ``words``: one of
     `recon.decoding.words.WORDS`. ``best_of``: samples among which the brain chooses (`recon.drawing.best_of`).
-    ``controlnet``: folder or hub id (`recon.generation.edges`). ``library``: folder or zip of further pictures that
-    tokens may be taken of (`recon.decoding.library`). ``guide``: how the response pulls at the picture while it is
-    drawn, None = not at all.
+    ``controlnet``: folder or hub id of a ControlNet or T2I-Adapter; ``control``, ``control_scale``: what it reads and
+    how strong it is, None = edges and 1 (`recon.generation.control.Control`). ``library``: folder or zip of further
+    pictures that tokens may be taken of (`recon.decoding.library`). ``guide``: how the response pulls at the picture
+    while it is drawn, None = not at all.
 
     Raises `UserError` for anything else.
     """
@@ -54,6 +56,8 @@ class Conditioning:
     controlnet: str | None = None
     library: str | Path | None = None
     guide: Guidance | None = None
+    control: str | None = None
+    control_scale: float | None = None
 
     def __post_init__(self) -> None:
         if self.tokens not in (None, *TOKENS):
@@ -66,6 +70,17 @@ class Conditioning:
             raise UserError(f"--best-of {self.best_of} should be 1 or more")
         if self.library is not None and self.tokens == "predicted":
             raise UserError("--library gives tokens of its pictures in place of predicted ones; leave --tokens out")
+        if self.control_of is None and (self.control, self.control_scale) != (None, None):
+            raise UserError("--control and --control-scale are of a ControlNet or T2I-Adapter; pass --controlnet too")
+
+    @property
+    def control_of(self) -> Control | None:
+        """ControlNet or T2I-Adapter with what it reads, None where there is none."""
+        if self.controlnet is None:
+            return None
+        return Control(
+            self.controlnet, self.control or "edges", 1.0 if self.control_scale is None else self.control_scale
+        )
 
 
 def adapter_and_bridge(
