@@ -16,6 +16,7 @@ import numpy as np
 from align.errors import UserError
 from align.files import read_json, write_json
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
+from recon.drawing.record import read_record
 from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge
 from recon.evaluation.provenance import head
 from recon.evaluation.recordings import RunData
@@ -127,6 +128,8 @@ def evaluate_run(
         report["seeds"] = seeds
     if judge is not None and judge.attributes is not None:
         report["attributes"] = read_back(judge.attributes, {"seen": targets, **rows}, ids, settings)
+    if drawn := read_record(run, folders.reconstructions, seed):
+        report["drawn_with"] = drawn
     if curves := read_curves(run, folders.generator):
         report["curves"] = curves
     where: dict[str, Any] = {
