@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
@@ -26,19 +27,20 @@ RULE = (
 def load_judges(run: Run, generator: str, settings: EvaluateConfig) -> tuple[list[Judge], dict[str, str]]:
     """Judges that took no part in the run, the one that chooses first, and why others are missing.
 
-    EfficientNet-Lite0, then the judge of reports (`recon.evaluation.judge.judge_name`), then SqueezeNet 1.0.
+    EfficientNet-Lite0, then the judge of reports (`recon.evaluation.judge.judge_name`), then SqueezeNet 1.0; a judge
+    that ``settings`` name comes before them.
     ``generator``: its name as in folders. Raises `UserError` where no judge is on this machine.
     """
     used = {run.config.backbone.name, *USED_BY_GENERATOR.get(generator.partition("_")[0], ())}
-    names = [judge_name(settings, run.study, used)]
-    names = [*names, FIRST, SECOND] if settings.judge else [FIRST, *names, SECOND]
+    own = judge_name(settings, run.study, used)  # the one that evaluate.judge_weights belongs to
+    names = [own, FIRST, SECOND] if settings.judge else [FIRST, own, SECOND]
     found, missing = [], {}
     for name in dict.fromkeys(names):
         if name in used:
             missing[name] = "it took part in the run"
             continue
         try:
-            found.append(load_judge(name, settings))
+            found.append(load_judge(name, settings if name == own else replace(settings, judge_weights=None)))
         except WeightsMissing as error:
             missing[name] = str(error)
     if not found:
