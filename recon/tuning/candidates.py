@@ -100,5 +100,7 @@ def _read(name: str, text: str) -> Any:
     read = _SAMPLING.get(name) or _CONDITIONING[name]
     try:
         return read(text)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{name}={text!r} is no {'whole ' if read is int else ''}number") from error
