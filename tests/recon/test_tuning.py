@@ -257,12 +257,16 @@ def test_what_cannot_be_tuned_is_one_line(place: Place, run: Run, tmp_path: Path
     fails("module of a Python session", lambda: tune(own, here, TRIED, 2))
 
 
-def drawn(place: Place, out: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[dict[str, Any], str]:
-    """settings.json of `recon generate` with ``flags``, and what went to stderr."""
+def drawn(
+    place: Place, out: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, *flags: str
+) -> tuple[dict[str, Any], list[str]]:
+    """settings.json of `recon generate` with ``flags``, and what it says about tuning."""
     words = ["generate", "--subject", "01", "--run", str(place.run), "--generator", place.generator, "--limit", "2"]
+    caplog.clear()
     assert main([*words, "--out", str(out), "--json", *flags]) == 0
-    told, err = capsys.readouterr()
-    return read_json(Path(json.loads(told)["folders"]["reconstructions"]) / FILE), err
+    folder = json.loads(capsys.readouterr().out)["folders"]["reconstructions"]
+    said = [record.getMessage() for record in caplog.records if "tuning" in record.getMessage()]
+    return read_json(Path(folder) / FILE), said
 
 
 @pytest.fixture
@@ -283,14 +287,15 @@ def test_generate_takes_the_choice_and_a_flag_wins(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    record, err = drawn(place, tmp_path / "a", capsys)
+    record, said = drawn(place, tmp_path / "a", capsys, caplog)
     assert (record["strength"], record["guidance_scale"], record["steps"]) == (1.0, 3.0, 2)
     assert record["chosen_on"] == chosen["chosen_on"]
-    assert "steps=2 strength=1 guidance_scale=3" in err and caplog.text.count("tuning: defaults of candidate") == 1
-    record, err = drawn(place, tmp_path / "b", capsys, "--strength", "0.5")
-    assert (record["strength"], record["guidance_scale"]) == (0.5, 3.0) and "strength=1" not in err
-    record, err = drawn(place, tmp_path / "c", capsys, "--no-tuning", "--steps", "1")
-    assert record["strength"] != 1 and record["steps"] == 1 and "tuning" not in err
+    assert len(said) == 1 and ": steps=2 strength=1 guidance_scale=3 (--no-tuning" in said[0]
+    record, said = drawn(place, tmp_path / "b", capsys, caplog, "--strength", "0.5")
+    assert (record["strength"], record["guidance_scale"]) == (0.5, 3.0)
+    assert len(said) == 1 and ": steps=2 guidance_scale=3 (--no-tuning" in said[0]
+    record, said = drawn(place, tmp_path / "c", capsys, caplog, "--no-tuning", "--steps", "1")
+    assert record["strength"] != 1 and record["steps"] == 1 and said == []
     assert record["chosen_on"] == "not chosen by recon tune-pictures"
 
 
