@@ -258,14 +258,14 @@ def test_what_cannot_be_tuned_is_one_line(place: Place, run: Run, tmp_path: Path
 
 
 def drawn(
-    place: Place, out: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, *flags: str
+    place: Place, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *flags: str
 ) -> tuple[dict[str, Any], list[str]]:
     """settings.json of `recon generate` with ``flags``, and what it says about tuning."""
     words = ["generate", "--subject", "01", "--run", str(place.run), "--generator", place.generator, "--limit", "2"]
-    caplog.clear()
+    said: list[str] = []
+    monkeypatch.setattr("recon.tuning.chosen.log.info", lambda text, *values: said.append(text % values))
     assert main([*words, "--out", str(out), "--json", *flags]) == 0
     folder = json.loads(capsys.readouterr().out)["folders"]["reconstructions"]
-    said = [record.getMessage() for record in caplog.records if "tuning" in record.getMessage()]
     return read_json(Path(folder) / FILE), said
 
 
@@ -285,16 +285,16 @@ def test_generate_takes_the_choice_and_a_flag_wins(
     chosen: dict[str, Any],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    record, said = drawn(place, tmp_path / "a", capsys, caplog)
+    record, said = drawn(place, tmp_path / "a", capsys, monkeypatch)
     assert (record["strength"], record["guidance_scale"], record["steps"]) == (1.0, 3.0, 2)
     assert record["chosen_on"] == chosen["chosen_on"]
     assert len(said) == 1 and ": steps=2 strength=1 guidance_scale=3 (--no-tuning" in said[0]
-    record, said = drawn(place, tmp_path / "b", capsys, caplog, "--strength", "0.5")
+    record, said = drawn(place, tmp_path / "b", capsys, monkeypatch, "--strength", "0.5")
     assert (record["strength"], record["guidance_scale"]) == (0.5, 3.0)
     assert len(said) == 1 and ": steps=2 guidance_scale=3 (--no-tuning" in said[0]
-    record, said = drawn(place, tmp_path / "c", capsys, caplog, "--no-tuning", "--steps", "1")
+    record, said = drawn(place, tmp_path / "c", capsys, monkeypatch, "--no-tuning", "--steps", "1")
     assert record["strength"] != 1 and record["steps"] == 1 and said == []
     assert record["chosen_on"] == "not chosen by recon tune-pictures"
 
