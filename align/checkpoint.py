@@ -163,7 +163,7 @@ def home() -> Path:
 
 
 def find_run(subject: str, home: str | Path = ".") -> Path:
-    """The newest run of ``subject`` under ``<home>/runs``.
+    """The newest run of ``subject`` under ``<home>/runs``; runs with held-out pictures (``study.held_out``) aside.
 
     Raises `UserError` when there is none (naming the command that makes one), or when runs of two studies hold the
     subject (listing them).
@@ -172,7 +172,8 @@ def find_run(subject: str, home: str | Path = ".") -> Path:
     for file in (Path(home) / "runs").rglob(MODEL):
         facts = _facts(file)
         subjects = json.loads(facts.get("subjects", "[]")) or [facts.get("subject")]
-        if subject in subjects and "study" in facts:
+        held_out = json.loads(facts.get("config", "{}")).get("study", {}).get("held_out", 0)
+        if subject in subjects and "study" in facts and not held_out:
             found.append((file.stat().st_mtime_ns, file.parent, facts["study"]))
     if not found:
         raise UserError(

@@ -108,6 +108,9 @@ class StudyConfig(Checked):
     roi: list[Text] = field(default_factory=list)  # regions the study declares, joined; empty = all it holds
     channels: Text | None = None  # names with commas, or an expression to search in names ('^(O|P)'); None = all
     window: Window | None = None  # FROM:TO in s after onset, such as 0.05:0.35; None = all that is recorded
+    # this many training pictures, whole groups, stand in for the test pictures, which are left out; 0 = none
+    held_out: Whole = 0
+    held_out_seed: Whole = 0  # which ones
 
     def faults(self, at: str) -> Iterator[str]:
         known = VARIANTS.get(self.name, ())

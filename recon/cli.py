@@ -31,6 +31,7 @@ from recon.commands import (
     table,
     targets,
     timecourse,
+    tune_pictures,
 )
 from recon.commands.evaluate import run_evaluate, run_retrieve
 from recon.commands.runs import evaluate_settings, open_run
@@ -157,10 +158,12 @@ def _add_run_commands(add: Any) -> None:
     """The commands that start from a trained run."""
     places = f"where files lie, i.e. {', '.join(PLACES)}"
     pairs = (places, f"{places}; {_SETTINGS}")
+    scored = ("retrieve", "evaluate", "curves", "tune-pictures")
     added: dict[str, argparse.ArgumentParser] = {}
     for name, function, text in (
         ("predict", _predict, "predicted embeds and tokens of a split, stored in the run"),
         ("retrieve", run_retrieve, "retrieval scores in both directions; writes the retrieval part of report.json"),
+        ("tune-pictures", _tune_pictures, "choose how pictures are drawn, on held-out training pictures"),
         ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
         ("evaluate", run_evaluate, "every score beside its controls; writes report.json"),
         ("evidence", _evidence, "maps of what the brain decided in a picture, beside those of null brains"),
@@ -168,7 +171,7 @@ def _add_run_commands(add: Any) -> None:
         ("repeats", _repeats, "accuracy with 1 to k repetitions averaged, and the noise ceiling; figure, CSV, JSON"),
         ("curves", _curves, "scores of pictures by rank of the tokens and by repetitions averaged; figure, CSV, JSON"),
     ):
-        command = added[name] = add(name, function, text, pairs[name in ("retrieve", "evaluate", "curves")])
+        command = added[name] = add(name, function, text, pairs[name in scored])
         if name == "gallery":  # takes several of both
             gallery.add_arguments(command)
             continue
@@ -186,6 +189,7 @@ def _add_run_commands(add: Any) -> None:
     added["retrieve"].add_argument("--out", type=Path, metavar="DIR", help="of several runs: folder for their report")
     evaluate = added["evaluate"]
     generate.add_arguments(added["generate"])
+    tune_pictures.add_arguments(added["tune-pictures"])
     evaluate.add_argument("--generator", help="whose pictures, where the run holds those of several")
     evaluate.add_argument("--images", type=Path, help="the folder of recon generate --out (default: the run folder)")
     evaluate.add_argument("--seed", type=int, help="which sample of each stimulus (default: the lowest)")
@@ -253,6 +257,11 @@ def _repeats(args: argparse.Namespace) -> dict[str, Any]:
 def _curves(args: argparse.Namespace) -> dict[str, Any]:
     settings = evaluate_settings(args)
     return curves.run(args, open_run(args), settings)
+
+
+def _tune_pictures(args: argparse.Namespace) -> dict[str, Any]:
+    settings = evaluate_settings(args)
+    return tune_pictures.run(args, open_run(args), settings)
 
 
 def _evidence(args: argparse.Namespace) -> dict[str, Any]:

@@ -133,12 +133,28 @@ def _declared(run: Run) -> dict[str, str]:
         "layer": "; ".join(dict.fromkeys(text for text in layer if text)),
         "epoch": report.get("epoch_chosen_on") or "",
     }
+    if pictures := _declared_pictures(run):
+        declared["pictures"] = pictures
     metrics = run.path / "metrics.jsonl"
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
     names = {name for line in lines if line.startswith("{") and line.endswith("}") for name in json.loads(line)}
     if read := sorted(name for name in names if name.startswith("test")):
         declared["training log"] = f"test scores were read while training ({', '.join(read)} in metrics.jsonl)"
     return declared
+
+
+def _declared_pictures(run: Run) -> str | None:
+    """What the settings of drawing were chosen on (`recon tune-pictures`), held against the split of the run."""
+    from recon.tuning.chosen import choice_path
+
+    path, split = choice_path(run), run.path / "split.json"
+    stored = read_json(path) if path.is_file() else {}
+    if "chosen_on" not in stored or not split.is_file():
+        return None
+    tested = set(read_json(split).get("test", {}).get("hashes", []))
+    shared = tested & set(stored.get("held_out", {}).get("hashes", []))
+    said = str(stored["chosen_on"])
+    return f"{said}; {len(shared)} of these are test pictures" if shared else said
 
 
 def _add_pictures(material: Material, run_data: RunData) -> None:

@@ -8,12 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
+    from recon.decoding.bridges.choose import Conditioning
+    from recon.decoding.plan import Sampling
+    from recon.generation.runtime import Runtime
 
 LIBRARY = "further pictures for the library; twins of test pictures are left out (encoding models)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options beside those of every command that starts from a run."""
+    add_drawing_arguments(parser)
+    add = parser.add_argument
+    add("--no-tuning", action="store_true", help="leave out what recon tune-pictures chose for this run")
+    add("--choose-by", default="agreement", help="with the brain; anything that needs the seen picture is refused")
+    add("--out", type=Path, help="folder for the pictures (default: the run folder)")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seeds", type=int, nargs="+", metavar="N", help="of the starting noise: one picture each")
+    seeds.add_argument("--seed", type=int, default=0, help="the same for one picture (default: %(default)s)")
+    add("--limit", type=int, help="only the first pictures of the test split")
+
+
+def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
+    """What pictures are drawn by, how, and on what: the same for every command that takes all of it."""
     add = parser.add_argument
     add("--generator", default="mini", help="mini, a folder in diffusers layout, or a hub id (default: %(default)s)")
     add("--adapter", metavar="FILE|DIR|HUB_ID", help="IP-Adapter or -Plus (default: the own conditioner that fits)")
@@ -40,16 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
     text = "the response pulls at the picture while it is drawn, SCALE per gradient step (default: none)"
     add("--guide", metavar="encoding[:SCALE]", help=text)
-    add("--best-of", type=int, default=1, metavar="N", help="samples among which the brain chooses")
-    add("--choose-by", default="agreement", help="with the brain; anything that needs the seen picture is refused")
+    add("--best-of", type=int, metavar="N", help="samples among which the brain chooses (default: 1)")
     add("--scale", type=float, default=1.0, help="of the adapter; 0 = the generator without it")
-    add("--out", type=Path, help="folder for the pictures (default: the run folder)")
-    seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument("--seeds", type=int, nargs="+", metavar="N", help="of the starting noise: one picture each")
-    seeds.add_argument("--seed", type=int, default=0, help="the same for one picture (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
     add("--guidance-scale", type=float, help="(default: what the generator is meant for; 1 = none)")
-    add("--limit", type=int, help="only the first pictures of the test split")
     add("--batch-size", type=int, default=32, help="never changes a picture (default: %(default)s)")
     add("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     add("--attention", choices=["sdpa", "xformers"], default="sdpa")
@@ -60,16 +70,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The command's function."""
+    from recon.drawing.best_of import require_agreement
+    from recon.drawing.generate import generate
+    from recon.tuning.candidates import TUNED
+    from recon.tuning.chosen import read_choice
+
+    require_agreement(args.choose_by)
+    conditioning, sampling, runtime = settings_of(args, tuple(args.seeds or [args.seed]))
+    choice = None if args.no_tuning else read_choice(run, args.generator, conditioning, sampling)
+    if choice is not None:
+        given = {name for name in TUNED if getattr(args, name) is not None}
+        conditioning, sampling = choice.under(given, conditioning, sampling)
+    return generate(
+        run,
+        args.generator,
+        args.out,
+        sampling,
+        limit=args.limit,
+        conditioning=conditioning,
+        runtime=runtime,
+        chosen_on=None if choice is None else choice.said,
+    )
+
+
+def settings_of(args: argparse.Namespace, seeds: tuple[int, ...]) -> tuple[Conditioning, Sampling, Runtime]:
+    """What `add_drawing_arguments` was told, with ``seeds`` of the starting noise."""
     from recon.decoding.bridges.choose import Conditioning
     from recon.decoding.guidance import Guidance
     from recon.decoding.plan import Sampling
-    from recon.drawing.best_of import require_agreement
-    from recon.drawing.generate import generate
     from recon.generation.runtime import Runtime
 
-    require_agreement(args.choose_by)
     sampling = Sampling(
-        seeds=tuple(args.seeds or [args.seed]),
+        seeds=seeds,
         steps=args.steps,
         guidance_scale=args.guidance_scale,
         batch_size=args.batch_size,
@@ -84,14 +116,11 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         tokens=args.tokens,
         low_level=args.low_level,
         words=args.words,
-        best_of=args.best_of,
+        best_of=1 if args.best_of is None else args.best_of,
         controlnet=args.controlnet,
         control=args.control,
         control_scale=args.control_scale,
         library=args.library,
         guide=Guidance.parse(args.guide),
     )
-    runtime = Runtime(args.precision, args.device, args.attention, args.compile, args.offload)
-    return generate(
-        run, args.generator, args.out, sampling, limit=args.limit, conditioning=conditioning, runtime=runtime
-    )
+    return conditioning, sampling, Runtime(args.precision, args.device, args.attention, args.compile, args.offload)

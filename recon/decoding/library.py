@@ -2,7 +2,8 @@
 
 What is likely to be seen is given by examples (Naselaris et al. 2009, Neuron 63, "Bayesian reconstruction of natural
 images from human brain activity"): the training pictures of the run, further ones that the study names, and those of a
-folder or zip (``--library``, `recon.decoding.photographs`). No test picture and no twin of one is among them.
+folder or zip (``--library``, `recon.decoding.photographs`). No test picture and no twin of one is among them. Where
+training and test share no concept, none of the study's pictures is of a concept of the test.
 
 The encoding model scores pictures against a response (`cosines`). Over all pictures that are linear in the responses
 that score is a Gaussian, whose mean is the estimate of lowest squared error (`LinearEstimate`). Both read training
@@ -175,7 +176,9 @@ def _without_test(recording: Recording, sources: tuple[Stimuli, ...]) -> np.ndar
     from align.data.splits import scene_twins, thumbnails
 
     train, test = np.unique(recording.train.stimulus), np.unique(recording.test.stimulus)
-    rows = [train, *(np.arange(len(source)) for source in sources[1:])]
+    unseen = _unseen_concepts(recording.stimuli, train, test)
+    further = [np.flatnonzero([name not in unseen for name in source.concepts]) for source in sources[1:]]
+    rows = [train, *further]
     places = np.concatenate([np.stack([np.full(len(part), k), part], axis=1) for k, part in enumerate(rows)])
     hashes = [sources[k].hashes[i] for k, i in places]
     first = np.sort(np.unique(hashes, return_index=True)[1])
@@ -188,6 +191,12 @@ def _without_test(recording: Recording, sources: tuple[Stimuli, ...]) -> np.ndar
     log.info("library: %d pictures, %d twins of test pictures left out", len(first) - sum(twin), sum(twin))
     kept: np.ndarray = places[first[~np.asarray(twin)]]
     return kept
+
+
+def _unseen_concepts(stimuli: Stimuli, train: np.ndarray, test: np.ndarray) -> set[str]:
+    """Concepts of test pictures, where they have some and no training picture is of one of them; else none."""
+    known, asked = ({stimuli.concepts[i] for i in rows} - {""} for rows in (train, test))
+    return asked if not asked & known else set()
 
 
 def cosines(responses: np.ndarray, predicted: np.ndarray) -> np.ndarray:

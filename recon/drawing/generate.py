@@ -44,6 +44,7 @@ def generate(
     limit: int | None = None,
     conditioning: Conditioning | None = None,
     runtime: Runtime | None = None,
+    chosen_on: str | None = None,
 ) -> dict[str, Any]:
     """Sample pictures of every test stimulus, one per seed, and per control, into ``out`` (default: the run folder).
 
@@ -51,9 +52,11 @@ def generate(
     (default: the own conditioner that fits the run's backbone, layer and pooling, else `UserError` names the command
     that trains one). ``runtime``: number format, device and the like. ``limit``: only the first stimuli, in the order
     of the split. ``controls``: default all, the likeliest library picture of runs that predict responses included.
+    ``chosen_on``: what settings were chosen on, for the record (`recon.drawing.record`).
     Returns folders, number of pictures and settings.
     """
     from recon.drawing.likeliest import show_likeliest
+    from recon.drawing.record import write_record
 
     sampling, controls = sampling or Sampling(), _controls(run, controls)
     check_sampling(sampling, limit)
@@ -66,6 +69,7 @@ def generate(
         sampled += sum(maker.fill(name, seeds, seeds[0] == sampling.seeds[0]) for name in names)
     if LIKELIEST in controls:
         show_likeliest(plan, maker.folders.control(LIKELIEST))
+    write_record(plan, maker.folders.reconstructions, chosen_on)
     added = None if conditioning.library is None else decoder.library.added
     return {
         "study": run.study,
@@ -81,6 +85,7 @@ def generate(
         "best_of": conditioning.best_of,
         **({} if conditioning.control_of is None else {"controlnet": asdict(conditioning.control_of)}),
         **({} if conditioning.guide is None else {"guide": asdict(conditioning.guide)}),
+        **({} if chosen_on is None else {"chosen_on": chosen_on}),
         "n_stimuli": len(decoder.ids),
         "seeds": list(sampling.seeds),
         "sampled": sampled,

@@ -16,6 +16,7 @@ import numpy as np
 from align.errors import UserError
 from align.files import read_json, write_json
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
+from recon.drawing.record import read_record
 from recon.evaluation.judge import USED_BY_GENERATOR
 from recon.evaluation.judges import open_judges
 from recon.evaluation.provenance import head
@@ -125,6 +126,8 @@ def evaluate_run(
     first = judges.loaded.get("")
     if first is not None and first.attributes is not None:
         report["attributes"] = read_back(first.attributes, {"seen": targets, **rows}, ids, settings)
+    if drawn := read_record(run, folders.reconstructions, seed):
+        report["drawn_with"] = drawn
     if curves := read_curves(run, folders.generator):
         report["curves"] = curves
     where: dict[str, Any] = {

@@ -25,6 +25,7 @@ COMMANDS = (
     "sweep",
     "predict",
     "retrieve",
+    "tune-pictures",
     "generate",
     "evaluate",
     "gallery",
@@ -152,7 +153,9 @@ def test_pairs_may_stand_anywhere_and_values_of_options_are_no_pairs() -> None:
     assert (args.layers, args.config, args.json) == (["2", "4"], [Path("a=b.yaml")], True)
 
 
-RUN_COMMANDS = ("predict", "retrieve", "generate", "evaluate", "gallery", "repeats", "curves", "evidence")
+RUN_COMMANDS = (
+    *("predict", "retrieve", "tune-pictures", "generate", "evaluate", "gallery", "repeats", "curves", "evidence"),
+)
 WITH_PAIRS = [  # the shortest call of every command that takes key=value pairs
     *(["targets"], ["sweep"], ["timecourse"], ["pretrain"], ["reproduce", "nice"], ["audit", "run"]),
     *(["data", "check", "nsd"], ["data", "convert", "nsd"], ["score-votes", "votes.csv"]),
