@@ -4,9 +4,9 @@
     python benchmarks/generate_speed.py --gpu              # an SD 1.5 of full size with random weights, bf16, on a GPU
 
 Both sides draw the same pictures (same tokens, same sketch, same noise) in one process, taking turns; the loop is the
-stock StableDiffusionInstructPix2PixPipeline in float32, without safety checker, with one generator per picture. The shortest of the turns
-counts for each side. Seconds of the processors are given beside those of the clock, for machines that compute something
-else meanwhile. Exit code 1 when a picture differs or the gain by the clock is below the bar.
+stock StableDiffusionInstructPix2PixPipeline in float32, without safety checker, with one generator per picture. The
+shortest of the turns counts for each side. Seconds of the processors are given beside those of the clock, for machines
+that compute something else meanwhile. Exit code 1 when a picture differs or the gain by the clock is below the bar.
 """
 
 from __future__ import annotations

@@ -44,6 +44,9 @@ CANDIDATES: dict[str, Settings] = {
     "guided_from_noise": {"strength": "1", "guide": "encoding"},
     "library_tokens": {"tokens": "library"},
     "library_tokens_best_of_6": {"tokens": "library", "best_of": "6"},
+    "posterior_tokens": {"tokens": "posterior"},
+    "posterior_tokens_guided": {"tokens": "posterior", "guide": "encoding"},
+    "posterior_tokens_best_of_6": {"tokens": "posterior", "best_of": "6"},
     "sketch_best_of_6": {"strength": "0", "best_of": "6"},
 }
 # Beside them where `--library` is given: the same without these further pictures.
