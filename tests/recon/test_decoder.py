@@ -27,6 +27,7 @@ from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
+from recon.images import load_image
 from tests.recon.tiny import tiny_generator
 from tests.recon.tiny_run import make_run
 
@@ -160,8 +161,7 @@ def test_without_a_sketch_the_oracle_of_pixels_has_those_of_the_picture(ridge: R
     oracle = decoder.condition("oracle", 0)
     assert oracle.pixels is not None and oracle.pixels.shape == (N_TEST, 3, 16, 16)
     for small, name in zip(oracle.pixels, decoder.ids, strict=True):
-        seen = np.asarray(stimuli.load_image(stimuli.ids.index(name)), dtype=np.float32) / 255
-        blocks = seen.reshape(16, seen.shape[0] // 16, 16, -1, 3).mean((1, 3)).transpose(2, 0, 1)
+        blocks = load_image(stimuli, stimuli.ids.index(name)).float().reshape(3, 16, 4, 16, 4).mean((2, 4)).numpy()
         assert np.corrcoef(small.ravel(), blocks.ravel())[0, 1] > 0.99
 
 
