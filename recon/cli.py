@@ -118,6 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo = add("demo", _demo, "the whole path on the embedded simulation, for one subject")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0)
+    text = "of the simulated signals: low as in arrays of many spiking units, or eeg (default: %(default)s)"
+    demo.add_argument("--noise", choices=["low", "eeg"], default="low", help=text)
 
     data.add_arguments(add("data", data.run, "check, convert, import or download recordings"))
 
@@ -237,7 +239,7 @@ def _one_line(error: BaseException) -> str:
 def _demo(args: argparse.Namespace) -> dict[str, Any]:
     from recon.commands.demo import demo
 
-    return demo(args.out, seed=args.seed)
+    return demo(args.out, args.seed, args.noise)
 
 
 def _predict(args: argparse.Namespace) -> dict[str, Any]:

@@ -14,6 +14,7 @@ SUBJECT = "01"
 RECIPE = (
     "study.name=simulated",
     "target.layer=1",
+    "target.pooling=grid:8",
     "target.components=60",
     "target.chosen_on=grouped 3-fold cross-validation on training rows",
     "loss.normalize_brain=true",
@@ -23,8 +24,10 @@ RECIPE = (
 _log = logging.getLogger(__name__)
 
 
-def demo(out: Path, seed: int = 0) -> dict[str, Any]:
+def demo(out: Path, seed: int = 0, noise: str = "low") -> dict[str, Any]:
     """Targets, training, prediction, retrieval, pictures, scores, gallery into ``out``; interrupted, it continues.
+
+    ``noise``: of the simulated recording, low (as arrays of many spiking units have) or eeg.
 
     Returns scores, seconds per stage and paths; the last entry is the path of the gallery page.
     """
@@ -40,7 +43,7 @@ def demo(out: Path, seed: int = 0) -> dict[str, Any]:
 
     seconds: dict[str, float] = {}
     places = [f"run_dir={out}", f"cache_dir={out / 'cache'}"]
-    config = load_config(Config, None, [*RECIPE, f"subjects=[{SUBJECT}]", f"seed={seed}", *places])
+    config = load_config(Config, None, [*RECIPE, f"subjects=[{SUBJECT}]", f"seed={seed}", f"simulated.noise={noise}", *places])
     with _stage("targets", "tokens of every picture from the frozen backbone", seconds):
         extract(config)
     with _stage("train", "the brain encoder", seconds):
