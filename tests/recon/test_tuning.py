@@ -44,7 +44,7 @@ from recon.tuning.scores import choose
 from recon.tuning.tune import Means, tune
 from tests.one_line import fails
 from tests.recon.tiny import tiny_generator
-from tests.recon.tiny_run import make_run, pixel_judge
+from tests.recon.tiny_run import make_run, only_pixels, pixel_judge
 
 HELD_OUT, N_TEST = 8, 6
 TRIED = ("strength=0", "strength=1 guidance-scale=3", "guide=encoding:0.1 strength=1")
@@ -341,7 +341,7 @@ def test_a_choice_for_something_else_is_not_taken(
 def test_report_and_audit_say_what_was_chosen_on(
     place: Place, run: Run, chosen: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recon.evaluation.report.load_judge", lambda *given: pixel_judge())
+    monkeypatch.setattr("recon.evaluation.judges.load_judge", only_pixels)
     words = ["generate", "--subject", "01", "--run", str(run.path), "--generator", place.generator]
     assert main(words) == 0
     report = evaluate_run(run, settings=EvaluateConfig(networks=False, n_boot=20, n_perm=19))
