@@ -162,7 +162,7 @@ def test_without_a_sketch_the_oracle_of_pixels_has_those_of_the_picture(ridge: R
     assert oracle.pixels is not None and oracle.pixels.shape == (N_TEST, 3, 16, 16)
     for small, name in zip(oracle.pixels, decoder.ids, strict=True):
         blocks = load_image(stimuli, stimuli.ids.index(name)).float().reshape(3, 16, 4, 16, 4).mean((2, 4)).numpy()
-        assert np.corrcoef(small.ravel(), blocks.ravel())[0, 1] > 0.99
+        assert np.corrcoef(small.ravel(), blocks.ravel())[0, 1] > 0.95
 
 
 def test_another_stimulus_lends_everything(ridge: Run, place: Place) -> None:
