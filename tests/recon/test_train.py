@@ -9,7 +9,7 @@ import yaml
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from align.config import flatten, keys
-from align.files import read_tensors, write_json
+from align.files import read_json, read_tensors, write_json
 from recon import train
 from recon.config import ConditionerConfig
 from recon.generation.conditioner import read_info
@@ -108,3 +108,11 @@ def test_a_distilled_generator_is_refused(tmp_path, folders, capsys):
     generator = build_generator("lcm", tmp_path / "lcm")
     assert train.main([*command(folders, "lcm", 2), f"generator={generator}"]) == 2
     assert "is distilled" in capsys.readouterr().err
+
+
+def test_a_generator_of_another_noise_schedule_is_refused(tmp_path, folders, capsys):
+    generator = build_generator("sd-ddim", tmp_path / "sd")
+    place = generator / "scheduler" / "scheduler_config.json"
+    write_json(place, read_json(place) | {"prediction_type": "sample"})
+    assert train.main([*command(folders, "other", 2), f"generator={generator}"]) == 2
+    assert "a UNet that predicts epsilon or v_prediction; DDIMScheduler is of another kind" in capsys.readouterr().err
