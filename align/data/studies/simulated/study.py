@@ -1,7 +1,6 @@
 """The simulated study: three subjects "see" rendered pictures; an ordinary member of the list, made on first use.
 
-460 training concepts x 2 pictures x 4 repetitions, with little noise x 12 pictures x 1 repetition, as arrays record; 200
-test concepts x 1 picture x 20 repetitions. Stored under
+460 training concepts x 2 pictures x 4 repetitions, 200 test concepts x 1 picture x 20 repetitions. Stored under
 ``study.root`` (default ``<cache_dir>/simulated``) as plain .npy and ``info.json``.
 """
 
@@ -23,8 +22,7 @@ from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS
 from align.errors import UserError
 from align.files import atomic_path, read_json, write_json
 
-PICTURES_PER_CONCEPT, TRAIN_REPETITIONS = {"eeg": 2, "low": 12}, {"eeg": 4, "low": 1}
-TEST_REPETITIONS = 20
+PICTURES_PER_CONCEPT, TRAIN_REPETITIONS, TEST_REPETITIONS = 2, 4, 20
 FURTHER_PER_CONCEPT = 40
 _FIRST_FURTHER = 1000  # number of the first picture of a concept that belongs to no subject
 
@@ -46,17 +44,11 @@ class Simulated(Study):
         super().__init__(config)
         self.code, self.noise = config.simulated.code, config.simulated.noise
         root = Path(config.study.root).expanduser() if config.study.root else Path(config.cache_dir) / "simulated"
-        low = [f"low-noise-{PICTURES_PER_CONCEPT['low']}x{TRAIN_REPETITIONS['low']}"] if self.noise == "low" else []
-        self.root = root / "-".join([self.code, *low, _recipe_hash()])
-
-    @property
-    def repetitions(self) -> int:
-        """Of each training picture."""
-        return TRAIN_REPETITIONS[self.noise]
+        self.root = root / "-".join([self.code, *(["low-noise"] if self.noise == "low" else []), _recipe_hash()])
 
     @cached_property
     def train_ids(self) -> tuple[str, ...]:
-        return tuple(f"{concept}-{k}" for concept in TRAIN_CONCEPTS for k in range(PICTURES_PER_CONCEPT[self.noise]))
+        return tuple(f"{concept}-{k}" for concept in TRAIN_CONCEPTS for k in range(PICTURES_PER_CONCEPT))
 
     @cached_property
     def test_ids(self) -> tuple[str, ...]:
@@ -85,7 +77,7 @@ class Simulated(Study):
         noise = " simulated.noise=low" if self.noise == "low" else ""
         parts = []
         for name, first, n, repetitions in (
-            ("train", 0, n_train, self.repetitions),
+            ("train", 0, n_train, TRAIN_REPETITIONS),
             ("test", n_train, n_test, TEST_REPETITIONS),
         ):
             x = load_array(folder / f"{name}.npy")
@@ -121,7 +113,7 @@ class Simulated(Study):
             facts += [
                 Fact(
                     f"{subject} training trials",
-                    str(len(self.train_ids) * self.repetitions),
+                    str(len(self.train_ids) * TRAIN_REPETITIONS),
                     str(len(recording.train)),
                 ),
                 Fact(f"{subject} test trials", str(len(self.test_ids) * TEST_REPETITIONS), str(len(recording.test))),
@@ -148,7 +140,7 @@ class Simulated(Study):
             self.code,
         )
         for name, rows, repetitions in (
-            ("train", response[:n_train], self.repetitions),
+            ("train", response[:n_train], TRAIN_REPETITIONS),
             ("test", response[n_train:], TEST_REPETITIONS),
         ):
             seed = int(hashlib.sha256(f"{subject}/{name}".encode()).hexdigest()[:12], 16)
