@@ -137,16 +137,15 @@ def _train_conditioner(work: _Work, sketch: Sketch | None) -> Conditioner:
     """The moving average of the trained conditioner; a generator that reads a sketch is given that of the tokens."""
     import numpy as np
     import torch
-    from diffusers import DDPMScheduler
     from torch.nn import functional as F
 
     from recon.generation.latents import LatentScale
     from recon.generation.loading import FAMILIES, reads_sketch
     from recon.generation.texts import Texts, added_conditions, joined
-    from recon.pretraining.tokens import corrupted, dropped, goal, sample_latents
+    from recon.pretraining.tokens import corrupted, dropped, goal, noised, sample_latents
 
     config, pipe, device = work.config, work.pipe, work.pipe.device
-    scheduler = DDPMScheduler.from_config(pipe.scheduler.config)  # that of sampling may scale what it noises (Euler)
+    scheduler = pipe.scheduler
     conditioner, reads, scale = work.source.conditioner, reads_sketch(pipe), LatentScale.of(pipe.vae)
     empty = Texts(pipe, FAMILIES[type(pipe).__name__], device).batch([""])
 
@@ -156,7 +155,7 @@ def _train_conditioner(work: _Work, sketch: Sketch | None) -> Conditioner:
         clean = scale.scaled(sample_latents(work.latents[rows], generator))
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
-        noisy, wanted = scheduler.add_noise(clean, noise, t), goal(scheduler, clean, noise, t)
+        noisy, wanted = noised(scheduler, clean, noise, t), goal(scheduler, clean, noise, t)
         text = joined([empty] * len(rows))
         added = added_conditions(pipe, text, work.size, device, torch.float32)
         given, noisy = corrupted(work.source, rows, generator), noisy.to(device)

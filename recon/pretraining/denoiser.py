@@ -24,6 +24,7 @@ from recon.pretraining.tokens import (
     encode_captions,
     encode_pool,
     goal,
+    noised,
     sample_latents,
     tokens_of,
 )
@@ -57,7 +58,7 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
         clean = sample_latents(latents[rows], generator) * factor
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
-        noisy = scheduler.add_noise(clean, noise, t)
+        noisy = noised(scheduler, clean, noise, t)
         wanted = goal(scheduler, clean, noise, t)
         silent = torch.rand(len(rows), generator=generator) < (0.85 if name else 0.1)
         text = torch.where(silent[:, None, None], prompts["empty"], prompts["rows"][rows]).float()

@@ -146,6 +146,16 @@ def sample_latents(moments: np.ndarray, generator: torch.Generator) -> torch.Ten
     return mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
 
 
+def noised(scheduler: object, clean: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Latents (B, C, h, w) at the steps ``t`` (B,): sqrt(a) clean + sqrt(1 - a) noise, a = ``alphas_cumprod``.
+
+    Not the scheduler's own ``add_noise``: that of multistep solvers (diffusers 0.42.1) gives step 0 the noise of the
+    last one and the other way round, unless ``set_timesteps`` was called before.
+    """
+    alphas = scheduler.alphas_cumprod.to(clean.device)[t].view(-1, 1, 1, 1)  # type: ignore[attr-defined]
+    return alphas.sqrt() * clean + (1 - alphas).sqrt() * noise
+
+
 def goal(scheduler: object, clean: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """What the UNet should return: the noise, or (v-prediction, Salimans & Ho 2022) alpha noise - sigma clean."""
     if scheduler.config.prediction_type == "epsilon":  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ from recon.pretraining import pictures, pretrain
 from recon.pretraining.miniature import build_tokenizer, make_tokenizer, tables_of
 from recon.pretraining.parts import finish, load_vae, start_from
 from recon.pretraining.pretrain import clip_loss
-from recon.pretraining.tokens import Tokens, corrupted, dropped
+from recon.pretraining.tokens import Tokens, corrupted, dropped, noised
 from recon.pretraining.virtual_brains import VirtualBrains
 from tests.recon.tiny_pictures import smooth, write_folder
 
@@ -303,3 +303,24 @@ def test_a_finished_pretraining_is_a_folder_that_the_stock_pipeline_draws_from(t
     assert np.abs(own[0].permute(1, 2, 0).numpy() * 255 - drawn).max() < 1.5
     without = model.generate(tokens, [0], sketch=torch.zeros_like(stored["image"]))
     assert np.abs((own - without).numpy()).max() > 0.01
+
+
+@pytest.fixture(autouse=True)
+def no_noise_of_samplers(monkeypatch):
+    """Training never asks a sampler for noise: before its steps are set, that of a multistep solver is reversed."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    monkeypatch.delattr(DPMSolverMultistepScheduler, "add_noise")
+
+
+@pytest.mark.parametrize("kind", ["DDIM", "DPMSolverMultistep", "EulerDiscrete", "LCM", "PNDM", "UniPCMultistep"])
+def test_the_noise_of_a_step_is_that_of_its_schedule(kind):
+    import diffusers
+
+    settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduler = getattr(diffusers, f"{kind}Scheduler")(**settings)
+    clean, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0, 500, 999])
+    wanted = diffusers.DDPMScheduler(**settings).add_noise(clean, noise, t)
+    assert torch.allclose(noised(scheduler, clean, noise, t), wanted, atol=1e-5)
+    assert (wanted[0] - clean[0]).abs().mean() < 0.05 < 0.9 < (wanted[2] - clean[2]).abs().mean()
