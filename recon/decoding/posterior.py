@@ -1,8 +1,9 @@
 """Tokens that a response leads one to expect, over all pictures of a library: ``--tokens posterior``.
 
 Two estimates of the posterior mean are joined. The linear one (`LinearEstimate`) would be exact if tokens and predicted
-responses were jointly Gaussian. What the likeliest library pictures have beyond it is added in part: it says where
-natural pictures are not Gaussian. Both read library pictures and the response alone.
+responses were jointly Gaussian. What the likeliest library pictures have beyond it is added: it says where natural
+pictures are not Gaussian. In other words, the tokens of the likeliest pictures are averaged, each corrected for what of
+the response it does not explain. Both estimates read library pictures and the response alone.
 
 An expected value varies less than what is expected. Its deviation is computed, not observed: for responses that library
 pictures should cause, with the noise that an encoding model assumes (unit covariance). With `match` ``spread`` every
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.decoding.library import Library
 
-NEIGHBOURS = 20  # likeliest pictures that are looked at; this and the next two: held-out training rows of V4
+NEIGHBOURS = 20  # likeliest pictures that are looked at; this and the next: held-out training rows of V4
 TEMPERATURE = 0.06  # of their weights, in units of the cosine of responses
-PART = 0.5  # of what they have beyond the linear estimate
 MATCHES = ("spread", "none")
 _FITTED = 6000  # pictures at most for the linear estimate: 4 bytes for each of their token values, three times
 _SIMULATED = 400  # responses with noise, for the deviation of the estimate
@@ -99,8 +99,8 @@ def neighbours(agreement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(linear: np.ndarray, beyond: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Linear estimates (n, P) and a part of what the rows (n, k) of ``beyond`` (L, P) have more, by their weights."""
-    return np.stack([one + PART * (share @ beyond[own]) for one, own, share in zip(linear, rows, weights, strict=True)])
+    """Linear estimates (n, P) and what the rows (n, k) of ``beyond`` (L, P) have more, by their weights."""
+    return np.stack([one + share @ beyond[own] for one, own, share in zip(linear, rows, weights, strict=True)])
 
 
 def _gain(linear: LinearEstimate, responses: np.ndarray, values: np.ndarray) -> np.ndarray:

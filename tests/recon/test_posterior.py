@@ -80,7 +80,7 @@ def test_the_linear_estimate_is_the_mean_without_information(rng: np.random.Gene
     np.testing.assert_allclose(estimate, np.broadcast_to(values.mean(0), (4, 12)), atol=1e-6)
 
 
-def test_tokens_are_the_linear_estimate_and_half_of_what_neighbours_have_beyond_it(rng: np.random.Generator) -> None:
+def test_tokens_are_the_linear_estimate_and_what_neighbours_have_beyond_it(rng: np.random.Generator) -> None:
     books = shelf(rng)
     responses = (books.responses[:7] + rng.normal(size=(7, E))).astype(np.float32)
     told = TokenPosterior.fit(books, "l", "p", "none")(responses)
@@ -91,7 +91,7 @@ def test_tokens_are_the_linear_estimate_and_half_of_what_neighbours_have_beyond_
         own = np.argsort(-agreement[i])[: posterior.NEIGHBOURS]
         weights = np.exp(agreement[i][own] / posterior.TEMPERATURE)
         beyond = flat[own] - linear(books.responses[own])
-        expected = linear(responses[i : i + 1])[0] + posterior.PART * (weights / weights.sum()) @ beyond
+        expected = linear(responses[i : i + 1])[0] + (weights / weights.sum()) @ beyond
         np.testing.assert_allclose(told[i].reshape(-1), expected, atol=1e-4)
 
 
@@ -137,7 +137,7 @@ def test_pictures_of_a_folder_are_neighbours_but_not_fitted(rng: np.random.Gener
     plain, other = (TokenPosterior.fit(some, "l", "p", "none") for some in (books, more))
     np.testing.assert_array_equal(plain.linear.weights, other.linear.weights)
     response = books.responses[:1]
-    assert (other(response) - plain(response)).min() > 50 * posterior.PART / posterior.NEIGHBOURS / 2
+    assert (other(response) - plain(response)).min() > 50 / posterior.NEIGHBOURS / 2
 
 
 def test_weights_sum_to_one_and_follow_agreement() -> None:
