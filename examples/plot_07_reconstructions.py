@@ -27,9 +27,9 @@ from recon.cli import main as recon  # recon(["evaluate", ...]) is the command `
 logging.disable(logging.INFO)
 work = Path(tempfile.gettempdir()) / "shallow-recon-examples"
 work.mkdir(exist_ok=True)
-settings = {"target.components": 60, "loss.normalize_brain": True, "train.batch_size": 230, "train.epochs": 25}
+settings = {"target.pooling": "grid:8", "target.components": 60, "loss.normalize_brain": True, "train.batch_size": 230}
 with chdir(work):  # the run is written below the working folder
-    study = Study.open("simulated")
+    study = Study.open("simulated", simulated__noise="low")
     decoder = Decoder(layer="1", run_dir="runs/decoder", settings=settings).fit(study, subject="01")
 
 # %%

@@ -50,7 +50,7 @@ print(study.check().text)
 
 work = Path(tempfile.gettempdir()) / "shallow-recon-examples"
 work.mkdir(exist_ok=True)
-settings = {"target.components": 20, "train.epochs": 40, "train.batch_size": 110}
+settings = {"target.pooling": "grid:8", "target.components": 20, "train.epochs": 40, "train.batch_size": 110}
 with chdir(work):
     decoder = Decoder(layer="1", settings=settings).fit(study)
     print(decoder.score(n_perm=999).T)

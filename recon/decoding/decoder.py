@@ -208,7 +208,8 @@ class RunDecoder:
         if info is None or (wanted.match != "spread" and wanted.tokens != "posterior"):
             raise UserError("tokens from the library need --bridge own, an own conditioner and --match spread")
         if wanted.tokens is None:
-            log.info("tokens: of the most likely library pictures, at layer %s of the conditioner", info.layer)
+            told = "tokens: of the most likely library pictures, at layer %s, %s, which the conditioner takes"
+            log.info(told, info.layer, info.pooling)
         self._target, self._match, self._expects = (
             (info.layer, info.pooling),
             wanted.match,

@@ -15,6 +15,7 @@ from recon import Decoder, Study
 N_PICTURES, N_TEST, N_TIMES, SFREQ = 36, 12, 16, 100.0
 CHANNELS = ("O1", "O2", "Oz", "P3", "P4", "Pz", "Fz", "Cz")
 TINY: dict[str, Any] = {"train__epochs": 3, "target__components": 8, "train__batch_size": 24, "encoder__width": 16}
+TINY |= {"target__pooling": "grid:8"}  # what the embedded conditioner takes
 
 
 def pictures() -> np.ndarray:
