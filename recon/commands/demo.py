@@ -43,7 +43,9 @@ def demo(out: Path, seed: int = 0, noise: str = "low") -> dict[str, Any]:
 
     seconds: dict[str, float] = {}
     places = [f"run_dir={out}", f"cache_dir={out / 'cache'}"]
-    config = load_config(Config, None, [*RECIPE, f"subjects=[{SUBJECT}]", f"seed={seed}", f"simulated.noise={noise}", *places])
+    config = load_config(
+        Config, None, [*RECIPE, f"subjects=[{SUBJECT}]", f"seed={seed}", f"simulated.noise={noise}", *places]
+    )
     with _stage("targets", "tokens of every picture from the frozen backbone", seconds):
         extract(config)
     with _stage("train", "the brain encoder", seconds):
