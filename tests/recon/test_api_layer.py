@@ -32,7 +32,11 @@ from tests.recon.api_study import (
     study,
 )
 
-WALK: dict[str, Any] = {"sweep__layers": ["1", "4", "8"], "sweep__seeds": 1, "sweep__folds": 2}
+WALK: dict[str, Any] = {
+    "sweep__layers": ["2", "4", "8"],
+    "sweep__seeds": 1,
+    "sweep__folds": 2,
+}
 
 
 class Locked:
