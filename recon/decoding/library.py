@@ -105,13 +105,17 @@ class Library:
 
 
 def read_library(run: Run) -> Library:
-    """The library of a run: its training pictures, and the further ones that its study names."""
+    """The library of a run: its training pictures, and the further ones that its study names.
+
+    Raises `UserError` when backbone weights or pictures are not those the run was trained with.
+    """
     from align.data.studies import open_study
     from align.vision.backbones import load_backbone
     from align.vision.fused import layer_targets
-    from recon.decoding.predict import open_recording
+    from recon.decoding.predict import open_recording, picture_tokens
 
     recording = open_recording(run)
+    picture_tokens(run, recording)  # refuses other weights before further pictures are made
     further = open_study(run.config).further_pictures()
     sources = (recording.stimuli,) if further is None else (recording.stimuli, further)
     places = _without_test(recording, sources)

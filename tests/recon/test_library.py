@@ -273,3 +273,14 @@ def test_bad_libraries_are_one_line(place: Place, tmp_path: Path, capsys: pytest
             assert len(told) == 1 and what in told[0]
     with pytest.raises(UserError, match="in place of predicted ones"):
         Conditioning(tokens="predicted", library=place.photos)
+
+
+def test_other_weights_of_the_backbone_are_refused_before_pictures_are_made(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(place.runs["encoding"])
+    other = dataclasses.replace(run, meta={**run.meta, "targets": {run.subject: "0" * 64}})
+    study = type(open_study(run.config))
+    monkeypatch.setattr(study, "further_pictures", lambda self: pytest.fail("further pictures were made"))
+    with pytest.raises(UserError, match=r"differ from those run .* was trained with"):
+        read_library(other)
