@@ -97,6 +97,6 @@ def drawn_by(generator: str, conditioning: Conditioning, sampling: Sampling) -> 
         "image_encoder": conditioning.image_encoder,
         "match": conditioning.match,
         "words": conditioning.words,
-        "controlnet": conditioning.controlnet,
+        "controlnet": None if conditioning.control_of is None else conditioning.control_of.key,
         "scale": sampling.scale,
     }

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
-from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge
+from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge, took_part
 from recon.evaluation.settings import EvaluateConfig
 from recon.metrics.feature_nets import WeightsMissing
 
@@ -36,7 +36,7 @@ def load_judges(run: Run, generator: str, settings: EvaluateConfig) -> tuple[lis
     names = [own, FIRST, SECOND] if settings.judge else [FIRST, own, SECOND]
     found, missing = [], {}
     for name in dict.fromkeys(names):
-        if name in used:
+        if took_part(name, used):
             missing[name] = "it took part in the run"
             continue
         try:

@@ -38,7 +38,7 @@ from recon.metrics.feature_nets import WeightsMissing
 from recon.tuning import scores as scores_of
 from recon.tuning import tune as module
 from recon.tuning.candidates import CANDIDATES, TUNED, candidates, laid_over, parse
-from recon.tuning.chosen import choice_path, read_choice
+from recon.tuning.chosen import choice_path, drawn_by, read_choice
 from recon.tuning.inner import inner_folder, inner_run
 from recon.tuning.scores import choose
 from recon.tuning.tune import Means, tune
@@ -326,6 +326,11 @@ def test_a_choice_for_something_else_is_not_taken(
 
     assert read().name == NAMES[1]
     assert read(Conditioning(match="none")) is None and "another match and is not used" in caplog.text
+    assert read(Conditioning(controlnet="net")) is None and "another controlnet" in caplog.text
+    ways = [Conditioning(controlnet="net", **more) for more in ({}, {"control": "sketch"}, {"control_scale": 0.5})]
+    usual, *others = (drawn_by(place.generator, way, Sampling()) for way in ways)
+    assert usual == drawn_by(place.generator, Conditioning(controlnet="net", control="edges"), Sampling())
+    assert usual not in others
     write_json(choice_path(run), {**chosen, "drawn_by": {**chosen["drawn_by"], "generator": "0"}})
     assert read() is None and "another generator" in caplog.text
     write_json(choice_path(run), {**chosen, "run": "folder_sub-01@0"})
