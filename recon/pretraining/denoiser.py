@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recon.config import PretrainConfig
 from recon.generation.latents import LatentScale
@@ -76,7 +77,9 @@ def train_unet(config: PretrainConfig, pool: Pool, folder: Path) -> None:
 
     modules: dict[str, nn.Module] = {"unet": unet}
     modules |= {name: tokens.conditioner for name, tokens in adapters.items()}
-    finish(folder, run_stage(stage_of(config, "unet", modules=modules, loss=loss, folder=folder, ema_decay=0.999)))
+    stage = stage_of(config, "unet", modules=modules, loss=loss, folder=folder, ema_decay=0.999)
+    with sdpa_kernel(SDPBackend.MATH):  # a step on a CPU takes a sixth less: the fused kernel's backward pass is slow
+        finish(folder, run_stage(stage))
 
 
 def train_sketches(config: PretrainConfig, pool: Pool, folder: Path) -> None:
