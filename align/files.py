@@ -196,7 +196,7 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{str(path)!r} does not exist") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{str(path)!r} is not valid JSON: {error}") from error
+        raise Damaged(f"{str(path)!r} is not valid JSON: {error}") from error
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:

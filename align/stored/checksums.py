@@ -12,6 +12,8 @@ its checksum.
 from __future__ import annotations
 
 import json
+import math
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +31,7 @@ JSON_KEY = "checksum"
 TRAILER = 24  # bytes
 _SIGN = "crc32:"
 _MARK = b"\nrecon-crc32:"  # then 8 digits and three line ends
+_TRAILER = re.compile(re.escape(_MARK) + rb"[0-9a-f]{8}\n\n\n")
 _PIECE = 1 << 22  # bytes read at once
 _checked: set[tuple[str, int, int, int]] = set()  # files this process has compared: name, inode, size, time of change
 
@@ -95,35 +98,55 @@ def require_whole(path: str | Path, wanted: int) -> None:
 
     Done once for each state of a file in a process. Raises `Damaged` where it differs and where other bytes follow.
     """
-    path = Path(path)
-    stat = path.stat()
-    state = (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    if stat.st_size == wanted or state in _checked:
+    size = Path(path).stat().st_size
+    if size == wanted:
         return
-    if stat.st_size != wanted + TRAILER:
-        raise Damaged(f"{str(path)!r} is truncated or damaged: {stat.st_size} bytes, {wanted} announced")
-    with path.open("rb") as file:
-        found = crc_of(file, count=wanted)
-        if file.read() != _trailer(found):
+    if size != wanted + TRAILER:
+        raise Damaged(f"{str(path)!r} is truncated or damaged: {size} bytes, {wanted} announced")
+    with Path(path).open("rb") as file:
+        file.seek(wanted)
+        trailer = file.read()
+    if not _TRAILER.fullmatch(trailer):
+        raise _differs(path)
+    require_crc(path, int(trailer[len(_MARK) :], 16), wanted)
+
+
+def require_crc(path: str | Path, stored: int, count: int | None = None) -> None:
+    """Raise `Damaged` unless the first ``count`` bytes of a file (None: all) have this checksum.
+
+    Done once for each state of a file in a process.
+    """
+    stat = Path(path).stat()
+    state = (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if state in _checked:
+        return
+    with Path(path).open("rb") as file:
+        if crc_of(file, count=count) != stored:
             raise _differs(path)
     _checked.add(state)
 
 
 def map_npy(path: str | Path) -> np.ndarray:
     """Map a ``.npy`` of our own read-only, compared with its checksum; raises `Damaged` also for a broken head."""
+    require_npy(path)
+    mapped: np.ndarray = np.load(path, mmap_mode="r")
+    return mapped
+
+
+def require_npy(path: str | Path) -> None:
+    """Raise `Damaged` unless the file is a whole ``.npy`` and is what was written."""
     try:
         with Path(path).open("rb") as file:
             version = np.lib.format.read_magic(file)
             head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = head(file)
             start = file.tell()
-        require_whole(path, start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-        mapped: np.ndarray = np.load(path, mmap_mode="r")
-    except (ValueError, OverflowError, EOFError, TypeError, SyntaxError) as error:
-        if isinstance(error, Damaged):
-            raise
-        raise Damaged(f"{str(path)!r} is truncated or damaged ({' '.join(str(error).split())[:200]})") from error
-    return mapped
+    except FileNotFoundError as error:
+        raise Damaged(f"{str(path)!r} is missing") from error
+    except Exception as error:  # numpy's header parser raises whatever it likes
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Damaged(f"{str(path)!r} is truncated or damaged ({text})") from error
+    require_whole(path, start + math.prod(shape) * dtype.itemsize)
 
 
 def _of_json(value: Any) -> str:

@@ -45,7 +45,9 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from recon.evaluation.report import evaluate_run
 
     run = open_run(args)
-    report = evaluate_run(run, args.images, generator=args.generator, seed=args.seed, settings=settings)
+    report = evaluate_run(
+        run, args.images, generator=args.generator, seed=args.seed, settings=settings, partial=args.partial
+    )
     return _table(args, run, report)
 
 
