@@ -21,7 +21,10 @@ _ASKED = "asked"
 
 
 def write_record(plan: Plan, folder: Path, chosen_on: str | None) -> None:
-    """Of the last drawing into ``folder``, and of those before it that were drawn alike. ``chosen_on``: what defaults were chosen on, None = nothing was chosen."""
+    """Of the last drawing into ``folder``, and of those before it that were drawn alike.
+
+    ``chosen_on``: what defaults were chosen on, None = nothing was chosen.
+    """
     from recon.decoding.predict import run_id
 
     used, wanted = plan.used, plan.conditioning
@@ -43,7 +46,7 @@ def write_record(plan: Plan, folder: Path, chosen_on: str | None) -> None:
         before = _known(folder)
         kept = {key: value for key, value in before.items() if key in record and key != "seeds"}
         if kept == {key: value for key, value in record.items() if key != "seeds"}:
-            record["seeds"] = sorted({*before["seeds"], *record["seeds"]})
+            record["seeds"] = sorted({*before["seeds"], *used.seeds})
         write_sealed(folder / FILE, {**record, **{key: before[key] for key in (_ASKED,) if key in before}})
 
 

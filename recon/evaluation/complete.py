@@ -34,7 +34,7 @@ def require_complete(folders: PictureFolders, run: Run, seed: int, n_test: int) 
         if ids != of_seed[seed]:
             raise UserError(
                 f"{str(folders.reconstructions)!r} holds {len(of_seed[seed])} stimuli of seed {seed} and {len(ids)} of "
-                f"seed {one}, not the same; run recon generate with the same --limit, or score seed {seed} with --partial"
+                f"seed {one}, not the same; run recon generate with one --limit, or score seed {seed} with --partial"
             )
     for name in (*GENERATOR_CONTROLS, *LIBRARY_CONTROLS):
         found_ids = _stimuli(folders.control(name)).get(seed)
@@ -52,6 +52,6 @@ def _stimuli(folder: Path) -> dict[int, set[str]]:
 
 def _missing(folder: Path, seed: int, found: int, wanted: int) -> UserError:
     return UserError(
-        f"{str(folder)!r} holds {found} of {wanted} pictures of seed {seed}; run recon generate again, or score what is "
-        "there with --partial"
+        f"{str(folder)!r} holds {found} of {wanted} pictures of seed {seed}; run recon generate again, or score "
+        "what is there with --partial"
     )
