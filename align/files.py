@@ -183,7 +183,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_sealed(path: str | Path, value: dict[str, Any]) -> None:
-    """`write_json` with a ``checksum`` among the entries, which `read_json` compares and leaves out."""
+    """`write_json` with its checksum among the entries, which `read_json` compares and leaves out."""
     write_json(path, sealed(value))
 
 

@@ -1,7 +1,7 @@
 """CRC-32 of what a file of ours holds, kept in the file itself and compared when it is opened.
 
 - safetensors: under `KEY` of the metadata, over names, types, shapes, values and the other metadata
-- JSON: under ``checksum`` of the outer object, over all else in it
+- JSON: under `KEY` of the outer object, over all else in it
 - ``.npy`` and other big files that are mapped: in `TRAILER` bytes behind the data, over all bytes before them
 
 A file without one, as written before there were any or by somebody else, is read as it is. A checksum finds what a disk
@@ -26,8 +26,7 @@ from align.errors import Damaged
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-KEY = "recon_checksum"  # in the metadata of safetensors
-JSON_KEY = "checksum"
+KEY = "recon_checksum"
 TRAILER = 24  # bytes
 _SIGN = "crc32:"
 _MARK = b"\nrecon-crc32:"  # then 8 digits and three line ends
@@ -60,19 +59,18 @@ def require_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapp
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """The object with its checksum, as `unsealed` takes it from the file."""
-    return {**value, JSON_KEY: _of_json(json.loads(json.dumps(value)))}
+    return {**value, KEY: _of_json(json.loads(json.dumps(value)))}
 
 
 def unsealed(path: str | Path, value: Any) -> Any:
     """What was sealed, without the checksum; raises `Damaged` where it differs. All else is returned as it is."""
     if not isinstance(value, dict):
         return value
-    stored = value.get(JSON_KEY)
-    if not (isinstance(stored, str) and stored.startswith(_SIGN)):
+    if KEY not in value:
         _require_no_other(path, value)
         return value
-    content = {name: item for name, item in value.items() if name != JSON_KEY}
-    if stored != _of_json(content):
+    content = {name: item for name, item in value.items() if name != KEY}
+    if value[KEY] != _of_json(content):
         raise _differs(path)
     return content
 
@@ -99,16 +97,14 @@ def require_whole(path: str | Path, wanted: int) -> None:
     Done once for each state of a file in a process. Raises `Damaged` where it differs and where other bytes follow.
     """
     size = Path(path).stat().st_size
-    if size == wanted:
-        return
-    if size != wanted + TRAILER:
-        raise Damaged(f"{str(path)!r} is truncated or damaged: {size} bytes, {wanted} announced")
     with Path(path).open("rb") as file:
-        file.seek(wanted)
+        file.seek(max(0, size - TRAILER))
         trailer = file.read()
-    if not _TRAILER.fullmatch(trailer):
-        raise _differs(path)
-    require_crc(path, int(trailer[len(_MARK) :], 16), wanted)
+    has_one = bool(_TRAILER.fullmatch(trailer))
+    if size != wanted + TRAILER * has_one:
+        raise Damaged(f"{str(path)!r} is truncated or damaged: {size} bytes, {wanted} announced")
+    if has_one:
+        require_crc(path, int(trailer[len(_MARK) :], 16), wanted)
 
 
 def require_crc(path: str | Path, stored: int, count: int | None = None) -> None:

@@ -64,6 +64,8 @@ def prepare(
         facts = {"ch_names": list(chain.ch_names), "sfreq": chain.sfreq, "tmin": chain.tmin, "log": chain.log}
         write_sealed(facts_file, {**facts, "preprocess": asdict(config)})
 
+    if not facts_file.is_file():
+        _make_folder(folder)
     x, facts = made_once(facts_file, read, make, f"signals of {recording.study} subject {recording.subject}")
     return replace(
         recording,
@@ -113,14 +115,17 @@ def _write(path: Path, chain: Chain, trials: Trials, what: str) -> None:
         raise UserError(f"cannot write {str(path)!r}: {reason}; make room or set cache_dir=FOLDER") from error
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cache_dir: cannot make {str(folder)!r}: {error.strerror or error}; choose another") from error
+
+
 def _require_room(folder: Path, chain: Chain, recording: Recording) -> None:
     """Raise `UserError` before hours of work where the disk cannot hold the result."""
     needed = 4 * math.prod(chain.shape) * (len(recording.train) + len(recording.test))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise UserError(f"cache_dir: cannot make {str(folder)!r}: {error.strerror or error}; choose another") from error
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"preprocessed signals of {chain.what} need {needed / 1e9:.1f} GB in {str(folder)!r}, {free / 1e9:.1f} GB "

@@ -105,8 +105,11 @@ def convert_folder(root: str | Path, out: str | Path | None = None) -> tuple[lis
             if _is_numpy(path) and stored_npy(path) is not None:  # plain
                 continue
             clean = _clean_of(path)
+            if _is_current(path):
+                kept.append(clean)
+                continue
             with locked(beside(clean, "lock"), f"converting {str(path)!r}", wait=None, keep=False):
-                if _is_current(path):
+                if _is_current(path):  # another process was quicker
                     kept.append(clean)
                 else:
                     written.append(convert_file(path, clean))
