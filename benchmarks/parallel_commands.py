@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-TRAIN, TEST = 20, 10  # pictures
+TRAIN, TEST = 20, 12  # pictures
 DRAW = ["--steps", "2", "--batch-size", "2"]
 PLAIN = ["evaluate.networks=false", "evaluate.n_boot=20", "evaluate.n_perm=20"]
 
