@@ -126,9 +126,10 @@ def evaluate_run(
     judges = open_judges(settings, run.study, used)
     run_data = RunData(run)
     seed = lowest_seed(folders.reconstructions) if seed is None else seed
+    index = _index(run_data, folders, seed)
     if not partial:
         require_complete(folders, run, seed, len(run_data.predictions.ids))
-    ids, rows, missing = _pictures(run_data, folders, seed)
+    ids, rows, missing = _pictures(run_data, folders, seed, index)
     others, incomplete = _other_seeds(run, folders.reconstructions, ids, seed)
     log.info("evaluate: seed %d, %d of %d test pictures", seed, len(ids), len(run_data.predictions.ids))
     nets = FeatureNets(settings.weights_dir, download=settings.download)
@@ -183,8 +184,18 @@ def by_stimulus(ids: list[str], similarity: np.ndarray, each: dict[str, Any]) ->
     return {"retrieved": retrieved, "rank": rank, "per_stimulus": {"ids": ids, **each}}
 
 
+def _index(run_data: RunData, folders: PictureFolders, seed: int) -> dict[str, dict[str, str]]:
+    """Rows of the reconstructions of ``seed`` by stimulus, all of this training of the run and of its test pictures."""
+    from recon.decoding.predict import run_id
+
+    index = read_seed(folders.reconstructions, seed)
+    _refuse_stale(index, run_id(run_data.run), folders.reconstructions)
+    run_data.require_known(list(index), str(folders.reconstructions))
+    return index
+
+
 def _pictures(
-    run_data: RunData, folders: PictureFolders, seed: int
+    run_data: RunData, folders: PictureFolders, seed: int, index: dict[str, dict[str, str]]
 ) -> tuple[list[str], dict[str, torch.Tensor], dict[str, str]]:
     """Stimulus ids in the order of the predictions, rows of pictures, and the controls that are not there."""
     from recon.decoding.decoder import predicts_responses
@@ -192,9 +203,6 @@ def _pictures(
     from recon.evaluation.controls import GENERATOR_CONTROLS, LIBRARY_CONTROLS
     from recon.evaluation.picture_scores import OWN
 
-    index = read_seed(folders.reconstructions, seed)
-    _refuse_stale(index, run_id(run_data.run), folders.reconstructions)
-    run_data.require_known(list(index), str(folders.reconstructions))
     ids = [stimulus_id for stimulus_id in run_data.predictions.ids if stimulus_id in index]
     if len(ids) < 2:
         raise UserError(f"{str(folders.reconstructions)!r} holds {len(ids)} pictures of seed {seed}; 2 are needed")
