@@ -13,7 +13,7 @@ import numpy as np
 
 from align.config import Config, dump_yaml, flatten, load_config, set_key, to_dict
 from align.errors import UserError
-from align.files import read_tensors, save_tensors, write_atomic, write_json
+from align.files import read_tensors, save_tensors, write_atomic, write_sealed
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,7 @@ def save_run(
         **aligner.shapes(),
         **extra,
     }
-    write_json(run_dir / SPLIT, recording_manifest)
+    write_sealed(run_dir / SPLIT, recording_manifest)
     write_atomic(run_dir / CONFIG, dump_yaml(config))
     write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
     texts = {name: value for name, value in meta.items() if isinstance(value, str)}
@@ -129,8 +129,8 @@ def load_run(path: str | Path, subject: str | None = None) -> Run:
     Raises
     ------
     UserError
-        No run there, a truncated or foreign file, names or shapes that do not fit (strict; wrapped models refused),
-        another subject's run.
+        No run there, a truncated, damaged or foreign file, names or shapes that do not fit (strict; wrapped models
+        refused), another subject's run.
     """
     from align.model.aligner import Aligner
 

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend, and output that no terminal refuses."""
+"""The exception for mistakes a user can mend, and output that no terminal refuses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ _PLAIN = {"→": "->", "↓": "v", "↑": "^", "–": "-", "−": "-", "×": "x"
 
 class UserError(ValueError):
     """Bad input: one line that says what, which value, and what to do. Commands print it and exit with 2."""
+
+
+class Damaged(UserError):
+    """A file of ours whose content is not what was written. A cache is made anew; a result is refused."""
 
 
 def print_anywhere() -> None:

@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     Raises
     ------
     UserError
-        Bad configuration or files, a test picture among the training ones.
+        Bad configuration or files, a test picture among the training ones, another process that trains into a folder.
     """
     from accelerate import PartialState
 
@@ -94,9 +95,20 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     finished = []
     for job in own:
         folder = run_folder(config, job, alone=len(jobs) == 1)
-        finished.append(_train_job(config, job, study, backbone, folder, process.device, progress))
+        with alone_in(folder):
+            finished.append(_train_job(config, job, study, backbone, folder, process.device, progress))
     process.wait_for_everyone()
     return finished
+
+
+def alone_in(folder: Path) -> AbstractContextManager[None]:
+    """Keep every other training out of a run folder; of the processes of one training, the first does so."""
+    from align.files import locked
+    from align.training.distributed import world
+
+    if world()[0] != 0:
+        return nullcontext()
+    return locked(folder / ".train.lock", f"training into {str(folder)!r}", keep=False)
 
 
 def _metrics(config: Config, path: Path) -> JsonLines:

@@ -194,6 +194,8 @@ def _add_run_commands(add: Any) -> None:
     tune_pictures.add_arguments(added["tune-pictures"])
     evaluate.add_argument("--generator", help="whose pictures, where the run holds those of several")
     evaluate.add_argument("--images", type=Path, help="the folder of recon generate --out (default: the run folder)")
+    text = "score what is there, where pictures are missing or seeds hold different stimuli (default: refuse)"
+    evaluate.add_argument("--partial", action="store_true", help=text)
     evaluate.add_argument("--seed", type=int, help="which sample of each stimulus (default: the lowest)")
 
 

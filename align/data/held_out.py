@@ -15,6 +15,8 @@ import numpy as np
 from align.data.signals import Recording, Trials, fingerprint, fits, mapped_file, save_rows
 from align.errors import UserError
 from align.seeding import derive
+from align.stored.checksums import map_npy
+from align.stored.made_once import made_once
 
 LEAST = 2  # pictures: with fewer none can be told from another
 
@@ -62,7 +64,8 @@ def _take(trials: Trials, rows: np.ndarray, cache_dir: Path) -> Trials:
         return trials.take(rows)
     key = hashlib.sha256(fingerprint(trials.x).encode() + rows.tobytes()).hexdigest()[:16]
     path = cache_dir / "signals" / f"held-out-{key}.npy"
-    if not path.is_file():
-        save_rows(path, shape, (trials.x[row] for row in rows))
+    x = made_once(
+        path, lambda: map_npy(path), lambda: save_rows(path, shape, (trials.x[row] for row in rows)), "held-out signals"
+    )
     session = None if trials.session is None else trials.session[rows]
-    return Trials(np.load(path, mmap_mode="r"), trials.stimulus[rows], trials.repetition[rows], session)
+    return Trials(x, trials.stimulus[rows], trials.repetition[rows], session)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from align.files import atomic_path
+from align.stored.checksums import append_checksum, map_npy
+from align.stored.made_once import made_once
 
 HELD = 1 << 29  # bytes of float32 rows up to which they are held in memory
 _RELEASED = 1 << 22  # bytes read from a map between two releases
@@ -98,12 +100,17 @@ def fits(nbytes: int) -> bool:
 
 
 def save_rows(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
-    """Write a float32 ``.npy`` file of ``shape`` from its rows, one or several at a time; complete or not at all."""
+    """Write a float32 ``.npy`` file of ``shape`` from its rows, one or several at a time; complete or not at all.
+
+    A checksum follows the values; `align.stored.checksums.map_npy` compares it.
+    """
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for piece in pieces:
             file.write(np.ascontiguousarray(piece, dtype="<f4").data)
+        file.close()
+        append_checksum(temporary)
 
 
 @dataclass(frozen=True)
@@ -143,9 +150,13 @@ class Trials:
             for i, row in enumerate(self._means(counts)):
                 x[i] = row
         else:
-            if not store.is_file():
-                save_rows(store, shape, self._means(counts))
-            x = np.load(store, mmap_mode="r")
+            target = store
+            x = made_once(
+                target,
+                lambda: map_npy(target),
+                lambda: save_rows(target, shape, self._means(counts)),
+                "averaged signals",
+            )
         return Trials(x=x, stimulus=stimulus, repetition=np.zeros(len(stimulus), dtype=np.int64))
 
     def _means(self, counts: np.ndarray) -> Iterator[np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +22,14 @@ from align import __version__, retrieval
 from align.config import Config, to_dict
 from align.data.signals import Trials
 from align.data.studies.base import Study
-from align.files import read_json, read_tensors, save_tensors, write_json
+from align.errors import Damaged
+from align.files import read_json, read_tensors, save_tensors, write_sealed
 from align.model.aligner import Aligner
 from align.sweep.grid import Cell, Grid, recipe_of
 from align.sweep.measures import concept_level, held_out_loss
 from align.training.training_set import TrainingSide, digest_rows
 
+logger = logging.getLogger(__name__)
 _DRAWS = 500  # bootstrap and permutation draws of one cross-validation cell; the final numbers use 2000
 _PLACES = (("study", "root"), ("study", "images"), ("backbone", "weights"))  # where files lie: their content counts
 
@@ -41,15 +44,19 @@ class Cells:
     _test_rows: dict[str, Trials] = field(default_factory=dict)
 
     def find(self, cell: Cell) -> dict[str, Any] | None:
-        """The stored result, None where there is none that belongs to this configuration and data."""
+        """The stored result, None where there is none that is whole and belongs to this configuration and data."""
         key = self.key(cell)
         path = self.path(cell, key)
         if not path.is_file():
             return None
-        if cell.fold is not None:
-            found: dict[str, Any] = read_json(path)
-            return found
-        tensors, facts = read_tensors(path)
+        try:
+            if cell.fold is not None:
+                found: dict[str, Any] = read_json(path)
+                return found
+            tensors, facts = read_tensors(path)
+        except Damaged as error:
+            logger.warning("%s; this cell is computed again", error)
+            return None
         return self._tested(cell, key, tensors["similarity"].numpy()) if facts.get("key") == key else None
 
     def compute(self, cell: Cell) -> dict[str, Any]:
@@ -58,7 +65,7 @@ class Cells:
         recipe, subject = recipe_of(self.grid, cell.variant, cell.seed), self.grid.subjects[cell.subject]
         if cell.fold is not None:
             result = {**_where(key, cell), **self._validate(recipe, subject, cell)}
-            write_json(self.path(cell, key), result)
+            write_sealed(self.path(cell, key), result)
             return result
         rows = np.arange(len(subject.train))
         aligner, _ = self._fit(recipe, subject, rows, cell)

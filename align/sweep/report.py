@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from align.config import BackboneConfig, Config, dump_yaml
-from align.files import write_atomic, write_json
+from align.files import write_atomic, write_sealed
 from align.sweep.points import DIRECTIONS, combine, curves, scaling
 
 _PLACE = ("backbone", "encoder", "layer", "subject", "seed", "fold", "split")
@@ -127,7 +127,7 @@ def write_report(
 ) -> None:
     """Write sweep.csv (see `tidy`), sweep.json and best.yaml into ``folder``."""
     write_atomic(folder / "sweep.csv", tidy(cells, summary["backbones"]))
-    write_json(folder / "sweep.json", summary)
+    write_sealed(folder / "sweep.json", summary)
     write_atomic(folder / "best.yaml", dump_yaml(best_config(config, summary["chosen"], backbones)))
 
 

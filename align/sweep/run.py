@@ -25,8 +25,9 @@ from typing import Any
 
 from align.config import Config
 from align.data.studies import open_study
+from align.data.studies.base import Study
 from align.errors import UserError
-from align.files import read_json, write_json
+from align.files import locked, read_json, remove_strays, write_sealed
 from align.sweep.cells import Cells, safe
 from align.sweep.grid import Cell, Grid, GridWalk, Variant, backbones_of, build_grid, plan, seeds_of
 from align.sweep.plots import draw
@@ -76,6 +77,7 @@ def run(
     out
         Folder of the results, ``run_dir`` or ``runs/sweep/<study>_<backbone>`` if None. It receives sweep.csv,
         sweep.json, best.yaml, the figures, choice.json, cells/*.json and test/*.safetensors (similarity matrices).
+        One sweep at a time writes there, a second one waits; cells may be computed by any number of processes.
     processes
         How many share the cells; each has its part of torch's threads.
     test
@@ -94,7 +96,16 @@ def run(
     study = open_study(config)
     walk = plan(config, study)
     grid = build_grid(walk, study, walk.subjects, progress)
-    cells = Cells(grid, study, folder)
+    with locked(folder / ".sweep.lock", f"sweeping into {str(folder)!r}", wait=None, keep=False):
+        for part in ("cells", "test"):
+            remove_strays(folder / part)
+        return _sweep(grid, study, folder, processes, test, progress, started)
+
+
+def _sweep(
+    grid: Grid, study: Study, folder: Path, processes: int, test: bool, progress: bool, started: float
+) -> SweepResult:
+    walk, cells = grid.walk, Cells(grid, study, folder)
     validated = _results(cells, walk.cells(), "cross-validation", processes, progress)
     choice = _store_choice(folder / "choice.json", grid, validated, test)
     tests = _results(cells, _refits(walk, choice), "refit and test", processes, progress) if test else []
@@ -211,5 +222,5 @@ def _store_choice(path: Path, grid: Grid, cells: list[dict[str, Any]], test: boo
     same = before == choice
     choice["test_read"] = test or (seen and same)
     choice["earlier"] = [*earlier, before] if seen and not same else earlier
-    write_json(path, choice)
+    write_sealed(path, choice)
     return choice

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from align.config import Config, to_dict
 from align.errors import UserError
-from align.files import read_json, write_json
+from align.files import read_json, remove_strays, write_json
 from align.model.aligner import Network
 from align.model.losses import part_names, weighted_sum
 from align.seeding import derive, seed_step
@@ -60,8 +60,8 @@ class StateFolder:
         if not note.is_file() or read_json(note) != fingerprint:
             shutil.rmtree(folder, ignore_errors=True)
             write_json(note, fingerprint)
-        for leftover in folder.glob("*/.*.tmp-*"):  # of a process that was killed while it wrote
-            leftover.unlink()
+        for stage in STAGES:
+            remove_strays(folder / stage)
         if isinstance(metrics, JsonLines):
             metrics.resume({stage: load_finished_step(folder / stage) for stage in STAGES})
 

@@ -6,14 +6,16 @@ A process killed at any moment, also while writing, finds either the old state o
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from align.errors import UserError
+from align.errors import Damaged, UserError
 from align.files import read_tensors, save_tensors
 
+logger = logging.getLogger(__name__)
 _FILE = "state.safetensors"
 
 
@@ -27,11 +29,12 @@ def save_state(folder: str | Path, modules: dict[str, nn.Module], optimizer: tor
 
 
 def load_state(folder: str | Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> int:
-    """Restore what `save_state` wrote and return the step; 0 and no change when nothing was stored yet."""
+    """Restore what `save_state` wrote and return the step; 0 and no change when nothing whole was stored yet."""
     path = Path(folder) / _FILE
-    if not path.is_file():
+    stored = _read(path)
+    if stored is None:
         return 0
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = stored
     for name, module in modules.items():
         own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
         missing = set(module.state_dict()) ^ set(own)
@@ -49,14 +52,18 @@ def load_state(folder: str | Path, modules: dict[str, nn.Module], optimizer: tor
 
 
 def load_finished_step(folder: str | Path) -> int:
-    """The stored step, without loading any tensor; 0 when nothing was stored yet."""
-    from safetensors import SafetensorError, safe_open
+    """The stored step; 0 when nothing was stored yet. A damaged state is removed and said in the log: 0."""
+    stored = _read(Path(folder) / _FILE)
+    return 0 if stored is None else int(stored[1]["step"])
 
-    path = Path(folder) / _FILE
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+    """The file's content; a damaged file is removed."""
     if not path.is_file():
-        return 0
+        return None
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return int(file.metadata()["step"])
-    except SafetensorError as error:
-        raise UserError(f"{str(path)!r} is damaged; delete it to restart ({error})") from error
+        return read_tensors(path)
+    except Damaged as error:
+        logger.warning("%s; this stage starts again", error)
+        path.unlink()
+        return None

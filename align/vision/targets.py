@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ import numpy as np
 
 from align.config import Config
 from align.data.signals import Stimuli
-from align.errors import UserError
-from align.files import locked, read_json, write_json
+from align.errors import Damaged, UserError
+from align.files import locked, read_json, write_sealed
+from align.stored.checksums import require_crc
 from align.vision.views import canonical, views_of
 
 if TYPE_CHECKING:
@@ -80,12 +82,12 @@ def cached_targets(
     names = {layer: resolve_layer(backbone, layer) for layer in layers}
     keys = {name: target_key(backbone, images, name, pooling, views) for name in names.values()}
 
-    def absent() -> dict[str, str]:
-        return {name: key for name, key in keys.items() if not (folder / f"{key}.safetensors").is_file()}
+    def absent(say: bool = False) -> dict[str, str]:
+        return {name: key for name, key in keys.items() if not _is_whole(folder / f"{key}.safetensors", say)}
 
     if absent():
         with locked(folder / ".lock", f"extracting targets into {str(folder)!r}", wait=None):
-            todo = absent()
+            todo = absent(say=True)
             if todo:
                 _extract(backbone, images, todo, pooling, folder, batch_size, progress, views)
     return {layer: open_targets(folder / f"{keys[name]}.safetensors") for layer, name in names.items()}
@@ -111,8 +113,21 @@ def _facts(backbone: Backbone, images: Stimuli, layer: str, pooling: str, views:
     return {**facts, "views": canonical(views)} if views else facts
 
 
+def _is_whole(path: Path, say: bool) -> bool:
+    """Whether a cache file is there and is what was written; with ``say`` a damaged one is told of."""
+    if not (path.is_file() and path.with_suffix(".json").is_file()):
+        return False
+    try:
+        open_targets(path)
+    except Damaged as error:
+        if say:
+            logger.warning("%s; these targets are extracted again", error)
+        return False
+    return True
+
+
 def open_targets(path: str | Path) -> Targets:
-    """Map a cache file; raises `UserError` when it is missing, truncated or foreign."""
+    """Map a cache file; raises `Damaged` when it is truncated, foreign or not what was written."""
     path = Path(path)
     info = read_json(path.with_suffix(".json"))
     try:
@@ -121,10 +136,13 @@ def open_targets(path: str | Path) -> Targets:
             header = json.loads(file.read(length) if length < 100_000 else b"")
         shape = tuple(header["tokens"]["shape"])
         whole = path.stat().st_size == 8 + length + 2 * int(np.prod(shape)) and header["tokens"]["dtype"] == "F16"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(path)!r} is not a target cache; delete it and extract again") from error
-    if not whole or shape[0] != len(info["ids"]):
-        raise UserError(f"{str(path)!r} is truncated or damaged; delete it and extract again")
+        whole = whole and shape[0] == len(info["ids"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise Damaged(f"{str(path)!r} is not a target cache") from error
+    if not whole:
+        raise Damaged(f"{str(path)!r} is truncated or damaged")
+    if "crc32" in info:  # absent in caches from before there were checksums
+        require_crc(path, info["crc32"])
     tokens = np.memmap(path, dtype=np.float16, mode="c", offset=8 + length, shape=shape)
     ids, hashes = tuple(info["ids"]), tuple(info["hashes"])
     return Targets(tokens, ids, hashes, path.stem, path, info["layer"], info["health"])
@@ -278,13 +296,22 @@ class _Part:
     def __init__(self, folder: Path, key: str, n: int, batch_size: int) -> None:
         self.final, self.key, self.n, self.batch_size = folder / f"{key}.safetensors", key, n, batch_size
         self.path, self.progress = folder / f"{key}.part", folder / f"{key}.part.json"
-        self.rows, self.head, self.row_bytes = 0, 0, 0
+        self.rows, self.head, self.row_bytes, self.crc = 0, 0, 0, 0
         if self.path.is_file() and self.progress.is_file():
-            done = read_json(self.progress)
-            if done["batch_size"] == batch_size:
-                self.rows, self.head, self.row_bytes = done["rows"], done["head"], done["row_bytes"]
+            self._recall()
         if self.path.is_file() and self.path.stat().st_size < self.end:
-            self.rows = self.head = self.row_bytes = 0
+            self.rows = self.head = self.row_bytes = self.crc = 0
+
+    def _recall(self) -> None:
+        """Take up what an interrupted call left; a damaged note of it counts as none."""
+        try:
+            done = read_json(self.progress)
+            if done["batch_size"] == self.batch_size:
+                self.rows, self.head, self.row_bytes, self.crc = (
+                    done[key] for key in ("rows", "head", "row_bytes", "crc32")
+                )
+        except (Damaged, KeyError, TypeError):
+            logger.info("%s is not whole; these targets are extracted from the start", self.progress)
 
     @property
     def end(self) -> int:
@@ -296,14 +323,15 @@ class _Part:
         if self.rows == 0:
             header = _header(self.n, tokens.shape[1:], self.key)
             self.path.write_bytes(header)
-            self.head, self.row_bytes = len(header), tokens[0].nbytes
+            self.head, self.row_bytes, self.crc = len(header), tokens[0].nbytes, zlib.crc32(header)
         with self.path.open("r+b") as file:
             file.truncate(self.end)
             file.seek(self.end)
-            file.write(tokens.tobytes())
-        self.rows += len(tokens)
+            written = tokens.tobytes()
+            file.write(written)
+        self.rows, self.crc = self.rows + len(tokens), zlib.crc32(written, self.crc)
         done = {"rows": self.rows, "head": self.head, "row_bytes": self.row_bytes, "batch_size": self.batch_size}
-        write_json(self.progress, done)
+        write_sealed(self.progress, {**done, "crc32": self.crc})
 
     def finish(self, info: dict[str, Any]) -> dict[str, Any]:
         """Write the description, then give the file its name; returns the health report."""
@@ -313,7 +341,7 @@ class _Part:
             flat = np.memmap(file, dtype=np.float16, mode="r", offset=self.head, shape=(self.n, self.row_bytes // 2))
             report = health(flat)
             del flat  # Windows renames no file that is mapped
-        write_json(self.final.with_suffix(".json"), {**info, "health": report})
+        write_sealed(self.final.with_suffix(".json"), {**info, "health": report, "crc32": self.crc})
         os.replace(self.path, self.final)
         self.progress.unlink(missing_ok=True)
         return report

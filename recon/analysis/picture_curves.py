@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.files import write_atomic, write_json
+from align.files import locked, write_atomic, write_sealed
 from align.seeding import derive
 from recon.analysis.curve_text import curve_table
 from recon.analysis.repeats import averages, rows_of
@@ -253,7 +253,8 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
     """The JSON is the last to be written: while it is there, the figure and the table beside it are of the same run."""
     from recon.analysis.curve_figure import plot_curves
 
-    (folder / "curves.json").unlink(missing_ok=True)
-    write_atomic(folder / "curves.csv", curve_table(result))
-    plot_curves(result, folder / "curves.png")
-    write_json(folder / "curves.json", result)
+    with locked(folder / ".lock", f"writing curves into {str(folder)!r}", wait=None, keep=False):
+        (folder / "curves.json").unlink(missing_ok=True)
+        write_atomic(folder / "curves.csv", curve_table(result))
+        plot_curves(result, folder / "curves.png")
+        write_sealed(folder / "curves.json", result)

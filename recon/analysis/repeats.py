@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.files import write_atomic, write_json
+from align.files import locked, write_atomic, write_sealed
 from recon.analysis.noise_ceiling import Reliability
 
 if TYPE_CHECKING:
@@ -190,12 +190,14 @@ def _facts(run: Run, rows: Sequence[np.ndarray], n_draws: int, seed: int) -> dic
 def _write(folder: Path, subject: str, result: dict[str, Any]) -> None:
     from recon.analysis.figures import plot_repeats
 
-    write_json(folder / f"repeats_sub-{subject}.json", result)
-    write_atomic(folder / f"repeats_sub-{subject}.csv", _csv(result))
     channels = result["noise_ceiling"]["reliability"]["by_channel"]
     lines = [{**_without(row, "ci95_full"), **_ends(row["ci95_full"], "full")} for row in channels]
-    write_atomic(folder / f"reliability_sub-{subject}.csv", csv_table(lines))
-    plot_repeats(result, folder / f"repeats_sub-{subject}.png")
+    doing = f"writing curves of repetitions into {str(folder)!r}"
+    with locked(folder / f".repeats_sub-{subject}.lock", doing, wait=None, keep=False):
+        write_sealed(folder / f"repeats_sub-{subject}.json", result)
+        write_atomic(folder / f"repeats_sub-{subject}.csv", _csv(result))
+        write_atomic(folder / f"reliability_sub-{subject}.csv", csv_table(lines))
+        plot_repeats(result, folder / f"repeats_sub-{subject}.png")
 
 
 def _csv(result: dict[str, Any]) -> str:

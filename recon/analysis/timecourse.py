@@ -16,7 +16,7 @@ import numpy as np
 
 from align.data.preparing.selection import described
 from align.errors import UserError
-from align.files import write_atomic, write_json
+from align.files import locked, write_atomic, write_sealed
 from recon.analysis.clusters import LEVEL, ClusterTest, cluster_test
 from recon.analysis.windows import Fold, Hits, Window, cross_validation, decode, restrict, sliding_windows
 
@@ -286,6 +286,7 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
     from recon.analysis.figures import plot_time_course
     from recon.analysis.timecourse_text import csv_text
 
-    write_json(folder / "timecourse.json", result)
-    write_atomic(folder / "timecourse.csv", csv_text(result))
-    plot_time_course(result, folder / "timecourse.png")
+    with locked(folder / ".lock", f"writing a time course into {str(folder)!r}", wait=None, keep=False):
+        write_sealed(folder / "timecourse.json", result)
+        write_atomic(folder / "timecourse.csv", csv_text(result))
+        plot_time_course(result, folder / "timecourse.png")

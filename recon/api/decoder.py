@@ -63,18 +63,17 @@ class Decoder(Figures):
         Every command reads it (``--run``) where the study's files are. Raises `UserError` where it exists already.
         """
         from align.checkpoint import CARD, CONFIG, METRICS, MODEL, SPLIT
+        from align.files import atomic_folder, beside, locked
 
         run, out = self.run_, Path(path).expanduser()
-        if out.exists():
-            raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
         self.preparation.save(run.path / PREPARATION)
-        part = out.with_name(f".{out.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name in (CONFIG, CARD, SPLIT, METRICS, PREPARATION, MODEL):
-            if (run.path / name).is_file():
-                shutil.copyfile(run.path / name, part / name)
-        part.rename(out)
+        with locked(beside(out, "lock"), f"saving into {str(out)!r}", keep=False):
+            if out.exists():
+                raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
+            with atomic_folder(out) as part:
+                for name in (CONFIG, CARD, SPLIT, METRICS, PREPARATION, MODEL):
+                    if (run.path / name).is_file():
+                        shutil.copyfile(run.path / name, part / name)
         return out
 
     @classmethod

@@ -84,6 +84,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> 
     from align.data.splits import manifest
     from align.encoders.shapes import SignalFacts
     from align.tracking import JsonLines
+    from align.train import alone_in
     from align.training.fit import check_trials, fit
     from align.training.training_set import join, training_rows
     from align.vision.backbones import load_backbone
@@ -101,7 +102,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> 
     targets = found[layer]
     data = join([recording], [trials], [targets.tokens])
     folder = run_folder(config)
-    with as_the_command():
+    with as_the_command(), alone_in(folder):
         aligner = fit(
             config,
             data.signals,
@@ -116,8 +117,8 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> 
             metrics=JsonLines(folder / METRICS),
             device=device,
         )
-    facts = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
-    save_run(folder, aligner, config, manifest(recording), facts)
+        facts = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
+        save_run(folder, aligner, config, manifest(recording), facts)
     return load_run(folder)
 
 

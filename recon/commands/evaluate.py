@@ -45,7 +45,8 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from recon.evaluation.report import evaluate_run
 
     run = open_run(args)
-    report = evaluate_run(run, args.images, generator=args.generator, seed=args.seed, settings=settings)
+    chosen = {"generator": args.generator, "seed": args.seed, "partial": args.partial}
+    report = evaluate_run(run, args.images, settings=settings, **chosen)
     return _table(args, run, report)
 
 

@@ -148,27 +148,10 @@ def _tokens(backbone: Backbone, images: Sequence[np.ndarray], layers: Sequence[s
 
 
 def _cached(cache_dir: str | Path, key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Tensors of ``<cache_dir>/libraries/<key>.safetensors``, made where there are none.
-
-    Raises `UserError` for a file whose content is not what was written.
-    """
-    from align.files import locked, read_tensors, save_tensors
+    """Tensors of ``<cache_dir>/libraries/<key>.safetensors``, made where there are none."""
+    from align.files import read_tensors, save_tensors
+    from align.stored.made_once import made_once
 
     path = Path(cache_dir) / "libraries" / f"{key}.safetensors"
-    if not path.is_file():
-        with locked(path.parent / ".lock", f"reading a library into {str(path.parent)!r}", wait=None):
-            if not path.is_file():
-                made = make()
-                save_tensors(path, made, {"checksum": _checksum(made)})
-    tensors, metadata = read_tensors(path)
-    if metadata.get("checksum") != _checksum(tensors):
-        raise UserError(f"{str(path)!r} is damaged; delete it, it is made again")
-    return tensors
-
-
-def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        digest.update(np.ascontiguousarray(tensors[name].numpy()).data)
-    return digest.hexdigest()
+    what = f"what is read of a library into {str(path.parent)!r}"
+    return made_once(path, lambda: read_tensors(path)[0], lambda: save_tensors(path, make()), what)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from align.errors import UserError
+from align.errors import Damaged, UserError
 from align.files import read_tensors, save_tensors
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from align.data.signals import Recording, Trials
 
 SPLITS = ("test", "train")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,16 @@ def signals_at_rest(run: Run) -> np.ndarray:
 
 
 def load_predictions(run: Run, split: str = "test", refresh: bool = False) -> Predictions:
-    """Stored predictions of this very run, predicted first when absent or left by another training of the run."""
+    """Stored predictions of this very run, predicted first when absent, damaged or left by another training of it."""
     path = predictions_path(run, split)
-    if refresh or not path.is_file() or read_predictions(path).run_id != run_id(run):
-        predict(run, split)
+    if path.is_file() and not refresh:
+        try:
+            stored = read_predictions(path)
+            if stored.run_id == run_id(run):
+                return stored
+        except Damaged as error:
+            log.warning("%s; it is predicted again", error)
+    predict(run, split)
     return read_predictions(path)
 
 

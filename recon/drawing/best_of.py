@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.errors import UserError
-from recon.drawing.folders import read_index, safe_names, write_index
+from recon.drawing.folders import merge_index, read_index, safe_names
 from recon.drawing.sets import FolderPlan, control_for, draw, guide_for
 
 if TYPE_CHECKING:
@@ -62,10 +62,7 @@ def draw_best(plan: Plan, pictures: FolderPlan, folder: Path, condition: Conditi
             agreed.append(agreement(plan.run, backbone, images, _embeds(condition)))
         best = seed * n + np.argmax(agreed, axis=0)
         chosen += _copied(pictures, folder, seed, best)
-    own_seeds = {str(seed) for seed in seeds}
-    known = read_index(pictures.folder)
-    others = [row for row in known if row["seed"] not in own_seeds and row["run"] == pictures.run_id]
-    write_index(pictures.folder, others + chosen)
+    merge_index(pictures.folder, chosen, seeds, pictures.run_id)
     return sampled
 
 
@@ -101,7 +98,7 @@ def _copied(pictures: FolderPlan, folder: Path, seed: int, best: np.ndarray) -> 
     for stimulus_id, name, j in zip(pictures.ids, safe_names(pictures.ids), best, strict=True):
         row = rows[stimulus_id, int(j)]
         file = f"{name}_seed-{seed}.png"
-        with atomic_path(pictures.folder / file) as temporary:
+        with atomic_path(pictures.folder / file, flush=False) as temporary:
             temporary.write_bytes((folder / row["file"]).read_bytes())
         out.append({**row, "file": file, "seed": str(seed)})
     return out

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
+from align.files import locked
 from recon.decoding.conditions import Condition, derangement
 from recon.decoding.plan import Plan, Sampling
 from recon.drawing.agreement import LEVEL, LONGEST, NullBrains, agreement, box, checked, grey, shares
@@ -123,10 +124,11 @@ def evidence(
         heard.take(np.arange(end - len(x), end)) for x, end in zip(signals, ends, strict=True)
     )
     maker, folders = Maker(plan, base), PictureFolders.of(plan)
-    brains = _null_brains(maker, Two(null_a, null_b), null.ids)
-    (folders.evidence / "index.csv").unlink(missing_ok=True)  # without it nobody reads maps of two thresholds
-    rows = _explain(maker, Two(a, b), brains.threshold, folders, on_map)
-    return _store(maker, source, brains, null.left_out, rows, folders.evidence)
+    with locked(folders.evidence / ".lock", f"drawing maps into {str(folders.evidence)!r}", wait=None, keep=False):
+        brains = _null_brains(maker, Two(null_a, null_b), null.ids)
+        (folders.evidence / "index.csv").unlink(missing_ok=True)  # without it nobody reads maps of two thresholds
+        rows = _explain(maker, Two(a, b), brains.threshold, folders, on_map)
+        return _store(maker, source, brains, null.left_out, rows, folders.evidence)
 
 
 def _null_brains(maker: Maker, null: Two, ids: tuple[str, ...]) -> NullBrains:
@@ -188,7 +190,7 @@ def _store(
     maker: Maker, source: Halves, brains: NullBrains, left_out: int, rows: dict[str, dict[str, float]], folder: Path
 ) -> dict[str, Any]:
     """Write evidence.json, then index.csv."""
-    from align.files import write_json
+    from align.files import write_sealed
     from recon.decoding.predict import run_id
     from recon.drawing.folders import safe_names, write_index
 
@@ -215,7 +217,7 @@ def _store(
         "settings": settings,
         "rows": rows,
     }
-    write_json(folder / "evidence.json", facts)
+    write_sealed(folder / "evidence.json", facts)
     index = [
         {"stimulus_id": name, "file": f"{file}_seed-{seed}.png", "seed": seed, "tokens_of": name, "run": own}
         for name, file in zip(rows, safe_names(tuple(rows)), strict=True)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from align.errors import UserError
-from align.files import atomic_path, write_atomic
+from align.files import atomic_path, locked, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -136,23 +136,32 @@ def write_index(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_atomic(folder / "index.csv", buffer.getvalue())
 
 
+def merge_index(folder: Path, rows: Sequence[dict[str, Any]], seeds: Sequence[int], run_id: str) -> None:
+    """Put ``rows`` in the place of those of ``seeds``, in the order of the seeds; those of other seeds of the same
+    training of the run stay, also where another process is writing them."""
+    mine = {str(seed) for seed in seeds}
+    with locked(folder / ".index.lock", f"writing {str(folder / 'index.csv')!r}", wait=None, keep=False):
+        others = [row for row in read_index(folder) if row["seed"] not in mine and row["run"] == run_id]
+        write_index(folder, sorted([*others, *rows], key=lambda row: int(row["seed"])))
+
+
 def write_png(path: Path, image: np.ndarray) -> None:
     """``image``: float (3, H, W) in [0, 1]."""
     from PIL import Image
 
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flush=False) as temporary:
         Image.fromarray(pixels).save(temporary)
 
 
 def write_pictures(folder: Path, ids: Sequence[str], images: torch.Tensor, *, seed: int, run_id: str) -> None:
-    """Write pictures (n, 3, H, W) as PNG with an index.csv, in the layout of `recon generate`."""
+    """Write pictures (n, 3, H, W) of one seed as PNG into index.csv too, in the layout of `recon generate`."""
     rows = []
     for stimulus_id, name, image in zip(ids, safe_names(ids), images.numpy(), strict=True):
         file = f"{name}_seed-{seed}.png"
         write_png(folder / file, image)
         rows.append({"stimulus_id": stimulus_id, "file": file, "seed": seed, "run": run_id})
-    write_index(folder, rows)
+    merge_index(folder, rows, [seed], run_id)
 
 
 def find_folders(run: Run, images_dir: str | Path | None = None, generator: str | None = None) -> PictureFolders:

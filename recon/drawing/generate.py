@@ -15,12 +15,14 @@ in another than the usual way lie under a longer name, such as <generator>_<adap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
+from align.files import locked
 from recon.decoding.conditions import CONTROLS, LIKELIEST
 from recon.decoding.decoder import predicts_responses
 from recon.decoding.plan import Plan, Sampling
@@ -56,7 +58,7 @@ def generate(
     Returns folders, number of pictures and settings.
     """
     from recon.drawing.likeliest import show_likeliest
-    from recon.drawing.record import write_record
+    from recon.drawing.record import write_asked, write_record
 
     sampling, controls = sampling or Sampling(), _controls(run, controls)
     check_sampling(sampling, limit)
@@ -65,11 +67,13 @@ def generate(
     _ = decoder.ids  # a recording that cannot be read is said before the generator is loaded
     maker, names = _Maker(plan, PictureFolders.of(plan, out)), [OWN, *(name for name in controls if name != LIKELIEST)]
     sampled = 0
-    for seeds in [(seed,) for seed in sampling.seeds] if decoder.varies else [sampling.seeds]:
-        sampled += sum(maker.fill(name, seeds, seeds[0] == sampling.seeds[0]) for name in names)
-    if LIKELIEST in controls:
-        show_likeliest(plan, maker.folders.control(LIKELIEST))
-    write_record(plan, maker.folders.reconstructions, chosen_on)
+    with _alone_with(sampling.seeds, maker.folders.reconstructions):
+        write_asked(plan, maker.folders.reconstructions)
+        for seeds in [(seed,) for seed in sampling.seeds] if decoder.varies else [sampling.seeds]:
+            sampled += sum(maker.fill(name, seeds, seeds[0] == sampling.seeds[0]) for name in names)
+        if LIKELIEST in controls:
+            show_likeliest(plan, maker.folders.control(LIKELIEST))
+        write_record(plan, maker.folders.reconstructions, chosen_on)
     added = None if conditioning.library is None else decoder.library.added
     return {
         "study": run.study,
@@ -92,6 +96,16 @@ def generate(
         "folders": {name: str(_folder(maker.folders, name)) for name in (OWN, *controls)},
         **({} if added is None else {"library": asdict(added)}),
     }
+
+
+@contextmanager
+def _alone_with(seeds: Sequence[int], folder: Path) -> Iterator[None]:
+    """Other processes may draw other seeds into ``folder`` and its controls at the same time; of the same they wait."""
+    with ExitStack() as stack:
+        for seed in sorted(seeds):
+            doing = f"drawing the pictures of seed {seed} into {str(folder)!r}"
+            stack.enter_context(locked(folder / f".seed-{seed}.lock", doing, wait=None, keep=False))
+        yield
 
 
 def _controls(run: Run, wanted: Sequence[str] | None) -> Sequence[str]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from align.files import write_json
-from recon.drawing.folders import read_index, safe_names, write_index, write_png
+from align.files import write_sealed
+from recon.drawing.folders import merge_index, safe_names, write_png
 
 if TYPE_CHECKING:
     from recon.decoding.plan import Plan
@@ -43,8 +43,6 @@ def show_likeliest(plan: Plan, folder: Path) -> None:
             file = f"{name}_seed-{seed}.png"
             write_png(folder / file, image)
             rows.append({**shown, "file": file, "seed": str(seed)})
-    mine = {str(seed) for seed in seeds}
-    known = [row for row in read_index(folder) if row["seed"] not in mine and row["run"] == own]
-    write_index(folder, known + rows)
+    merge_index(folder, rows, seeds, own)
     facts = {"pictures": len(library), "added": None if library.added is None else asdict(library.added)}
-    write_json(folder / "library.json", {"run": own, **facts})
+    write_sealed(folder / "library.json", {"run": own, **facts})

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.files import read_json, write_json
+from align.errors import Damaged
+from align.files import locked, read_json, write_sealed
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.decoding.plan import Plan
 
+log = logging.getLogger(__name__)
 FILE = "settings.json"
+_ASKED = "asked"
 
 
 def write_record(plan: Plan, folder: Path, chosen_on: str | None) -> None:
-    """Of the last drawing into ``folder``. ``chosen_on``: what defaults were chosen on, None = nothing was chosen."""
+    """Of the last drawing into ``folder``, and of those before it that were drawn alike.
+
+    ``chosen_on``: what defaults were chosen on, None = nothing was chosen.
+    """
     from recon.decoding.predict import run_id
 
     used, wanted = plan.used, plan.conditioning
@@ -34,14 +42,57 @@ def write_record(plan: Plan, folder: Path, chosen_on: str | None) -> None:
         "library": None if wanted.library is None else str(wanted.library),
         "chosen_on": chosen_on or "not chosen by recon tune-pictures",
     }
-    write_json(folder / FILE, record)
+    with _writing(folder):
+        before = _known(folder)
+        kept = {key: value for key, value in before.items() if key in record and key != "seeds"}
+        if kept == {key: value for key, value in record.items() if key != "seeds"}:
+            record["seeds"] = sorted({*before["seeds"], *used.seeds})
+        write_sealed(folder / FILE, {**record, **{key: before[key] for key in (_ASKED,) if key in before}})
+
+
+def write_asked(plan: Plan, folder: Path) -> None:
+    """Of a drawing that begins: how many pictures of every seed the folder will hold when it is whole."""
+    from recon.decoding.predict import run_id
+
+    own, asked = run_id(plan.run), {str(seed): len(plan.decoder.ids) for seed in plan.used.seeds}
+    with _writing(folder):
+        before = _known(folder)
+        earlier = before.get(_ASKED, {})
+        kept = earlier.get("seeds", {}) if earlier.get("run") == own else {}
+        write_sealed(folder / FILE, {**before, _ASKED: {"run": own, "seeds": {**kept, **asked}}})
+
+
+def read_asked(folder: Path, run_id: str) -> dict[int, int]:
+    """By seed the number of pictures that was asked for; {} where nothing says so (as before this was written)."""
+    asked = _read(folder).get(_ASKED, {})
+    return {int(seed): int(n) for seed, n in asked["seeds"].items()} if asked.get("run") == run_id else {}
 
 
 def read_record(run: Run, folder: Path, seed: int) -> dict[str, Any] | None:
     """What `write_record` wrote for pictures of this training of the run and of this seed; else None."""
     from recon.decoding.predict import run_id
 
+    stored = _read(folder)
+    if stored.get("run") != run_id(run) or seed not in stored.get("seeds", []):
+        return None
+    return {key: value for key, value in stored.items() if key != _ASKED}
+
+
+def _read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     stored = read_json(path) if path.is_file() else None
-    own = isinstance(stored, dict) and stored.get("run") == run_id(run) and seed in stored.get("seeds", [])
-    return stored if own else None
+    return stored if isinstance(stored, dict) else {}
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    """What is kept of it when it is written again; nothing of a damaged file."""
+    try:
+        return _read(folder)
+    except Damaged as error:
+        log.warning("%s; it is written anew", error)
+        return {}
+
+
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    """Other seeds of the same folder may be drawn at the same time."""
+    return locked(folder / ".settings.lock", f"writing {str(folder / FILE)!r}", wait=None, keep=False)

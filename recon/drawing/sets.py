@@ -17,7 +17,7 @@ import numpy as np
 
 from align.seeding import derive
 from recon.decoding.plan import Sampling
-from recon.drawing.folders import INDEX_COLUMNS, read_index, safe_names, write_index, write_png
+from recon.drawing.folders import INDEX_COLUMNS, merge_index, read_index, safe_names, write_png
 
 if TYPE_CHECKING:
     import torch
@@ -131,8 +131,6 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     used = sampling.filled(model.defaults)
     plan = _plan(weights, pictures, used)
     known = read_index(pictures.folder)
-    seeds = {str(seed) for seed in sampling.seeds}
-    others = [row for row in known if row["seed"] not in seeds and row["run"] == pictures.run_id]
     kept = {(row["file"], row["settings"]) for row in known}
     for item in plan:
         item.have = (item.row["file"], item.row["settings"]) in kept and (pictures.folder / item.row["file"]).is_file()
@@ -152,10 +150,10 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
             for item, image in zip(batch, images.numpy(), strict=True):
                 write_png(pictures.folder / item.row["file"], image)
                 item.have = True
-            write_index(pictures.folder, others + [item.row for item in plan if item.have])
+            merge_index(pictures.folder, [item.row for item in plan if item.have], used.seeds, pictures.run_id)
             bar.update(len(batch))
     if not todo:
-        write_index(pictures.folder, others + [item.row for item in plan])
+        merge_index(pictures.folder, [item.row for item in plan], used.seeds, pictures.run_id)
     return len(todo)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.files import write_json
+from align.files import locked, write_sealed
 from recon.evaluation.provenance import head
 from recon.evaluation.recordings import RunData
 from recon.evaluation.report import by_stimulus
@@ -60,8 +60,9 @@ def ensemble_retrieval(runs: Sequence[Run], folder: Path, settings: EvaluateConf
     report = {**_joint_head(heads), "n_stimuli": len(ids), "retrieval": part}
     report["ensemble"] = {"rule": RULE, "members": members}
     stimuli = by_stimulus(ids, averaged(similarities), each)
-    write_json(folder / f"report_sub-{runs[0].subject}.json", report)
-    write_json(folder / f"stimuli_sub-{runs[0].subject}.json", {"run": report["run"], **stimuli})
+    with locked(folder / ".report.lock", f"writing a report into {str(folder)!r}", wait=None, keep=False):
+        write_sealed(folder / f"report_sub-{runs[0].subject}.json", report)
+        write_sealed(folder / f"stimuli_sub-{runs[0].subject}.json", {"run": report["run"], **stimuli})
     return report
 
 

@@ -7,16 +7,19 @@ writes all of it. Per-stimulus values for the gallery go to ``stimuli_sub-XX.jso
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.errors import UserError
-from align.files import read_json, write_json
+from align.errors import Damaged, UserError
+from align.files import locked, read_json, write_sealed
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
 from recon.drawing.record import read_record
+from recon.evaluation.complete import require_complete
 from recon.evaluation.judge import USED_BY_GENERATOR
 from recon.evaluation.judges import open_judges
 from recon.evaluation.provenance import head
@@ -69,6 +72,17 @@ def stimuli_path(run: Run) -> Path:
     return run.path / f"stimuli_sub-{run.subject}.json"
 
 
+def read_scores(run: Run) -> tuple[Any, Any]:
+    """Report and stimuli as one command wrote them; raises `UserError` where one is missing or damaged."""
+    with report_lock(run) if os.access(run.path, os.W_OK) else nullcontext():
+        return read_json(report_path(run)), read_json(stimuli_path(run))
+
+
+def report_lock(run: Run) -> AbstractContextManager[None]:
+    """Report and stimuli belong together and are written by one process at a time."""
+    return locked(run.path / f".report_sub-{run.subject}.lock", f"writing {report_path(run)}", wait=None, keep=False)
+
+
 def retrieval_report(run: Run, settings: EvaluateConfig | None = None) -> dict[str, Any]:
     """Score retrieval among the test pictures, write the ``retrieval`` part of the report and return the report."""
     settings = settings or EvaluateConfig()
@@ -83,18 +97,21 @@ def evaluate_run(
     generator: str | None = None,
     seed: int | None = None,
     settings: EvaluateConfig | None = None,
+    partial: bool = False,
 ) -> dict[str, Any]:
     """Score retrieval and the pictures on disk beside every control, write the whole report and return it.
 
     ``images_dir``: folder that holds ``reconstructions/`` and ``controls/`` (default: the run's own); ``generator``
     picks one where there are several; ``seed``: which sample of each stimulus (default: the lowest, never the best).
     What the other seeds on disk would have scored is said under ``seeds``.
+    ``partial``: score what is there, where pictures that were asked for are missing or seeds hold different stimuli.
     Controls that need no generator are made and stored; those that need one are read, or listed under ``skipped``.
 
     Raises
     ------
     UserError
-        No reconstructions, pictures of another training of the run, a judge that took part in the run.
+        No reconstructions, some that are missing (unless ``partial``), pictures of another training of the run, a judge
+        that took part in the run.
     """
     settings = settings or EvaluateConfig()
     from recon.evaluation.attributes import read_back
@@ -109,15 +126,19 @@ def evaluate_run(
     judges = open_judges(settings, run.study, used)
     run_data = RunData(run)
     seed = lowest_seed(folders.reconstructions) if seed is None else seed
-    ids, rows, missing = _pictures(run_data, folders, seed)
+    index = _index(run_data, folders, seed)
+    if not partial:
+        require_complete(folders, run, seed, len(run_data.predictions.ids))
+    ids, rows, missing = _pictures(run_data, folders, seed, index)
     others, incomplete = _other_seeds(run, folders.reconstructions, ids, seed)
+    log.info("evaluate: seed %d, %d of %d test pictures", seed, len(ids), len(run_data.predictions.ids))
     nets = FeatureNets(settings.weights_dir, download=settings.download)
     targets = run_data.targets(ids)
     known = run_data.training_pictures(rows[OWN].shape[-1])
     scores = score(rows, targets, nets, judges.loaded, settings, lambda stage: log.info("evaluate: %s", stage), known)
     retrieval, retrieved = _retrieval(run_data, settings)
     named = {"judge": judges.names[0], "judges": judges.facts(), "generator": folders.generator}
-    report = {**head(run), **named, **retrieval, "n_stimuli": len(ids)}
+    report = {**head(run), **named, **retrieval, "n_stimuli": len(ids), "n_test_stimuli": len(run_data.predictions.ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **judges.skipped, **missing, **incomplete}
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
@@ -163,8 +184,18 @@ def by_stimulus(ids: list[str], similarity: np.ndarray, each: dict[str, Any]) ->
     return {"retrieved": retrieved, "rank": rank, "per_stimulus": {"ids": ids, **each}}
 
 
+def _index(run_data: RunData, folders: PictureFolders, seed: int) -> dict[str, dict[str, str]]:
+    """Rows of the reconstructions of ``seed`` by stimulus, all of this training of the run and of its test pictures."""
+    from recon.decoding.predict import run_id
+
+    index = read_seed(folders.reconstructions, seed)
+    _refuse_stale(index, run_id(run_data.run), folders.reconstructions)
+    run_data.require_known(list(index), str(folders.reconstructions))
+    return index
+
+
 def _pictures(
-    run_data: RunData, folders: PictureFolders, seed: int
+    run_data: RunData, folders: PictureFolders, seed: int, index: dict[str, dict[str, str]]
 ) -> tuple[list[str], dict[str, torch.Tensor], dict[str, str]]:
     """Stimulus ids in the order of the predictions, rows of pictures, and the controls that are not there."""
     from recon.decoding.decoder import predicts_responses
@@ -172,9 +203,6 @@ def _pictures(
     from recon.evaluation.controls import GENERATOR_CONTROLS, LIBRARY_CONTROLS
     from recon.evaluation.picture_scores import OWN
 
-    index = read_seed(folders.reconstructions, seed)
-    _refuse_stale(index, run_id(run_data.run), folders.reconstructions)
-    run_data.require_known(list(index), str(folders.reconstructions))
     ids = [stimulus_id for stimulus_id in run_data.predictions.ids if stimulus_id in index]
     if len(ids) < 2:
         raise UserError(f"{str(folders.reconstructions)!r} holds {len(ids)} pictures of seed {seed}; 2 are needed")
@@ -219,13 +247,23 @@ def _refuse_stale(index: dict[str, dict[str, str]], run_id: str, folder: Path) -
 def _write(run: Run, report: dict[str, Any], stimuli: dict[str, Any], *, keep: bool) -> dict[str, Any]:
     """Write both files; with ``keep`` the new parts are laid over what the same training of the run has on disk."""
     stimuli = {"run": report["run"], **stimuli}
-    for path, new in ((report_path(run), report), (stimuli_path(run), stimuli)):
-        if keep and path.is_file():
-            old = read_json(path)
-            if isinstance(old, dict) and old.get("run") == new["run"] and old.get("schema") == new.get("schema"):
+    with report_lock(run):
+        for path, new in ((report_path(run), report), (stimuli_path(run), stimuli)):
+            old = _kept(path) if keep else {}
+            if old.get("run") == new["run"] and old.get("schema") == new.get("schema"):
                 kept = {key: value for key, value in old.items() if key not in new}
                 if "reconstruction" in kept:  # n_stimuli counts the pictures where there are any
                     new["n_stimuli"] = old["n_stimuli"]
                 new |= kept
-        write_json(path, new)
+            write_sealed(path, new)
     return Report(report)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What is on disk; {} where it is absent or damaged."""
+    try:
+        old = read_json(path) if path.is_file() else {}
+    except Damaged as error:
+        log.warning("%s; what it held of other scores is lost: run recon evaluate again", error)
+        return {}
+    return old if isinstance(old, dict) else {}

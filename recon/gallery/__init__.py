@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.files import atomic_path, write_atomic
+from align.files import atomic_path, locked, write_atomic
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -46,11 +46,13 @@ def galleries(runs: Sequence[Run], page: Path, contact: Contact | None = None) -
     def contents() -> Iterator[Content]:
         for run in runs:
             content = read_content(run)
-            sheets.append(run.path / f"gallery_sub-{run.subject}.png")
-            save_sheet(content, sheets[-1])
-            if contact is not None:
-                stem = run.path / f"contact_sub-{run.subject}"
-                contacts.extend(write_sheets(content, stem, contact.which, contact.count, contact.seed))
+            doing = f"writing sheets into {str(run.path)!r}"
+            with locked(run.path / f".gallery_sub-{run.subject}.lock", doing, wait=None, keep=False):
+                sheets.append(run.path / f"gallery_sub-{run.subject}.png")
+                save_sheet(content, sheets[-1])
+                if contact is not None:
+                    stem = run.path / f"contact_sub-{run.subject}"
+                    contacts.extend(write_sheets(content, stem, contact.which, contact.count, contact.seed))
             yield content
 
     save_page(contents(), page)

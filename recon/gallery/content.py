@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.files import read_json
 from recon.drawing.folders import PictureFolders
-from recon.evaluation.report import report_path, stimuli_path
+from recon.evaluation.report import read_scores, report_path, stimuli_path
 from recon.gallery.extras import Extras, read_extras, read_seed_pictures, reduced
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def read_content(run: Run) -> Content:
     command = f"run: recon evaluate --subject {run.subject} --run {run.path}"
     if not report_path(run).is_file() or not stimuli_path(run).is_file():
         raise UserError(f"run {str(run.path)!r} has no scores to show; {command}")
-    report, stored = read_json(report_path(run)), read_json(stimuli_path(run))
+    report, stored = read_scores(run)
     if "reconstruction" not in report or "scores" not in stored or report["run"] != run_id(run):
         raise UserError(f"the scores of run {str(run.path)!r} are incomplete or of another training; {command}")
     stimuli = open_recording(run).stimuli

@@ -18,6 +18,8 @@ import numpy as np
 from align.data.reading.picture_files import PictureFiles
 from align.data.studies.simulated.rendering import SIZE, TRAIN_CONCEPTS, picture, scene_of
 from align.errors import UserError
+from align.stored.checksums import append_checksum, map_npy
+from align.stored.made_once import made_once
 from recon.config import PicturesConfig
 
 log = logging.getLogger(__name__)
@@ -64,17 +66,17 @@ def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
     photographs = read_photographs(config)  # first: rendering takes minutes
     ids = rendered_ids(config.rendered)
     cache = cache_dir / f"rendered_{config.rendered}.npy"
-    if cache.is_file():
-        rendered = np.load(cache, mmap_mode="r")
-    else:
+
+    def render() -> None:
         from tqdm import tqdm
 
-        rendered = np.stack([picture(i) for i in tqdm(ids, desc="render pictures")])
-        cache.parent.mkdir(parents=True, exist_ok=True)
         from align.files import atomic_path
 
         with atomic_path(cache) as temporary:
-            np.save(temporary, rendered)
+            np.save(temporary, np.stack([picture(i) for i in tqdm(ids, desc="render pictures")]))
+            append_checksum(temporary)
+
+    rendered = made_once(cache, lambda: map_npy(cache), render, f"{len(ids)} rendered pictures")
     captions = [scene_of(i).caption for i in ids]
     images = (
         np.concatenate([rendered, *(_resize(image)[None] for _, image in photographs)]) if photographs else rendered

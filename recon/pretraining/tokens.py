@@ -121,10 +121,12 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, precision: st
     from tqdm import tqdm
 
     from align.files import atomic_path
+    from align.stored.checksums import append_checksum, map_npy
+    from align.stored.made_once import made_once
 
     batch, device = max(1, min(64, _PIXELS // size**2)), next(vae.parameters()).device
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def make() -> None:
         with atomic_path(path) as temporary:
             stored: np.ndarray | None = None
             for start in tqdm(range(0, len(pool.images), batch), desc="encode pictures", mininterval=5):
@@ -137,7 +139,10 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, precision: st
                     shape = (len(pool.images), *rows.shape[1:])
                     stored = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
                 stored[start : start + len(rows)] = rows
-    return np.load(path, mmap_mode="r")
+            del stored  # its bytes reach the file
+            append_checksum(temporary)
+
+    return made_once(path, lambda: map_npy(path), make, f"latents {str(path)!r}")
 
 
 def sample_latents(moments: np.ndarray, generator: torch.Generator) -> torch.Tensor:

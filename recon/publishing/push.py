@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.files import read_tensors, save_tensors, write_atomic, write_json
+from align.files import read_tensors, save_tensors, write_atomic, write_sealed
 from recon.publishing.card import card
 from recon.publishing.facts import ADAPTER, ConditionerFacts, RunFacts, read_facts
 from recon.publishing.hub import HUB_ID, REPORTS
@@ -71,9 +71,9 @@ def _stage_run(facts: RunFacts, stage: Path) -> None:
     config = without_places(facts.run.config)
     save_tensors(stage / MODEL, tensors, {**metadata, "config": json.dumps(to_dict(config))})
     write_atomic(stage / CONFIG, dump_yaml(config))
-    write_json(stage / SPLIT, {**facts.split, "log": without_paths(facts.split.get("log", []))})
+    write_sealed(stage / SPLIT, {**facts.split, "log": without_paths(facts.split.get("log", []))})
     for subject, report in facts.reports.items():
-        write_json(stage / f"report_sub-{subject}.json", report)
+        write_sealed(stage / f"report_sub-{subject}.json", report)
 
 
 def _stage_conditioner(facts: ConditionerFacts, stage: Path) -> None:

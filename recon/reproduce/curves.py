@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ import torch
 from align import __version__, retrieval
 from align.config import Config, to_dict
 from align.data.signals import Trials
-from align.errors import UserError
+from align.errors import Damaged, UserError
 from align.files import read_tensors, save_tensors
 from align.model.aligner import Aligner
 from align.model.losses import info_nce
 from align.training.training_set import TrainingSide
 from align.vision.targets import Targets
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,12 @@ def curve(
 ) -> Curve:
     """`fit_curve`, or what an earlier call with the same ``key`` left in ``path``."""
     if path.is_file():
-        tensors, metadata = read_tensors(path)
-        if metadata.get("key") == key:
-            return Curve(**{name: value.numpy() for name, value in tensors.items()})
+        try:
+            tensors, metadata = read_tensors(path)
+            if metadata.get("key") == key:
+                return Curve(**{name: value.numpy() for name, value in tensors.items()})
+        except Damaged as error:
+            logger.warning("%s; this curve is computed again", error)
     found = fit_curve(config, side, rows, held, at, among)
     save_tensors(path, {name: torch.from_numpy(value) for name, value in vars(found).items()}, {"key": key})
     return found

@@ -16,7 +16,7 @@ from align.config import Config
 from align.data.splits import refuse_overlap
 from align.data.studies import open_study
 from align.data.studies.base import Study
-from align.files import write_atomic, write_json
+from align.files import locked, remove_strays, write_atomic, write_sealed
 from align.tracking import logger, progress_bar
 from align.training.fit import check_trials
 from align.training.training_set import TrainingSide, device, digest_rows, training_side
@@ -105,9 +105,15 @@ def reproduce(
     walk = Walk(recipe, open_study(recipe.config), adapt, given, progress)
     for change in walk.recipe.stand_ins:
         logger.info("%s: %s", walk.recipe.name, change)
+    with locked(walk.folder / ".reproduce.lock", f"reproducing into {str(walk.folder)!r}", wait=None, keep=False):
+        remove_strays(walk.folder / "curves")
+        return _reproduce(walk, started)
+
+
+def _reproduce(walk: Walk, started: float) -> dict[str, Any]:
     validation = _validate(walk)
     chosen = rules.clean(validation, walk.layers)
-    write_json(walk.folder / "choice.json", chosen.as_json())
+    write_sealed(walk.folder / "choice.json", chosen.as_json())
     test, ids = _test(walk)
     paper = walk.recipe.paper
     choices = {
@@ -118,7 +124,7 @@ def reproduce(
     found = summarise(choices, test, ids)
     result = {**_facts(walk), **found, "seconds": round(time.monotonic() - started, 1)}
     text = markdown(result)
-    write_json(walk.folder / "reproduction.json", result)
+    write_sealed(walk.folder / "reproduction.json", result)
     write_atomic(walk.folder / "reproduction.md", text + "\n")
     return {**result, "folder": str(walk.folder), "text": text}
 

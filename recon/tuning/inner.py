@@ -29,11 +29,13 @@ def inner_run(run: Run, count: int, seed: int) -> Run:
     Raises `UserError` where these cannot be held out, or the run cannot be trained again.
     """
     from align.checkpoint import MODEL, load_run
+    from align.stored.made_once import made_once
     from align.train import train
 
     _require_trainable(run)
     folder = inner_folder(run, count, seed)
-    if not (folder / MODEL).is_file():
+
+    def make() -> None:
         name = run.config.encoder.name
         how = "solved again" if name in CLOSED_FORM else "trained again, as long as the run itself was,"
         log.info("tune-pictures: encoder %s is %s without held-out training pictures, in %s", name, how, folder)
@@ -46,7 +48,8 @@ def inner_run(run: Run, count: int, seed: int) -> Run:
             tracker="none",
         )
         train(config)
-    inner = load_run(folder, run.subject)
+
+    inner = made_once(folder / MODEL, lambda: load_run(folder, run.subject), make, f"the inner run {str(folder)!r}")
     own, places = inner.config, run.config  # files may have moved since the inner run was trained
     own.study.root, own.cache_dir, own.backbone.weights = (
         places.study.root,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
-from align.files import write_json
+from align.files import write_sealed
 from recon.drawing.generate import OWN, generate
 from recon.tuning.candidates import Settings, candidates, laid_over
 from recon.tuning.chosen import choice_path, drawn_by
@@ -108,7 +108,7 @@ def tune(
         "chosen_on": f"{len(ids)} held-out training pictures (recon tune-pictures, candidate {chosen})",
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_json(choice_path(run), result)
+    write_sealed(choice_path(run), result)
     return result
 
 

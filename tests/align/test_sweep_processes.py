@@ -16,6 +16,7 @@ import torch
 
 from align.config import Config, load_config
 from align.errors import UserError
+from align.files import read_json
 from align.sweep import run as sweep
 from align.sweep import workers
 from align.sweep.grid import Cell, Variant
@@ -111,7 +112,7 @@ def test_a_worker_sends_its_error_and_skips_what_is_done(config: Config, tmp_pat
     listed = sweep.list_cells(config)
     done = sweep.compute_cells(config, [3], tmp_path, progress=False)
     (stored,) = (tmp_path / "cells").iterdir()
-    stored.write_text(json.dumps({**json.loads(stored.read_text()), "mark": 1}))
+    stored.write_text(json.dumps({**read_json(stored), "mark": 1}))
     there = SimpleNamespace(send=(told := []).append)
     share = workers.Share(config, tmp_path, (listed[3], listed[2]), 0, threads)
     workers._work(share, there)

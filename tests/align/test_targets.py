@@ -172,11 +172,11 @@ def start(folder, at_picture=None, at_record=None):
         return child
     slain = replace(stimuli, load=lambda index: die() if index == at_picture else stimuli.load(index))
     slain.__dict__["hashes"] = stimuli.hashes
-    record, count = targets.write_json, []
-    def write_json(path, value):
+    record, count = targets.write_sealed, []
+    def write_sealed(path, value):
         count.append(path)
         die() if len(count) == at_record else record(path, value)
-    targets.write_json = write_json
+    targets.write_sealed = write_sealed
     targets.cached_targets(tiny_backbone(), slain, LAYERS, "tokens", folder, batch_size=2, progress=False)
     os._exit(0)
 
@@ -232,7 +232,7 @@ def test_health_against_all_pairs(caplog: pytest.LogCaptureFixture, tmp_path: Pa
     assert found.health == open_targets(found.path).health
 
 
-def test_faults_end_in_one_line(tmp_path: Path) -> None:
+def test_faults_end_in_one_line_and_damage_is_extracted_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     backbone, stimuli = tiny_backbone(), pictures(4)
     with pytest.raises(UserError, match="did you mean 'second'"):
         cached_targets(backbone, stimuli, ["secnd"], "mean", tmp_path, progress=False)
@@ -248,10 +248,19 @@ def test_faults_end_in_one_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "targets").glob("*.safetensors"))
 
     whole = cached_targets(tiny_backbone(), stimuli, ["first"], "mean", tmp_path, progress=False)["first"]
-    for content in (whole.path.read_bytes()[:-2], b"", b"not safetensors at all"):
+    tokens = np.array(whole.tokens)
+    sound, note = whole.path.read_bytes(), whole.path.with_suffix(".json")
+    for content in (sound[:-2], b"", b"not safetensors at all", sound[:-9] + bytes([sound[-9] ^ 1]) + sound[-8:]):
         whole.path.write_bytes(content)
-        with pytest.raises(UserError, match="delete it and extract again"):
-            cached_targets(tiny_backbone(), stimuli, ["first"], "mean", tmp_path, progress=False)
+        caplog.clear()
+        again = cached_targets(tiny_backbone(), stimuli, ["first"], "mean", tmp_path, progress=False)["first"]
+        assert "these targets are extracted again" in caplog.text
+        assert whole.path.read_bytes() == sound and np.array_equal(again.tokens, tokens)
+    told = note.read_text(encoding="utf-8")
+    note.write_text(told.replace("picture/001.png", "picture/003.png"), encoding="utf-8")
+    caplog.clear()
+    cached_targets(tiny_backbone(), stimuli, ["first"], "mean", tmp_path, progress=False)
+    assert "these targets are extracted again" in caplog.text and note.read_text(encoding="utf-8") == told
 
 
 def test_writing_into_the_mapped_tokens_never_reaches_the_file(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 from align.checkpoint import Run, load_run
 from align.config import BackboneConfig, Config, load_config
 from align.errors import UserError
+from align.files import read_json
 from align.train import train
 from align.vision.backbones import load_backbone
 from align.vision.taps import Backbone
@@ -227,7 +228,7 @@ def test_a_test_picture_is_refused(run: Run) -> None:
         require_training(run, recording, np.append(rows, recording.test.stimulus[0]))
     stored = run.path / "split.json"
     kept = stored.read_text()
-    split = json.loads(kept)
+    split = read_json(stored)
     try:  # the manifest of the run counts, not only the files of today
         split["test"]["hashes"].append(split["train"]["hashes"][0])
         stored.write_text(json.dumps(split))

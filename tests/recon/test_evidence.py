@@ -14,6 +14,7 @@ from align.checkpoint import Run, load_run
 from align.config import Config, load_config
 from align.data.signals import Recording, Trials
 from align.errors import UserError
+from align.files import read_json
 from align.seeding import derive
 from recon import cli
 from recon.decoding.bridges.choose import Conditioning
@@ -212,7 +213,7 @@ def test_the_gallery_reads_maps_shares_and_rule(run: Run, tiny: tuple[Path, Path
         assert extras.lit[name] == pytest.approx((extras.evidence[name] > 127).mean(), abs=0.005)
     assert len({extras.evidence[name].tobytes() for name in ids}) == N_TEST
     assert "two disjoint halves" in extras.rule and f"{100 * made['null']['lit']:.1f} %" in extras.rule
-    stored = json.loads((folders.evidence / "evidence.json").read_text())
+    stored = read_json(folders.evidence / "evidence.json")
     assert stored["settings"]["steps"] == 2 and stored["settings"]["seeds"] == [0]
     assert stored["halves"] == "repetitions"
     assert {**stored, "folder": made["folder"]}.keys() == made.keys()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from align.checkpoint import Run
 from align.errors import UserError
+from align.files import read_json
 from recon import cli
 from recon.commands.gallery import pairs
 from recon.decoding.predict import run_id
@@ -152,7 +153,7 @@ def test_the_lists_of_a_run_are_checked_and_the_rest_is_called_unchecked(rich: R
 
 
 def test_a_leak_in_the_lists_is_said(copied: Run) -> None:
-    split = json.loads((copied.path / "split.json").read_text())
+    split = read_json(copied.path / "split.json")
     split["test"]["hashes"][0] = split["train"]["hashes"][0]
     (copied.path / "split.json").write_text(json.dumps(split))
     audit = audit_summary(copied)

@@ -20,6 +20,7 @@ from align.config import Config, load_config
 from align.data.splits import manifest
 from align.data.studies import open_study
 from align.errors import UserError
+from align.files import read_json
 from align.seeding import derive
 from align.training.fit import fit
 from recon import cli
@@ -232,7 +233,7 @@ def test_every_point_has_its_interval_and_n_and_rank_0_is_the_same_for_both(made
 
 def test_the_files_say_whose_they_are(made: Made) -> None:
     folder = curves_folder(made.run, "generator")
-    assert json.loads((folder / "curves.json").read_text()) == made.result == read_curves(made.run, "generator")
+    assert read_json(folder / "curves.json") == made.result == read_curves(made.run, "generator")
     assert made.result["run"] == run_id(made.run) and made.result["chance"] == {"two_way": 0.5}
     with (folder / "curves.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

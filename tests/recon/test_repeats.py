@@ -13,6 +13,7 @@ import pytest
 from align.checkpoint import Run, load_run
 from align.config import Config, load_config
 from align.data.signals import Trials
+from align.files import read_json
 from recon import cli
 from recon.analysis.figures import new_figure
 from recon.analysis.repeats import _counts, averages, format_repeats, repeat_curves
@@ -139,7 +140,7 @@ def test_command_prints_what_it_writes(run: Run, tmp_path: Path, capsys: pytest.
     given = ["repeats", "--subject", "01", "--run", str(run.path), "--out", str(tmp_path), "--draws", "2"]
     assert cli.main([*given, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((tmp_path / "repeats_sub-01.json").read_text())
+    assert printed == read_json(tmp_path / "repeats_sub-01.json")
     rows = list(csv.DictReader((tmp_path / "repeats_sub-01.csv").read_text().splitlines()))
     assert len(rows) == 2 * 4 + 2 * 2
     assert float(rows[0]["top1"]) == printed["repeats"][0]["brain_to_image"]["top1"]
@@ -169,7 +170,7 @@ def test_bad_input_is_one_line(run: Run, capsys: pytest.CaptureFixture[str], tmp
     extra = [",test," in line and int(line.split(",")[0]) % REPETITIONS > 0 for line in lines]
     lines = [line.replace(",test,", ",unused,") if one else line for line, one in zip(lines, extra, strict=True)]
     copy = shutil.copytree(run.path, tmp_path / "run")
-    split = json.loads((copy / "split.json").read_text())
+    split = read_json(copy / "split.json")
     split["test"]["n_trials"] = N_TEST
     (copy / "split.json").write_text(json.dumps(split))
     try:

@@ -14,6 +14,7 @@ import torch
 from align.checkpoint import Run, load_run
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, picture
 from align.errors import UserError
+from align.files import read_json
 from recon.decoding.predict import run_id
 from recon.evaluation import attributes, judge, judges, report
 from recon.evaluation.schema import faults
@@ -116,13 +117,15 @@ def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(judges, "load_judge", tiny_run.only_pixels)
     index = run.path / "reconstructions" / tiny_run.GENERATOR / "sub-01" / "index.csv"
     index.write_text("".join(index.read_text().splitlines(keepends=True)[:13]))  # the first 12 pictures only
-    whole = report.evaluate_run(run, settings=FAST)
-    assert whole["n_stimuli"] == 12
+    with pytest.raises(UserError, match="holds 12 of 24 pictures of seed 0; .* --partial"):
+        report.evaluate_run(run, settings=FAST)
+    whole = report.evaluate_run(run, settings=FAST, partial=True)
+    assert (whole["n_stimuli"], whole["n_test_stimuli"]) == (12, 24)
     assert whole["retrieval"] == first["retrieval"]
     again = report.retrieval_report(run, FAST)
     assert again["reconstruction"] == whole["reconstruction"]
     assert again["n_stimuli"] == 12
-    assert json.loads(report.report_path(run).read_text()) == again
+    assert read_json(report.report_path(run)) == again
     model = run.path / "model.safetensors"
     from align.files import read_tensors, save_tensors
 

@@ -14,6 +14,7 @@ from align import retrieval
 from align.config import Config
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.simulated import brain
+from align.files import read_json
 from align.vision.backbones import load_backbone
 from align.vision.fused import layer_targets
 from recon import cli
@@ -216,7 +217,7 @@ def command(study: Path, out: Path, *more: str) -> int:
 def test_command_prints_what_it_writes(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(study, tmp_path, "--layers", "2", "1", "--json", "study.channels=^O") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((tmp_path / "timecourse.json").read_text())
+    assert printed == read_json(tmp_path / "timecourse.json")
     assert printed["layers"] == ["1", "2"] and printed["split"] == "train"
     assert printed["selection"]["channels"] == "^O" and printed["selection"]["n_channels"] == 2
     rows = list(csv.DictReader((tmp_path / "timecourse.csv").read_text().splitlines()))

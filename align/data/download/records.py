@@ -14,7 +14,7 @@ from align.data.download.sources import File, Page
 from align.data.download.transfer import Patience, fetch
 from align.data.reading.archives import TO_DISK, extract, members
 from align.errors import UserError
-from align.files import read_json, write_json
+from align.files import beside, locked, read_json, write_sealed
 
 NAME = "checksums.json"
 
@@ -24,13 +24,16 @@ class Records:
 
     def __init__(self, root: Path) -> None:
         self.root, self.path = root, root / NAME
-        self.entries: dict[str, dict[str, Any]] = {}
-        if self.path.is_file():
-            content = read_json(self.path)
-            files = content.get("files") if isinstance(content, dict) else None
-            if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
-                raise UserError(f"{str(self.path)!r} is not a list of checksums; move it away")
-            self.entries = files
+        self.entries: dict[str, dict[str, Any]] = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self.path.is_file():
+            return {}
+        content = read_json(self.path)
+        files = content.get("files") if isinstance(content, dict) else None
+        if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+            raise UserError(f"{str(self.path)!r} is not a list of checksums; move it away")
+        return files
 
     def has(self, file: File) -> bool:
         """Whether the file, or what its archive holds, is there; its content is not looked at."""
@@ -59,12 +62,15 @@ class Records:
     def get(self, file: File, patience: Patience | None = None, progress: bool = True) -> None:
         """Fetch a file, remember its checksum, unpack it. Raises `UserError` as `fetch` and `extract` do."""
         target = self.root / file.target
-        if not target.is_file():
-            fetched = fetch(file.url, target, self.expected(file), patience, progress)
-            self._remember(file, fetched.sha256)
-        if file.unpack is not None:
-            unpack(target, self.root, file.unpack)
-            target.unlink()
+        with locked(beside(target, "lock"), f"fetching {str(target)!r}", keep=False):
+            if self.has(file):
+                return
+            if not target.is_file():
+                fetched = fetch(file.url, target, self.expected(file), patience, progress)
+                self._remember(file, fetched.sha256)
+            if file.unpack is not None:
+                unpack(target, self.root, file.unpack)
+                target.unlink()
 
     def expected(self, file: File) -> str | None:
         """The published checksum, else that of the first download."""
@@ -78,8 +84,9 @@ class Records:
     def _remember(self, file: File, sha256: str) -> None:
         stat = (self.root / file.target).stat()
         entry = {"sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "url": file.url}
-        self.entries[file.target] = {**entry, "published": file.sha256 is not None}
-        write_json(self.path, {"schema": 1, "files": self.entries})
+        with locked(beside(self.path, "lock"), f"writing {str(self.path)!r}", wait=None, keep=False):
+            self.entries = self._read() | {file.target: {**entry, "published": file.sha256 is not None}}
+            write_sealed(self.path, {"schema": 1, "files": self.entries})
 
 
 def is_there(page: Page, root: Path) -> bool:

@@ -18,7 +18,7 @@ from PIL import Image
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.errors import UserError
-from align.files import write_atomic, write_json
+from align.files import atomic_folder, beside, locked, write_atomic, write_json
 
 PIECE = 32 << 20  # bytes of signals held at once
 
@@ -67,24 +67,31 @@ def write_layout(
     ------
     UserError
         ``out`` exists, rows are missing, a split is empty, training and test share a picture, a picture cannot be read
-        or has two names, a value is not finite, the disk is too full.
+        or has two names, a value is not finite, the disk is too full, another process is importing there.
     """
+    with locked(beside(out, "lock"), f"importing into {str(out)!r}", keep=False):
+        return _write_layout(out, signals, trials, images, info, link)
+
+
+def _write_layout(
+    out: Path,
+    signals: np.ndarray | Pieces,
+    trials: Sequence[Shown],
+    images: Mapping[str, np.ndarray | Path],
+    info: Mapping[str, Any] | None,
+    link: bool,
+) -> Path:
     if out.exists():
         raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
     _require_trials(signals.shape, trials)
     _require_one_name(images)
-    temporary = out.with_name(f".{out.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "images").mkdir(parents=True)
-    try:
+    with atomic_folder(out) as temporary:
+        (temporary / "images").mkdir()
         names = _place_images(temporary, out, images, link)
         _write_signals(temporary / "signals.npy", signals, trials)
         write_atomic(temporary / "stimuli.csv", _table([replace(trial, image=names[trial.image]) for trial in trials]))
         if info:
             write_json(temporary / "info.json", info)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 

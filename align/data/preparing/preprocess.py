@@ -15,16 +15,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from align.config import PreprocessConfig
 from align.data.preparing.steps import Chain, fit_chain, plan_chain
-from align.data.reading.containers import read_container
 from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Trials, fingerprint, save_rows
-from align.errors import UserError
-from align.files import read_json, write_json
+from align.errors import Damaged, UserError
+from align.files import read_json, write_sealed
+from align.stored.checksums import map_npy, require_npy
+from align.stored.made_once import made_once
 
 _RECIPE = 1  # raise it when the numbers of a step change
 
@@ -48,20 +50,27 @@ def prepare(
     folder = Path(cache_dir) / "signals" / cache_key(recording, config, picks)
     files = {"train": folder / "train.npy", "test": folder / "test.npy"}
     facts_file = folder / "signals.json"
-    if not (facts_file.is_file() and all(path.is_file() for path in files.values())):
+
+    def read() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return {split: map_npy(path) for split, path in files.items()}, read_json(facts_file)
+
+    def make() -> None:
         chain = plan_chain(recording, config, picks)
         _require_room(folder, chain, recording)
         fit_chain(chain, config)
         for split, path in files.items():
-            if not path.is_file():
+            if not _is_whole(path):
                 _write(path, chain, getattr(recording, split), f"signals of {chain.what}, {split} rows")
         facts = {"ch_names": list(chain.ch_names), "sfreq": chain.sfreq, "tmin": chain.tmin, "log": chain.log}
-        write_json(facts_file, {**facts, "preprocess": asdict(config)})
-    facts = read_json(facts_file)
+        write_sealed(facts_file, {**facts, "preprocess": asdict(config)})
+
+    if not facts_file.is_file():
+        _make_folder(folder)
+    x, facts = made_once(facts_file, read, make, f"signals of {recording.study} subject {recording.subject}")
     return replace(
         recording,
-        train=replace(recording.train, x=read_container(files["train"]).open()),
-        test=replace(recording.test, x=read_container(files["test"]).open()),
+        train=replace(recording.train, x=x["train"]),
+        test=replace(recording.test, x=x["test"]),
         ch_names=tuple(facts["ch_names"]),
         sfreq=facts["sfreq"],
         tmin=facts["tmin"],
@@ -83,6 +92,14 @@ def cache_key(recording: Recording, config: PreprocessConfig, picks: np.ndarray 
     return digest.hexdigest()[:16]
 
 
+def _is_whole(path: Path) -> bool:
+    try:
+        require_npy(path)
+    except Damaged:
+        return False
+    return True
+
+
 def _write(path: Path, chain: Chain, trials: Trials, what: str) -> None:
     def pieces() -> Iterator[np.ndarray]:
         for rows, x in chain.pieces(trials):
@@ -98,14 +115,17 @@ def _write(path: Path, chain: Chain, trials: Trials, what: str) -> None:
         raise UserError(f"cannot write {str(path)!r}: {reason}; make room or set cache_dir=FOLDER") from error
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cache_dir: cannot make {str(folder)!r}: {error.strerror or error}; choose another") from error
+
+
 def _require_room(folder: Path, chain: Chain, recording: Recording) -> None:
     """Raise `UserError` before hours of work where the disk cannot hold the result."""
     needed = 4 * math.prod(chain.shape) * (len(recording.train) + len(recording.test))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise UserError(f"cache_dir: cannot make {str(folder)!r}: {error.strerror or error}; choose another") from error
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"preprocessed signals of {chain.what} need {needed / 1e9:.1f} GB in {str(folder)!r}, {free / 1e9:.1f} GB "

@@ -25,8 +25,9 @@ import numpy as np
 
 from align.data.reading.containers import read_container, stored_npy
 from align.data.reading.stored_array import StoredArray
-from align.errors import UserError
-from align.files import read_json
+from align.errors import Damaged, UserError
+from align.files import atomic_folder, beside, locked, read_json, write_sealed
+from align.stored.checksums import require_npy
 
 SUFFIX = ".clean"
 SUFFIXES = (".npy", ".pkl", ".pickle", ".pt", ".pth")
@@ -37,15 +38,19 @@ _LOG = logging.getLogger(__name__)
 def open_container(path: str | Path) -> Any:
     """What `read_container` gives, from the clean copy beside ``path`` where there is one of this very file.
 
-    Raises `UserError` as `read_container` does, and for a clean copy that is damaged.
+    Raises `UserError` as `read_container` does. A clean copy that is damaged is told of in the log and left alone.
     """
     path = Path(path)
     clean = _clean_of(path)
     if not (path.is_file() and clean.is_dir()):
         return read_container(path)
-    content = _read_content(clean)
-    if content["source"] == _source(path):
-        return _joined_content(clean, content)
+    try:
+        content = _read_content(clean)
+        if content["source"] == _source(path):
+            return _joined_content(clean, content)
+    except Damaged as error:
+        _LOG.warning("%s; %s is read itself: run recon data convert again", error, path)
+        return read_container(path)
     _LOG.warning("%s changed since it was converted; it is read itself: run recon data convert again", path)
     return read_container(path)
 
@@ -60,27 +65,22 @@ def convert_file(path: str | Path, out: str | Path) -> Path:
     arrays: dict[str, StoredArray] = {}
     plain = _split(read_container(path), "", arrays)
     names = {key: f"{number}_{re.sub(r'[^A-Za-z0-9_-]+', '_', key)[:80]}.npy" for number, key in enumerate(arrays)}
-    text = json.dumps({"source": _source(path), "arrays": names, "content": plain}, ensure_ascii=False)
-    needed, free = sum(array.nbytes for array in arrays.values()) + len(text), shutil.disk_usage(out.parent).free
+    content = {"source": _source(path), "arrays": names, "content": plain}
+    needed = sum(array.nbytes for array in arrays.values()) + len(json.dumps(content))
+    free = shutil.disk_usage(out.parent).free
     if needed > free:
         raise UserError(
             f"the clean copy of {str(path)!r} needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
             "make room or write it elsewhere with --out FOLDER"
         )
-    temporary = out.with_name(f".{out.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir()
-        for key, array in arrays.items():
-            array.save(temporary / names[key])
-        (temporary / _CONTENT).write_text(text, encoding="utf-8")
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
+        with atomic_folder(out) as temporary:
+            for key, array in arrays.items():
+                array.save(temporary / names[key])
+            write_sealed(temporary / _CONTENT, content)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"cannot write {str(out)!r}: {reason}; make room or write elsewhere with --out") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 
@@ -104,10 +104,15 @@ def convert_folder(root: str | Path, out: str | Path | None = None) -> tuple[lis
         try:
             if _is_numpy(path) and stored_npy(path) is not None:  # plain
                 continue
+            clean = _clean_of(path)
             if _is_current(path):
-                kept.append(_clean_of(path))
-            else:
-                written.append(convert_file(path, _clean_of(path)))
+                kept.append(clean)
+                continue
+            with locked(beside(clean, "lock"), f"converting {str(path)!r}", wait=None, keep=False):
+                if _is_current(path):  # another process was quicker
+                    kept.append(clean)
+                else:
+                    written.append(convert_file(path, clean))
         except UserError as error:
             faults.append(str(error))
     if faults:
@@ -148,6 +153,9 @@ def _link(root: Path, out: Path, files: set[Path]) -> None:
                 raise UserError(f"{str(target)!r} is there already and no link; take a new folder for --out")
             try:
                 target.symlink_to(child)
+            except FileExistsError:  # another process was quicker
+                if not target.is_symlink():
+                    raise
             except OSError as error:
                 raise UserError(
                     f"cannot link {str(target)!r} to {str(child)!r} ({error.strerror or error}); allow links "
@@ -205,7 +213,7 @@ def _read_content(folder: Path) -> dict[str, Any]:
     """The checked outer form of ``content.json``."""
     try:
         content = read_json(folder / _CONTENT)
-    except RecursionError as error:
+    except UserError as error:
         raise _damaged(folder) from error
     names = content.get("arrays") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not {"source", "content"} <= set(content):
@@ -216,6 +224,8 @@ def _read_content(folder: Path) -> dict[str, Any]:
 
 
 def _joined_content(folder: Path, content: dict[str, Any]) -> Any:
+    for name in content["arrays"].values():
+        require_npy(folder / name)
     arrays = {key: read_container(folder / name) for key, name in content["arrays"].items()}
     try:
         return _joined(content["content"], arrays)
@@ -236,5 +246,5 @@ def _joined(entry: dict[str, Any], arrays: dict[str, Any]) -> Any:
     return entry["value"]
 
 
-def _damaged(folder: Path) -> UserError:
-    return UserError(f"{str(folder)!r} is not a whole clean copy; delete it and run recon data convert again")
+def _damaged(folder: Path) -> Damaged:
+    return Damaged(f"{str(folder)!r} is not a whole clean copy")

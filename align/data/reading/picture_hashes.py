@@ -9,7 +9,7 @@ from pathlib import Path
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.errors import UserError
-from align.files import read_json, write_json
+from align.files import beside, locked, read_json, write_sealed
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,10 @@ def picture_hashes(paths: Sequence[Path], cache_dir: str | Path) -> tuple[str, .
     new = [i for i, name in enumerate(names) if known.get(name, ("", ""))[0] != marks.get(name)]
     if new:
         logger.info("hashing the pixels of %d pictures, once", len(new))
-        known |= {names[i]: (marks.get(names[i], ""), pixel_hash(decode_image(paths[i]))) for i in new}
-        write_json(store, known)
+        found = {names[i]: (marks.get(names[i], ""), pixel_hash(decode_image(paths[i]))) for i in new}
+        known |= found
+        with locked(beside(store, "lock"), f"writing {str(store)!r}", wait=None, keep=False):
+            write_sealed(store, _read(store) | found)  # with what others found meanwhile
     return tuple(known[name][1] for name in names)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import atomic_path
+from align.stored.checksums import append_checksum
 
 _AT_ONCE = 1 << 30  # bytes the system is asked to copy
 PIECE = 1 << 20  # bytes read at once; larger pieces are slower, since each is new memory
@@ -168,7 +169,7 @@ class StoredArray:
         return raw
 
     def save(self, path: Path) -> None:
-        """Copy to a ``.npy`` file, a piece at a time; the file is whole or absent."""
+        """Copy to a ``.npy`` file with a checksum, a piece at a time; the file is whole or absent."""
         if isinstance(self.payload, list):
             raise UserError(f"objects cannot be stored in {str(path)!r}")
         header = {"descr": self.dtype.str, "fortran_order": self.fortran, "shape": self.shape}
@@ -178,6 +179,8 @@ class StoredArray:
                 self.payload.copy_to(file)
             else:
                 file.writelines(self._checked_pieces())
+            file.close()
+            append_checksum(temporary)
 
     def _checked_pieces(self) -> Iterator[bytes]:
         pieces = [self.payload] if isinstance(self.payload, bytes) else self.payload.pieces()

@@ -19,8 +19,10 @@ from align.data.reading.archives import Limits, members
 from align.data.reading.convert import open_container
 from align.data.reading.safe_load import inside_hdf5, require_finite
 from align.data.reading.stored_array import StoredArray
+from align.data.signals import save_rows
 from align.errors import UserError
-from align.files import atomic_path
+from align.stored.checksums import map_npy
+from align.stored.made_once import made_once
 
 if TYPE_CHECKING:
     import h5py
@@ -142,15 +144,16 @@ def read_betas(path: Path, rows: np.ndarray, cache_dir: str | Path) -> np.ndarra
     stat = path.stat()
     digest = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode() + rows.tobytes())
     copy = Path(cache_dir) / "nsd" / f"{digest.hexdigest()}.npy"
-    if not copy.is_file():
-        with atomic_path(copy) as temporary, temporary.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), voxels)}
-            np.lib.format.write_array_header_2_0(file, header)
-            step = max(1, _PIECE // (4 * voxels))
-            for start in range(0, len(rows), step):
-                file.write(_rows(path, rows[start : start + step], voxels).astype("<f4", copy=False).data)
-    mapped: np.ndarray = np.load(copy, mmap_mode="r")
-    return mapped
+    step = max(1, _PIECE // (4 * voxels))
+
+    def make() -> None:
+        save_rows(
+            copy,
+            (len(rows), voxels),
+            (_rows(path, rows[start : start + step], voxels) for start in range(0, len(rows), step)),
+        )
+
+    return made_once(copy, lambda: map_npy(copy), make, f"the rows of {path.name} that are used")
 
 
 def _rows(path: Path, rows: np.ndarray, voxels: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import torch
 
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
+from align.stored.made_once import made_once
 from recon.decoding.bridges.pairs import components_of
 
 if TYPE_CHECKING:
@@ -85,10 +86,12 @@ def held_out_moments(run: Run) -> Moments:
     from recon.decoding.predict import run_id
 
     path = run.path / "bridges" / f"moments_{run_id(run).rpartition('@')[2]}.safetensors"
-    if not path.is_file():
+
+    def make() -> None:
         found = _measure(run, path.with_suffix(""))
         save_tensors(path, {name: getattr(found, name) for name in Moments.__dataclass_fields__})
-    return Moments(**read_tensors(path)[0])
+
+    return made_once(path, lambda: Moments(**read_tensors(path)[0]), make, f"moments of held-out rows of {run.path}")
 
 
 def _measure(run: Run, state_dir: Path) -> Moments:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from align.files import read_tensors, save_tensors
 from align.seeding import derive
+from align.stored.made_once import made_once
 from recon.config import StageConfig
 from recon.decoding.bridges.image_encoder import ImageEncoder
 from recon.decoding.bridges.pairs import EmbeddingPairs, training_pairs
@@ -71,10 +72,11 @@ def prior_bridge(run: Run, adapter: Adapter, encoder: ImageEncoder, config: Prio
     torch.manual_seed(derive(run.config.seed, "prior"))
     prior = Prior(linear, config.hidden, config.dropout)
     path = folder / f"prior_{key}.safetensors"
-    if not path.is_file():
-        trained = _train(prior, pairs, config, folder / f"prior_{key}", run.config.seed)
-        save_tensors(path, trained.state_dict())
-    prior.load_state_dict(read_tensors(path)[0])
+
+    def make() -> None:
+        save_tensors(path, _train(prior, pairs, config, folder / f"prior_{key}", run.config.seed).state_dict())
+
+    prior.load_state_dict(made_once(path, lambda: read_tensors(path)[0], make, f"a prior for {run.path}"))
     return pooled_bridge("prior", run, adapter, prior.eval().requires_grad_(False), f"prior {key}")
 
 

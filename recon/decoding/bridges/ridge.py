@@ -17,6 +17,7 @@ from align.data.splits import grouped_folds
 from align.encoders.ridge import FOLDS, fit_ridge
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
+from align.stored.made_once import made_once
 from recon.decoding.bridges.image_encoder import ImageEncoder
 from recon.decoding.bridges.pairs import EmbeddingPairs, training_pairs
 from recon.generation.adapters import Adapter
@@ -81,10 +82,12 @@ def require_pooled(adapter: Adapter, name: str) -> None:
 
 def linear_map(pairs: EmbeddingPairs, seed: int, path: Path) -> LinearMap:
     """What `fit_linear` stored at ``path`` for these pairs, fitted first where absent."""
-    if not path.is_file():
-        return fit_linear(pairs, seed, path)
-    tensors, _ = read_tensors(path)
-    return LinearMap(tensors["weight"], tensors["bias"], tensors["mean"], float(tensors["gain"]))
+
+    def read() -> LinearMap:
+        tensors, _ = read_tensors(path)
+        return LinearMap(tensors["weight"], tensors["bias"], tensors["mean"], float(tensors["gain"]))
+
+    return made_once(path, read, lambda: fit_linear(pairs, seed, path), f"a linear map for {path.parent}")
 
 
 def fit_linear(pairs: EmbeddingPairs, seed: int, path: Path) -> LinearMap:

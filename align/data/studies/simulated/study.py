@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from align.config import Config
-from align.data.reading.safe_load import load_array, require_finite
+from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.base import Fact, Study, StudyInfo
 from align.data.studies.simulated import brain, rendering
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS, picture, scene_of
 from align.errors import UserError
-from align.files import atomic_path, read_json, write_json
+from align.files import atomic_path, read_json, write_sealed
+from align.stored.checksums import append_checksum, map_npy
+from align.stored.made_once import made_once
 
 PICTURES_PER_CONCEPT, TRAIN_REPETITIONS, TEST_REPETITIONS = 2, 4, 20
 FURTHER_PER_CONCEPT = 40
@@ -63,16 +65,17 @@ class Simulated(Study):
         """More pictures of the training concepts, rendered once per root."""
         ids = tuple(f"{concept}-{_FIRST_FURTHER + k}" for k in range(FURTHER_PER_CONCEPT) for concept in TRAIN_CONCEPTS)
         path = self.root / f"further_{len(ids)}.npy"
-        if not path.is_file():
-            _save(path, np.stack([picture(name) for name in ids]))
-        images = load_array(path)
-        return _stimuli(ids, images)
+        return _stimuli(ids, _rendered(path, ids))
 
     def read(self, subject: str) -> Recording:
         self.require_subject(subject)
         folder = self.root / f"sub-{subject}"
-        if not (folder / "info.json").is_file():
-            self._simulate(subject, folder)
+        stored = made_once(
+            folder / "info.json",
+            lambda: _parts(folder),
+            lambda: self._simulate(subject, folder),
+            f"the recording of simulated subject {subject}",
+        )
         n_train, n_test = len(self.train_ids), len(self.test_ids)
         noise = " simulated.noise=low" if self.noise == "low" else ""
         parts = []
@@ -80,7 +83,7 @@ class Simulated(Study):
             ("train", 0, n_train, TRAIN_REPETITIONS),
             ("test", n_train, n_test, TEST_REPETITIONS),
         ):
-            x = load_array(folder / f"{name}.npy")
+            x = stored[name]
             shape = (n * repetitions, len(brain.CHANNELS), brain.N_TIMES)
             if x.shape != shape:
                 raise UserError(
@@ -125,9 +128,7 @@ class Simulated(Study):
     def _images(self) -> np.ndarray:
         """All pictures, uint8 (n, 64, 64, 3), rendered once per root."""
         path = self.root / "images.npy"
-        if not path.is_file():
-            _save(path, np.stack([picture(name) for name in self.train_ids + self.test_ids]))
-        return load_array(path)
+        return _rendered(path, self.train_ids + self.test_ids)
 
     def _simulate(self, subject: str, folder: Path) -> None:
         images = self._images()
@@ -156,7 +157,23 @@ class Simulated(Study):
             "test_ids": list(self.test_ids),
             "rows": "repetition-major: row r * n + i is repetition r of id i",
         }
-        write_json(folder / "info.json", info)
+        write_sealed(folder / "info.json", info)
+
+
+def _parts(folder: Path) -> dict[str, np.ndarray]:
+    """The signals of one subject by split, compared with their checksums, as the facts beside them are."""
+    read_json(folder / "info.json")
+    return {name: np.array(map_npy(folder / f"{name}.npy")) for name in ("train", "test")}
+
+
+def _rendered(path: Path, ids: tuple[str, ...]) -> np.ndarray:
+    """Pictures, uint8 (n, 64, 64, 3), from the file, rendered where it is absent or damaged."""
+    return made_once(
+        path,
+        lambda: np.array(map_npy(path)),
+        lambda: _save(path, np.stack([picture(name) for name in ids])),
+        f"{len(ids)} rendered pictures",
+    )
 
 
 def _stimuli(ids: tuple[str, ...], images: np.ndarray) -> Stimuli:
@@ -174,6 +191,7 @@ def _stimuli(ids: tuple[str, ...], images: np.ndarray) -> Stimuli:
 def _save(path: Path, array: np.ndarray) -> None:
     with atomic_path(path) as temporary:
         np.save(temporary, array)
+        append_checksum(temporary)
 
 
 def _recipe_hash() -> str:

@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from align.data.reading.containers import read_container
 from align.data.reading.convert import open_container
 from align.data.reading.safe_load import require_finite
 from align.data.reading.stored_array import StoredArray
 from align.data.signals import release
 from align.errors import UserError
-from align.files import atomic_path, read_json, write_json
+from align.files import atomic_path, read_json, write_sealed
+from align.stored.checksums import append_checksum, map_npy
+from align.stored.made_once import made_once
 
 _RECIPE = 1  # raise it when the numbers of a step change: it is part of the key of the cache
 _AT_ONCE = 32  # windows
@@ -87,10 +88,12 @@ def write_epochs(files: Sequence[str | Path], cache_dir: str | Path, window: Epo
     paths = [Path(file) for file in files]
     target = Path(cache_dir) / "epochs" / f"{_key(paths, window)}.npy"
     facts_file = target.with_suffix(".json")
-    if not (facts_file.is_file() and target.is_file()):
-        write_json(facts_file, _write(paths, target, window))
-    facts = read_json(facts_file)
-    x = read_container(target).open()
+    x, facts = made_once(
+        facts_file,
+        lambda: (map_npy(target), read_json(facts_file)),
+        lambda: write_sealed(facts_file, _write(paths, target, window)),
+        f"epochs of {len(paths)} raw files",
+    )
     columns = {name: np.array(facts[name], dtype=np.int64) for name in ("event_id", "session", "repetition")}
     return Epoched(
         x=x,
@@ -218,6 +221,8 @@ def _write(paths: list[Path], target: Path, window: EpochWindow) -> dict[str, An
                     file.seek(head + int(row) * row_bytes)
                     file.write(trial.tobytes())
             done += len(found)
+        file.close()
+        append_checksum(temporary)
     session_of = np.repeat(np.arange(len(paths)), [len(found) for found in events])[order]
     _, first, counts = np.unique(event_id[order], return_index=True, return_counts=True)
     repetition = np.arange(len(order)) - np.repeat(first, counts)

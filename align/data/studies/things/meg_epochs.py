@@ -21,7 +21,9 @@ import numpy as np
 from align.data.studies.things.block import Block
 from align.data.studies.things.images import ThingsPictures
 from align.errors import UserError
-from align.files import atomic_path, read_json, write_json
+from align.files import atomic_path, read_json, write_sealed
+from align.stored.checksums import append_checksum, map_npy
+from align.stored.made_once import made_once
 
 CATCH = 999999
 TEST_REPETITIONS = 12
@@ -112,9 +114,12 @@ def read_epochs(path: Path, table: Table, cache: Path) -> tuple[Block, Block, tu
     ``x`` (n, 271, 281) float32 in T, -0.1 to 1.3 s at 200 Hz, in the file's own units and window.
     """
     folder = cache / "things_meg" / f"{path.stem}-{_key(path, table)}"
-    if not (folder / "facts.json").is_file():
-        _copy(path, table, folder)
-    facts = read_json(folder / "facts.json")
+    stored, facts = made_once(
+        folder / "facts.json",
+        lambda: ({s: map_npy(folder / f"{s}.npy") for s in ("train", "test")}, read_json(folder / "facts.json")),
+        lambda: _copy(path, table, folder),
+        f"a copy of the trials in {path.name} that are used",
+    )
     blocks, events = [], []
     for split in ("train", "test"):
         event = np.array(facts[split])
@@ -123,7 +128,7 @@ def read_epochs(path: Path, table: Table, cache: Path) -> tuple[Block, Block, tu
         blocks.append(
             Block(
                 path=path,
-                x=np.load(folder / f"{split}.npy", mmap_mode="r"),
+                x=stored[split],
                 row=row,
                 repetition=np.arange(len(row)) - first[row],
                 n_images=len(names),
@@ -166,6 +171,7 @@ def _copy(path: Path, table: Table, folder: Path) -> None:
         for split, rows in (("train", train), ("test", test)):
             with atomic_path(folder / f"{split}.npy") as temporary:
                 _copy_rows(path, epochs, rows, picks, temporary)
+                append_checksum(temporary)
         facts: dict[str, Any] = {
             "ch_names": [epochs.ch_names[i] for i in picks],
             "times": [float(t) for t in epochs.times],
@@ -176,7 +182,7 @@ def _copy(path: Path, table: Table, folder: Path) -> None:
     finally:
         for part in getattr(epochs, "_raw", None) or ():  # MNE leaves the files open as long as the object lives
             part.fid.close()
-    write_json(folder / "facts.json", facts)
+    write_sealed(folder / "facts.json", facts)
 
 
 def _copy_rows(path: Path, epochs: Any, rows: np.ndarray, picks: list[int], target: Path) -> None:
