@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from align.config import Config
+from align.data.names import file_name, joined_name
 from align.data.studies import open_study
 from align.errors import UserError
 from align.files import read_json, write_json
-from align.sweep.cells import Cells, safe
+from align.sweep.cells import Cells
 from align.sweep.grid import Cell, Grid, GridWalk, Variant, backbones_of, build_grid, plan, seeds_of
 from align.sweep.plots import draw
 from align.sweep.points import curves
@@ -135,8 +136,8 @@ def folder_of(config: Config, out: str | Path | None = None) -> Path:
     if out or config.run_dir:
         return Path(out or config.run_dir or "").expanduser()
     code = [config.simulated.code] if config.study.name == "simulated" else []
-    name = "_".join([config.study.name, *code, *backbones_of(config)])
-    return Path(os.environ.get("RECON_HOME") or ".") / "runs" / "sweep" / safe(name)
+    name = joined_name([file_name(label) for label in (config.study.name, *code, *backbones_of(config))])
+    return Path(os.environ.get("RECON_HOME") or ".") / "runs" / "sweep" / name
 
 
 def facts(walk: GridWalk) -> dict[str, Any]:

@@ -188,14 +188,16 @@ def _facts(run: Run, rows: Sequence[np.ndarray], n_draws: int, seed: int) -> dic
 
 
 def _write(folder: Path, subject: str, result: dict[str, Any]) -> None:
+    from align.data.names import file_name
     from recon.analysis.figures import plot_repeats
 
-    write_json(folder / f"repeats_sub-{subject}.json", result)
-    write_atomic(folder / f"repeats_sub-{subject}.csv", _csv(result))
+    name = file_name(subject)
+    write_json(folder / f"repeats_sub-{name}.json", result)
+    write_atomic(folder / f"repeats_sub-{name}.csv", _csv(result))
     channels = result["noise_ceiling"]["reliability"]["by_channel"]
     lines = [{**_without(row, "ci95_full"), **_ends(row["ci95_full"], "full")} for row in channels]
-    write_atomic(folder / f"reliability_sub-{subject}.csv", csv_table(lines))
-    plot_repeats(result, folder / f"repeats_sub-{subject}.png")
+    write_atomic(folder / f"reliability_sub-{name}.csv", csv_table(lines))
+    plot_repeats(result, folder / f"repeats_sub-{name}.png")
 
 
 def _csv(result: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import read_json
 from recon.audit.checks import Material, Pictures, Samples
@@ -126,7 +127,7 @@ def _add_split(material: Material, path: Path) -> None:
 
 
 def _declared(run: Run) -> dict[str, str]:
-    path = run.path / f"report_sub-{run.subject}.json"
+    path = labelled(run.path, "report_sub-{}.json", run.subject)
     report = read_json(path) if path.is_file() else {}
     layer = (report.get("layer_chosen_on"), run.config.target.chosen_on)  # one text, unless one was edited
     declared = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.files import write_json
-from recon.drawing.folders import read_index, safe_names, write_index, write_png
+from recon.drawing.folders import DIGEST, read_index, safe_names, write_index, write_png
 
 if TYPE_CHECKING:
     from recon.decoding.plan import Plan
@@ -41,8 +41,8 @@ def show_likeliest(plan: Plan, folder: Path) -> None:
         shown = {"stimulus_id": stimulus_id, "tokens_of": library.id(row), "run": own, "settings": settings}
         for seed in seeds:
             file = f"{name}_seed-{seed}.png"
-            write_png(folder / file, image)
-            rows.append({**shown, "file": file, "seed": str(seed)})
+            digest = write_png(folder / file, image)
+            rows.append({**shown, "file": file, "seed": str(seed), DIGEST: digest})
     mine = {str(seed) for seed in seeds}
     known = [row for row in read_index(folder) if row["seed"] not in mine and row["run"] == own]
     write_index(folder, known + rows)

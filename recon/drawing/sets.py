@@ -17,7 +17,7 @@ import numpy as np
 
 from align.seeding import derive
 from recon.decoding.plan import Sampling
-from recon.drawing.folders import INDEX_COLUMNS, read_index, safe_names, write_index, write_png
+from recon.drawing.folders import DIGEST, INDEX_COLUMNS, read_index, safe_names, same_file, write_index, write_png
 
 if TYPE_CHECKING:
     import torch
@@ -133,9 +133,12 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     known = read_index(pictures.folder)
     seeds = {str(seed) for seed in sampling.seeds}
     others = [row for row in known if row["seed"] not in seeds and row["run"] == pictures.run_id]
-    kept = {(row["file"], row["settings"]) for row in known}
+    kept = {(row["stimulus_id"], row["seed"], row["settings"]): row for row in known}
     for item in plan:
-        item.have = (item.row["file"], item.row["settings"]) in kept and (pictures.folder / item.row["file"]).is_file()
+        stored = kept.get((item.row["stimulus_id"], item.row["seed"], item.row["settings"]))
+        if stored is not None and same_file(pictures.folder, stored):
+            item.row |= {"file": stored["file"], DIGEST: stored.get(DIGEST) or ""}
+            item.have = True
     todo = [item for item in plan if not item.have]
     options: dict[str, Any] = {"steps": used.steps, "guidance_scale": used.guidance_scale}
     options |= {"batch_size": used.batch_size, "scale": used.scale}
@@ -150,7 +153,7 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
             else:
                 images = model.generate(tokens, [item.noise for item in batch], **options, **extra)
             for item, image in zip(batch, images.numpy(), strict=True):
-                write_png(pictures.folder / item.row["file"], image)
+                item.row[DIGEST] = write_png(pictures.folder / item.row["file"], image)
                 item.have = True
             write_index(pictures.folder, others + [item.row for item in plan if item.have])
             bar.update(len(batch))

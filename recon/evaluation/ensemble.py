@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import write_json
 from recon.evaluation.provenance import head
@@ -60,8 +61,8 @@ def ensemble_retrieval(runs: Sequence[Run], folder: Path, settings: EvaluateConf
     report = {**_joint_head(heads), "n_stimuli": len(ids), "retrieval": part}
     report["ensemble"] = {"rule": RULE, "members": members}
     stimuli = by_stimulus(ids, averaged(similarities), each)
-    write_json(folder / f"report_sub-{runs[0].subject}.json", report)
-    write_json(folder / f"stimuli_sub-{runs[0].subject}.json", {"run": report["run"], **stimuli})
+    write_json(labelled(folder, "report_sub-{}.json", runs[0].subject), report)
+    write_json(labelled(folder, "stimuli_sub-{}.json", runs[0].subject), {"run": report["run"], **stimuli})
     return report
 
 

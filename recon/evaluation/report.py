@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import read_json, write_json
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
@@ -61,12 +62,12 @@ def _interval(ends: Sequence[float]) -> str:
 
 def report_path(run: Run) -> Path:
     """``<run>/report_sub-<subject>.json``."""
-    return run.path / f"report_sub-{run.subject}.json"
+    return labelled(run.path, "report_sub-{}.json", run.subject)
 
 
 def stimuli_path(run: Run) -> Path:
     """``<run>/stimuli_sub-<subject>.json``: ids, per-stimulus scores, ranks and the retrieved pictures."""
-    return run.path / f"stimuli_sub-{run.subject}.json"
+    return labelled(run.path, "stimuli_sub-{}.json", run.subject)
 
 
 def retrieval_report(run: Run, settings: EvaluateConfig | None = None) -> dict[str, Any]:
