@@ -206,9 +206,5 @@ def _facts(walk: Walk) -> dict[str, Any]:
 
 def _default_folder(recipe: Recipe) -> Path:
     code = [recipe.config.simulated.code] if recipe.config.study.name == "simulated" else []
-    return (
-        home()
-        / "runs"
-        / "reproduce"
-        / joined_name([file_name(name) for name in (recipe.name, recipe.config.study.name, *code)])
-    )
+    labels = (recipe.name, recipe.config.study.name, *code)
+    return home() / "runs" / "reproduce" / joined_name([file_name(label) for label in labels])

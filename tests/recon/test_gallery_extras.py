@@ -113,9 +113,9 @@ def test_a_spoiled_file_is_one_line_and_exit_code_2(name: str, copied: Run, caps
 @pytest.mark.parametrize(
     ("column", "value", "told"),
     [
-        ("file", "../../../secret.png", "a plain file name is needed"),
-        ("file", "/etc/passwd", "a plain file name is needed"),
-        ("file", "", "a plain file name is needed"),
+        ("file", "../../../secret.png", "a name inside the folder"),
+        ("file", "/etc/passwd", "a name inside the folder"),
+        ("file", "", "a name inside the folder"),
         ("run", "another@training", "holds pictures of 'another@training'"),
         ("seed", "first", "a number is needed"),
         ("file", "absent.png", "does not exist"),

@@ -4,7 +4,7 @@
 
 - ``signals.npy`` (or ``.npz``, ``.h5``, ``.mat``): numbers (n, channels, samples) or (n, voxels), one row per trial;
 - ``stimuli.csv``: one line per trial with the columns ``row`` (0 to n-1), ``image`` (file under the folder or its
-  ``images/``), ``split`` (``train``, ``test`` or ``unused``), ``subject``, and optionally ``concept``, ``caption``,
+  ``images/``; one that lies elsewhere, as `recon data import --link` leaves them, is read and told), ``split`` (``train``, ``test`` or ``unused``), ``subject``, and optionally ``concept``, ``caption``,
   ``repetition``, ``session`` (the recording session; for all lines of a subject or none);
 - optionally ``info.json``: ``sfreq`` (Hz), ``ch_names``, ``tmin`` (s), ``concept_disjoint`` (true: refuse a split
   whose training and test share a concept), ``roi`` (regions for ``study.roi``: {name: [channel names, or indices of
@@ -19,10 +19,11 @@ import csv
 import json
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -124,6 +125,7 @@ class Folder(Study):
         for row in lines:
             first.setdefault(row.image, row)
         stimuli, log = _stimuli(self.root, list(first.values()))
+        log += _outside(self.root, list(first.values()))
         index = {image: i for i, image in enumerate(first)}
         recording = Recording(
             study=self.info.name,
@@ -320,6 +322,33 @@ def _picture_file(root: Path, row: Row) -> Path:
         if path.is_file():
             return path
     raise UserError(f"stimuli.csv line {row.line}: image {row.image!r} is neither in the folder nor in its images/")
+
+
+def _outside(root: Path, shown: Sequence[Row]) -> list[str]:
+    """A sentence about pictures that lie outside the study's folder, also by way of a link; told once in the log."""
+    home = os.path.realpath(root)
+    parents: dict[Path, str] = {}
+    strays = []
+    for row in shown:
+        path = _picture_file(root, row)
+        parent = parents.setdefault(path.parent, os.path.realpath(path.parent))
+        place = os.path.realpath(path) if path.is_symlink() else os.path.join(parent, path.name)
+        if not Path(place).is_relative_to(home):
+            strays.append(row)
+    if not strays:
+        return []
+    text = (
+        f"{len(strays)} of {len(shown)} pictures lie outside the study's folder, the first is {strays[0].image!r} "
+        f"(stimuli.csv line {strays[0].line}); right after import with --link, else look where they come from"
+    )
+    _tell(home, text)
+    return [text]
+
+
+@cache
+def _tell(home: str, text: str) -> None:
+    """Once per study and sentence."""
+    logger.warning("%s: %s", home, text)
 
 
 def _near_duplicates(thumbs: np.ndarray, shown: Sequence[Row]) -> list[str]:
