@@ -91,6 +91,18 @@ def refuse_links(base: Path, folder: Path) -> None:
             raise UserError(f"{str(path)!r} is a link that leads out of {str(base)!r}; put the folder itself there")
 
 
+def strays(root: Path, paths: Sequence[Path]) -> list[int]:
+    """Which of ``paths`` lie outside ``root``, also by way of a link."""
+    home = Path(os.path.realpath(root))
+    parents = {parent: Path(os.path.realpath(parent)) for parent in {path.parent for path in paths}}
+    found = []
+    for i, path in enumerate(paths):
+        place = Path(os.path.realpath(path)) if path.is_symlink() else parents[path.parent] / path.name
+        if not place.is_relative_to(home):
+            found.append(i)
+    return found
+
+
 def _leads_away(part: str) -> bool:
     return part == ".." or _DEVICE.match(part) is not None
 

@@ -4,8 +4,9 @@
 
 - ``signals.npy`` (or ``.npz``, ``.h5``, ``.mat``): numbers (n, channels, samples) or (n, voxels), one row per trial;
 - ``stimuli.csv``: one line per trial with the columns ``row`` (0 to n-1), ``image`` (file under the folder or its
-  ``images/``; one that lies elsewhere, as `recon data import --link` leaves them, is read and told), ``split`` (``train``, ``test`` or ``unused``), ``subject``, and optionally ``concept``, ``caption``,
-  ``repetition``, ``session`` (the recording session; for all lines of a subject or none);
+  ``images/``; one that lies elsewhere, as `recon data import --link` leaves them, is read and told), ``split``
+  (``train``, ``test`` or ``unused``), ``subject``, and optionally ``concept``, ``caption``, ``repetition``,
+  ``session`` (the recording session; for all lines of a subject or none);
 - optionally ``info.json``: ``sfreq`` (Hz), ``ch_names``, ``tmin`` (s), ``concept_disjoint`` (true: refuse a split
   whose training and test share a concept), ``roi`` (regions for ``study.roi``: {name: [channel names, or indices of
   channels or voxels from 0]}).
@@ -19,7 +20,6 @@ import csv
 import json
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +30,7 @@ from typing import ClassVar
 import numpy as np
 
 from align.config import Config
+from align.data.names import strays
 from align.data.reading.safe_load import ARRAY_SUFFIXES, decode_image, load_array, require_finite, require_rows
 from align.data.signals import Recording, Stimuli, Trials, fits, mapped_file
 from align.data.splits import merge_groups, refuse_overlap, scene_groups, scene_twins, thumbnails
@@ -326,29 +327,22 @@ def _picture_file(root: Path, row: Row) -> Path:
 
 def _outside(root: Path, shown: Sequence[Row]) -> list[str]:
     """A sentence about pictures that lie outside the study's folder, also by way of a link; told once in the log."""
-    home = os.path.realpath(root)
-    parents: dict[Path, str] = {}
-    strays = []
-    for row in shown:
-        path = _picture_file(root, row)
-        parent = parents.setdefault(path.parent, os.path.realpath(path.parent))
-        place = os.path.realpath(path) if path.is_symlink() else os.path.join(parent, path.name)
-        if not Path(place).is_relative_to(home):
-            strays.append(row)
-    if not strays:
+    away = strays(root, [_picture_file(root, row) for row in shown])
+    if not away:
         return []
+    first = shown[away[0]]
     text = (
-        f"{len(strays)} of {len(shown)} pictures lie outside the study's folder, the first is {strays[0].image!r} "
-        f"(stimuli.csv line {strays[0].line}); right after import with --link, else look where they come from"
+        f"{len(away)} of {len(shown)} pictures lie outside the study's folder, the first is {first.image!r} "
+        f"(stimuli.csv line {first.line}); that is right after import with --link, else ask where they come from"
     )
-    _tell(home, text)
+    _tell(str(root), text)
     return [text]
 
 
 @cache
-def _tell(home: str, text: str) -> None:
+def _tell(root: str, text: str) -> None:
     """Once per study and sentence."""
-    logger.warning("%s: %s", home, text)
+    logger.warning("%s: %s", root, text)
 
 
 def _near_duplicates(thumbs: np.ndarray, shown: Sequence[Row]) -> list[str]:
