@@ -67,7 +67,7 @@ def test_every_reader_refuses_links(tmp_path: Path, reader: str) -> None:
         (folder / "a_seed-0.png").symlink_to(secret)
     except OSError:
         pytest.skip("this system makes no links")
-    with pytest.raises(UserError, match="row 1 names the file .* a link"):
+    with pytest.raises(UserError, match=r"row 1 names the file .* a link"):
         READERS[reader](folder)
     (folder / "a_seed-0.png").unlink()
     secret.rename(folder / "a_seed-0.png")
