@@ -69,7 +69,7 @@ def from_run(run: Run, parts: Sequence[str] = PARTS) -> Material:
     material, run_data = Material(), RunData(run)
     material.declared = _declared(run)
     material.missing["order"] = "a run keeps no times of its trials"
-    material.places = places(run)
+    material.places = places(run) if parts else None
     _try(material, "split", partial(_add_split, material, run.path / "split.json"))
     rest = {
         "pictures": _add_pictures,
