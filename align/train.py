@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import re
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -189,12 +188,14 @@ def _train_job(
 def run_folder(config: Config, job: Job, alone: bool) -> Path:
     """``run_dir`` (unless ``alone``, a folder in it for each encoder), else a telling name under ``runs/align``."""
     from align.checkpoint import home
+    from align.data.names import file_name, joined_name, labelled
 
     if config.run_dir is not None:
         base = Path(config.run_dir).expanduser()
-        return base if alone else base / f"sub-{job.tested_on[0]}"
-    name = f"{config.study.name}_{job.label}_{config.encoder.name}_{config.target.layer}_seed-{config.seed}"
-    return home() / "runs" / "align" / re.sub(r"[^\w.-]+", "-", name)
+        return base if alone else labelled(base, "sub-{}", job.tested_on[0])
+    labels = [file_name(label) for label in (config.study.name, config.encoder.name, config.target.layer)]
+    names = [labels[0], job.name, *labels[1:], f"seed-{config.seed}"]
+    return home() / "runs" / "align" / joined_name(names)
 
 
 def use_all_cores() -> None:

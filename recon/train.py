@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,9 +216,10 @@ def _run(
 def default_run_dir(config: ConditionerConfig, layer: str) -> Path:
     """``runs/recon/<generator>_<backbone>_<layer>``, legal on every system; `find_conditioner` looks there."""
     from align.checkpoint import home
+    from align.data.names import file_name, joined_name
 
-    name = "_".join([Path(config.generator).name, config.backbone.name, layer])
-    return home() / "runs" / "recon" / re.sub(r'[<>:"/\\|?*]', "-", name)
+    labels = (Path(config.generator).name, config.backbone.name, layer)
+    return home() / "runs" / "recon" / joined_name([file_name(label) for label in labels])
 
 
 def main(arguments: list[str] | None = None) -> int:

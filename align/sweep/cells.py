@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 
 from align import __version__, retrieval
 from align.config import Config, to_dict
+from align.data.names import file_name, joined_name, subject_name
 from align.data.signals import Trials
 from align.data.studies.base import Study
 from align.errors import Damaged
@@ -96,8 +96,9 @@ class Cells:
         if cell.fold is not None:
             return self.folder / "cells" / f"{key[:32]}.json"
         variant = cell.variant
-        name = f"{variant.backbone}_{variant.encoder}_{variant.layer}_sub-{cell.subject}_seed-{cell.seed}"
-        return self.folder / "test" / f"{safe(name)}.safetensors"
+        names = [file_name(label) for label in (variant.backbone, variant.encoder, variant.layer)]
+        name = joined_name([*names, subject_name(cell.subject), f"seed-{cell.seed}"])
+        return self.folder / "test" / f"{name}.safetensors"
 
     def _place(self, cell: Cell) -> tuple[str, str, str]:
         return cell.variant.backbone, cell.variant.layer, cell.subject
@@ -142,8 +143,3 @@ def _where(key: str, cell: Cell) -> dict[str, Any]:
     fold, split = ("refit", "test") if cell.fold is None else (str(cell.fold), "validation")
     place = {"subject": cell.subject, "seed": cell.seed, "fold": fold, "split": split}
     return {"key": key, **asdict(cell.variant), **place}
-
-
-def safe(name: str) -> str:
-    """As a file name."""
-    return re.sub(r"[^\w.-]+", "-", name)

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from align.config import Config
+from align.data.names import file_name, joined_name
 from align.data.studies import open_study
 from align.data.studies.base import Study
 from align.errors import UserError
 from align.files import locked, read_json, remove_strays, write_sealed
-from align.sweep.cells import Cells, safe
+from align.sweep.cells import Cells
 from align.sweep.grid import Cell, Grid, GridWalk, Variant, backbones_of, build_grid, plan, seeds_of
 from align.sweep.plots import draw
 from align.sweep.points import curves
@@ -146,8 +147,8 @@ def folder_of(config: Config, out: str | Path | None = None) -> Path:
     if out or config.run_dir:
         return Path(out or config.run_dir or "").expanduser()
     code = [config.simulated.code] if config.study.name == "simulated" else []
-    name = "_".join([config.study.name, *code, *backbones_of(config)])
-    return Path(os.environ.get("RECON_HOME") or ".") / "runs" / "sweep" / safe(name)
+    name = joined_name([file_name(label) for label in (config.study.name, *code, *backbones_of(config))])
+    return Path(os.environ.get("RECON_HOME") or ".") / "runs" / "sweep" / name
 
 
 def facts(walk: GridWalk) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from align.data.names import joined_name, subject_name
 from align.errors import UserError
 
 
@@ -17,11 +18,22 @@ class Job:
 
     @property
     def label(self) -> str:
-        """Short and telling, for names of folders: sub-01, loso_sub-01, pooled_01-02."""
+        """Short and telling, for people: sub-01, loso_sub-01, pooled_01-03."""
         if self.trained_on == self.tested_on:
             one = len(self.tested_on) == 1
             return f"sub-{self.tested_on[0]}" if one else f"pooled_{self.tested_on[0]}-{self.tested_on[-1]}"
         return f"loso_sub-{self.tested_on[0]}"
+
+    @property
+    def name(self) -> str:
+        """As `label`, for names of folders: no two jobs of one protocol share it. Three subjects or more add a hash."""
+        own = [subject_name(subject) for subject in self.tested_on]
+        if self.trained_on != self.tested_on:
+            return f"loso_{own[0]}"
+        if len(own) == 1:
+            return own[0]
+        ends = [name.removeprefix("sub-").replace("-", "%2D") for name in (own[0], own[-1])]
+        return joined_name(["pooled", "-".join(ends)], list(self.tested_on) if len(own) > 2 else None)
 
 
 def _intra(subjects: tuple[str, ...]) -> list[Job]:

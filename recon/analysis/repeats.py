@@ -188,16 +188,17 @@ def _facts(run: Run, rows: Sequence[np.ndarray], n_draws: int, seed: int) -> dic
 
 
 def _write(folder: Path, subject: str, result: dict[str, Any]) -> None:
+    from align.data.names import file_name
     from recon.analysis.figures import plot_repeats
 
     channels = result["noise_ceiling"]["reliability"]["by_channel"]
     lines = [{**_without(row, "ci95_full"), **_ends(row["ci95_full"], "full")} for row in channels]
-    doing = f"writing curves of repetitions into {str(folder)!r}"
-    with locked(folder / f".repeats_sub-{subject}.lock", doing, wait=None, keep=False):
-        write_sealed(folder / f"repeats_sub-{subject}.json", result)
-        write_atomic(folder / f"repeats_sub-{subject}.csv", _csv(result))
-        write_atomic(folder / f"reliability_sub-{subject}.csv", csv_table(lines))
-        plot_repeats(result, folder / f"repeats_sub-{subject}.png")
+    doing, name = f"writing curves of repetitions into {str(folder)!r}", file_name(subject)
+    with locked(folder / f".repeats_sub-{name}.lock", doing, wait=None, keep=False):
+        write_sealed(folder / f"repeats_sub-{name}.json", result)
+        write_atomic(folder / f"repeats_sub-{name}.csv", _csv(result))
+        write_atomic(folder / f"reliability_sub-{name}.csv", csv_table(lines))
+        plot_repeats(result, folder / f"repeats_sub-{name}.png")
 
 
 def _csv(result: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ class Pictures:
 
         Raises `UserError` where it holds an index.csv already.
         """
-        from recon.drawing.folders import safe_names, write_index, write_png
+        from recon.drawing.folders import DIGEST, safe_names, write_index, write_png
 
         out = Path(folder).expanduser()
         if (out / "index.csv").exists():
@@ -113,8 +113,8 @@ class Pictures:
         for column, seed in enumerate(self.seeds):
             for row, (name, stem) in enumerate(zip(self.ids, safe_names(self.ids), strict=True)):
                 file = f"{stem}_seed-{seed}.png"
-                write_png(out / file, self.images[row, column])
-                rows.append({"stimulus_id": name, "file": file, "seed": seed})
+                digest = write_png(out / file, self.images[row, column])
+                rows.append({"stimulus_id": name, "file": file, "seed": seed, DIGEST: digest})
         write_index(out, rows)
         return out
 

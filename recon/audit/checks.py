@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from align import retrieval
-from recon.audit import outputs, selection, signals, splits
+from recon.audit import copies, inside, outputs, selection, signals, splits
+from recon.audit.copies import Likeness
 from recon.audit.selection import Choice
 from recon.audit.verdict import Finding, not_checked
 
@@ -46,7 +47,8 @@ class Material:
 
     ``train_ids`` and ``test_ids``: stimuli of the trials of each split. ``labels`` (n,): categories of the rows of
     ``brain``. ``shown``: thumbnails (n, 768) of reconstructions and of their targets. ``missing``: why something that
-    was asked for could not be read, by the name of the input.
+    was asked for could not be read, by the name of the input. ``copied``: reconstructions beside the seen pictures.
+    ``places``: what `recon.audit.inside.places` says of a run.
     """
 
     train_pictures: Pictures | None = None
@@ -65,6 +67,8 @@ class Material:
     test_signals: np.ndarray | None = None
     sessions: tuple[np.ndarray, np.ndarray] | None = None
     shown: tuple[np.ndarray, np.ndarray] | None = None
+    copied: Likeness | None = None
+    places: tuple[list[str], list[str]] | None = None
     samples: Samples | None = None
     order: Order | None = None
     choices: list[Choice] = field(default_factory=list)
@@ -184,6 +188,15 @@ def _picture_checks(m: Material) -> list[Finding]:
     else:
         needs = "reconstructions, targets and training pictures (or --brain, --images and --train-embeds)"
         found = [_needs(m, "memorisation", needs, "pictures", "reconstructions")]
+    if m.copied is None:
+        needs = "reconstructions and the pictures that were seen (--reconstructions, --targets, or a run)"
+        found.append(_needs(m, "seen_pictures", needs, "reconstructions"))
+    else:
+        found.append(copies.seen_pictures(m.copied))
+    if m.places is None:
+        found.append(_needs(m, "outside_run", "a run folder"))
+    else:
+        found.append(inside.outside_run(*m.places))
     if m.samples is None:
         needs = "all samples of every stimulus and the published one (--samples or --sample-embeds, --chosen)"
         return [*found, _needs(m, "sample_selection", needs, "samples")]

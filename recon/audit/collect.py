@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import read_json
 from recon.audit.checks import Material, Pictures, Samples
+from recon.audit.inside import places
 from recon.audit.selection import Choice
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ def from_run(run: Run, parts: Sequence[str] = PARTS) -> Material:
     material, run_data = Material(), RunData(run)
     material.declared = _declared(run)
     material.missing["order"] = "a run keeps no times of its trials"
+    material.places = places(run) if parts else None
     _try(material, "split", partial(_add_split, material, run.path / "split.json"))
     rest = {
         "pictures": _add_pictures,
@@ -126,7 +130,7 @@ def _add_split(material: Material, path: Path) -> None:
 
 
 def _declared(run: Run) -> dict[str, str]:
-    path = run.path / f"report_sub-{run.subject}.json"
+    path = labelled(run.path, "report_sub-{}.json", run.subject)
     report = read_json(path) if path.is_file() else {}
     layer = (report.get("layer_chosen_on"), run.config.target.chosen_on)  # one text, unless one was edited
     declared = {
@@ -201,14 +205,25 @@ def _add_embeds(material: Material, run_data: RunData) -> None:
 def _add_reconstructions(material: Material, run_data: RunData) -> None:
     """The published sample is the one of the lowest seed (what `recon evaluate` scores); the others are its rivals."""
     from align.data.splits import thumbnails
-    from recon.audit.files import all_samples, rowwise
+    from recon.audit.files import all_samples, beside_seen, rowwise
     from recon.drawing.folders import find_folders
     from recon.scoring.opening import open_pictures
 
-    told = open_pictures(find_folders(run_data.run).reconstructions)
+    folders, stimuli = find_folders(run_data.run), run_data.recording.stimuli
+    told = open_pictures(folders.reconstructions)
     ids = told.ids or ()
     run_data.require_known(ids, f"the folder {told.name!r}")
-    targets = thumbnails(np.asarray(run_data.recording.stimuli.load(run_data.row[name])) for name in ids)
+
+    def seen(names: Sequence[str]) -> Iterator[np.ndarray]:
+        return (np.asarray(stimuli.load(run_data.row[name])) for name in names)
+
+    targets = thumbnails(seen(ids))
+    material.copied = beside_seen(ids, told, seen(ids))
+    if (folders.control("oracle") / "index.csv").is_file():
+        oracle = open_pictures(folders.control("oracle"))
+        known = [name for name in oracle.ids or () if name in run_data.row]
+        best = beside_seen(known, oracle.reordered([(oracle.ids or ()).index(n) for n in known], None), seen(known))
+        material.copied = replace(material.copied, oracle=best.r.max(axis=1))
     thumbs = all_samples(told)
     material.shown = (thumbs[:, 0], targets)
     if told.samples == 1:

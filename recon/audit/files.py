@@ -15,6 +15,7 @@ from align.data.splits import thumbnails
 from align.errors import UserError
 from recon.audit import tables
 from recon.audit.checks import Material, Pictures, Samples
+from recon.audit.copies import Likeness, compared, likeness
 from recon.scoring.embeddings import read_listing, read_matrix
 from recon.scoring.opening import open_pair, open_pictures, paired
 from recon.scoring.picture_sets import OpenedPictures
@@ -74,6 +75,8 @@ def add_files(material: Material, given: Given) -> None:
     if given.reconstructions is not None:
         told, truth = open_pair(given.reconstructions, given.seen("--reconstructions"))
         material.shown = (small(told), small(truth))
+        ids = truth.ids or tuple(str(row) for row in range(truth.n))
+        material.copied = beside_seen(ids, told, (truth.bytes8([row])[0] for row in range(truth.n)))
     if given.samples is not None:
         material.samples = _samples(given.samples, given)
     if given.sample_embeds is not None:
@@ -106,6 +109,15 @@ def picture_set(ids: Sequence[str], images: Iterable[np.ndarray]) -> Pictures:
 def small(pictures: OpenedPictures, sample: int = 0) -> np.ndarray:
     """Thumbnails (n, 768) of one sample of every stimulus."""
     return thumbnails(pictures.bytes8([row], sample)[0] for row in range(pictures.n))
+
+
+def beside_seen(ids: Sequence[str], told: OpenedPictures, seen: Iterable[np.ndarray]) -> Likeness:
+    """Every sample of the reconstructions beside the seen picture uint8 (H, W, 3) of its row."""
+    pairs = [
+        [likeness(told.bytes8([row], sample)[0], picture) for sample in range(told.samples)]
+        for row, picture in enumerate(seen)
+    ]
+    return compared(ids, pairs)
 
 
 def rowwise(samples: np.ndarray, rows: np.ndarray) -> np.ndarray:

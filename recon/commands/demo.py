@@ -33,6 +33,7 @@ def demo(out: Path, seed: int = 0, noise: str = "low") -> dict[str, Any]:
     """
     from align.checkpoint import load_run
     from align.config import Config, load_config
+    from align.data.names import labelled
     from align.train import train
     from align.vision.targets import run as extract
     from recon.decoding.predict import predict
@@ -68,7 +69,7 @@ def demo(out: Path, seed: int = 0, noise: str = "low") -> dict[str, Any]:
         "retrieval": report["retrieval"]["brain_to_image"],
         "reconstruction": {name: score["value"] for name, score in report["reconstruction"].items()},
         "seconds": seconds,
-        "report": str(out / f"report_sub-{run.subject}.json"),
+        "report": str(labelled(out, "report_sub-{}.json", run.subject)),
         "gallery": pages["page"],
     }
 

@@ -28,6 +28,7 @@ def run_retrieve(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ensemble(args: argparse.Namespace, settings: EvaluateConfig) -> dict[str, Any]:
+    from align.data.names import labelled
     from recon.evaluation.ensemble import ensemble_retrieval
     from recon.evaluation.table import format_report
 
@@ -37,7 +38,7 @@ def _ensemble(args: argparse.Namespace, settings: EvaluateConfig) -> dict[str, A
     if args.json:
         return report
     print(format_report(report))
-    return {"report": str(args.out / f"report_sub-{report['subject']}.json")}
+    return {"report": str(labelled(args.out, "report_sub-{}.json", report["subject"]))}
 
 
 def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:

@@ -96,10 +96,13 @@ def pairs(subjects: Sequence[str], runs: Sequence[Path]) -> list[tuple[str | Non
 
 def together(runs: Sequence[Run]) -> Path:
     """The default path of a page of several runs: in their common folder, else in the first run's."""
+    from align.data.names import joined_name, subject_name
+
     parents = {found.path.resolve().parent for found in runs}
     folder = runs[0].path.parent if len(parents) == 1 else runs[0].path
-    names = list(dict.fromkeys(f"sub-{found.subject}" for found in runs))
-    return folder / f"gallery_{'_'.join(names[:4])}{f'_and_{len(names) - 4}_more' if len(names) > 4 else ''}.html"
+    names = list(dict.fromkeys(subject_name(found.subject) for found in runs))
+    more = [f"and_{len(names) - 4}_more"] if len(names) > 4 else []
+    return folder / f"{joined_name(['gallery', *names[:4], *more], names if more else None)}.html"
 
 
 def _runs_of(folder: Path) -> list[Path]:

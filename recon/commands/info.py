@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import read_json
 
@@ -59,7 +60,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
         "seed": config.seed,
     }
     facts |= {name: value for name, value in run.meta.items() if name not in facts}
-    report = path / f"report_sub-{run.subject}.json"
+    report = labelled(path, "report_sub-{}.json", run.subject)
     if report.is_file():
         facts["report"] = _describe_json(report)
     stored = sorted(found.relative_to(path).as_posix() for found in path.glob("predictions/*.safetensors"))

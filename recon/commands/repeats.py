@@ -19,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The content of repeats_sub-XX.json; ``text`` is for the terminal. Raises `UserError` on bad input."""
+    from align.data.names import file_name
     from recon.analysis.repeats import format_repeats, repeat_curves
 
-    folder = args.out or run.path
+    folder, name = args.out or run.path, file_name(run.subject)
     result = repeat_curves(run, folder, n_draws=args.draws, seed=args.seed)
-    where = f"written: {folder / f'repeats_sub-{run.subject}.json'}, .csv, .png, reliability_sub-{run.subject}.csv"
+    where = f"written: {folder / f'repeats_sub-{name}.json'}, .csv, .png, reliability_sub-{name}.csv"
     return {**result, "text": f"{format_repeats(result)}\n{where}"}

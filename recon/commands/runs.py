@@ -28,11 +28,13 @@ def opened(path: Path | None, args: argparse.Namespace) -> Run:
 
     require_places(args.overrides)
     from align.checkpoint import find_run, home, load_run
+    from align.data.names import labelled
 
     if path is None:
         path = find_run(args.subject, home())
-    elif not (path / "model.safetensors").is_file() and (path / f"sub-{args.subject}").is_dir():
-        path = path / f"sub-{args.subject}"
+    elif not (path / "model.safetensors").is_file() and args.subject is not None:
+        own = labelled(path, "sub-{}", args.subject)
+        path = own if own.is_dir() else path
     run = load_run(path, args.subject)
     for pair in args.overrides:
         key, _, value = pair.partition("=")

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises `UserError` for files that are no votes or tables, and for votes, tables and run that do not belong together.
     """
+    from align.data.names import file_name
     from align.files import write_atomic
     from recon.commands.runs import evaluate_settings, open_run
     from recon.voting.ballots import joined_text, read_votes
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     found = open_run(args) if args.run or args.subject else None
     if found is None and (not args.table or args.overrides):
         raise UserError("say where the tables are: pass --subject 01, --run RUN or --table TABLE.csv")
-    paths = args.table or sorted(found.path.glob(f"vote_sub-{found.subject}_*.csv")) if found else args.table
+    paths = args.table
+    if found and not paths:
+        paths = sorted(found.path.glob(f"vote_sub-{file_name(found.subject)}_{12 * '?'}.csv"))  # 12: those of the hash
     tables = [read_table(path) for path in paths]
     votes = read_votes(args.votes, tables)
     used = list({vote.table.hash: vote.table for vote in votes}.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +44,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _default_folder(config: Config, test: bool) -> Path:
     from align.checkpoint import home
+    from align.data.names import file_name, joined_name
 
     study = config.study
     parts = [study.name, config.simulated.code if study.name == "simulated" else "", *config.subjects]
-    parts += [*study.roi, study.channels or "", study.window or "", "test" if test else ""]
-    name = "_".join(part for part in parts if part)
-    return home() / "runs" / "timecourse" / re.sub(r"[^\w.-]+", "-", name)
+    chosen = [*study.roi, study.channels or "", study.window or ""]
+    names = [file_name(part) for part in (*parts, *chosen, "test" if test else "") if part]
+    told = [config.subjects, list(study.roi), study.channels, study.window, test]
+    plain = not any(chosen) and all(subject.isalnum() and subject != "test" for subject in config.subjects)
+    return home() / "runs" / "timecourse" / joined_name(names, None if plain else told)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align.data.names import labelled
 from align.errors import Damaged, UserError
 from align.files import read_tensors, save_tensors
 
@@ -156,7 +157,7 @@ def read_predictions(path: Path) -> Predictions:
 
 def predictions_path(run: Run, split: str) -> Path:
     """Where the predictions of one split lie."""
-    return run.path / "predictions" / f"sub-{run.subject}_{split}.safetensors"
+    return labelled(run.path / "predictions", f"sub-{{}}_{split}.safetensors", run.subject)
 
 
 def run_id(run: Run) -> str:

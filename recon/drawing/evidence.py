@@ -192,7 +192,7 @@ def _store(
     """Write evidence.json, then index.csv."""
     from align.files import write_sealed
     from recon.decoding.predict import run_id
-    from recon.drawing.folders import safe_names, write_index
+    from recon.drawing.folders import DIGEST, file_digest, safe_names, write_index
 
     seed, own = maker.plan.sampling.seeds[0], run_id(maker.plan.run)
     side, guide = min(maker.plan.generator.size, LONGEST), maker.plan.conditioning.guide
@@ -218,10 +218,11 @@ def _store(
         "rows": rows,
     }
     write_sealed(folder / "evidence.json", facts)
-    index = [
-        {"stimulus_id": name, "file": f"{file}_seed-{seed}.png", "seed": seed, "tokens_of": name, "run": own}
-        for name, file in zip(rows, safe_names(tuple(rows)), strict=True)
-    ]
+    index = []
+    for name, stem in zip(rows, safe_names(tuple(rows)), strict=True):
+        file = f"{stem}_seed-{seed}.png"
+        row = {"stimulus_id": name, "file": file, "seed": seed, "tokens_of": name, "run": own}
+        index.append({**row, DIGEST: file_digest(folder / file)})
     write_index(folder, index)
     return {"folder": str(folder), **facts}
 

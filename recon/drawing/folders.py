@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import numpy as np
 
+from align.data.names import file_name, joined_name, labelled, listed_file, refuse_links
 from align.errors import UserError
 from align.files import atomic_path, locked, write_atomic
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from recon.generation.control import Control
 
 INDEX_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
-_LONGEST = 150  # characters of a file name; ids beyond it keep their start and gain a hash
+DIGEST = "sha256"  # one more column: of the file as it was written; older indexes have none
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,14 @@ class PictureFolders:
         return self._of("candidates", name)
 
     def _of(self, *kind: str) -> Path:
-        return self.base.joinpath(*kind) / self.generator / f"sub-{self.subject}"
+        folder = labelled(self.base.joinpath(*kind) / self.generator, "sub-{}", self.subject)
+        refuse_links(self.base, folder)
+        return folder
 
 
 def base_label(generator: str) -> str:
     """Folder name of a generator: its own name, or the last part of its path or hub id."""
-    return quote(generator.rstrip("/").rsplit("/", 1)[-1], safe="") or "generator"
+    return file_name(generator.rstrip("/").rsplit("/", 1)[-1] or "generator")
 
 
 def generator_label(generator: str, conditioning: Conditioning | None = None) -> str:
@@ -90,7 +96,7 @@ def generator_label(generator: str, conditioning: Conditioning | None = None) ->
         names += [_control_label(conditioning.control_of)] if conditioning.control_of else []
         names += [f"guide-{conditioning.guide.label}"] if conditioning.guide else []
         names += [f"best-of-{conditioning.best_of}"] * (conditioning.best_of > 1)
-    return "_".join(names)
+    return joined_name(names)
 
 
 def _control_label(control: Control) -> str:
@@ -99,38 +105,34 @@ def _control_label(control: Control) -> str:
 
 
 def safe_names(ids: Sequence[str]) -> list[str]:
-    """File-name stems for stimulus ids: percent-encoded, short, distinct also where letter case does not count."""
-    seen: set[str] = set()
-    names = []
-    for stimulus_id in ids:
-        name = quote(stimulus_id, safe="")
-        if name.startswith("."):
-            name = "%2E" + name[1:]
-        if not name or len(name) > _LONGEST or name.casefold() in seen:
-            name = f"{name[: _LONGEST - 13]}~{hashlib.sha256(stimulus_id.encode()).hexdigest()[:12]}"
-        seen.add(name.casefold())
-        names.append(name)
-    return names
+    """File-name stems for stimulus ids, see `align.data.names.file_name`."""
+    return [file_name(stimulus_id) for stimulus_id in ids]
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:
-    """Rows of a folder's index.csv; empty where there is none."""
+    """Rows of a folder's index.csv; empty where there is none.
+
+    Raises `UserError` where a column is missing or a row names a file outside the folder.
+    """
     path = folder / "index.csv"
     if not path.is_file():
         return []
+    listed_file(folder, path.name, f"folder {str(folder)!r}")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if rows and not set(INDEX_COLUMNS) <= set(rows[0]):
         raise UserError(
             f"{str(path)!r} lacks a column among {', '.join(INDEX_COLUMNS)}; delete the folder and generate again"
         )
+    for number, row in enumerate(rows, 1):
+        listed_file(folder, row["file"], f"{str(path)!r}, row {number}")
     return rows
 
 
 def write_index(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write index.csv; columns that a row lacks stay empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, INDEX_COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(buffer, (*INDEX_COLUMNS, DIGEST), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "index.csv", buffer.getvalue())
@@ -145,13 +147,51 @@ def merge_index(folder: Path, rows: Sequence[dict[str, Any]], seeds: Sequence[in
         write_index(folder, sorted([*others, *rows], key=lambda row: int(row["seed"])))
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """``image``: float (3, H, W) in [0, 1]."""
+def write_png(path: Path, image: np.ndarray) -> str:
+    """Write ``image``, float (3, H, W) in [0, 1]; returns the SHA-256 of the file, for the index."""
     from PIL import Image
 
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     with atomic_path(path, flush=False) as temporary:
         Image.fromarray(pixels).save(temporary)
+        return file_digest(temporary)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def same_file(folder: Path, row: dict[str, str]) -> bool:
+    """Whether the file of a row is there with the bytes it was written with; of older indexes, whether it is there."""
+    path = folder / row["file"]
+    return path.is_file() and (not row.get(DIGEST) or file_digest(path) == row[DIGEST])
+
+
+def listed_picture(folder: Path, row: dict[str, str]) -> Path:
+    """The picture file of a row of `read_index`.
+
+    Raises `UserError` where there is none, or where it has changed since it was drawn; older indexes cannot tell that,
+    which one line of log says.
+    """
+    path = folder / row["file"]
+    if not path.is_file():
+        raise UserError(f"picture {str(path)!r} of index.csv does not exist; generate the pictures again")
+    if not row.get(DIGEST):
+        _say_unsigned(row.get("run") or "")
+    elif not same_file(folder, row):
+        raise UserError(f"picture {str(path)!r} was changed after it was drawn; delete it and generate it again")
+    return path
+
+
+@cache
+def _say_unsigned(run_id: str) -> None:
+    """Once for each training of a run."""
+    log.warning(
+        "the pictures of %s have no checksums (index.csv is older): whether they were changed later is not seen",
+        run_id,
+    )
 
 
 def write_pictures(folder: Path, ids: Sequence[str], images: torch.Tensor, *, seed: int, run_id: str) -> None:
@@ -159,8 +199,8 @@ def write_pictures(folder: Path, ids: Sequence[str], images: torch.Tensor, *, se
     rows = []
     for stimulus_id, name, image in zip(ids, safe_names(ids), images.numpy(), strict=True):
         file = f"{name}_seed-{seed}.png"
-        write_png(folder / file, image)
-        rows.append({"stimulus_id": stimulus_id, "file": file, "seed": seed, "run": run_id})
+        digest = write_png(folder / file, image)
+        rows.append({"stimulus_id": stimulus_id, "file": file, "seed": seed, "run": run_id, DIGEST: digest})
     merge_index(folder, rows, [seed], run_id)
 
 
@@ -170,7 +210,8 @@ def find_folders(run: Run, images_dir: str | Path | None = None, generator: str 
     Raises `UserError` when there are none, or those of several generators and none is named.
     """
     base = Path(images_dir).expanduser() if images_dir else run.path
-    found = sorted(path.parent.parent.name for path in base.glob(f"reconstructions/*/sub-{run.subject}/index.csv"))
+    drawn = [PictureFolders(base, path.name, run.subject) for path in sorted(base.glob("reconstructions/*"))]
+    found = [one.generator for one in drawn if (one.reconstructions / "index.csv").is_file()]
     if generator is not None:
         found = [name for name in found if name == base_label(generator)]
     if not found:
@@ -198,7 +239,7 @@ def read_pictures(folder: Path, index: dict[str, dict[str, str]], ids: Sequence[
     """Float (n, 3, H, W) in [0, 1] of ``ids``, paired through the index, never through the order of files."""
     import torch
 
-    return torch.stack([_read_picture(folder / index[stimulus_id]["file"]) for stimulus_id in ids])
+    return torch.stack([_read_picture(listed_picture(folder, index[stimulus_id])) for stimulus_id in ids])
 
 
 def _read_picture(path: Path) -> torch.Tensor:
@@ -208,8 +249,6 @@ def _read_picture(path: Path) -> torch.Tensor:
     try:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"picture {str(path)!r} of index.csv does not exist; generate the pictures again") from error
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f"picture {str(path)!r} is not a readable image; delete it and generate again") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.files import write_sealed
-from recon.drawing.folders import merge_index, safe_names, write_png
+from recon.drawing.folders import DIGEST, merge_index, safe_names, write_png
 
 if TYPE_CHECKING:
     from recon.decoding.plan import Plan
@@ -41,8 +41,8 @@ def show_likeliest(plan: Plan, folder: Path) -> None:
         shown = {"stimulus_id": stimulus_id, "tokens_of": library.id(row), "run": own, "settings": settings}
         for seed in seeds:
             file = f"{name}_seed-{seed}.png"
-            write_png(folder / file, image)
-            rows.append({**shown, "file": file, "seed": str(seed)})
+            digest = write_png(folder / file, image)
+            rows.append({**shown, "file": file, "seed": str(seed), DIGEST: digest})
     merge_index(folder, rows, seeds, own)
     facts = {"pictures": len(library), "added": None if library.added is None else asdict(library.added)}
     write_sealed(folder / "library.json", {"run": own, **facts})

@@ -17,7 +17,7 @@ import numpy as np
 
 from align.seeding import derive
 from recon.decoding.plan import Sampling
-from recon.drawing.folders import INDEX_COLUMNS, merge_index, read_index, safe_names, write_png
+from recon.drawing.folders import DIGEST, INDEX_COLUMNS, merge_index, read_index, safe_names, same_file, write_png
 
 if TYPE_CHECKING:
     import torch
@@ -131,9 +131,12 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     used = sampling.filled(model.defaults)
     plan = _plan(weights, pictures, used)
     known = read_index(pictures.folder)
-    kept = {(row["file"], row["settings"]) for row in known}
+    kept = {(row["stimulus_id"], row["seed"], row["settings"]): row for row in known}
     for item in plan:
-        item.have = (item.row["file"], item.row["settings"]) in kept and (pictures.folder / item.row["file"]).is_file()
+        stored = kept.get((item.row["stimulus_id"], item.row["seed"], item.row["settings"]))
+        if stored is not None and same_file(pictures.folder, stored):
+            item.row |= {"file": stored["file"], DIGEST: stored.get(DIGEST) or ""}
+            item.have = True
     todo = [item for item in plan if not item.have]
     options: dict[str, Any] = {"steps": used.steps, "guidance_scale": used.guidance_scale}
     options |= {"batch_size": used.batch_size, "scale": used.scale}
@@ -148,7 +151,7 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
             else:
                 images = model.generate(tokens, [item.noise for item in batch], **options, **extra)
             for item, image in zip(batch, images.numpy(), strict=True):
-                write_png(pictures.folder / item.row["file"], image)
+                item.row[DIGEST] = write_png(pictures.folder / item.row["file"], image)
                 item.have = True
             merge_index(pictures.folder, [item.row for item in plan if item.have], used.seeds, pictures.run_id)
             bar.update(len(batch))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import locked, write_sealed
 from recon.evaluation.provenance import head
@@ -61,8 +62,8 @@ def ensemble_retrieval(runs: Sequence[Run], folder: Path, settings: EvaluateConf
     report["ensemble"] = {"rule": RULE, "members": members}
     stimuli = by_stimulus(ids, averaged(similarities), each)
     with locked(folder / ".report.lock", f"writing a report into {str(folder)!r}", wait=None, keep=False):
-        write_sealed(folder / f"report_sub-{runs[0].subject}.json", report)
-        write_sealed(folder / f"stimuli_sub-{runs[0].subject}.json", {"run": report["run"], **stimuli})
+        write_sealed(labelled(folder, "report_sub-{}.json", runs[0].subject), report)
+        write_sealed(labelled(folder, "stimuli_sub-{}.json", runs[0].subject), {"run": report["run"], **stimuli})
     return report
 
 

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.data.names import labelled
 from align.files import read_json
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def commit() -> str:
 
 def curves_folder(run: Run, label: str) -> Path:
     """``<run>/curves/<label of the generator>/sub-<subject>``."""
-    return run.path / "curves" / label / f"sub-{run.subject}"
+    return labelled(run.path / "curves" / label, "sub-{}", run.subject)
 
 
 def read_curves(run: Run, label: str) -> dict[str, Any] | None:

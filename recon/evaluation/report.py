@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.data.names import labelled
 from align.errors import Damaged, UserError
 from align.files import locked, read_json, write_sealed
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
@@ -64,12 +65,12 @@ def _interval(ends: Sequence[float]) -> str:
 
 def report_path(run: Run) -> Path:
     """``<run>/report_sub-<subject>.json``."""
-    return run.path / f"report_sub-{run.subject}.json"
+    return labelled(run.path, "report_sub-{}.json", run.subject)
 
 
 def stimuli_path(run: Run) -> Path:
     """``<run>/stimuli_sub-<subject>.json``: ids, per-stimulus scores, ranks and the retrieved pictures."""
-    return run.path / f"stimuli_sub-{run.subject}.json"
+    return labelled(run.path, "stimuli_sub-{}.json", run.subject)
 
 
 def read_scores(run: Run) -> tuple[Any, Any]:
@@ -80,7 +81,9 @@ def read_scores(run: Run) -> tuple[Any, Any]:
 
 def report_lock(run: Run) -> AbstractContextManager[None]:
     """Report and stimuli belong together and are written by one process at a time."""
-    return locked(run.path / f".report_sub-{run.subject}.lock", f"writing {report_path(run)}", wait=None, keep=False)
+    return locked(
+        labelled(run.path, ".report_sub-{}.lock", run.subject), f"writing {report_path(run)}", wait=None, keep=False
+    )
 
 
 def retrieval_report(run: Run, settings: EvaluateConfig | None = None) -> dict[str, Any]:

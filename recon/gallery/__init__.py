@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.data.names import labelled
 from align.files import atomic_path, locked, write_atomic
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def gallery(run: Run) -> dict[str, str]:
 
     Raises `UserError` naming `recon evaluate` when that has not run for this training of the run.
     """
-    page = run.path / f"gallery_sub-{run.subject}.html"
+    page = labelled(run.path, "gallery_sub-{}.html", run.subject)
     made = galleries([run], page)
     return {"sheet": made["sheets"][0], "page": made["page"]}
 
@@ -47,11 +48,11 @@ def galleries(runs: Sequence[Run], page: Path, contact: Contact | None = None) -
         for run in runs:
             content = read_content(run)
             doing = f"writing sheets into {str(run.path)!r}"
-            with locked(run.path / f".gallery_sub-{run.subject}.lock", doing, wait=None, keep=False):
-                sheets.append(run.path / f"gallery_sub-{run.subject}.png")
+            with locked(labelled(run.path, ".gallery_sub-{}.lock", run.subject), doing, wait=None, keep=False):
+                sheets.append(labelled(run.path, "gallery_sub-{}.png", run.subject))
                 save_sheet(content, sheets[-1])
                 if contact is not None:
-                    stem = run.path / f"contact_sub-{run.subject}"
+                    stem = labelled(run.path, "contact_sub-{}", run.subject)
                     contacts.extend(write_sheets(content, stem, contact.which, contact.count, contact.seed))
             yield content
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import read_json
 
@@ -23,9 +24,9 @@ def audit_summary(run: Run) -> dict[str, Any]:
     """``verdict``, ``summary``, ``findings`` (dicts of `FIELDS`) and ``source``: where it comes from, in words."""
     from recon.audit.verdict import as_dict, overall
 
-    for name in (f"audit_sub-{run.subject}.json", "audit.json"):
-        if (run.path / name).is_file():
-            return _stored(run, run.path / name)
+    for path in (labelled(run.path, "audit_sub-{}.json", run.subject), run.path / "audit.json"):
+        if path.is_file():
+            return _stored(run, path)
     findings = _quick(run)
     verdict, summary = overall(findings)
     source = (

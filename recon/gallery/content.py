@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.data.names import listed_file
 from align.errors import UserError
 from recon.drawing.folders import PictureFolders
 from recon.evaluation.report import read_scores, report_path, stimuli_path
@@ -16,6 +18,8 @@ from recon.gallery.extras import Extras, read_extras, read_seed_pictures, reduce
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
+
+log = logging.getLogger(__name__)
 
 RULE = ("two_way", "PixCorr")  # the first scores the choice of best, median and worst goes by; the next breaks ties
 CONTROLS = {  # in the order shown, with the words that explain them
@@ -134,8 +138,16 @@ def read_content(run: Run) -> Content:
 
 
 def scored_folders(run: Run, stored: dict[str, Any]) -> PictureFolders:
-    """Where the scored pictures lie; ``stored``: the content of `stimuli_path`."""
-    return PictureFolders(Path(stored["images"] or run.path), stored["generator"], run.subject)
+    """Where the scored pictures lie; ``stored``: the content of `stimuli_path`.
+
+    Pictures that `recon evaluate --images` found elsewhere are told in the log. Raises `UserError` for a generator
+    whose name leaves the folder.
+    """
+    base, generator = Path(stored["images"] or run.path), stored["generator"]
+    listed_file(base / "reconstructions", generator, f"{str(stimuli_path(run))!r}, generator")
+    if not base.resolve().is_relative_to(run.path.resolve()):
+        log.warning("the pictures of run %s lie outside it, in %s", run.path, base)
+    return PictureFolders(base, generator, run.subject)
 
 
 def choose(content: Content, count: int) -> dict[str, list[Item]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
-from recon.drawing.folders import PictureFolders, read_index
+from recon.drawing.folders import PictureFolders, listed_picture, read_index
 
 LONGEST = 256  # px; larger pictures are reduced, no gallery shows them larger
 MOST_SEEDS = 8  # shown; a page of more is no longer looked at
@@ -44,8 +44,7 @@ def read_extras(folders: PictureFolders, ids: Sequence[str], seed: int, run_id: 
     rows = safe_rows(folders.reconstructions, run_id)
     seeds = sorted({row_seed(row, folders.reconstructions) for row in rows} - {seed})
     kept = seeds[: MOST_SEEDS - 1]
-    inside = Path(folders.generator) / f"sub-{folders.subject}"
-    low, maps = folders.base / "low_level" / inside, folders.base / "evidence" / inside
+    low, maps = folders.low_level, folders.evidence
     rule, lit = _evidence_facts(maps / "evidence.json")
     low_seeds = sorted({row_seed(row, low) for row in safe_rows(low, run_id)}, key=lambda s: (s != seed, s))
     return Extras(
@@ -61,7 +60,7 @@ def read_extras(folders: PictureFolders, ids: Sequence[str], seed: int, run_id: 
 def read_seed_pictures(folder: Path, ids: Sequence[str], seed: int, run_id: str) -> dict[str, np.ndarray]:
     """Pictures uint8 (H, W, 3) of one seed by stimulus id, at most `LONGEST` px; only those the index lists."""
     listed = {row["stimulus_id"]: row for row in safe_rows(folder, run_id) if row_seed(row, folder) == seed}
-    return {key: read_small(folder / listed[key]["file"]) for key in ids if key in listed}
+    return {key: read_small(listed_picture(folder, listed[key])) for key in ids if key in listed}
 
 
 def read_small(path: Path) -> np.ndarray:
@@ -89,9 +88,6 @@ def safe_rows(folder: Path, run_id: str) -> list[dict[str, str]]:
     except (ValueError, csv.Error) as error:
         raise UserError(f"{str(folder / 'index.csv')!r} is no readable CSV: {error}") from error
     for row in rows:
-        name = row["file"] or ""
-        if name != Path(name).name or name in ("", ".", ".."):
-            raise UserError(f"{str(folder / 'index.csv')!r} names the file {name!r}; a plain file name is needed")
         if row["run"] != run_id:
             raise UserError(
                 f"{str(folder)!r} holds pictures of {row['run']!r}, but this run is {run_id}; make them again"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import read_json, read_tensors
 from recon.publishing.places import without_paths
@@ -72,13 +73,13 @@ def _run_facts(folder: Path) -> RunFacts:
         raise UserError(f"{str(folder / CONFIG)!r} is not the configuration of the weights beside it; put the old back")
     facts = RunFacts(run, digest, read_json(folder / SPLIT), {})
     for subject in facts.subjects:
-        path, own = folder / f"report_sub-{subject}.json", f"{run.study}_sub-{subject}@{digest[:12]}"
+        path, own = labelled(folder, "report_sub-{}.json", subject), f"{run.study}_sub-{subject}@{digest[:12]}"
         if not path.is_file():
             continue
         report = read_json(path)
         _require_report(report, own, path)
         facts.reports[subject] = without_paths(report)
-        stimuli = folder / f"stimuli_sub-{subject}.json"
+        stimuli = labelled(folder, "stimuli_sub-{}.json", subject)
         told = read_json(stimuli) if "reconstruction" in report and stimuli.is_file() else {}
         if told.get("run") == own and "image_seed" in told:
             facts.image_seeds[subject] = told["image_seed"]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from align.data.names import file_name
 from align.errors import UserError
 from align.files import read_tensors, save_tensors, write_atomic, write_sealed
 from recon.publishing.card import card
@@ -73,7 +74,7 @@ def _stage_run(facts: RunFacts, stage: Path) -> None:
     write_atomic(stage / CONFIG, dump_yaml(config))
     write_sealed(stage / SPLIT, {**facts.split, "log": without_paths(facts.split.get("log", []))})
     for subject, report in facts.reports.items():
-        write_sealed(stage / f"report_sub-{subject}.json", report)
+        write_sealed(stage / f"report_sub-{file_name(subject)}.json", report)
 
 
 def _stage_conditioner(facts: ConditionerFacts, stage: Path) -> None:

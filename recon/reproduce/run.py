@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,6 +12,7 @@ import numpy as np
 
 from align.checkpoint import home
 from align.config import Config
+from align.data.names import file_name, joined_name, subject_name
 from align.data.splits import refuse_overlap
 from align.data.studies import open_study
 from align.data.studies.base import Study
@@ -81,8 +81,8 @@ class Walk:
     def path(self, cell: Cell, part: str) -> Path:
         """Where the curve of one fit lies."""
         layer, subject, seed = cell
-        name = f"{part}_{layer}_sub-{subject}_seed-{seed}.safetensors"
-        return self.folder / "curves" / re.sub(r"[^\w.+-]+", "-", name)
+        name = joined_name([part, file_name(layer), subject_name(subject), f"seed-{seed}"])
+        return self.folder / "curves" / f"{name}.safetensors"
 
 
 def reproduce(
@@ -212,4 +212,5 @@ def _facts(walk: Walk) -> dict[str, Any]:
 
 def _default_folder(recipe: Recipe) -> Path:
     code = [recipe.config.simulated.code] if recipe.config.study.name == "simulated" else []
-    return home() / "runs" / "reproduce" / "_".join([recipe.name, recipe.config.study.name, *code])
+    labels = (recipe.name, recipe.config.study.name, *code)
+    return home() / "runs" / "reproduce" / joined_name([file_name(label) for label in labels])

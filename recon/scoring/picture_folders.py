@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from align.data.names import listed_file
 from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image
 from align.errors import UserError
+from recon.drawing.folders import listed_picture
 from recon.scoring.picture_sets import OpenedPictures, require_square
 
 HELD = 2**30  # bytes of decoded pictures kept per set; beyond it files are decoded again whenever they are read
@@ -110,7 +112,7 @@ def _stimuli(stems: list[str], known: Sequence[str] | None) -> list[str]:
 
 def _index(folder: Path) -> dict[str, list[Path]]:
     """What the index.csv of `recon generate` says: ids as they were, samples by seed. {} without such a file."""
-    path = folder / "index.csv"
+    path = listed_file(folder, "index.csv", f"folder {str(folder)!r}")
     if not path.is_file():
         return {}
     try:
@@ -121,8 +123,10 @@ def _index(folder: Path) -> dict[str, list[Path]]:
     if not rows or not {"stimulus_id", "file", "seed"} <= set(rows[0]):
         return {}
     found: dict[str, list[Path]] = {}
+    for number, row in enumerate(rows, 1):
+        listed_file(folder, row["file"], f"{str(path)!r}, row {number}")
     for row in sorted(rows, key=lambda row: natural(row["seed"])):
-        found.setdefault(row["stimulus_id"], []).append(folder / row["file"])
+        found.setdefault(row["stimulus_id"], []).append(listed_picture(folder, row))
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 

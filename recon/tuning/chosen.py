@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import read_json
 from recon.tuning.candidates import TUNED, Settings, laid_over
@@ -53,7 +54,7 @@ class Choice:
 
 def choice_path(run: Run) -> Path:
     """``<run>/tuning_sub-<subject>.json``."""
-    return run.path / f"tuning_sub-{run.subject}.json"
+    return labelled(run.path, "tuning_sub-{}.json", run.subject)
 
 
 def read_choice(run: Run, generator: str, conditioning: Conditioning, sampling: Sampling) -> Choice | None:

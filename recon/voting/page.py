@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.data.names import file_name
 from align.errors import UserError
 from align.files import read_json, write_atomic
 from recon.drawing.folders import read_seed
@@ -45,7 +46,7 @@ def write_vote(
         for name in controls
     }
     table = draw_trials(content, count, seed, list(dict.fromkeys(controls)), sources)
-    page = out or run.path / f"vote_sub-{run.subject}_{table.hash}.html"
+    page = out or run.path / f"vote_sub-{file_name(run.subject)}_{table.hash}.html"
     key = page.with_suffix(".csv")
     if key == page:
         raise UserError(f"--out {str(page)!r} is the page; its name should end in .html, the table gets .csv")

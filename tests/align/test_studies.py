@@ -299,6 +299,43 @@ def test_folder_other_faults_are_one_line(folder_root: Path) -> None:
     fails(r"stimuli\.csv.*does not exist", lambda: study("folder", folder_root).recording("01"))
 
 
+def _through_link(root: Path, folder: bool = False) -> str:
+    """A name in the folder that is a link to a picture, or to a folder of one, outside."""
+    try:
+        (root / "away").symlink_to(root.parent / "private" if folder else root.parent / "private" / "p.png")
+    except OSError:
+        pytest.skip("this system makes no links")
+    return "away/p.png" if folder else "away"
+
+
+OUTSIDE = {
+    "dots": lambda root: "../private/p.png",
+    "more dots": lambda root: "images/../../private/p.png",
+    "absolute": lambda root: str(root.parent / "private" / "p.png"),
+    "link": _through_link,
+    "link to a folder": lambda root: _through_link(root, folder=True),
+    "from images": lambda root: "./../private/./p.png",
+}
+
+
+@pytest.mark.parametrize("way", OUTSIDE)
+def test_folder_tells_of_pictures_outside(way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root, private = tmp_path / "study", tmp_path / "private"
+    write_folder(root)
+    private.mkdir()
+    (private / "p.png").write_bytes(png(picture(40)))
+    name = OUTSIDE[way](root)
+    write_folder(root, rows=[*default_rows()[:-1], {**default_rows()[-1], "image": "pic099.png"}])
+    text = (root / "stimuli.csv").read_text(encoding="utf-8").replace("pic099.png", name)
+    (root / "stimuli.csv").write_text(text, encoding="utf-8")
+    opened = study("folder", root)
+    assert not opened.recording("01").log and not caplog.records
+    (told,) = opened.recording("08").log
+    assert told.startswith("1 of 9 pictures lie outside the study's folder, the first is ") and repr(name) in told
+    study("folder", root).recording("08")
+    assert [record.message for record in caplog.records] == [f"{root}: {told}"]  # once
+
+
 def test_folder_needs_both_splits(tmp_path: Path) -> None:
     write_folder(tmp_path, rows=[{**row, "split": "train"} for row in default_rows()])
     fails("subject 01 has no test rows", lambda: study("folder", tmp_path).recording("01"))

@@ -104,7 +104,7 @@ def test_several_subjects_in_one_run_dir(place: Path, tmp_path: Path) -> None:
     assert script.run_folder(config, job, alone=False) == tmp_path / "sub-010"
     assert script.run_folder(config, job, alone=True) == tmp_path
     slash = load_config(Config, None, ["target.layer=a/b:c", "study.name=simulated"])
-    assert script.run_folder(slash, job, alone=True).name == "simulated_sub-010_mlp_a-b-c_seed-0"
+    assert script.run_folder(slash, job, alone=True).name == "simulated_sub-010_mlp_a%2Fb%3Ac_seed-0"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_every_check_of_the_audit_is_described() -> None:
     from recon.audit.checks import Material, audit
 
     checks = [finding.check for finding in audit(Material())]
-    assert table_names("audit.md", "The nineteen checks") == set(checks) and len(checks) == 19
+    assert table_names("audit.md", "The twenty-one checks") == set(checks) and len(checks) == 21
 
 
 def test_every_control_is_described() -> None:

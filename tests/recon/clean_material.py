@@ -8,6 +8,7 @@ import numpy as np
 
 from recon.audit import checks
 from recon.audit.checks import Material, Order, Pictures, Samples
+from recon.audit.copies import compared, likeness
 from recon.audit.files import picture_set, rowwise
 from recon.audit.selection import Choice
 from recon.audit.verdict import Finding
@@ -66,6 +67,8 @@ def clean_material(seed: int) -> Material:
         train_signals=recordings[:N_TRAIN],
         test_signals=recordings[N_TRAIN:],
         shown=(shown, thumbs(test)),
+        copied=compared(test_ids, [[likeness(one, seen) for one in k] for k, seen in zip(samples, test, strict=True)]),
+        places=([], []),
         samples=Samples(to_target, published),
         order=Order(tuple(labels[i] for i in order), np.arange(len(order)), rng.random(len(order)) < 0.3),
         choices=[Choice("epoch", 0.3 + 0.02 * rng.normal(size=20), validation, int(validation.argmax()))],

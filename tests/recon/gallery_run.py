@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 from align.checkpoint import Run
-from recon.drawing.folders import INDEX_COLUMNS, read_index, safe_names
+from recon.drawing.folders import DIGEST, INDEX_COLUMNS, file_digest, read_index, safe_names, write_index
 from recon.evaluation import judges, report
 from recon.evaluation.settings import EvaluateConfig
 from recon.metrics import metrics
@@ -43,11 +42,9 @@ def add_rows(folder: Path, ids: list[str], pictures: list[np.ndarray], seed: int
     for stimulus_id, name, pixels in zip(ids, safe_names(ids), pictures, strict=True):
         Image.fromarray(pixels).save(folder / f"{name}_seed-{seed}.png")
         values = (stimulus_id, f"{name}_seed-{seed}.png", str(seed), "0", stimulus_id, run_id, "x")
-        rows.append(dict(zip(INDEX_COLUMNS, values, strict=True)))
-    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, INDEX_COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+        digest = file_digest(folder / f"{name}_seed-{seed}.png")
+        rows.append(dict(zip((*INDEX_COLUMNS, DIGEST), (*values, digest), strict=True)))
+    write_index(folder, rows)
 
 
 def flat(ids: list[str], start: int) -> list[np.ndarray]:

@@ -30,6 +30,8 @@ CHECKS = {
     "row_order",
     "category_only",
     "memorisation",
+    "seen_pictures",
+    "outside_run",
     "sample_selection",
     "choice_on_test",
     "declared_choice",

@@ -118,9 +118,9 @@ def test_rule_of_the_evidence_is_text_and_never_markup(opened: Browser) -> None:
 
 def test_the_audit_stands_on_top(opened: Browser) -> None:
     first = opened.js("document.querySelector('#panels > *').innerText")
-    assert "audit: clear" in first and "of 19 checks were made" in first and "No sign of a leak" in first
+    assert "audit: clear" in first and "of 21 checks were made" in first and "No sign of a leak" in first
     told = opened.js("[...document.querySelectorAll('.findings tbody tr')].map(row => row.cells[1].textContent)")
-    assert len(told) == 19 and told == sorted(told, key=["leak", "suspect", "clear", "not checked"].index)
+    assert len(told) == 21 and told == sorted(told, key=["leak", "suspect", "clear", "not checked"].index)
 
 
 def test_a_walk_with_keys(opened: Browser, data: dict[str, Any]) -> None:

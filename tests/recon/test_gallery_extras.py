@@ -114,9 +114,9 @@ def test_a_spoiled_file_is_one_line_and_exit_code_2(name: str, copied: Run, caps
 @pytest.mark.parametrize(
     ("column", "value", "told"),
     [
-        ("file", "../../../secret.png", "a plain file name is needed"),
-        ("file", "/etc/passwd", "a plain file name is needed"),
-        ("file", "", "a plain file name is needed"),
+        ("file", "../../../secret.png", "a name inside the folder"),
+        ("file", "/etc/passwd", "a name inside the folder"),
+        ("file", "", "a name inside the folder"),
         ("run", "another@training", "holds pictures of 'another@training'"),
         ("seed", "first", "a number is needed"),
         ("file", "absent.png", "does not exist"),
@@ -137,8 +137,49 @@ def test_a_row_that_leaves_the_folder_or_the_training_is_refused(
         read_content(copied)
 
 
+@pytest.mark.parametrize("kind", ["evidence", "low_level", "reconstructions"])
+def test_a_picture_that_was_changed_later_is_refused(kind: str, copied: Run) -> None:
+    path = sorted(folder_of(copied, kind).glob("*.png"))[0]
+    path.write_bytes(path.read_bytes() + b"\0")  # still the same pixels
+    with pytest.raises(UserError, match="changed after it was drawn"):
+        read_content(copied)
+
+
+def test_an_index_without_checksums_is_read_and_told_once(copied: Run, caplog: pytest.LogCaptureFixture) -> None:
+    from recon.drawing import folders
+
+    folders._say_unsigned.cache_clear()
+    for path in copied.path.rglob("index.csv"):
+        lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+        path.write_text("\n".join(lines) + "\n")
+    read_content(copied)
+    assert [record.message for record in caplog.records if "no checksums" in record.message] == [
+        f"the pictures of {run_id(copied)} have no checksums (index.csv is older): whether they were changed later is "
+        "not seen"
+    ]
+
+
+@pytest.mark.parametrize("generator", ["../../../other", "/tmp", "a\\b", "", ".."])
+def test_a_generator_whose_name_leaves_the_run_is_refused(generator: str, copied: Run) -> None:
+    path = copied.path / "stimuli_sub-01.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"generator": generator}))
+    with pytest.raises(UserError, match="inside the folder"):
+        read_content(copied)
+
+
+@pytest.mark.parametrize("place", ["reconstructions", "low_level", "evidence", "controls"])
+def test_a_folder_that_is_a_link_is_refused(place: str, copied: Run, tmp_path: Path) -> None:
+    (copied.path / place).rename(tmp_path / "elsewhere")
+    (copied.path / place).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        read_content(copied)
+
+
 def test_a_map_that_is_no_picture_is_refused(copied: Run) -> None:
-    next(folder_of(copied, "evidence").glob("*.png")).write_bytes(b"no picture")
+    path = next(folder_of(copied, "evidence").glob("*.png"))
+    path.write_bytes(b"no picture")
+    index = folder_of(copied, "evidence") / "index.csv"
+    index.write_text("\n".join(line.rpartition(",")[0] for line in index.read_text().splitlines()) + "\n")
     with pytest.raises(UserError, match="corrupt or no picture"):
         read_content(copied)
 

@@ -4,8 +4,9 @@
 
 - ``signals.npy`` (or ``.npz``, ``.h5``, ``.mat``): numbers (n, channels, samples) or (n, voxels), one row per trial;
 - ``stimuli.csv``: one line per trial with the columns ``row`` (0 to n-1), ``image`` (file under the folder or its
-  ``images/``), ``split`` (``train``, ``test`` or ``unused``), ``subject``, and optionally ``concept``, ``caption``,
-  ``repetition``, ``session`` (the recording session; for all lines of a subject or none);
+  ``images/``; one that lies elsewhere, as `recon data import --link` leaves them, is read and told), ``split``
+  (``train``, ``test`` or ``unused``), ``subject``, and optionally ``concept``, ``caption``, ``repetition``,
+  ``session`` (the recording session; for all lines of a subject or none);
 - optionally ``info.json``: ``sfreq`` (Hz), ``ch_names``, ``tmin`` (s), ``concept_disjoint`` (true: refuse a split
   whose training and test share a concept), ``roi`` (regions for ``study.roi``: {name: [channel names, or indices of
   channels or voxels from 0]}).
@@ -22,13 +23,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from align.config import Config
+from align.data.names import strays
 from align.data.reading.safe_load import ARRAY_SUFFIXES, decode_image, load_array, require_finite, require_rows
 from align.data.signals import Recording, Stimuli, Trials, fits, mapped_file
 from align.data.splits import merge_groups, refuse_overlap, scene_groups, scene_twins, thumbnails
@@ -124,6 +126,7 @@ class Folder(Study):
         for row in lines:
             first.setdefault(row.image, row)
         stimuli, log = _stimuli(self.root, list(first.values()))
+        log += _outside(self.root, list(first.values()))
         index = {image: i for i, image in enumerate(first)}
         recording = Recording(
             study=self.info.name,
@@ -320,6 +323,26 @@ def _picture_file(root: Path, row: Row) -> Path:
         if path.is_file():
             return path
     raise UserError(f"stimuli.csv line {row.line}: image {row.image!r} is neither in the folder nor in its images/")
+
+
+def _outside(root: Path, shown: Sequence[Row]) -> list[str]:
+    """A sentence about pictures that lie outside the study's folder, also by way of a link; told once in the log."""
+    away = strays(root, [_picture_file(root, row) for row in shown])
+    if not away:
+        return []
+    first = shown[away[0]]
+    text = (
+        f"{len(away)} of {len(shown)} pictures lie outside the study's folder, the first is {first.image!r} "
+        f"(stimuli.csv line {first.line}); that is right after import with --link, else ask where they come from"
+    )
+    _tell(str(root), text)
+    return [text]
+
+
+@cache
+def _tell(root: str, text: str) -> None:
+    """Once per study and sentence."""
+    logger.warning("%s: %s", root, text)
 
 
 def _near_duplicates(thumbs: np.ndarray, shown: Sequence[Row]) -> list[str]:
