@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 logger = logging.getLogger(__name__)
+LARGEST_TEXT = 2**28  # bytes of a JSON or CSV file that is read at once
 
 
 @contextmanager
@@ -104,14 +105,34 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON; raises `UserError` when the file is missing or broken."""
+def read_json(path: str | Path, shape: Any = object) -> Any:
+    """Read JSON of a ``shape`` (see `align.fields.stored`).
+
+    Raises `UserError` when the file is missing, no file, no JSON, too large or too deep, or of another shape.
+    """
+    from align.fields.stored import parse_json
+
+    return parse_json(read_text(path), repr(str(path)), shape)
+
+
+def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
+    """The text of a UTF-8 file (a mark at its start is dropped), of at most ``largest`` bytes, with its line ends.
+
+    Raises `UserError` when it is missing, no regular file (a pipe would be waited for), larger, or no text.
+    """
+    path = Path(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{str(path)!r} does not exist") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{str(path)!r} is not valid JSON: {error}") from error
+        if not path.exists():
+            raise UserError(f"{str(path)!r} does not exist")
+        if not path.is_file():
+            raise UserError(f"{str(path)!r} is no file")
+        if path.stat().st_size > largest:
+            raise UserError(f"{str(path)!r} has {path.stat().st_size:,} bytes; at most {largest:,} are read")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r} is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
