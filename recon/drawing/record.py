@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.fields.stored import require
 from align.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -43,5 +44,7 @@ def read_record(run: Run, folder: Path, seed: int) -> dict[str, Any] | None:
 
     path = folder / FILE
     stored = read_json(path) if path.is_file() else None
-    own = isinstance(stored, dict) and stored.get("run") == run_id(run) and seed in stored.get("seeds", [])
+    if stored is not None:
+        require(stored, {"run": str, "seeds": [int], "chosen_on?": str}, repr(str(path)))
+    own = stored is not None and stored["run"] == run_id(run) and seed in stored["seeds"]
     return stored if own else None

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.files import read_json
+from align.fields.stored import require
 from recon.drawing.folders import PictureFolders
 from recon.evaluation.report import report_path, stimuli_path
+from recon.evaluation.stored import read_report, read_stimuli, require_agreement
 from recon.gallery.extras import Extras, read_extras, read_seed_pictures, reduced
 
 if TYPE_CHECKING:
@@ -99,13 +100,17 @@ def read_content(run: Run) -> Content:
     command = f"run: recon evaluate --subject {run.subject} --run {run.path}"
     if not report_path(run).is_file() or not stimuli_path(run).is_file():
         raise UserError(f"run {str(run.path)!r} has no scores to show; {command}")
-    report, stored = read_json(report_path(run)), read_json(stimuli_path(run))
+    report, stored = read_report(report_path(run)), read_stimuli(stimuli_path(run))
     if "reconstruction" not in report or "scores" not in stored or report["run"] != run_id(run):
         raise UserError(f"the scores of run {str(run.path)!r} are incomplete or of another training; {command}")
+    _require_whole(run, report, stored)
     stimuli = open_recording(run).stimuli
     row = {stimulus_id: i for i, stimulus_id in enumerate(stimuli.ids)}
     folders = scored_folders(run, stored)
     controls = tuple(name for name in CONTROLS if name in stored["controls"])
+    named = [*stored["ids"], *(other for near in stored["retrieved"].values() for other in near)]
+    if strange := next((name for name in named if name not in row), None):
+        raise UserError(f"{str(stimuli_path(run))!r} names {strange!r}, which the study does not have; {command}")
     ids, seed, own = stored["ids"], stored["image_seed"], report["run"]
     reconstructed = _pictures(folders.reconstructions, ids, seed, own)
     columns = {name: _pictures(folders.control(name), ids, seed, own) for name in controls}
@@ -134,9 +139,28 @@ def read_content(run: Run) -> Content:
     return Content(report, items, seen, captions, controls, run.path.name, seed, extras, audit, curves)
 
 
+_SHOWN = dict.fromkeys(("backbone", "layer", "layer_chosen_on", "encoder", "generator"), str)
+
+
+def _require_whole(run: Run, report: dict[str, Any], stored: dict[str, Any]) -> None:
+    """Raise `UserError` where a part is missing that a gallery shows, or where both files disagree."""
+    require(report, {**_SHOWN, "controls": object, "seed": object}, repr(str(report_path(run))))
+    known = ("retrieved", "rank")
+    wanted = dict.fromkeys(("ids", "controls", "generator", "image_seed", *known), object)
+    require(stored, wanted, repr(str(stimuli_path(run))))
+    require_agreement(report, stored, report_path(run))
+    for part in known:
+        if lacking := [name for name in stored["ids"] if name not in stored[part]]:
+            raise UserError(f"{str(stimuli_path(run))!r}: {part} lacks {lacking[0]!r}; score the run again")
+    if lacking := [name for name in report["reconstruction"] if name not in stored["scores"]]:
+        raise UserError(f"{str(stimuli_path(run))!r}: scores lacks {lacking[0]!r}, which the report has; score again")
+    if not stored["ids"]:
+        raise UserError(f"{str(stimuli_path(run))!r}: ids is empty; score the run again")
+
+
 def scored_folders(run: Run, stored: dict[str, Any]) -> PictureFolders:
     """Where the scored pictures lie; ``stored``: the content of `stimuli_path`."""
-    return PictureFolders(Path(stored["images"] or run.path), stored["generator"], run.subject)
+    return PictureFolders(Path(stored.get("images") or run.path), stored["generator"], run.subject)
 
 
 def choose(content: Content, count: int) -> dict[str, list[Item]]:
