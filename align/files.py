@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,13 +88,66 @@ def _acquire(handle: BaseFileLock, doing: str, wait: float | None) -> None:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` (same suffix); renamed to ``path`` on success, removed on failure."""
     path = Path(path)
+    if is_stream(path):
+        with _written_through(path) as temporary:
+            yield temporary
+        return
+    if not path.name or path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder; pass the name of a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` is a pipe, device or socket, or the name of an open file (/dev/stdout): written to as it is."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    folder = path.absolute().parent
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or folder == Path("/dev") or folder.name == "fd"
+
+
+@contextmanager
+def _written_through(path: Path) -> Iterator[Path]:
+    """A temporary file elsewhere; on success its bytes are written to ``path``, which stays what it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / f"written{path.suffix}"
+        yield temporary
+        left = memoryview(temporary.read_bytes())
+        sys.stdout.flush()
+        with naming(path):
+            out = os.open(path, os.O_WRONLY | os.O_APPEND)
+            try:
+                while left:
+                    left = left[os.write(out, left) :]
+            finally:
+                os.close(out)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system that is raised in the block (disk full, no permission) name ``path``."""
+    try:
+        yield
+    except (UserError, BrokenPipeError):
+        raise
+    except OSError as error:
+        if error.filename is not None and ".tmp-" not in str(error.filename):
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+    except Exception as error:
+        from safetensors import SafetensorError
+
+        if not isinstance(error, SafetensorError):
+            raise
+        raise OSError(errno.EIO, str(error), str(path)) from error
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:

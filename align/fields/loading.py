@@ -180,6 +180,8 @@ def _coerce(value: Any, kind: Any, key: str) -> Any:
             raise UserError(f"{key}={brief(value)} is not {'a whole number' if kind is int else 'a number'}") from None
     if value is None or isinstance(value, (list, dict)):
         raise UserError(f"{key}={brief(value)} is not text")
+    if "\0" in str(value):
+        raise UserError(f"{key}={brief(value)} holds a NUL byte")
     return str(value)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from align.errors import UserError
 from align.files import read_text
+
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count for some spreadsheets
+_BREAKS = ("\t", "\r", "\n")
 
 
 def read_rows(path: str | Path, columns: Sequence[str], remedy: str = "make it again") -> list[dict[str, str]]:
@@ -34,6 +38,22 @@ def read_rows(path: str | Path, columns: Sequence[str], remedy: str = "make it a
     except csv.Error as error:
         raise UserError(f"{str(path)!r}, row {len(rows) + 1}: {error}; {remedy}") from error
     return rows
+
+
+def harmless(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for a CSV that people open in a spreadsheet: text that would begin a formula there gets a ' in front."""
+    return {name: cell(value) for name, value in row.items()}
+
+
+def cell(value: Any) -> Any:
+    """One cell of such a row; numbers stay numbers."""
+    if not isinstance(value, str) or (not value.lstrip().startswith(_FORMULA) and not value.startswith(_BREAKS)):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def finite(text: str, path: str | Path) -> float:

@@ -6,6 +6,7 @@ filled where it is empty.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.evaluation.recordings import RunData
 
+logger = logging.getLogger(__name__)
 _CHOSEN = {"layer_chosen_on?": str, "epoch_chosen_on?": str}
 _CURVE = {"backbone": str, "encoder": str, "chosen": str, "validation_top1": {str: float}}
 _CHOICE = {"criterion": str, "curves": [_CURVE]}
@@ -42,13 +44,15 @@ def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Materi
         return from_sweep(path), f"sweep {path}"
     from align.checkpoint import load_run
     from align.config import set_key
-    from recon.config import require_places
+    from recon.config import places_in, require_places
 
     require_places(overrides)
     run = load_run(path)
     for pair in overrides:
         key, _, value = pair.partition("=")
         set_key(run.config, key, value)
+    if said := places_in(run.config, overrides):
+        logger.info("%s", said)
     return from_run(run), f"run {path}: {identity(run)}"
 
 
