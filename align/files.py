@@ -162,14 +162,14 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path, shape: Any = object) -> Any:
-    """Read JSON of a ``shape`` (see `align.fields.stored`).
+def read_json(path: str | Path, shape: Any = object, finite: bool = True) -> Any:
+    """Read JSON of a ``shape`` (see `align.fields.stored.parse_json`, also for ``finite``).
 
     Raises `UserError` when the file is missing, no file, no JSON, too large or too deep, or of another shape.
     """
     from align.fields.stored import parse_json
 
-    return parse_json(read_text(path), repr(str(path)), shape)
+    return parse_json(read_text(path), repr(str(path)), shape, finite)
 
 
 def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:

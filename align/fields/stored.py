@@ -21,14 +21,16 @@ LONGEST_NUMBER = 400  # digits
 _NAMES = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", dict: "an object"}
 
 
-def parse_json(text: str, source: str, shape: Any = object) -> Any:
-    """The content of ``text``; ``source`` names it in messages.
+def parse_json(text: str, source: str, shape: Any = object, finite: bool = True) -> Any:
+    """The content of ``text``; ``source`` names it in messages. ``finite`` False: NaN and infinity pass where no shape
+    forbids them, as other libraries write them.
 
     Raises `UserError` for text that is no JSON, nested too deep, or with numbers that are not finite, and where the
     content has not the ``shape``.
     """
     try:
-        content = json.loads(text, parse_constant=_not_finite, parse_float=_finite, parse_int=_whole)
+        refuse: dict[str, Any] = {"parse_constant": _not_finite, "parse_float": _finite} if finite else {}
+        content = json.loads(text, parse_int=_whole, **refuse)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is not valid JSON: {error}") from error
     if _depth(content) > DEEPEST:

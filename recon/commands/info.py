@@ -94,7 +94,7 @@ def _describe_tensors(path: Path) -> dict[str, Any]:
 
 
 def _describe_json(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+    content = read_json(path, finite=False)
     if isinstance(content, dict) and "schema" in content and "study" in content:
         keys = (
             "schema",

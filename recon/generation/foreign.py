@@ -32,7 +32,7 @@ def require_no_code(folder: Path, what: str) -> None:
                 "run here: take it out if the parts work without it"
             )
         if name.endswith(".json") and name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
-            content = read_json(path)
+            content = read_json(path, finite=False)
             asked = [key for key in _ASKS if isinstance(content, dict) and content.get(key)]
             if asked:
                 raise UserError(
@@ -67,7 +67,7 @@ def require_known_parts(folder: Path, index: dict[str, Any], what: str) -> None:
 def _require_class(part: Path, named: str, what: str) -> None:
     """Whether the files of a part say the same class as the index; only diffusers writes it there."""
     for path in sorted(part.glob("*config.json")):
-        content = read_json(path)
+        content = read_json(path, finite=False)
         stated = content.get(_NAME) if isinstance(content, dict) else None
         if isinstance(content, dict) and not (stated is None or isinstance(stated, str)):
             raise UserError(f"{what}: {_NAME} of {path.name!r} is {str(stated)[:80]}, not the name of a class")

@@ -41,7 +41,7 @@ def family_of(folder: Path) -> str:
 
 
 def _kind(folder: Path) -> str:
-    kind: str = read_json(folder / INDEX, {"_class_name": str})["_class_name"]
+    kind: str = read_json(folder / INDEX, {"_class_name": str}, finite=False)["_class_name"]
     return kind
 
 
@@ -53,7 +53,7 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     """
     family, what = family_of(folder), f"generator {str(folder)!r}"
     require_no_code(folder, what)
-    require_known_parts(folder, read_json(folder / INDEX, {}), what)
+    require_known_parts(folder, read_json(folder / INDEX, {}, finite=False), what)
     import diffusers
     from diffusers.utils import logging
 

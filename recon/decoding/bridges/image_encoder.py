@@ -62,7 +62,7 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     from transformers import CLIPVisionModelWithProjection
 
     require_no_code(folder, f"image encoder {str(folder)!r}")
-    config = read_json(folder / "config.json", {"vision_config?": {}})
+    config = read_json(folder / "config.json", {"vision_config?": {}}, finite=False)
     config = config.get("vision_config", config)
     try:
         with quiet_transformers():
@@ -75,7 +75,7 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     if info["missing_keys"]:
         raise UserError(f"image encoder {str(folder)!r} lacks {sorted(info['missing_keys'])[0]!r}")
     own = folder / "preprocessor_config.json"
-    facts = read_json(own, {"image_mean?": [float], "image_std?": [float]}) if own.is_file() else {}
+    facts = read_json(own, {"image_mean?": [float], "image_std?": [float]}, finite=False) if own.is_file() else {}
     mean, std = facts.get("image_mean", _CLIP_MEAN), facts.get("image_std", _CLIP_STD)
     depth = model.config.num_hidden_layers
     blocks = "vision_model.encoder.layers"
