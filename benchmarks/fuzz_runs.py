@@ -23,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--heavy", type=float, default=0.3, help="share of evaluate and generate that is run")
+    parser.add_argument("--heavy", type=float, default=0.0, help="1: evaluate and generate as often as the others")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

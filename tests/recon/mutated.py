@@ -14,18 +14,23 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from recon import cli
+from recon.evaluation import judges
+from recon.metrics import metrics
+from tests.recon import tiny_run
 
-LONGEST = 60  # s, of one command; the slowest takes about two on an idle core
+LONGEST = 60  # s of computing, of one command; the slowest takes about three
+ASLEEP = 900  # s of any kind: a command that waits for something computes nothing
 QUICK = ["evaluate.n_boot=9", "evaluate.n_perm=9"]
 COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "info": lambda run: ["info", str(run), "--json"],
@@ -55,11 +60,15 @@ FILES = {  # of a run, with the commands that read them
     "reconstructions/mini/sub-01/settings.json": ("evaluate",),
     "controls/shuffled/mini/sub-01/index.csv": ("evaluate", "gallery"),
 }
-HEAVY = ("evaluate", "generate")
+HEAVY = {"evaluate": 0.1, "generate": 0.1, "audit": 0.5, "retrieve": 0.5, "predict": 0.5}  # run less often in the suite
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 10**12, 10**400, 1e308, float("nan"), float("-inf"), "", "x", "\x1b[2J", "../../x", "é" * 300),
     *([], {}, [1], ["x"], {"x": 1}, [[]], "9" * 5000),
 )
+
+
+class Hangs(BaseException):
+    """A command that takes too long; nothing catches it on its way."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +101,30 @@ def build(folder: Path) -> Path:
     np.save(study / "signals.npy", (small @ mixing + 0.05 * rng.normal(size=(18, 20))).astype(np.float32))
     run = folder / "run"
     pairs = ["study.name=folder", f"study.root={study}", f"cache_dir={folder / 'cache'}", f"run_dir={run}"]
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        assert train([*pairs, "subjects=[01]", "encoder.name=ridge", "target.components=6"]) == 0
-        for command in ("predict", "generate"):
-            assert cli.main([word for word in COMMANDS[command](run) if word not in ("--limit", "2")]) == 0
-        assert cli.main([*COMMANDS["evaluate"](run)]) == 0
-        assert cli.main(["audit", str(run), "--out", str(run / "audit_sub-01.json")]) == 0
+    said = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(said), _quickly():
+        assert train([*pairs, "subjects=[01]", "encoder.name=ridge", "target.components=6"]) == 0, said.getvalue()
+        whole = [word for word in COMMANDS["generate"](run) if word not in ("--limit", "2")]
+        audit = ["audit", str(run), "--out", str(run / "audit_sub-01.json")]
+        for words in (COMMANDS["predict"](run), whole, COMMANDS["evaluate"](run), audit):
+            assert cli.main(words) == 0, said.getvalue()
     facts = json.loads((run / "report_sub-01.json").read_text())
     choice = {"run": facts["run"], "drawn_by": {}, "choice": "usual", "settings": {"steps": "1"}, "chosen_on": "x"}
     (run / "tuning_sub-01.json").write_text(json.dumps(choice))
     return run
 
 
-def fuzz(run: Path, folder: Path, count: int, seed: int = 0, heavy: float = 1.0) -> list[Case]:
-    """``count`` cases; ``heavy``: the share of `HEAVY` commands that are run, the others become the file's lightest."""
+@contextmanager
+def _quickly() -> Iterator[None]:
+    """Small pictures and no judges: the true ones are tested with the metrics."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "PIXEL_SIZE", 64)
+        patch.setattr(judges, "load_judge", tiny_run.only_pixels)
+        yield
+
+
+def fuzz(run: Path, folder: Path, count: int, seed: int = 0, heavy: float = 0.0) -> list[Case]:
+    """``count`` cases; ``heavy`` 1: every command as often as any; 0: as often as `HEAVY` says."""
     whole = {name: _called(name, _copy(run, folder / "whole"))[1] for name in COMMANDS}
     rng = random.Random(seed)
     return [_case(number, run, folder / "damaged", rng, heavy, whole) for number in range(count)]
@@ -115,8 +134,8 @@ def _case(number: int, run: Path, folder: Path, rng: random.Random, heavy: float
     file = rng.choice(list(FILES))
     commands = FILES[file]
     command = rng.choice(commands)
-    if command in HEAVY and rng.random() > heavy:
-        command = next((name for name in commands if name not in HEAVY), command)
+    if rng.random() > max(heavy, HEAVY.get(command, 1.0)):
+        command = next((name for name in commands if name not in HEAVY), commands[0])
     damaged = _copy(run, folder)
     target = damaged / file
     before = target.read_bytes()
@@ -145,17 +164,20 @@ def _called(command: str, run: Path) -> tuple[int, Any, str]:
     """Exit code, scores and standard error of a command in this process."""
 
     def late(*_: Any) -> None:
-        raise TimeoutError(f"longer than {LONGEST} s")
+        raise Hangs
 
     out, said = io.StringIO(), io.StringIO()
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(LONGEST)
+    before = {number: signal.signal(number, late) for number in (signal.SIGALRM, signal.SIGPROF)}
+    signal.alarm(ASLEEP)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST)
     try:
-        with redirect_stdout(out), redirect_stderr(said):
+        with redirect_stdout(out), redirect_stderr(said), _quickly():
             code = cli.main(COMMANDS[command](run))
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return code, _scores(command, out.getvalue()) if code == 0 else None, said.getvalue()
 
 
