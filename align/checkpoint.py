@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from align.config import Config, dump_yaml, flatten, load_config, set_key, to_dict
 from align.errors import UserError
+from align.fields.stored import parse_json, reading
 from align.files import read_tensors, save_tensors, write_atomic, write_sealed
 
 if TYPE_CHECKING:
@@ -20,9 +22,30 @@ if TYPE_CHECKING:
 
     from align.model.aligner import Aligner
 
+logger = logging.getLogger(__name__)
 LIBRARY = "shallow-recon"  # what model cards name
 MODEL, CONFIG, SPLIT, CARD, METRICS = "model.safetensors", "config.yaml", "split.json", "README.md", "metrics.jsonl"
 _FORMAT = "1"
+_META = {  # what `load_run` needs of the facts beside the weights
+    "study": str,
+    "subject": str,
+    "subjects?": [str],
+    "trained_on?": [str],
+    "in_shape": [int],
+    "signal_components": (int, None),
+    "token_shape": [int],
+    "components": int,
+    "n_subjects?": int,
+    "sfreq?": (float, None),
+    "ch_names?": [str],
+    "chosen_on?": str,
+    "weights_hash?": str,
+    "targets?": {str: str},
+    "backbone?": str,
+    "layer?": str,
+    "pooling?": str,
+    "n_training_rows?": int,
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,20 +164,57 @@ def load_run(path: str | Path, subject: str | None = None) -> Run:
     tensors, metadata = read_tensors(file)
     if metadata.get("format") != _FORMAT or "config" not in metadata:
         raise UserError(f"{str(file)!r} is not the model of an alignment run (format {metadata.get('format')!r})")
-    config = load_config(Config)
-    for key, value in flatten(json.loads(metadata["config"])):
-        set_key(config, key, value)
-    meta = json.loads(metadata["meta"])
+    config, meta = stored_config(metadata, file), stored_meta(metadata, file)
     subjects = meta.get("subjects", [meta["subject"]])
     if subject is None and len(subjects) > 1:
         raise UserError(f"{str(path)!r} is an encoder of several subjects; say whose recording: {', '.join(subjects)}")
     if subject is not None and subject not in subjects:
         raise UserError(f"run {str(path)!r} is of subject {', '.join(subjects)}, not {subject!r}; pass another --run")
+    require_numbers(tensors, file)
     try:
-        aligner = Aligner.from_state(config, tensors, meta)
+        with reading(repr(str(file))):
+            aligner = Aligner.from_state(config, tensors, meta)
     except UserError as error:
-        raise UserError(f"{str(file)!r}: {error}") from error
+        raise UserError(f"{str(file)!r}: {str(error).removeprefix(f'{str(file)!r} ')}") from error
     return Run(config, aligner, subject or subjects[0], meta["study"], meta, folder)
+
+
+def stored_config(metadata: dict[str, str], file: Path) -> Config:
+    """The configuration that the metadata of weights holds; raises `UserError` for one that is none, or out of range.
+
+    Files and folders it names are not looked for: those of whoever trained may be elsewhere here.
+    """
+    config, source = load_config(Config), f"{str(file)!r}, its config"
+    try:
+        for key, value in flatten(parse_json(metadata["config"], source, {})):
+            set_key(config, key, value)
+        config.check()
+    except UserError as error:
+        raise UserError(f"{source}: {str(error).removeprefix(source)}".replace(": :", ":")) from error
+    return config
+
+
+def stored_meta(metadata: dict[str, str], file: Path) -> dict[str, Any]:
+    """The facts beside the weights; raises `UserError` naming the file and the first one that is missing or wrong."""
+    source = f"{str(file)!r}, its meta"
+    if "meta" not in metadata:
+        raise UserError(f"{source} is missing; the file is damaged or of another program")
+    meta: dict[str, Any] = parse_json(metadata["meta"], source, _META)
+    if not meta.get("subjects", [meta["subject"]]) or len(meta["token_shape"]) != 2:
+        raise UserError(f"{source}: subjects is empty, or token_shape is not two numbers; the file is damaged")
+    return meta
+
+
+def require_numbers(tensors: dict[str, torch.Tensor], source: str | Path) -> None:
+    """Raise `UserError` for the first tensor that holds NaN or infinity, or no real numbers at all."""
+    import torch
+
+    for name, value in tensors.items():
+        if value.dtype.is_complex:
+            raise UserError(f"{str(source)!r}: tensor {name!r} is of type {value.dtype}; real numbers are needed")
+        numbers = value if not value.dtype.is_floating_point or value.element_size() > 1 else value.float()
+        if value.dtype.is_floating_point and not bool(torch.isfinite(numbers).all()):
+            raise UserError(f"{str(source)!r}: tensor {name!r} holds values that are not finite (NaN or infinity)")
 
 
 def home() -> Path:
@@ -171,8 +231,14 @@ def find_run(subject: str, home: str | Path = ".") -> Path:
     found = []
     for file in (Path(home) / "runs").rglob(MODEL):
         facts = _facts(file)
-        subjects = json.loads(facts.get("subjects", "[]")) or [facts.get("subject")]
-        held_out = json.loads(facts.get("config", "{}")).get("study", {}).get("held_out", 0)
+        try:
+            listed = parse_json(facts.get("subjects", "[]"), repr(str(file)), [str])
+            stored = parse_json(facts.get("config", "{}"), repr(str(file)), {"study?": {"held_out?": int}})
+        except UserError as error:
+            logger.warning("passed over: %s", error)
+            continue
+        subjects = listed or [facts.get("subject")]
+        held_out = stored.get("study", {}).get("held_out", 0)
         if subject in subjects and "study" in facts and not held_out:
             found.append((file.stat().st_mtime_ns, file.parent, facts["study"]))
     if not found:

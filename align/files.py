@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -10,6 +11,9 @@ import platform
 import re
 import secrets
 import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 logger = logging.getLogger(__name__)
+LARGEST_TEXT = 2**28  # bytes of a JSON or CSV file that is read at once
 
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 _STEM = 40  # characters of a name that its temporary name or its lock shows: four bytes each are 160
@@ -100,13 +105,20 @@ def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
     3 to 5 ms a file; left out for pictures, which are drawn again).
     """
     path = Path(path)
+    if is_stream(path):
+        with _written_through(path) as temporary:
+            yield temporary
+        return
+    if not path.name or path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder; pass the name of a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path, f"tmp-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}", path.suffix)
     try:
-        yield temporary
-        if flush:
-            _flush(temporary)
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            if flush:
+                _flush(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -170,6 +182,52 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` is a pipe, device or socket, or the name of an open file (/dev/stdout): written to as it is."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    folder = path.absolute().parent
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or folder == Path("/dev") or folder.name == "fd"
+
+
+@contextmanager
+def _written_through(path: Path) -> Iterator[Path]:
+    """A temporary file elsewhere; on success its bytes are written to ``path``, which stays what it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / f"written{path.suffix}"
+        yield temporary
+        left = memoryview(temporary.read_bytes())
+        sys.stdout.flush()
+        with naming(path):
+            out = os.open(path, os.O_WRONLY | os.O_APPEND)
+            try:
+                while left:
+                    left = left[os.write(out, left) :]
+            finally:
+                os.close(out)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system that is raised in the block (disk full, no permission) name ``path``."""
+    try:
+        yield
+    except (UserError, BrokenPipeError):
+        raise
+    except OSError as error:
+        if error.filename is not None and ".tmp-" not in str(error.filename):
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+    except Exception as error:
+        from safetensors import SafetensorError
+
+        if not isinstance(error, SafetensorError):
+            raise
+        raise OSError(errno.EIO, str(error), str(path)) from error
+
+
 def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes whole or not at all."""
     data = content.encode() if isinstance(content, str) else content
@@ -187,16 +245,42 @@ def write_sealed(path: str | Path, value: dict[str, Any]) -> None:
     write_json(path, sealed(value))
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON; raises `UserError` when the file is missing or broken, `Damaged` when it is not what was sealed."""
+def read_json(path: str | Path, shape: Any = object, finite: bool = True) -> Any:
+    """Read JSON of a ``shape`` (see `align.fields.stored.parse_json`, also for ``finite``), without its checksum.
+
+    Raises `UserError` when the file is missing, no file, too large or of another shape; `Damaged` when it is no JSON,
+    too deep, or not what was sealed.
+    """
+    from align.fields.stored import parse_json, require
+
+    text = read_text(path)
     try:
-        return unsealed(path, json.loads(Path(path).read_text(encoding="utf-8")))
-    except Damaged:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{str(path)!r} does not exist") from error
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{str(path)!r} is not valid JSON: {error}") from error
+        content = unsealed(path, parse_json(text, repr(str(path)), finite=finite))
+    except UserError as error:
+        raise Damaged(str(error)) from error
+    require(content, shape, repr(str(path)))
+    return content
+
+
+def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
+    """The text of a UTF-8 file (a mark at its start is dropped), of at most ``largest`` bytes, with its line ends.
+
+    Raises `UserError` when it is missing, no regular file (a pipe would be waited for) or larger, `Damaged` when it is
+    no text.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise UserError(f"{str(path)!r} does not exist")
+        if not path.is_file():
+            raise UserError(f"{str(path)!r} is no file")
+        if path.stat().st_size > largest:
+            raise UserError(f"{str(path)!r} has {path.stat().st_size:,} bytes; at most {largest:,} are read")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{str(path)!r} is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:

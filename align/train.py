@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 try:
     from align.config import Config, add_config_option, dump_yaml, load_config
+    from align.errors import run_command
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
-from align.errors import UserError, print_anywhere
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -209,7 +209,6 @@ def use_all_cores() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: one line per subject; 0 on success, 2 with one line on stderr for a mistake of the user."""
-    print_anywhere()
     parser = argparse.ArgumentParser(
         prog="align/train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -218,17 +217,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.epochs=5 'subjects=[01]'")
     options = parser.parse_intermixed_args(arguments)
-    try:
+
+    def work() -> int:
         config = load_config(Config, options.config, options.overrides)
         if options.print_config:
             print(dump_yaml(config), end="")
             return 0
         return _run(config)
-    except (UserError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+
+    return run_command("error", work, options.debug, "the same command continues from here")
 
 
 def _run(config: Config) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from align.config import add_config_option
-from align.errors import UserError, print_anywhere
+from align.errors import print_anywhere, run_command
 from recon.commands import (
     audit,
     curves,
@@ -33,6 +33,7 @@ from recon.commands import (
     timecourse,
     tune_pictures,
 )
+from recon.commands.arguments import require_sensible
 from recon.commands.evaluate import run_evaluate, run_retrieve
 from recon.commands.runs import evaluate_settings, open_run
 from recon.config import PLACES
@@ -49,26 +50,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 or the result's ``exit_code``, 2 for a mistake of the user, 130 when
-    interrupted."""
+    """Run one command; returns the exit code: 0 or the result's ``exit_code``, else that of
+    `align.errors.run_command`."""
     print_anywhere()
     args = parse(sys.argv[1:] if argv is None else argv)
-    try:
+
+    def work() -> int:
         if args.command != "info":
             _log_to_stderr()
         result = args.function(args)
         show(result, args.json)
-    except (UserError, OSError) as error:
-        if args.debug:
-            raise
-        print(f"recon {args.command}: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print(f"recon {args.command}: interrupted; the same command continues from here", file=sys.stderr)
-        return 130
-    return int(result.get("exit_code", 0))
+        return int(result.get("exit_code", 0))
+
+    return run_command(f"recon {args.command}", work, args.debug, "the same command continues from here")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -80,6 +74,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         for last, word in zip(["", *argv[:-1]], argv, strict=True)
     ]
     args = parser.parse_args([word for word, pair in zip(argv, is_pair, strict=True) if not pair])
+    require_sensible(parser, args)
     pairs = [word for word, pair in zip(argv, is_pair, strict=True) if pair]
     if pairs and not args.takes_pairs:
         parser.error(f"{args.command} takes no key=value pairs, got {pairs[0]!r}")
@@ -228,14 +223,9 @@ def _lines(result: Any, indent: str = "") -> list[str]:
         elif isinstance(value, list) and (len(value) > 8 or any(isinstance(item, dict) for item in value)):
             lines.append(f"{indent}{key}: {len(value)} entries")
         else:
-            lines.append(f"{indent}{key}: {f'{value:.4g}' if isinstance(value, float) else value}")
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            lines.append(f"{indent}{key}: {text.replace(chr(10), chr(92) + 'n')}")  # a value starts no line of its own
     return lines
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and not isinstance(error, UserError) and error.filename:
-        return f"{error.filename!r}: {error.strerror}"
-    return " ".join(str(error).split())
 
 
 def _demo(args: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from align.config import BackboneConfig, Pooling
+from align.config import BackboneConfig, Config, Pooling, flatten, to_dict
 from align.errors import UserError
 from align.fields.checks import Checked, Count, Filled, Matches, OneOf, Place, Positive, Share, Source, Whole
 
@@ -20,6 +20,7 @@ Layer = Annotated[str, Matches(r"[^\s+]+", "a layer, such as 3 or features.6; la
 Device = Annotated[str, Matches(r"cpu|cuda(:[0-9]+)?", "cpu or cuda")]
 DeviceOrAuto = Annotated[str, Matches(r"auto|cpu|cuda(:[0-9]+)?", "auto, cpu or cuda")]
 Generator = Annotated[str, Matches(r".*\S.*", "mini, a hub id, or a folder")]
+_NAMED = ("study.root", "study.images", "cache_dir", "backbone.weights", "encoder.pretrained")
 PLACES = ("study.root", "cache_dir", "backbone.weights")  # where files lie: may be overridden for a finished run
 
 
@@ -90,6 +91,19 @@ class ConditionerConfig(Checked):
     run_dir: Place | None = None  # None = runs/recon/<generator>_<backbone>_<layer>
     cache_dir: Place = "cache"
     seed: Whole = 0
+
+
+def places_in(config: Config, given: Sequence[str] = ()) -> str | None:
+    """One line on the paths outside a run that its own configuration names and that will be read or written.
+
+    ``given``: the ``key=value`` pairs that were laid over it; what they name is the caller's own. None where the
+    configuration names none.
+    """
+    told, usual = {pair.partition("=")[0] for pair in given}, dict(flatten(to_dict(Config())))
+    values = {key: value for key, value in flatten(to_dict(config)) if key in _NAMED and key not in told}
+    named = [f"{key}={value}" for key, value in values.items() if value not in (None, usual[key])]
+    how = ", ".join(f"{key}=..." for key in PLACES)
+    return f"places named by the run itself: {' '.join(named)} (to take others: {how})" if named else None
 
 
 def require_places(overrides: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ try:
     from align.config import add_config_option, load_config
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
-from align.errors import UserError, print_anywhere
+from align.errors import UserError, run_command
 from align.train import use_all_cores
 from recon.config import ConditionerConfig, StageConfig
 
@@ -224,24 +224,20 @@ def default_run_dir(config: ConditionerConfig, layer: str) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 on success, 2 with one line on bad input."""
-    print_anywhere()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_option(parser)
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def work() -> int:
         config = load_config(ConditionerConfig, options.config, options.overrides)
         use_all_cores()
-        path = train(config)
-    except (UserError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+        print(train(config))
+        return 0
+
+    return run_command("error", work, options.debug, "the same command continues from here")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ thumbnails exceeds .97, which also finds blurred or partly covered versions that
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from align.data.signals import Recording
 from align.errors import UserError
+from align.files import read_json
 from align.seeding import derive
 
 THUMBNAIL = 16  # px
@@ -111,6 +113,29 @@ def refuse_overlap(
             concepts = sorted({stimuli.concepts[i] for i in tested} & known)
             if concepts:
                 raise UserError(f"{who}: training and test share {_some(concepts, 'concept')}; mend the split")
+
+
+_SIDE = {"n_trials?": int, "ids": [str], "hashes": [str], "concepts": [str], "groups?": [int]}
+_SPLIT = {
+    "study?": str,
+    "subject?": str,
+    "subjects?": [str],
+    "trained_on?": [str],
+    "log?": [str],
+    "train": _SIDE,
+    "test": _SIDE,
+    "test_of?": {str: _SIDE},
+}
+
+
+def read_split(path: str | Path) -> dict[str, Any]:
+    """The manifest in a ``split.json``; raises `UserError` naming the file and the first field that is wrong."""
+    split: dict[str, Any] = read_json(path, _SPLIT)
+    for name, side in (("train", split["train"]), ("test", split["test"]), *split.get("test_of", {}).items()):
+        lengths = {key: len(side[key]) for key in ("ids", "hashes", "concepts")}
+        if len(set(lengths.values())) != 1:
+            raise UserError(f"{str(path)!r}: {name} has lists of different lengths {lengths}; train the run again")
+    return split
 
 
 def manifest(recording: Recording) -> dict[str, Any]:

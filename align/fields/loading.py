@@ -21,6 +21,7 @@ import yaml
 
 from align.errors import UserError
 from align.fields.checks import Checked, hints_of
+from align.fields.yaml_text import LARGEST, parse_yaml
 
 C = TypeVar("C", bound=Checked)
 
@@ -112,34 +113,6 @@ def _unknown(config: Any, key: str) -> UserError:
     return UserError(f"unknown key {key!r}{hint}")
 
 
-class _TextLoader(yaml.SafeLoader):
-    """A safe loader that leaves every scalar as its raw text, null aside."""
-
-
-_TextLoader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in rules if tag == "tag:yaml.org,2002:null"]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _as_text(loader: yaml.SafeLoader, node: Any) -> Any:
-    return loader.construct_scalar(node)
-
-
-for _tag in ("bool", "int", "float", "binary", "timestamp"):  # explicit tags such as !!int
-    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _as_text)
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_TextLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{source} is not valid YAML{line}: {reason}") from error
-
-
 def shipped(path: str | Path) -> Path:
     """``path`` where there is such a file or folder, else what comes with the package under this name.
 
@@ -157,11 +130,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     path = shipped(path)
     if not path.is_file():
         raise UserError(f"config file {str(path)!r} does not exist; pass --config FILE")
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"config file {str(path)!r} has more than {LARGEST:,} bytes; pass a YAML file")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"config file {str(path)!r} is not text; pass a YAML file") from error
-    tree = _parse(text, str(path))
+    tree = parse_yaml(text, str(path))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -185,24 +160,32 @@ def _coerce(value: Any, kind: Any, key: str) -> Any:
         return _coerce(value, next(arg for arg in args if arg is not type(None)), key)
     if origin is list:
         if isinstance(value, str):
-            value = _parse(value if value.startswith("[") else f"[{value}]", f"value of {key}")
+            value = parse_yaml(value if value.startswith("[") else f"[{value}]", f"value of {key}")
         if not isinstance(value, list):
-            raise UserError(f"{key}={value!r} is not a list; write '{key}=[a,b]'")
+            raise UserError(f"{key}={brief(value)} is not a list; write '{key}=[a,b]'")
         return [_coerce(item, args[0], key) for item in value]
     if kind is bool:
         if str(value).lower() in ("true", "yes", "on", "1"):
             return True
         if str(value).lower() in ("false", "no", "off", "0"):
             return False
-        raise UserError(f"{key}={value!r} is not true or false")
+        raise UserError(f"{key}={brief(value)} is not true or false")
     if kind in (int, float):
         try:
             number = kind(str(value).replace("_", ""))
             if not math.isfinite(number):
                 raise ValueError
             return number
-        except ValueError:
-            raise UserError(f"{key}={value!r} is not {'a whole number' if kind is int else 'a number'}") from None
+        except (ValueError, OverflowError):
+            raise UserError(f"{key}={brief(value)} is not {'a whole number' if kind is int else 'a number'}") from None
     if value is None or isinstance(value, (list, dict)):
-        raise UserError(f"{key}={value!r} is not text")
+        raise UserError(f"{key}={brief(value)} is not text")
+    if "\0" in str(value):
+        raise UserError(f"{key}={brief(value)} holds a NUL byte")
     return str(value)
+
+
+def brief(value: Any) -> str:
+    """A value as it stands in messages: its beginning where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

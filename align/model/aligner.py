@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from align.config import Config
-from align.encoders import CLOSED_FORM, build_encoder
+from align.encoders import CLOSED_FORM, LINEAR_FIRST, build_encoder
 from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.model.router import Router, n_layers
@@ -166,22 +166,53 @@ class Aligner(nn.Module):
     @classmethod
     def from_state(cls, config: Config, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Aligner:
         """Rebuild from `state` and `shapes`; strict: missing, unexpected or prefixed names raise `UserError`."""
-        signals = SignalSpace(tuple(meta["in_shape"]), meta["signal_components"])
-        aligner = cls(
-            config,
-            signals,
-            TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"], config.target.root),
-            subjects=meta.get("n_subjects", 1),
-        )
-        own = aligner.state_dict()
         wrapped = sorted(name for name in tensors if name.startswith(("module.", "_orig_mod.")))
         if wrapped:
             raise UserError(f"tensor {wrapped[0]!r} comes from a wrapped model; save the unwrapped model instead")
-        for what, names in (("missing", set(own) - set(tensors)), ("unexpected", set(tensors) - set(own))):
-            if names:
-                raise UserError(f"{len(names)} {what} tensors in the saved model, first {sorted(names)[0]!r}")
-        for name, value in own.items():
-            if value.shape != tensors[name].shape:
-                raise UserError(f"tensor {name!r} has shape {tuple(tensors[name].shape)}, not {tuple(value.shape)}")
+        _require_sizes(config, tensors, meta)
+        signals = SignalSpace(tuple(meta["in_shape"]), meta["signal_components"])
+        targets = TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"], config.target.root)
+        subjects = meta.get("n_subjects", 1)
+        if config.encoder.name in (*CLOSED_FORM, *LINEAR_FIRST):  # without memory first: sizes are what a file claims
+            with torch.device("meta"):
+                network = Network(config, signals.out_shape, targets.components, subjects=subjects).state_dict()
+            _require_same({f"network.{name}": value for name, value in network.items()}, tensors, "network.")
+        aligner = cls(config, signals, targets, subjects=subjects)
+        _require_same(aligner.state_dict(), tensors)
         aligner.load_state_dict(tensors)
         return aligner.eval()
+
+
+def _require_sizes(config: Config, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+    """Refuse sizes that the tensors at hand do not have, before memory is asked for in these sizes."""
+    rows, places = meta["signal_components"], math.prod(meta["in_shape"])
+    shapes = {
+        "signals.mean": meta["in_shape"],
+        "signals.basis": None if rows is None else [rows, places],
+        "targets.basis": [meta["components"], math.prod(meta["token_shape"])],
+    }
+    for name, shape in shapes.items():
+        found = list(tensors[name].shape) if name in tensors else None
+        if found is None and shape is not None:
+            raise UserError(f"1 missing tensors in the saved model, first {name!r}")
+        if found is not None and shape is not None and found != shape:
+            raise UserError(f"tensor {name!r} has shape {tuple(found)}, not {tuple(shape)}")
+    held = sum(value.numel() for value in tensors.values())
+    sizes = {f"encoder.{name}": size for name, size in dataclasses.asdict(config.encoder).items()}
+    for name, size in {**sizes, "n_subjects": meta.get("n_subjects", 1)}.items():
+        most = max(len(tensors), 100) if name == "encoder.blocks" else max(held, 1000)
+        if isinstance(size, int) and not 0 <= size <= most:
+            raise UserError(f"{name} is {size}, which the weights ({len(tensors)} tensors, {held} numbers) cannot be")
+
+
+def _require_same(own: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], start: str = "") -> None:
+    """Raise `UserError` unless ``tensors`` have the names (those with this ``start``), shapes and types of ``own``."""
+    given = {name for name in tensors if name.startswith(start)}
+    for what, names in (("missing", set(own) - given), ("unexpected", given - set(own))):
+        if names:
+            raise UserError(f"{len(names)} {what} tensors in the saved model, first {sorted(names)[0]!r}")
+    for name, value in own.items():
+        if value.shape != tensors[name].shape:
+            raise UserError(f"tensor {name!r} has shape {tuple(tensors[name].shape)}, not {tuple(value.shape)}")
+        if value.dtype != tensors[name].dtype:
+            raise UserError(f"tensor {name!r} is of type {tensors[name].dtype}, not {value.dtype}")

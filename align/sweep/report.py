@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from align.config import BackboneConfig, Config, dump_yaml
+from align.fields.table import harmless
 from align.files import write_atomic, write_sealed
 from align.sweep.points import DIRECTIONS, combine, curves, scaling
 
@@ -189,5 +190,5 @@ def tidy(cells: list[dict[str, Any]], backbones: dict[str, Any]) -> str:
     columns = [*rows[0], *[name for name in ("train_loss", "validation_loss") if name not in rows[0]]]
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(harmless, rows))
     return text.getvalue()

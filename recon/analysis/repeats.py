@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
+from align.fields.table import harmless
 from align.files import locked, write_atomic, write_sealed
 from recon.analysis.noise_ceiling import Reliability
 
@@ -227,7 +228,7 @@ def csv_table(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(harmless, rows))
     return text.getvalue()
 
 

@@ -6,6 +6,8 @@ import csv
 import io
 from typing import Any
 
+from align.fields.table import cell
+
 
 def csv_text(result: dict[str, Any]) -> str:
     """Tidy table: one row per subject, layer and window; times in s."""
@@ -19,7 +21,7 @@ def csv_text(result: dict[str, Any]) -> str:
                 inside = [c["p"] for c in curve["clusters"] if c["first_window"] <= w <= c["last_window"]]
                 values = [*(point[k] for k in columns[:4]), *point["ci95"], point["p_uncorrected"]]
                 facts = [inside[0] if inside else "", curve["chance"], curve["n"], curve["candidates"]]
-                writer.writerow([subject, layer, result["split"], *values, *facts])
+                writer.writerow([cell(subject), cell(layer), result["split"], *values, *facts])
     return text.getvalue()
 
 

@@ -54,13 +54,12 @@ def score_other(embeds: np.ndarray, candidates: np.ndarray, n_boot: int, n_perm:
 
 def is_own(run: Run, study: Study) -> bool:
     """Whether the test pictures of the study are those of the run's manifest."""
-    from align.data.splits import manifest
-    from align.files import read_json
+    from align.data.splits import manifest, read_split
 
     stored = run.path / "split.json"
     if run.subject not in study.subjects or study.name != run.config.study.name or not stored.is_file():
         return False
-    split = read_json(stored)
+    split = read_split(stored)
     known: dict[str, Any] = split.get("test_of", {}).get(run.subject, split["test"])
     return known == manifest(_stored(study, run.subject))["test"]
 
@@ -73,12 +72,12 @@ def unseen_test(
     Raises `UserError` where one of them is a training picture of the run.
     """
     from align.data.signals import Trials
-    from align.files import read_json
+    from align.data.splits import read_split
 
     recording = _stored(study, study.require_subject(subject))
     stimuli, test = recording.stimuli, recording.test
     stored = run.path / "split.json"
-    seen = set(read_json(stored)["train"]["hashes"]) if stored.is_file() else set[str]()
+    seen = set(read_split(stored)["train"]["hashes"]) if stored.is_file() else set[str]()
     known = [stimuli.ids[i] for i in np.unique(test.stimulus) if stimuli.hashes[i] in seen]
     if known:
         raise UserError(f"{len(known)} test pictures were training pictures, first {known[0]!r}; score other pictures")

@@ -6,8 +6,7 @@ filled where it is empty.
 
 from __future__ import annotations
 
-import csv
-import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,8 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.data.names import labelled
+from align.data.splits import read_split
 from align.errors import UserError
-from align.files import read_json
+from align.fields.stored import parse_json
+from align.fields.table import finite, read_rows
+from align.files import read_json, read_text
 from recon.audit.checks import Material, Pictures, Samples
 from recon.audit.inside import places
 from recon.audit.selection import Choice
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.evaluation.recordings import RunData
 
+logger = logging.getLogger(__name__)
+_CHOSEN = {"layer_chosen_on?": str, "epoch_chosen_on?": str}
+_CURVE = {"backbone": str, "encoder": str, "chosen": str, "validation_top1": {str: float}}
+_CHOICE = {"criterion": str, "curves": [_CURVE]}
 PARTS = ("pictures", "signals", "embeds", "reconstructions")
 
 
@@ -41,13 +47,15 @@ def from_folder(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Materi
         return from_sweep(path), f"sweep {path}"
     from align.checkpoint import load_run
     from align.config import set_key
-    from recon.config import require_places
+    from recon.config import places_in, require_places
 
     require_places(overrides)
     run = load_run(path)
     for pair in overrides:
         key, _, value = pair.partition("=")
         set_key(run.config, key, value)
+    if said := places_in(run.config, overrides):
+        logger.info("%s", said)
     return from_run(run), f"run {path}: {identity(run)}"
 
 
@@ -89,20 +97,21 @@ def from_run(run: Run, parts: Sequence[str] = PARTS) -> Material:
 
 def from_sweep(folder: Path) -> Material:
     """The choice of a sweep: mean validation score of every layer, test scores of those that were refitted."""
-    stored = read_json(folder / "choice.json")
-    if not {"criterion", "curves"} <= set(stored):
-        raise UserError(f"{str(folder / 'choice.json')!r} has no criterion or no curves; run recon sweep again")
+    stored = read_json(folder / "choice.json", _CHOICE)
     rows = []
     if (folder / "sweep.csv").is_file():
-        with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
-            rows = [
-                row for row in csv.DictReader(file) if row["direction"] == "brain_to_image" and row["split"] == "test"
-            ]
+        rows = [
+            {**row, "top1": finite(row["top1"], folder / "sweep.csv")}
+            for row in read_rows(folder / "sweep.csv", ("direction", "split", "backbone", "encoder", "layer", "top1"))
+            if row["direction"] == "brain_to_image" and row["split"] == "test"
+        ]
     material = Material(declared={"layer": stored["criterion"]})
     for curve in stored["curves"]:
         layers = list(curve["validation_top1"])
+        if curve["chosen"] not in layers:
+            raise UserError(f"{str(folder / 'choice.json')!r}: chosen {curve['chosen']!r} is none of its layers")
         mine = [row for row in rows if (row["backbone"], row["encoder"]) == (curve["backbone"], curve["encoder"])]
-        scores = [[float(row["top1"]) for row in mine if row["layer"] == layer] for layer in layers]
+        scores = [[float(str(row["top1"])) for row in mine if row["layer"] == layer] for layer in layers]
         test = np.array([np.mean(found) if found else np.nan for found in scores])
         validation = np.array([curve["validation_top1"][layer] for layer in layers])
         name = f"layer of {curve['backbone']} for {curve['encoder']}"
@@ -118,10 +127,8 @@ def _try(material: Material, name: str, read: Callable[[], None]) -> None:
 
 
 def _add_split(material: Material, path: Path) -> None:
-    split = read_json(path)
-    train, test = (split.get(name, {}) for name in ("train", "test"))
-    if any(not {"ids", "hashes", "concepts"} <= set(part) for part in (train, test)):
-        raise UserError(f"{str(path)!r} names no ids, hashes or concepts; train again to have it written")
+    split = read_split(path)
+    train, test = split["train"], split["test"]
     material.train_ids, material.test_ids = train["ids"], test["ids"]
     material.train_pictures = Pictures(tuple(train["ids"]), tuple(train["hashes"]), None)
     material.test_pictures = Pictures(tuple(test["ids"]), tuple(test["hashes"]), None)
@@ -131,7 +138,7 @@ def _add_split(material: Material, path: Path) -> None:
 
 def _declared(run: Run) -> dict[str, str]:
     path = labelled(run.path, "report_sub-{}.json", run.subject)
-    report = read_json(path) if path.is_file() else {}
+    report = read_json(path, _CHOSEN) if path.is_file() else {}
     layer = (report.get("layer_chosen_on"), run.config.target.chosen_on)  # one text, unless one was edited
     declared = {
         "layer": "; ".join(dict.fromkeys(text for text in layer if text)),
@@ -140,8 +147,9 @@ def _declared(run: Run) -> dict[str, str]:
     if pictures := _declared_pictures(run):
         declared["pictures"] = pictures
     metrics = run.path / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    names = {name for line in lines if line.startswith("{") and line.endswith("}") for name in json.loads(line)}
+    lines = read_text(metrics).splitlines() if metrics.is_file() else []
+    whole = [line for line in lines if line.startswith("{") and line.endswith("}")]
+    names = {name for line in whole for name in parse_json(line, f"a line of {str(metrics)!r}", {})}
     if read := sorted(name for name in names if name.startswith("test")):
         declared["training log"] = f"test scores were read while training ({', '.join(read)} in metrics.jsonl)"
     return declared
@@ -152,10 +160,10 @@ def _declared_pictures(run: Run) -> str | None:
     from recon.tuning.chosen import choice_path
 
     path, split = choice_path(run), run.path / "split.json"
-    stored = read_json(path) if path.is_file() else {}
+    stored = read_json(path, {"chosen_on?": str, "held_out?": {"hashes?": [str]}}) if path.is_file() else {}
     if "chosen_on" not in stored or not split.is_file():
         return None
-    tested = set(read_json(split).get("test", {}).get("hashes", []))
+    tested = set(read_split(split)["test"]["hashes"])
     shared = tested & set(stored.get("held_out", {}).get("hashes", []))
     said = str(stored["chosen_on"])
     return f"{said}; {len(shared)} of these are test pictures" if shared else said

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
+from align.fields.table import cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +85,7 @@ def _csv(frame: pd.DataFrame) -> str:
     table = frame.astype({"n": "Int64", "samples": "Int64"})
     for name, reason in frame.attrs["skipped"].items():
         table.loc[name, "protocol"] = f"skipped: {reason}"
-    return table.to_csv()
+    return table.map(cell).rename(index=cell).to_csv()
 
 
 def _pairs(words: list[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from align.data.names import labelled
 from align.errors import UserError
+from align.fields.stored import require
 from align.files import read_json
 
 _SHOWN = 12  # tensors listed by name
@@ -94,7 +95,7 @@ def _describe_tensors(path: Path) -> dict[str, Any]:
 
 
 def _describe_json(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+    content = read_json(path, finite=False)
     if isinstance(content, dict) and "schema" in content and "study" in content:
         keys = (
             "schema",
@@ -109,13 +110,16 @@ def _describe_json(path: Path) -> dict[str, Any]:
             "judges",
             "commit",
         )
+        require(content, {"retrieval?": {str: {}}, "reconstruction?": {str: {"value": float}}}, repr(str(path)))
         scores = {name: part.get("top1") for name, part in content.get("retrieval", {}).items() if "top1" in part}
         pictures = {name: part.get("value") for name, part in content.get("reconstruction", {}).items()}
         facts = {key: content[key] for key in keys if key in content}
         return {"kind": "report", **facts, "top1": scores, "reconstruction": pictures}
     if isinstance(content, dict) and "_class_name" in content:
-        return {"kind": f"diffusers {content['_class_name']}", "components": sorted(k for k in content if k[0] != "_")}
-    return {"kind": "JSON", "keys": sorted(content) if isinstance(content, dict) else f"list of {len(content)}"}
+        return {"kind": f"diffusers {content['_class_name']}", "components": sorted(k for k in content if k[:1] != "_")}
+    if isinstance(content, dict):
+        return {"kind": "JSON", "keys": sorted(content)}
+    return {"kind": "JSON", "content": f"list of {len(content)}" if isinstance(content, list) else str(content)[:200]}
 
 
 def _describe_yaml(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recon.config import require_places
+from recon.config import places_in, require_places
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -39,6 +39,8 @@ def opened(path: Path | None, args: argparse.Namespace) -> Run:
     for pair in args.overrides:
         key, _, value = pair.partition("=")
         set_key(run.config, key, value)
+    if said := places_in(run.config, args.overrides):
+        print(said, file=sys.stderr)
     print(
         f"study {run.study}, subject {run.subject}, layer {run.config.target.layer} of {run.config.backbone.name}, "
         f"run {run.path}",

@@ -12,9 +12,12 @@ import numpy as np
 
 from align.data.names import labelled
 from align.errors import Damaged, UserError
+from align.fields.stored import parse_json
 from align.files import read_tensors, save_tensors
 
 if TYPE_CHECKING:
+    import torch
+
     from align.checkpoint import Run
     from align.data.signals import Recording, Trials
 
@@ -77,13 +80,12 @@ def predict(run: Run, split: str = "test") -> Path:
 
 def open_recording(run: Run) -> Recording:
     """The recording the run was trained on; refused when its test pictures differ from the run's manifest."""
-    from align.data.splits import manifest
+    from align.data.splits import manifest, read_split
     from align.data.studies import open_study
-    from align.files import read_json
 
     recording = open_study(run.config).recording(run.subject)
     stored = run.path / "split.json"
-    split = read_json(stored) if stored.is_file() else None
+    split = read_split(stored) if stored.is_file() else None
     if split and split.get("test_of", {}).get(run.subject, split["test"]) != manifest(recording)["test"]:
         raise UserError(
             f"the test pictures of {run.study} subject {run.subject} differ from those in {stored}; "
@@ -143,9 +145,11 @@ def read_predictions(path: Path) -> Predictions:
     missing = {"embeds"} - set(tensors) | {"ids", "split", "run"} - set(metadata)
     if missing:
         raise UserError(f"{str(path)!r} holds no predictions ({sorted(missing)[0]!r} is missing); run recon predict")
+    ids = parse_json(metadata["ids"], f"{str(path)!r}, its ids", [str])
+    _require_rows(path, ids, tensors)
     arrays = {name: value.numpy() for name, value in tensors.items()}
     return Predictions(
-        ids=tuple(json.loads(metadata["ids"])),
+        ids=tuple(ids),
         embeds=arrays["embeds"],
         tokens=arrays.get("tokens"),
         zero_tokens=arrays.get("zero_tokens"),
@@ -153,6 +157,29 @@ def read_predictions(path: Path) -> Predictions:
         run_id=metadata["run"],
         path=path,
     )
+
+
+def _require_rows(path: Path, ids: list[str], tensors: dict[str, torch.Tensor]) -> None:
+    """Raise `UserError` unless there is one finite float32 row for each of ``ids``, none of them named twice."""
+    from align.checkpoint import require_numbers
+
+    require_numbers(tensors, path)
+    if len(set(ids)) != len(ids) or not ids:
+        raise UserError(f"{str(path)!r}: its ids name no stimulus or one twice; run recon predict again")
+    tokens = tensors.get("tokens")
+    dims = {"embeds": 2, "tokens": 3, "zero_tokens": 2}
+    for name, value in tensors.items():
+        rows = len(value) if value.ndim else 0
+        due = f"{dims.get(name, value.ndim)} dimensions" + ("" if name == "zero_tokens" else f", {len(ids)} rows")
+        if value.ndim != dims.get(name, value.ndim) or (name in ("embeds", "tokens") and rows != len(ids)):
+            raise UserError(f"{str(path)!r}: {name} has shape {tuple(value.shape)} instead of {due}; predict again")
+        if name in dims and str(value.dtype) != "torch.float32":
+            raise UserError(f"{str(path)!r}: {name} is of type {value.dtype}, not float32; run recon predict again")
+    zero = tensors.get("zero_tokens")
+    if (zero is None) != (tokens is None) or (
+        tokens is not None and zero is not None and zero.shape != tokens.shape[1:]
+    ):
+        raise UserError(f"{str(path)!r}: tokens and zero_tokens do not go together; run recon predict again")
 
 
 def predictions_path(run: Run, split: str) -> Path:

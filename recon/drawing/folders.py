@@ -16,6 +16,7 @@ import numpy as np
 
 from align.data.names import file_name, joined_name, labelled, listed_file, refuse_links
 from align.errors import UserError
+from align.fields.table import read_rows
 from align.files import atomic_path, locked, write_atomic
 
 if TYPE_CHECKING:
@@ -118,14 +119,17 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     listed_file(folder, path.name, f"folder {str(folder)!r}")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not set(INDEX_COLUMNS) <= set(rows[0]):
-        raise UserError(
-            f"{str(path)!r} lacks a column among {', '.join(INDEX_COLUMNS)}; delete the folder and generate again"
-        )
+    rows = read_rows(path, INDEX_COLUMNS, "delete the folder and generate again")
     for number, row in enumerate(rows, 1):
         listed_file(folder, row["file"], f"{str(path)!r}, row {number}")
+        for column in ("seed", "noise_seed"):
+            if not (row[column].isascii() and row[column].isdecimal() and len(row[column]) <= 20) and (
+                row[column] or column == "seed"
+            ):
+                raise UserError(f"{str(path)!r}, row {number}: {column} {row[column][:40]!r} is no whole number")
+    twins = len(rows) - len({(row["stimulus_id"], row["seed"]) for row in rows})
+    if twins:
+        raise UserError(f"{str(path)!r} lists {twins} pictures of one stimulus and seed twice; generate again")
     return rows
 
 
@@ -151,6 +155,8 @@ def write_png(path: Path, image: np.ndarray) -> str:
     """Write ``image``, float (3, H, W) in [0, 1]; returns the SHA-256 of the file, for the index."""
     from PIL import Image
 
+    if not np.isfinite(image).all():
+        raise UserError(f"picture {path.name!r} came out as NaN; a weight of generator or adapter is damaged")
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     with atomic_path(path, flush=False) as temporary:
         Image.fromarray(pixels).save(temporary)
@@ -227,7 +233,10 @@ def find_folders(run: Run, images_dir: str | Path | None = None, generator: str 
 
 def lowest_seed(folder: Path) -> int:
     """The lowest seed of a folder that has an index; never the best sample."""
-    return min(int(row["seed"]) for row in read_index(folder))
+    rows = read_index(folder)
+    if not rows:
+        raise UserError(f"{str(folder / 'index.csv')!r} lists no picture; run recon generate again")
+    return min(int(row["seed"]) for row in rows)
 
 
 def read_seed(folder: Path, seed: int) -> dict[str, dict[str, str]]:
@@ -244,11 +253,11 @@ def read_pictures(folder: Path, index: dict[str, dict[str, str]], ids: Sequence[
 
 def _read_picture(path: Path) -> torch.Tensor:
     import torch
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
+    except Exception as error:  # PIL raises whatever it likes on broken bytes
         raise UserError(f"picture {str(path)!r} is not a readable image; delete it and generate again") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FILE = "settings.json"
 _ASKED = "asked"
+_SHAPE = {
+    "run?": str,
+    "seeds?": [int],
+    "chosen_on?": (str, None),
+    f"{_ASKED}?": {"run": str, "seeds": {str: int}},
+}
 
 
 def write_record(plan: Plan, folder: Path, chosen_on: str | None) -> None:
@@ -80,8 +86,7 @@ def read_record(run: Run, folder: Path, seed: int) -> dict[str, Any] | None:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
-    stored = read_json(path) if path.is_file() else None
-    return stored if isinstance(stored, dict) else {}
+    return dict(read_json(path, _SHAPE)) if path.is_file() else {}
 
 
 def _known(folder: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from recon.evaluation.judges import open_judges
 from recon.evaluation.provenance import head
 from recon.evaluation.recordings import RunData
 from recon.evaluation.settings import EvaluateConfig
+from recon.evaluation.stored import read_report, read_stimuli
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,7 @@ def stimuli_path(run: Run) -> Path:
 def read_scores(run: Run) -> tuple[Any, Any]:
     """Report and stimuli as one command wrote them; raises `UserError` where one is missing or damaged."""
     with report_lock(run) if os.access(run.path, os.W_OK) else nullcontext():
-        return read_json(report_path(run)), read_json(stimuli_path(run))
+        return read_report(report_path(run)), read_stimuli(stimuli_path(run))
 
 
 def report_lock(run: Run) -> AbstractContextManager[None]:

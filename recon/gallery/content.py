@@ -12,8 +12,10 @@ import numpy as np
 
 from align.data.names import listed_file
 from align.errors import UserError
+from align.fields.stored import require
 from recon.drawing.folders import PictureFolders
 from recon.evaluation.report import read_scores, report_path, stimuli_path
+from recon.evaluation.stored import require_agreement
 from recon.gallery.extras import Extras, read_extras, read_seed_pictures, reduced
 
 if TYPE_CHECKING:
@@ -105,10 +107,14 @@ def read_content(run: Run) -> Content:
     report, stored = read_scores(run)
     if "reconstruction" not in report or "scores" not in stored or report["run"] != run_id(run):
         raise UserError(f"the scores of run {str(run.path)!r} are incomplete or of another training; {command}")
+    _require_whole(run, report, stored)
     stimuli = open_recording(run).stimuli
     row = {stimulus_id: i for i, stimulus_id in enumerate(stimuli.ids)}
     folders = scored_folders(run, stored)
     controls = tuple(name for name in CONTROLS if name in stored["controls"])
+    named = [*stored["ids"], *(other for near in stored["retrieved"].values() for other in near)]
+    if strange := next((name for name in named if name not in row), None):
+        raise UserError(f"{str(stimuli_path(run))!r} names {strange!r}, which the study does not have; {command}")
     ids, seed, own = stored["ids"], stored["image_seed"], report["run"]
     reconstructed = _pictures(folders.reconstructions, ids, seed, own)
     columns = {name: _pictures(folders.control(name), ids, seed, own) for name in controls}
@@ -137,13 +143,32 @@ def read_content(run: Run) -> Content:
     return Content(report, items, seen, captions, controls, run.path.name, seed, extras, audit, curves)
 
 
+_SHOWN = dict.fromkeys(("backbone", "layer", "layer_chosen_on", "encoder", "generator"), str)
+
+
+def _require_whole(run: Run, report: dict[str, Any], stored: dict[str, Any]) -> None:
+    """Raise `UserError` where a part is missing that a gallery shows, or where both files disagree."""
+    require(report, {**_SHOWN, "controls": object, "seed": object}, repr(str(report_path(run))))
+    known = ("retrieved", "rank")
+    wanted = dict.fromkeys(("ids", "controls", "generator", "image_seed", *known), object)
+    require(stored, wanted, repr(str(stimuli_path(run))))
+    require_agreement(report, stored, report_path(run))
+    for part in known:
+        if lacking := [name for name in stored["ids"] if name not in stored[part]]:
+            raise UserError(f"{str(stimuli_path(run))!r}: {part} lacks {lacking[0]!r}; score the run again")
+    if lacking := [name for name in report["reconstruction"] if name not in stored["scores"]]:
+        raise UserError(f"{str(stimuli_path(run))!r}: scores lacks {lacking[0]!r}, which the report has; score again")
+    if not stored["ids"]:
+        raise UserError(f"{str(stimuli_path(run))!r}: ids is empty; score the run again")
+
+
 def scored_folders(run: Run, stored: dict[str, Any]) -> PictureFolders:
     """Where the scored pictures lie; ``stored``: the content of `stimuli_path`.
 
     Pictures that `recon evaluate --images` found elsewhere are told in the log. Raises `UserError` for a generator
     whose name leaves the folder.
     """
-    base, generator = Path(stored["images"] or run.path), stored["generator"]
+    base, generator = Path(stored.get("images") or run.path), stored["generator"]
     listed_file(base / "reconstructions", generator, f"{str(stimuli_path(run))!r}, generator")
     if not base.resolve().is_relative_to(run.path.resolve()):
         log.warning("the pictures of run %s lie outside it, in %s", run.path, base)

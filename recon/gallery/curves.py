@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
+from align.fields.stored import reading
+
 if TYPE_CHECKING:
     from align.checkpoint import Run
 
@@ -18,4 +20,5 @@ def read_figure(run: Run, label: str) -> dict[str, Any] | None:
     if stored is None or not path.is_file():
         return None
     image = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"image": image, "text": caption(stored)}
+    with reading(repr(str(path.with_name("curves.json")))):
+        return {"image": image, "text": caption(stored)}

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from align.checkpoint import require_numbers
 from align.errors import UserError
 from align.files import read_tensors
 from recon.generation.conditioner import ConditionerInfo, cross_attentions, read_adapter, read_info
@@ -35,6 +36,8 @@ def load_adapter(path: str | Path) -> Adapter:
     """Read a ``.safetensors`` file, or the nested dict of tensors of a ``.bin``; raises `UserError` for other kinds."""
     path = Path(path)
     state = _read(path)
+    for part in state.values():
+        require_numbers(part, path)
     projection = state["image_proj"]
     if not state["ip_adapter"]:
         raise UserError(f"{str(path)!r} has no ip_adapter matrices; pass a whole IP-Adapter file")

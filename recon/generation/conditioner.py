@@ -19,7 +19,9 @@ from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttn
 from diffusers.models.embeddings import IPAdapterFullImageProjection
 from torch import nn
 
+from align.checkpoint import require_numbers
 from align.errors import UserError
+from align.fields.stored import reading
 from align.files import read_tensors, save_tensors
 from recon.generation.sketch import Sketch, folded
 
@@ -162,13 +164,14 @@ def read_info(path: str | Path) -> ConditionerInfo:
             int(facts["width"]),
             facts["generator"],
         )
-    except (FileNotFoundError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{str(path)!r} is not a conditioner written by recon/train.py: {error}") from error
 
 
 def read_adapter(path: str | Path) -> dict[str, dict[str, torch.Tensor]]:
     """The nested dict that stock ``load_ip_adapter`` takes, float32."""
     tensors, _ = read_tensors(path)
+    require_numbers(tensors, path)
     nested: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for key, value in tensors.items():
         part, _, name = key.partition(".")
@@ -180,8 +183,10 @@ def read_adapter(path: str | Path) -> dict[str, dict[str, torch.Tensor]]:
 def null_embeds(path: str | Path) -> torch.Tensor:
     """The negative input (1, N, D + 16): the mean token everywhere, which training used for dropped conditions."""
     _, metadata = read_tensors(path)
-    mean = torch.tensor([float(value) for value in metadata["mean"].split()])
-    return with_positions(mean.expand(1, int(metadata["n_tokens"]), -1))
+    with reading(f"{str(path)!r}, its mean"):
+        mean = torch.tensor([float(value) for value in metadata["mean"].split()])
+        require_numbers({"mean": mean}, path)
+        return with_positions(mean.expand(1, int(metadata["n_tokens"]), -1))
 
 
 _PUBLIC = {"ff.net.0.proj": "proj.0", "ff.net.2": "proj.2", "norm": "proj.3"}

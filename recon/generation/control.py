@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from align.errors import UserError
 from recon.generation.edges import edges
+from recon.generation.foreign import require_no_code
 
 READS = ("edges", "sketch")
 # noisy latents (B, C, h, w), timestep, what else the UNet is given; returns further arguments of the UNet
@@ -108,6 +109,8 @@ def _load(name: str, dtype: torch.dtype) -> Any:
 
     known = {kind.__name__: kind for kind in (diffusers.ControlNetModel, diffusers.T2IAdapter)}
     options = {"local_files_only": Path(name).is_dir()}
+    if Path(name).is_dir():
+        require_no_code(Path(name), f"--controlnet {name!r}")
     try:
         kind = diffusers.ControlNetModel.load_config(name, **options).get("_class_name")
         if kind in known:
@@ -115,7 +118,7 @@ def _load(name: str, dtype: torch.dtype) -> Any:
             if found["missing_keys"]:
                 raise ValueError(f"its weights lack {len(found['missing_keys'])} parts of a {kind}")
             return net
-    except (OSError, ValueError, RuntimeError) as error:  # the last for weights that are not those of the config
+    except Exception as error:  # diffusers fails in as many ways as folders can be broken
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"--controlnet {name!r} cannot be read: {lines[0]}; pass a folder, or online a hub id"

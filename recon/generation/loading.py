@@ -9,6 +9,7 @@ from typing import Any
 from align.errors import UserError
 from align.files import read_json
 from recon.config import STRENGTH
+from recon.generation.foreign import require_known_parts, require_no_code
 from recon.generation.places import INDEX
 from recon.generation.runtime import Runtime
 
@@ -33,21 +34,29 @@ class Defaults:
 
 def family_of(folder: Path) -> str:
     """The family, "sd" or "sdxl"; raises `UserError` for a pipeline of another kind."""
-    kind = read_json(folder / INDEX).get("_class_name")
+    kind = _kind(folder)
     if kind not in FAMILIES:
         raise UserError(f"generator {str(folder)!r} is a {kind}; known kinds: {', '.join(FAMILIES)}")
     return FAMILIES[kind]
 
 
+def _kind(folder: Path) -> str:
+    kind: str = read_json(folder / INDEX, {"_class_name": str}, finite=False)["_class_name"]
+    return kind
+
+
 def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     """The stock pipeline in ``folder``, without safety checker, on the CPU, in the number format of ``runtime``.
 
-    Raises `UserError` for a pipeline of another kind and for a folder that is not whole.
+    Raises `UserError` for a pipeline of another kind, for a folder that is not whole, and, before any library looks at
+    it, for one with code or with parts that are not of diffusers and transformers.
     """
+    family, what = family_of(folder), f"generator {str(folder)!r}"
+    require_no_code(folder, what)
+    require_known_parts(folder, read_json(folder / INDEX, {}, finite=False), what)
     import diffusers
     from diffusers.utils import logging
 
-    family = family_of(folder)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     options: dict[str, Any] = {"dtype": runtime.dtype, "local_files_only": True}
@@ -56,10 +65,11 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     if not any((folder / "unet").glob("*model.safetensors")) and any((folder / "unet").glob("*.fp16.safetensors")):
         options["variant"] = "fp16"
     try:
-        kind = read_json(folder / INDEX)["_class_name"]
+        kind = _kind(folder)
         pipe = getattr(diffusers, _READ_AS.get(kind, kind)).from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
-        raise UserError(f"generator {str(folder)!r} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # both libraries fail in as many ways as folders can be broken
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"generator {str(folder)!r} cannot be read: {reason}") from error
     return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise
 
 

@@ -54,9 +54,9 @@ def whole(folder: Path) -> bool:
     """Whether every part that the index names has its files, weights where it has any."""
     if not (folder / INDEX).is_file():
         return False
-    parts = {name: kind for name, kind in read_json(folder / INDEX).items() if isinstance(kind, list)}
+    parts = {name: kind for name, kind in read_json(folder / INDEX, {}, finite=False).items() if isinstance(kind, list)}
     for name, kind in parts.items():
-        if name in _UNUSED or kind[0] is None:
+        if name in _UNUSED or not kind or kind[0] is None:
             continue
         files = [path.name for path in (folder / name).glob("*")]
         model = name in ("unet", "vae") or name.startswith("text_encoder")
@@ -104,7 +104,8 @@ def image_encoder_folder(place: AdapterPlace, width: int, pooled: bool, given: s
     else:
         names = [f"{Path(place.file).parent}/image_encoder", "models/image_encoder"]
         folders = [_hub_folder(place.repository, name, key, width) for name in dict.fromkeys(names)]
-    seen = {folder: read_json(folder / "config.json") for folder in folders if (folder / "config.json").is_file()}
+    files = [folder / "config.json" for folder in folders]
+    seen = {file.parent: read_json(file, {}, finite=False) for file in files if file.is_file()}
     for folder, config in seen.items():
         if config.get(key) == width:
             return folder
@@ -136,7 +137,7 @@ def _hub_folder(repository: str, name: str, key: str, width: int) -> Path:
     """Folder ``name`` of a repository: its config, and where that fits, the weights too."""
     what = f"image encoder {repository}/{name}"
     folder = fetch(repository, [f"{name}/config.json"], what, "--image-encoder DIR") / name
-    if read_json(folder / "config.json").get(key) == width:
+    if read_json(folder / "config.json", {}, finite=False).get(key) == width:
         return (
             fetch(repository, [f"{name}/config.json", f"{name}/model.safetensors"], what, "--image-encoder DIR") / name
         )

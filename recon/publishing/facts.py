@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data.names import labelled
+from align.data.splits import read_split
 from align.errors import UserError
-from align.files import read_json, read_tensors
+from align.files import read_tensors
+from recon.evaluation.stored import read_report, read_stimuli
 from recon.publishing.places import without_paths
 
 if TYPE_CHECKING:
@@ -60,27 +61,27 @@ def read_facts(folder: str | Path) -> RunFacts | ConditionerFacts:
 
 
 def _run_facts(folder: Path) -> RunFacts:
-    from align.checkpoint import CONFIG, MODEL, SPLIT, load_run, tensors_hash
+    from align.checkpoint import CONFIG, MODEL, SPLIT, load_run, stored_meta, tensors_hash
     from align.config import Config, load_config, to_dict
 
     tensors, metadata = read_tensors(folder / MODEL)
-    meta = json.loads(metadata.get("meta", "{}"))
+    meta = stored_meta(metadata, folder / MODEL)
     run = load_run(folder, next(iter(meta.get("subjects", [])), None))
     digest = tensors_hash(tensors)
     if run.meta.get("weights_hash", digest) != digest:
         raise UserError(f"{str(folder / MODEL)!r} holds other weights than its metadata names; train the run again")
     if to_dict(load_config(Config, folder / CONFIG, check=False)) != to_dict(run.config):
         raise UserError(f"{str(folder / CONFIG)!r} is not the configuration of the weights beside it; put the old back")
-    facts = RunFacts(run, digest, read_json(folder / SPLIT), {})
+    facts = RunFacts(run, digest, read_split(folder / SPLIT), {})
     for subject in facts.subjects:
         path, own = labelled(folder, "report_sub-{}.json", subject), f"{run.study}_sub-{subject}@{digest[:12]}"
         if not path.is_file():
             continue
-        report = read_json(path)
+        report = read_report(path)
         _require_report(report, own, path)
         facts.reports[subject] = without_paths(report)
         stimuli = labelled(folder, "stimuli_sub-{}.json", subject)
-        told = read_json(stimuli) if "reconstruction" in report and stimuli.is_file() else {}
+        told = read_stimuli(stimuli) if "reconstruction" in report and stimuli.is_file() else {}
         if told.get("run") == own and "image_seed" in told:
             facts.image_seeds[subject] = told["image_seed"]
     return facts

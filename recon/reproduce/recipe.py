@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from align.config import Config, flatten, load_config, set_key, shipped
 from align.errors import UserError
+from align.fields.yaml_text import parse_yaml
 
 FOLDER = Path("configs") / "papers"
 LAYER_RULES = ("fixed", "test")
@@ -157,8 +156,8 @@ def _is_eeg(study: str) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        tree = parse_yaml(path.read_text(encoding="utf-8"), repr(str(path)), typed=True)
+    except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"{str(path)!r} is not readable YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{str(path)!r} holds no keys; a recipe has a paper block and keys of the configuration")

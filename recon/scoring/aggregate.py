@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
+from align.fields.stored import require
 from align.files import read_json
 from align.retrieval import bootstrap_interval
+from recon.evaluation.stored import read_report, read_stimuli, require_agreement
 from recon.metrics.stats import t_interval
 from recon.scoring.contest import DIRECTIONS
 
+_COUNTS = {"n_stimuli": int, "candidates": (float, None)}
 AXES = ("subject", "seed")
 MIN_SUBJECTS = 3  # from here on intervals are over subjects
 
@@ -151,10 +154,10 @@ def _read(path: Path) -> Result:
         if isinstance(content, dict) and isinstance(content.get("brain_to_image"), dict):
             return _score_file(path, content)
         if isinstance(content, dict) and {"retrieval", "reconstruction"} & set(content):
-            return _report(path, content)
+            return _report(path, read_report(path))
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UserError(f"{str(path)!r} is no whole result ({error!r}); score it again") from error
     raise UserError(f"{str(path)!r} is neither a report of a run nor a file of recon score --out")
 
@@ -186,6 +189,10 @@ def _result(
 ) -> Result:
     subject, seed = ("" if content.get(axis) is None else str(content[axis]) for axis in AXES)
     pool = retrieval.get("brain_to_image", {}).get("candidates")
+    numbers = {"value": float, "better": str, "chance?": (float, None)}
+    require(metrics, {str: numbers}, repr(str(path)))
+    require({"n_stimuli": content["n_stimuli"], "candidates": pool}, _COUNTS, repr(str(path)))
+    require(stimuli, {str: {str: float}}, f"{str(path)!r}, per_stimulus")
     return Result(path, method, subject, seed, metrics, stimuli, content["n_stimuli"], pool)
 
 
@@ -214,8 +221,11 @@ def _beside(path: Path, report: dict[str, Any]) -> dict[str, Any]:
     stimuli = path.with_name(path.name.replace("report_", "stimuli_", 1))
     if stimuli == path or not stimuli.is_file():
         return {}
-    content: dict[str, Any] = read_json(stimuli)
-    return content if content.get("run") == report.get("run") else {}
+    content = read_stimuli(stimuli)
+    if content["run"] != report.get("run"):
+        return {}
+    require_agreement(report, content, path)
+    return content
 
 
 def _method(report: dict[str, Any]) -> str:

@@ -6,14 +6,29 @@ import csv
 import io
 from typing import Any
 
+from align.errors import printable
+from align.fields.table import harmless
+
 _ARROW = {"higher": "↑", "lower": "↓"}
-_TEX_ARROW = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"}
+_TEX = {
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"},
+    **{"^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{sign: f"\\{sign}" for sign in "%_&#${}"},
+}
+
+
+_MARKS = "\\`*|[]#!"  # what Markdown could take for more than a letter inside a cell; _ alone is harmless in words
+_HTML = {"<": "&lt;", ">": "&gt;"}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """A pipe table, one line per row."""
     header, body = _cells(rows)
-    lines = [header, ["---"] * len(header), *([cell.replace("|", r"\|") for cell in line] for line in body)]
+    lines = [
+        [_marked_down(cell) for cell in header],
+        ["---"] * len(header),
+        *([_marked_down(line[0]), *map(_in_cell, line[1:])] for line in body),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -30,8 +45,8 @@ def comma_separated(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer.writerow(harmless({name: name for name in names}))
+    writer.writerows(map(harmless, lines))
     return text.getvalue().rstrip("\n")
 
 
@@ -80,7 +95,20 @@ def _plain(value: Any) -> str:
 
 
 def _tex(cells: list[str]) -> str:
-    return " & ".join("".join(_TEX_ARROW.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
+    return " & ".join("".join(_TEX.get(letter, letter) for letter in _on_one_line(cell)) for cell in cells) + r" \\"
+
+
+def _on_one_line(cell: str) -> str:
+    return printable(" ".join(cell.split()))
+
+
+def _in_cell(cell: str) -> str:
+    return _on_one_line(cell).replace("|", r"\|")
+
+
+def _marked_down(cell: str) -> str:
+    """A cell of a pipe table: on one line, and no sign of it is read as a mark, a link or HTML."""
+    return "".join(f"\\{sign}" if sign in _MARKS else _HTML.get(sign, sign) for sign in _on_one_line(cell))
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

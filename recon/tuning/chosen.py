@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.data.names import labelled
 from align.errors import UserError
+from align.fields.stored import require
 from align.files import read_json
 from recon.tuning.candidates import TUNED, Settings, laid_over
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _IN_PLACE_OF = {"tokens": "library", "library": "tokens"}  # one of them given: the other is not taken either
+_CHOICE = {"run": str, "drawn_by": dict, "choice": str, "settings": {str: str}, "chosen_on": str}
 _COARSE_ITSELF = "0"  # strength
 
 
@@ -69,8 +71,12 @@ def read_choice(run: Run, generator: str, conditioning: Conditioning, sampling: 
     if not path.is_file():
         return None
     stored = read_json(path)
-    if not isinstance(stored, dict) or not {"run", "drawn_by", "choice", "settings", "chosen_on"} <= set(stored):
-        raise UserError(f"{str(path)!r} holds no choice of recon tune-pictures; make it again or use --no-tuning")
+    try:
+        require(stored, _CHOICE, repr(str(path)))
+    except UserError as error:
+        raise UserError(
+            f"{error}: it holds no choice of recon tune-pictures; make it again or use --no-tuning"
+        ) from error
     strange = set(stored["settings"]) - set(TUNED)
     if strange:
         raise UserError(f"{str(path)!r} names the unknown setting {sorted(strange)[0]!r}; make it again")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.errors import UserError
+from align.fields.table import cell
 from recon.voting.trials import Table, Trial, read_csv
 
 COLUMNS = ("table", "voter", "trial", "choice", "seconds")
@@ -95,5 +96,5 @@ def joined_text(votes: Iterable[Vote]) -> str:
         chosen = trial.left_id if vote.choice == "left" else trial.right_id
         start = (vote.voter, table.run, table.study, table.subject, table.hash, table.seed, trial.number)
         pair = (trial.condition, trial.stimulus_id, trial.left_id, trial.right_id, chosen, trial.stimulus_id)
-        writer.writerow([*start, *pair, int(vote.correct), vote.seconds])
+        writer.writerow([*map(cell, (*start, *pair)), int(vote.correct), vote.seconds])
     return buffer.getvalue()

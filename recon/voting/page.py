@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from align.data.names import file_name
 from align.errors import UserError
-from align.files import read_json, write_atomic
+from align.files import write_atomic
 from recon.drawing.folders import read_seed
 from recon.evaluation.report import stimuli_path
+from recon.evaluation.stored import read_stimuli
 from recon.gallery.album import Album
 from recon.gallery.content import read_content, scored_folders
 from recon.gallery.template import data_text, filled
@@ -40,7 +41,7 @@ def write_vote(
     absent = [name for name in controls if name not in content.controls]
     if absent:
         raise UserError(f"the run holds no control {absent[0]!r}; it holds {', '.join(content.controls) or 'none'}")
-    folders = scored_folders(run, read_json(stimuli_path(run)))
+    folders = scored_folders(run, read_stimuli(stimuli_path(run)))
     sources = {
         name: {key: row["tokens_of"] for key, row in read_seed(folders.control(name), content.image_seed).items()}
         for name in controls

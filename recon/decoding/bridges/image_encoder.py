@@ -13,6 +13,7 @@ from align.files import read_json
 from align.vision.taps import Backbone, Tap
 from align.vision.transformers_models import quiet_transformers
 from align.vision.wrap import preprocessing
+from recon.generation.foreign import require_no_code
 
 POOLED = "pooled"  # name of the layer that holds the projected embedding
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # Radford et al. 2021, as in the public code
@@ -60,19 +61,21 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     """
     from transformers import CLIPVisionModelWithProjection
 
-    config = read_json(folder / "config.json")
+    require_no_code(folder, f"image encoder {str(folder)!r}")
+    config = read_json(folder / "config.json", {"vision_config?": {}}, finite=False)
     config = config.get("vision_config", config)
     try:
         with quiet_transformers():
             model, info = CLIPVisionModelWithProjection.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"image encoder {str(folder)!r} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # transformers fails in as many ways as folders can be broken
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"image encoder {str(folder)!r} cannot be read: {reason}") from error
     if info["missing_keys"]:
         raise UserError(f"image encoder {str(folder)!r} lacks {sorted(info['missing_keys'])[0]!r}")
     own = folder / "preprocessor_config.json"
-    facts = read_json(own) if own.is_file() else {}
+    facts = read_json(own, {"image_mean?": [float], "image_std?": [float]}, finite=False) if own.is_file() else {}
     mean, std = facts.get("image_mean", _CLIP_MEAN), facts.get("image_std", _CLIP_STD)
     depth = model.config.num_hidden_layers
     blocks = "vision_model.encoder.layers"

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from align.errors import UserError
-from align.files import read_json
 from recon.decoding.bridges.image_encoder import POOLED, ImageEncoder
 
 if TYPE_CHECKING:
@@ -61,10 +60,10 @@ def components_of(run: Run, tokens: np.ndarray, rows: np.ndarray) -> torch.Tenso
 
 def require_training(run: Run, recording: Recording, rows: np.ndarray) -> None:
     """Raise `UserError` when a picture of ``rows`` is, by id or pixels, a test picture in the run's split.json."""
-    from align.data.splits import manifest
+    from align.data.splits import manifest, read_split
 
     stored = run.path / "split.json"
-    split = read_json(stored) if stored.is_file() else manifest(recording)
+    split = read_split(stored) if stored.is_file() else manifest(recording)
     tests = [split["test"], *split.get("test_of", {}).values(), manifest(recording)["test"]]
     ids, hashes = ({name for test in tests for name in test[key]} for key in ("ids", "hashes"))
     stimuli = recording.stimuli

@@ -1,0 +1,67 @@
+"""CSV that somebody else may have written: rows of text under a header whose columns are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from align.files import read_text
+
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count for some spreadsheets
+_BREAKS = ("\t", "\r", "\n")
+
+
+def read_rows(path: str | Path, columns: Sequence[str], remedy: str = "make it again") -> list[dict[str, str]]:
+    """Rows of a UTF-8 CSV file with at least these columns, all of them text.
+
+    Raises `UserError` naming the file, and the row and column where there is one; ``remedy`` ends the sentence.
+    """
+    path = Path(path)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    rows: list[dict[str, str]] = []
+    try:
+        header = list(reader.fieldnames or ())
+        lacking = [name for name in columns if name not in header]
+        if lacking:
+            raise UserError(f"{str(path)!r} lacks a column among {', '.join(columns)} ({lacking[0]}); {remedy}")
+        for number, row in enumerate(reader, 1):
+            short = [name for name in columns if row[name] is None]
+            if short or None in row:
+                what = f"has no {short[0]}" if short else "has more cells than the header"
+                raise UserError(f"{str(path)!r}, row {number}: it {what}; {remedy}")
+            rows.append(row)
+    except csv.Error as error:
+        raise UserError(f"{str(path)!r}, row {len(rows) + 1}: {error}; {remedy}") from error
+    return rows
+
+
+def harmless(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for a CSV that people open in a spreadsheet: text that would begin a formula there gets a ' in front."""
+    return {name: cell(value) for name, value in row.items()}
+
+
+def cell(value: Any) -> Any:
+    """One cell of such a row; numbers stay numbers."""
+    if not isinstance(value, str) or (not value.lstrip().startswith(_FORMULA) and not value.startswith(_BREAKS)):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def finite(text: str, path: str | Path) -> float:
+    """The number that a cell holds; raises `UserError` naming the file where it is none, or not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{str(path)!r} holds {text[:40]!r}, which is no finite number; make it again")
+    return value

@@ -1,0 +1,167 @@
+"""JSON, YAML and CSV of others: bounded, finite, of the shape that is asked for; one line names the file and field."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from align.config import Config, load_config
+from align.errors import UserError
+from align.fields.stored import parse_json, reading, require
+from align.fields.table import cell, finite, read_rows
+from align.fields.yaml_text import parse_yaml
+from align.files import read_json
+
+SHAPE = {"name": str, "n": int, "p?": (float, None), "rows": [{"x": float}], "more?": {str: bool}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not valid JSON"),
+        ("[" * 9999, "not valid JSON"),
+        ("[" * 300 + "]" * 300, "nested deeper than 100"),
+        ('{"a": NaN}', "NaN is no finite number"),
+        ('{"a": -Infinity}', "-Infinity is no finite number"),
+        ('{"a": 1e999}', "1e999 is no finite number"),
+        ('{"a": ' + "9" * 401 + "}", "no finite number"),
+        ("[]", "its content is a list instead of an object"),
+        ("null", "its content is null instead of an object"),
+        ('{"n": 1, "rows": []}', "name is missing"),
+        ('{"name": 1, "n": 1, "rows": []}', "name is '1' instead of text"),
+        ('{"name": "x", "n": true, "rows": []}', "n is 'True' instead of a whole number"),
+        ('{"name": "x", "n": 1.5, "rows": []}', "n is '1.5' instead of a whole number"),
+        ('{"name": "x", "n": 1, "rows": {}}', "rows is an object instead of a list"),
+        ('{"name": "x", "n": 1, "rows": [{"x": 1}, {"x": "y"}]}', r"rows\[1\].x is 'y' instead of a finite number"),
+        ('{"name": "x", "n": 1, "rows": [], "more": {"k": 1}}', "more.k is '1' instead of true or false"),
+        ('{"name": "x", "n": 1, "rows": [], "p": []}', "p is a list instead of a finite number or null"),
+    ],
+)
+def test_json_that_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
+        parse_json(text, "'file.json'", SHAPE)
+    assert str(raised.value).startswith("'file.json'") and "\n" not in str(raised.value)
+
+
+def test_json_of_the_shape_passes() -> None:
+    content = {"name": "x", "n": 3, "p": None, "rows": [{"x": 1, "y": 2}], "more": {"a": True}, "else": [1]}
+    require(content, SHAPE, "it")
+    assert parse_json('{"a": -Infinity}', "it", {"a": object}, finite=False)["a"] == float("-inf")
+
+
+def test_files_that_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "folder.json").mkdir()
+    names = ["binary.json", "folder.json", "absent.json"]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.json")  # opening it would wait for a writer
+        names.append("pipe.json")
+    for name in names:
+        with pytest.raises(UserError, match=name):
+            read_json(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("rank"), TypeError("x"), AttributeError("x"), IndexError("x"), OverflowError("x"), MemoryError()]
+)
+def test_what_goes_wrong_while_reading_names_the_file(error: Exception) -> None:
+    with pytest.raises(UserError, match=r"^'run/x.json' "), reading("'run/x.json'"):
+        raise error
+
+
+LIST_BOMB = (
+    "[&a [x,x,x,x,x,x,x,x,x,x]"
+    + "".join(f", &{new} [{','.join([f'*{old}'] * 10)}]" for old, new in zip("abcdefg", "bcdefgh", strict=True))
+    + "]"
+)
+MAP_BOMB = "k0: &k0 {a: 1, b: 1}\n" + "".join(
+    f"k{i}: &k{i} {{{', '.join(f'{c}: *k{i - 1}' for c in 'abcdefghi')}}}\n" for i in range(1, 9)
+)
+MERGE_BOMB = "k0: &k0 {a: 1, b: 1}\n" + "".join(
+    f"k{i}: &k{i}\n  <<: [{', '.join([f'*k{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"seed: {LIST_BOMB}", "aliases written out"),
+        (MAP_BOMB, "aliases written out"),
+        (MERGE_BOMB, "aliases written out"),
+        ("seed: " + "[" * 3000 + "]" * 3000, "nested deeper than 40 levels"),
+        ("seed: " + "[" * 3000, "nested deeper than 40 levels"),
+        ("".join(f"{' ' * k}k:\n" for k in range(60)), "nested deeper than 40 levels"),
+        ("study: &a\n  y: *a\n", "holds itself"),
+        ("a: &x [1, *x]", "holds itself"),
+        ("a: 1\n" * 200_000, "characters; at most"),
+        ("{1: 2", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [x]", "not valid YAML"),
+        ("? [a, b]\n: 1", "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_refused(text: str, said: str, typed: bool) -> None:
+    start = time.process_time()
+    with pytest.raises(UserError, match=said):
+        parse_yaml(text, "it", typed)
+    assert time.process_time() - start < 5
+
+
+def test_a_few_aliases_are_read() -> None:
+    assert parse_yaml("a: &x [1, 2]\nb: *x\nc: *x", "it") == {"a": ["1", "2"], "b": ["1", "2"], "c": ["1", "2"]}
+
+
+@pytest.mark.parametrize(
+    "pair", [f"subjects={LIST_BOMB}", "subjects=" + "[" * 3000, "seed=" + "9" * 5000, "seed=1e400"]
+)
+def test_pairs_are_bounded_like_files(pair: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load_config(Config, None, [pair])
+    assert len(str(raised.value)) < 1000
+
+
+def test_a_nul_byte_in_a_path_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text('run_dir: "a\\0b"\n')
+    with pytest.raises(UserError, match="NUL"):
+        load_config(Config, tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe\0", "not UTF-8 text"),
+        (b"a,b\n1\n", "row 1: it has no b"),
+        (b"a,b\n1,2,3\n", "more cells than the header"),
+        (b"a\n1\n", "lacks a column"),
+        (b"", "lacks a column"),
+        (b'a,b\n"' + b"x" * 200_000 + b'",1\n', "row 1: field larger"),
+    ],
+)
+def test_tables_that_are_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read_rows(tmp_path / "t.csv", ("a", "b"))
+
+
+def test_a_line_end_inside_a_cell_stays(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes('a,b\r\n"x\u2028\ny",1\r\n'.encode())
+    assert read_rows(tmp_path / "t.csv", ("a", "b")) == [{"a": "x\u2028\ny", "b": "1"}]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-Infinity", "x", ""])
+def test_a_cell_that_is_no_number(text: str) -> None:
+    with pytest.raises(UserError, match=r"t\.csv"):
+        finite(text, "t.csv")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1", "\r=1"])
+def test_a_formula_becomes_text(text: str) -> None:
+    assert cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["-1.5", "+3", "1e-3", "plain", "", -1.5, 3, None])
+def test_numbers_and_words_stay(value: object) -> None:
+    assert cell(value) == value
