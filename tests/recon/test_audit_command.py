@@ -64,7 +64,7 @@ def test_pictures_in_folders_and_stacks(tmp_path: Path) -> None:
     shown = write_pictures(tmp_path / "shown", samples[:, 1])
     options = ("--train-images", folders[0], "--test-images", folders[1], "--reconstructions", shown)
     found = verdicts(*options, "--samples", tmp_path / "samples")
-    for check in ("exact_duplicates", "near_duplicates", "memorisation", "sample_selection"):
+    for check in ("exact_duplicates", "near_duplicates", "memorisation", "seen_pictures", "sample_selection"):
         assert found.pop(check) == "clear"
     assert set(found.values()) == {"not checked"}
 
