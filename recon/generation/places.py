@@ -104,7 +104,8 @@ def image_encoder_folder(place: AdapterPlace, width: int, pooled: bool, given: s
     else:
         names = [f"{Path(place.file).parent}/image_encoder", "models/image_encoder"]
         folders = [_hub_folder(place.repository, name, key, width) for name in dict.fromkeys(names)]
-    seen = {folder: read_json(folder / "config.json", {}, finite=False) for folder in folders if (folder / "config.json").is_file()}
+    there = [folder for folder in folders if (folder / "config.json").is_file()]
+    seen = {folder: read_json(folder / "config.json", {}, finite=False) for folder in there}
     for folder, config in seen.items():
         if config.get(key) == width:
             return folder
