@@ -201,12 +201,21 @@ def _written_through(path: Path) -> Iterator[Path]:
         left = memoryview(temporary.read_bytes())
         sys.stdout.flush()
         with naming(path):
-            out = os.open(path, os.O_WRONLY | os.O_APPEND)
+            out = _opened(path)
             try:
                 while left:
                     left = left[os.write(out, left) :]
             finally:
                 os.close(out)
+
+
+def _opened(path: Path) -> int:
+    """A descriptor to write to; that of standard output or error where ``path`` is one of them, to go on behind it."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(number), path.stat()):
+                return os.dup(number)
+    return os.open(path, os.O_WRONLY | os.O_APPEND)
 
 
 @contextmanager

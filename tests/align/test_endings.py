@@ -143,7 +143,7 @@ def test_standard_output_as_a_file(tmp_path: Path) -> None:
     body += "sys.exit(run_command('x', work))"
     assert script(body).communicate(timeout=60)[0] == "xy\n"
     with (tmp_path / "f").open("w") as file:
-        assert script(body, stdout=file.fileno()).wait(60) == 0
+        assert script(body, stdout=file.fileno()).communicate(timeout=60)[1] == ""
     assert "x" in (tmp_path / "f").read_text() and Path("/dev/stdout").is_symlink()
 
 
