@@ -117,7 +117,7 @@ def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(judges, "load_judge", tiny_run.only_pixels)
     index = run.path / "reconstructions" / tiny_run.GENERATOR / "sub-01" / "index.csv"
     index.write_text("".join(index.read_text().splitlines(keepends=True)[:13]))  # the first 12 pictures only
-    with pytest.raises(UserError, match="holds 12 of 24 pictures of seed 0; .* --partial"):
+    with pytest.raises(UserError, match=r"holds 12 of 24 pictures of seed 0; .* --partial"):
         report.evaluate_run(run, settings=FAST)
     whole = report.evaluate_run(run, settings=FAST, partial=True)
     assert (whole["n_stimuli"], whole["n_test_stimuli"]) == (12, 24)

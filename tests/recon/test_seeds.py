@@ -118,7 +118,7 @@ def test_a_better_seed_is_told_of_and_not_chosen(run: Run) -> None:
     add_seed(run, 11, 0.9)
     add_seed(run, 10, 0.7)
     add_seed(run, 5, 0.8, n=N - 3)
-    with pytest.raises(UserError, match="holds 9 of 12 pictures of seed 5; .* --partial"):
+    with pytest.raises(UserError, match=r"holds 9 of 12 pictures of seed 5; .* --partial"):
         report.evaluate_run(run, settings=FAST)
     found = report.evaluate_run(run, settings=FAST, partial=True)
     assert faults(found) == [] and json.loads(json.dumps(found, allow_nan=False)) == found
