@@ -19,6 +19,7 @@ try:
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
 from align.errors import UserError, run_command
+from align.files import locked
 from align.train import use_all_cores
 from recon.config import ConditionerConfig, StageConfig
 
@@ -57,16 +58,17 @@ def train(config: ConditionerConfig) -> Path:
     run_dir = Path(config.run_dir or default_run_dir(config, layer))
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     pipe.to(device)
-    latents = encode_pool(pipe.vae, pool, run_dir / "latents.npy", size)
-    torch.manual_seed(config.seed)
-    info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
-    conditioner = Conditioner(pipe.unet, info, *channel_statistics(values)).to(device)
-    work = _Work(config, pipe, pool, Tokens(values, 0, conditioner), latents, size, run_dir)
-    sketch = _train_sketch(work)
-    averaged = _train_conditioner(work, sketch)
-    facts = training_facts(config, pool)
-    save_conditioner(averaged.cpu(), run_dir / WEIGHTS, facts, None if sketch is None else sketch.cpu())
-    return run_dir / WEIGHTS
+    with locked(run_dir / ".train.lock", f"training into {str(run_dir)!r}", keep=False):
+        latents = encode_pool(pipe.vae, pool, run_dir / "latents.npy", size)
+        torch.manual_seed(config.seed)
+        info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
+        conditioner = Conditioner(pipe.unet, info, *channel_statistics(values)).to(device)
+        work = _Work(config, pipe, pool, Tokens(values, 0, conditioner), latents, size, run_dir)
+        sketch = _train_sketch(work)
+        averaged = _train_conditioner(work, sketch)
+        facts = training_facts(config, pool)
+        save_conditioner(averaged.cpu(), run_dir / WEIGHTS, facts, None if sketch is None else sketch.cpu())
+        return run_dir / WEIGHTS
 
 
 def training_facts(config: ConditionerConfig, pool: Pool) -> dict[str, str]:

@@ -39,11 +39,10 @@ def opened(path: Path | None, args: argparse.Namespace) -> Run:
     for pair in args.overrides:
         key, _, value = pair.partition("=")
         set_key(run.config, key, value)
-    if said := places_in(run.config, args.overrides):
-        print(said, file=sys.stderr)
+    said = places_in(run.config, args.overrides)
     print(
         f"study {run.study}, subject {run.subject}, layer {run.config.target.layer} of {run.config.backbone.name}, "
-        f"run {run.path}",
+        f"run {run.path}{f'; {said}' if said else ''}",
         file=sys.stderr,
     )
     return run

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from align.config import BackboneConfig
 from align.data.studies.simulated.rendering import scene_of
 from align.errors import UserError
+from align.files import locked
 from align.vision.backbones import load_backbone
 from align.vision.fused import require_pooling
 from recon.config import PretrainConfig
@@ -52,7 +53,8 @@ log = logging.getLogger(__name__)
 def run(config: PretrainConfig) -> Path:
     """Run the stages of ``config.stages`` that are not finished; returns the folder of the finished model.
 
-    Raises `UserError` for a bad configuration, a device that is not there, or an unreadable source of pictures.
+    Raises `UserError` for a bad configuration, a device that is not there, an unreadable source of pictures, or while
+    another process does the same there.
     """
     config.check()
     if config.device != "cpu" and not torch.cuda.is_available():
@@ -61,14 +63,15 @@ def run(config: PretrainConfig) -> Path:
         raise UserError("stage unet needs photographs: give 'pictures.photographs=[ZIP_OR_FOLDER]' or pictures.v4_root")
     _require_layers(config)
     out = Path(config.out)
-    pool = load_pool(config.pictures, out)
-    for name in config.stages:
-        log.info("stage %s", name)
-        train, export = STAGES[name]
-        if not (out / name / DONE).is_file():
-            train(config, pool, out / name)
-        if export:
-            export(config, pool)
+    with locked(out / ".pretrain.lock", f"pretraining into {str(out)!r}", keep=False):
+        pool = load_pool(config.pictures, out)
+        for name in config.stages:
+            log.info("stage %s", name)
+            train, export = STAGES[name]
+            if not (out / name / DONE).is_file():
+                train(config, pool, out / name)
+            if export:
+                export(config, pool)
     return assets_folder(config)
 
 
