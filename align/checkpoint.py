@@ -14,8 +14,8 @@ import numpy as np
 
 from align.config import Config, dump_yaml, flatten, load_config, set_key, to_dict
 from align.errors import UserError
-from align.fields.stored import parse_json, reading
 from align.files import read_tensors, save_tensors, write_atomic, write_sealed
+from align.files.json_text import parse_json, reading
 
 if TYPE_CHECKING:
     import torch

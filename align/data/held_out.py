@@ -14,9 +14,9 @@ import numpy as np
 
 from align.data.signals import Recording, Trials, fingerprint, fits, mapped_file, save_rows
 from align.errors import UserError
+from align.files.checksums import map_npy
+from align.files.made_once import made_once
 from align.seeding import derive
-from align.stored.checksums import map_npy
-from align.stored.made_once import made_once
 
 LEAST = 2  # pictures: with fewer none can be told from another
 

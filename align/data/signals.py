@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from align.files import atomic_path
-from align.stored.checksums import append_checksum, map_npy
-from align.stored.made_once import made_once
+from align.files.checksums import append_checksum, map_npy
+from align.files.made_once import made_once
 
 HELD = 1 << 29  # bytes of float32 rows up to which they are held in memory
 _RELEASED = 1 << 22  # bytes read from a map between two releases
@@ -102,7 +102,7 @@ def fits(nbytes: int) -> bool:
 def save_rows(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
     """Write a float32 ``.npy`` file of ``shape`` from its rows, one or several at a time; complete or not at all.
 
-    A checksum follows the values; `align.stored.checksums.map_npy` compares it.
+    A checksum follows the values; `align.files.checksums.map_npy` compares it.
     """
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with atomic_path(path) as temporary, temporary.open("wb") as file:

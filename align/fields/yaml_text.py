@@ -48,7 +48,7 @@ def parse_yaml(text: str, source: str, typed: bool = False) -> Any:
         node = yaml.compose(text, Loader=loader)
         if node is not None and (count := _values(node, {}, source)) > MOST:
             raise UserError(f"{source} stands for {count:,} values, its aliases written out; at most {MOST:,} are read")
-        return yaml.load(text, Loader=loader)  # noqa: S506 - a SafeLoader both
+        return yaml.load(text, Loader=yaml.SafeLoader) if typed else yaml.load(text, Loader=_TextLoader)  # noqa: S506
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from align.config import BackboneConfig, Config, dump_yaml
-from align.fields.table import harmless
 from align.files import write_atomic, write_sealed
+from align.files.table import harmless
 from align.sweep.points import DIRECTIONS, combine, curves, scaling
 
 _PLACE = ("backbone", "encoder", "layer", "subject", "seed", "fold", "split")

@@ -23,7 +23,7 @@ from align.config import Config
 from align.data.signals import Stimuli
 from align.errors import Damaged, UserError
 from align.files import locked, read_json, write_sealed
-from align.stored.checksums import require_crc
+from align.files.checksums import require_crc
 from align.vision.views import canonical, views_of
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.fields.table import harmless
 from align.files import locked, write_atomic, write_sealed
+from align.files.table import harmless
 from recon.analysis.noise_ceiling import Reliability
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from align.fields.table import cell
+from align.files.table import cell
 
 
 def csv_text(result: dict[str, Any]) -> str:

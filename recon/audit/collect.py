@@ -18,9 +18,9 @@ import numpy as np
 from align.data.names import labelled
 from align.data.splits import read_split
 from align.errors import UserError
-from align.fields.stored import parse_json
-from align.fields.table import finite, read_rows
 from align.files import read_json, read_text
+from align.files.json_text import parse_json
+from align.files.table import finite, read_rows
 from recon.audit.checks import Material, Pictures, Samples
 from recon.audit.inside import places
 from recon.audit.selection import Choice

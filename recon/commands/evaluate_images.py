@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
-from align.fields.table import cell
+from align.files.table import cell
 
 if TYPE_CHECKING:
     import pandas as pd

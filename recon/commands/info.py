@@ -7,8 +7,8 @@ from typing import Any
 
 from align.data.names import labelled
 from align.errors import UserError
-from align.fields.stored import require
 from align.files import read_json
+from align.files.json_text import require
 
 _SHOWN = 12  # tensors listed by name
 

@@ -150,7 +150,7 @@ def _tokens(backbone: Backbone, images: Sequence[np.ndarray], layers: Sequence[s
 def _cached(cache_dir: str | Path, key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Tensors of ``<cache_dir>/libraries/<key>.safetensors``, made where there are none."""
     from align.files import read_tensors, save_tensors
-    from align.stored.made_once import made_once
+    from align.files.made_once import made_once
 
     path = Path(cache_dir) / "libraries" / f"{key}.safetensors"
     what = f"what is read of a library into {str(path.parent)!r}"

@@ -12,8 +12,8 @@ import numpy as np
 
 from align.data.names import labelled
 from align.errors import Damaged, UserError
-from align.fields.stored import parse_json
 from align.files import read_tensors, save_tensors
+from align.files.json_text import parse_json
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,8 @@ import numpy as np
 
 from align.data.names import file_name, joined_name, labelled, listed_file, refuse_links
 from align.errors import UserError
-from align.fields.table import read_rows
 from align.files import atomic_path, locked, write_atomic
+from align.files.table import read_rows
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.fields.stored import require
 from align.files import read_json
+from align.files.json_text import require
 
 _DIRECTION = {
     "top1": float,

@@ -12,7 +12,7 @@ import numpy as np
 
 from align.data.names import listed_file
 from align.errors import UserError
-from align.fields.stored import require
+from align.files.json_text import require
 from recon.drawing.folders import PictureFolders
 from recon.evaluation.report import read_scores, report_path, stimuli_path
 from recon.evaluation.stored import require_agreement

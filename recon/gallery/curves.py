@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from align.fields.stored import reading
+from align.files.json_text import reading
 
 if TYPE_CHECKING:
     from align.checkpoint import Run

@@ -21,8 +21,8 @@ from torch import nn
 
 from align.checkpoint import require_numbers
 from align.errors import UserError
-from align.fields.stored import reading
 from align.files import read_tensors, save_tensors
+from align.files.json_text import reading
 from recon.generation.sketch import Sketch, folded
 
 POSITION_CHANNELS = 16

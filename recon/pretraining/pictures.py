@@ -18,8 +18,8 @@ import numpy as np
 from align.data.reading.picture_files import PictureFiles
 from align.data.studies.simulated.rendering import SIZE, TRAIN_CONCEPTS, picture, scene_of
 from align.errors import UserError
-from align.stored.checksums import append_checksum, map_npy
-from align.stored.made_once import made_once
+from align.files.checksums import append_checksum, map_npy
+from align.files.made_once import made_once
 from recon.config import PicturesConfig
 
 log = logging.getLogger(__name__)

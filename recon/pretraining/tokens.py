@@ -121,8 +121,8 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, precision: st
     from tqdm import tqdm
 
     from align.files import atomic_path
-    from align.stored.checksums import append_checksum, map_npy
-    from align.stored.made_once import made_once
+    from align.files.checksums import append_checksum, map_npy
+    from align.files.made_once import made_once
 
     batch, device = max(1, min(64, _PIXELS // size**2)), next(vae.parameters()).device
 

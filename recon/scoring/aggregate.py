@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
-from align.fields.stored import require
 from align.files import read_json
+from align.files.json_text import require
 from align.retrieval import bootstrap_interval
 from recon.evaluation.stored import read_report, read_stimuli, require_agreement
 from recon.metrics.stats import t_interval

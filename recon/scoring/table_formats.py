@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 from align.errors import printable
-from align.fields.table import harmless
+from align.files.table import harmless
 
 _ARROW = {"higher": "↑", "lower": "↓"}
 _TEX = {

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from align.data.names import labelled
 from align.errors import UserError
-from align.fields.stored import require
 from align.files import read_json
+from align.files.json_text import require
 from recon.tuning.candidates import TUNED, Settings, laid_over
 
 if TYPE_CHECKING:

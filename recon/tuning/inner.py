@@ -29,7 +29,7 @@ def inner_run(run: Run, count: int, seed: int) -> Run:
     Raises `UserError` where these cannot be held out, or the run cannot be trained again.
     """
     from align.checkpoint import MODEL, load_run
-    from align.stored.made_once import made_once
+    from align.files.made_once import made_once
     from align.train import train
 
     _require_trainable(run)

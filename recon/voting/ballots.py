@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.errors import UserError
-from align.fields.table import cell
+from align.files.table import cell
 from recon.voting.trials import Table, Trial, read_csv
 
 COLUMNS = ("table", "voter", "trial", "choice", "seconds")

@@ -23,8 +23,8 @@ from align.files import (
     write_json,
     write_sealed,
 )
-from align.stored.checksums import map_npy
-from align.stored.made_once import made_once
+from align.files.checksums import map_npy
+from align.files.made_once import made_once
 
 VALUES = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.tensor([1, -2]), "c": torch.tensor(2.5)}
 TOLD = {"ids": json.dumps(["p1", "p2"]), "split": "test"}

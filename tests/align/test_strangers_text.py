@@ -10,10 +10,10 @@ import pytest
 
 from align.config import Config, load_config
 from align.errors import UserError
-from align.fields.stored import parse_json, reading, require
-from align.fields.table import cell, finite, read_rows
 from align.fields.yaml_text import parse_yaml
 from align.files import read_json
+from align.files.json_text import parse_json, reading, require
+from align.files.table import cell, finite, read_rows
 
 SHAPE = {"name": str, "n": int, "p?": (float, None), "rows": [{"x": float}], "more?": {str: bool}}
 

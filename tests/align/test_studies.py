@@ -274,7 +274,7 @@ def test_folder_other_faults_are_one_line(folder_root: Path) -> None:
     for text, words in [
         ("{", "not valid JSON"),
         ('{"sfreq": "fast"}', "sfreq 'fast' is not a number"),
-        ('{"sfreq": NaN}', "is not a number"),
+        ('{"sfreq": NaN}', "NaN is no finite number"),
         ('{"sfreq": 0}', "above 0"),
         ('{"ch_names": ["Oz"]}', "names 1 channels, the signals have 4"),
         ('{"rate": 3}', "'rate' is not known"),

@@ -122,7 +122,7 @@ def test_a_worker_sends_its_error_and_skips_what_is_done(config: Config, tmp_pat
     refit = replace(listed[0], fold=None)
     workers._work(replace(share, cells=(refit,)), there)
     assert [path.name for path in (tmp_path / "test").iterdir()] == [
-        "torchvision-squeezenet1_1_mlp_features.3_sub-01_seed-0.safetensors"
+        "torchvision%2Fsqueezenet1_1_mlp_features.3_sub-01_seed-0.safetensors"
     ]
     broken = replace(config, train=replace(config.train, lr=1e30))
     workers._work(replace(share, config=broken, cells=(listed[0],)), there)

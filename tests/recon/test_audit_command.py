@@ -162,7 +162,7 @@ def test_sweep_folder(tmp_path: Path) -> None:
     found = verdicts(tmp_path)
     assert found["choice_on_test"] == "suspect" and found["declared_choice"] == "leak"
     (tmp_path / "choice.json").write_text("{}")
-    with pytest.raises(UserError, match="no criterion"):
+    with pytest.raises(UserError, match="criterion is missing"):
         from_folder(tmp_path)
 
 

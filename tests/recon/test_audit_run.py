@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
     (run.path / "split.json").write_text("{}")
     unread = {finding.check: finding.evidence for finding in audit(from_run(run)) if finding.verdict == "not checked"}
     assert {"repeated_stimuli", "exact_duplicates", "shared_recordings"} <= set(unread)
-    assert "names no ids" in unread["repeated_stimuli"] and "names no ids" in unread["memorisation"]
+    assert "train is missing" in unread["repeated_stimuli"] and "train is missing" in unread["memorisation"]
 
 
 def test_other_settings_and_folders_are_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,7 +230,7 @@ def test_a_test_picture_is_refused(run: Run) -> None:
     kept = stored.read_text()
     split = read_json(stored)
     try:  # the manifest of the run counts, not only the files of today
-        split["test"]["hashes"].append(split["train"]["hashes"][0])
+        split["test"]["hashes"][0] = split["train"]["hashes"][0]
         stored.write_text(json.dumps(split))
         with pytest.raises(UserError, match=r"is a test picture of|differ from those"):
             require_training(run, recording, rows)

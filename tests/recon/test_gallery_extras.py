@@ -16,7 +16,7 @@ from PIL import Image
 
 from align.checkpoint import Run
 from align.errors import UserError
-from align.files import read_json
+from align.files import read_json, write_sealed
 from recon import cli
 from recon.commands.gallery import pairs
 from recon.decoding.predict import run_id
@@ -96,7 +96,7 @@ SPOILED = {
     "lit beyond one": ("evidence", "evidence.json", '{"rule": "x", "rows": {"a": {"lit": 14}}}', "share from 0 to 1"),
     "lit is text": ("evidence", "evidence.json", '{"rule": "x", "rows": {"a": {"lit": "1"}}}', "share from 0 to 1"),
     "columns": ("low_level", "index.csv", "a,b\n1,2\n", "lacks a column"),
-    "bytes": ("low_level", "index.csv", b"\xff\xfe\x00", "no readable CSV"),
+    "bytes": ("low_level", "index.csv", b"\xff\xfe\x00", "is not UTF-8 text"),
 }
 
 
@@ -162,7 +162,7 @@ def test_an_index_without_checksums_is_read_and_told_once(copied: Run, caplog: p
 @pytest.mark.parametrize("generator", ["../../../other", "/tmp", "a\\b", "", ".."])
 def test_a_generator_whose_name_leaves_the_run_is_refused(generator: str, copied: Run) -> None:
     path = copied.path / "stimuli_sub-01.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"generator": generator}))
+    write_sealed(path, read_json(path) | {"generator": generator})
     with pytest.raises(UserError, match="inside the folder"):
         read_content(copied)
 

@@ -166,7 +166,7 @@ def test_evaluation_refuses_what_it_cannot_trust(run: Run) -> None:
         report.evaluate_run(run, settings=FAST)
     index.write_text(text)
     next(folder.glob("*.png")).write_bytes(b"\x89PNG cut")
-    with pytest.raises(UserError, match="not a readable image"):
+    with pytest.raises(UserError, match="changed after it was drawn"):
         report.evaluate_run(run, settings=FAST)
     assert not report.report_path(run).exists()
 

@@ -486,7 +486,7 @@ def test_broken_recipes_end_in_one_line(tmp_path: Path) -> None:
     path.write_text("- a\n")
     fails("holds no keys", lambda: load_recipe(str(path), None, []))
     path.write_text("a: [\n")
-    fails("not readable YAML", lambda: load_recipe(str(path), None, []))
+    fails("is not valid YAML", lambda: load_recipe(str(path), None, []))
 
 
 def test_an_encoder_in_closed_form_has_no_epochs(toy: type[_Toy], tmp_path: Path) -> None:

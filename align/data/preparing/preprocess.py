@@ -25,8 +25,8 @@ from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Trials, fingerprint, save_rows
 from align.errors import Damaged, UserError
 from align.files import read_json, write_sealed
-from align.stored.checksums import map_npy, require_npy
-from align.stored.made_once import made_once
+from align.files.checksums import map_npy, require_npy
+from align.files.made_once import made_once
 
 _RECIPE = 1  # raise it when the numbers of a step change
 

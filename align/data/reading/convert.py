@@ -27,7 +27,7 @@ from align.data.reading.containers import read_container, stored_npy
 from align.data.reading.stored_array import StoredArray
 from align.errors import Damaged, UserError
 from align.files import atomic_folder, beside, locked, read_json, write_sealed
-from align.stored.checksums import require_npy
+from align.files.checksums import require_npy
 
 SUFFIX = ".clean"
 SUFFIXES = (".npy", ".pkl", ".pickle", ".pt", ".pth")

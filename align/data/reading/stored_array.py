@@ -14,7 +14,7 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import atomic_path
-from align.stored.checksums import append_checksum
+from align.files.checksums import append_checksum
 
 _AT_ONCE = 1 << 30  # bytes the system is asked to copy
 PIECE = 1 << 20  # bytes read at once; larger pieces are slower, since each is new memory

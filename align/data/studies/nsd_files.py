@@ -21,8 +21,8 @@ from align.data.reading.safe_load import inside_hdf5, require_finite
 from align.data.reading.stored_array import StoredArray
 from align.data.signals import save_rows
 from align.errors import UserError
-from align.stored.checksums import map_npy
-from align.stored.made_once import made_once
+from align.files.checksums import map_npy
+from align.files.made_once import made_once
 
 if TYPE_CHECKING:
     import h5py

@@ -16,7 +16,7 @@ import torch
 
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
-from align.stored.made_once import made_once
+from align.files.made_once import made_once
 from recon.decoding.bridges.pairs import components_of
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from align.files import read_tensors, save_tensors
+from align.files.made_once import made_once
 from align.seeding import derive
-from align.stored.made_once import made_once
 from recon.config import StageConfig
 from recon.decoding.bridges.image_encoder import ImageEncoder
 from recon.decoding.bridges.pairs import EmbeddingPairs, training_pairs

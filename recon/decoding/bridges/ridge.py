@@ -17,7 +17,7 @@ from align.data.splits import grouped_folds
 from align.encoders.ridge import FOLDS, fit_ridge
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
-from align.stored.made_once import made_once
+from align.files.made_once import made_once
 from recon.decoding.bridges.image_encoder import ImageEncoder
 from recon.decoding.bridges.pairs import EmbeddingPairs, training_pairs
 from recon.generation.adapters import Adapter

@@ -21,8 +21,8 @@ from align.data.studies.simulated import brain, rendering
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS, picture, scene_of
 from align.errors import UserError
 from align.files import atomic_path, read_json, write_sealed
-from align.stored.checksums import append_checksum, map_npy
-from align.stored.made_once import made_once
+from align.files.checksums import append_checksum, map_npy
+from align.files.made_once import made_once
 
 PICTURES_PER_CONCEPT, TRAIN_REPETITIONS, TEST_REPETITIONS = 2, 4, 20
 FURTHER_PER_CONCEPT = 40

@@ -29,8 +29,8 @@ from align.data.reading.stored_array import StoredArray
 from align.data.signals import release
 from align.errors import UserError
 from align.files import atomic_path, read_json, write_sealed
-from align.stored.checksums import append_checksum, map_npy
-from align.stored.made_once import made_once
+from align.files.checksums import append_checksum, map_npy
+from align.files.made_once import made_once
 
 _RECIPE = 1  # raise it when the numbers of a step change: it is part of the key of the cache
 _AT_ONCE = 32  # windows

@@ -22,8 +22,8 @@ from align.data.studies.things.block import Block
 from align.data.studies.things.images import ThingsPictures
 from align.errors import UserError
 from align.files import atomic_path, read_json, write_sealed
-from align.stored.checksums import append_checksum, map_npy
-from align.stored.made_once import made_once
+from align.files.checksums import append_checksum, map_npy
+from align.files.made_once import made_once
 
 CATCH = 999999
 TEST_REPETITIONS = 12

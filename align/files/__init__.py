@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import Damaged, UserError
-from align.stored.checksums import KEY, of_tensors, require_tensors, sealed, unsealed
+from align.files.checksums import KEY, of_tensors, require_tensors, sealed, unsealed
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -255,12 +255,12 @@ def write_sealed(path: str | Path, value: dict[str, Any]) -> None:
 
 
 def read_json(path: str | Path, shape: Any = object, finite: bool = True) -> Any:
-    """Read JSON of a ``shape`` (see `align.fields.stored.parse_json`, also for ``finite``), without its checksum.
+    """Read JSON of a ``shape`` (see `align.files.json_text.parse_json`, also for ``finite``), without its checksum.
 
     Raises `UserError` when the file is missing, no file, too large or of another shape; `Damaged` when it is no JSON,
     too deep, or not what was sealed.
     """
-    from align.fields.stored import parse_json, require
+    from align.files.json_text import parse_json, require
 
     text = read_text(path)
     try:

@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from align.errors import Damaged
 
 if TYPE_CHECKING:
     from typing import BinaryIO
+
+    import numpy as np
 
 KEY = "recon_checksum"
 TRAILER = 24  # bytes
@@ -124,6 +124,8 @@ def require_crc(path: str | Path, stored: int, count: int | None = None) -> None
 
 def map_npy(path: str | Path) -> np.ndarray:
     """Map a ``.npy`` of our own read-only, compared with its checksum; raises `Damaged` also for a broken head."""
+    import numpy as np
+
     require_npy(path)
     mapped: np.ndarray = np.load(path, mmap_mode="r")
     return mapped
@@ -131,6 +133,8 @@ def map_npy(path: str | Path) -> np.ndarray:
 
 def require_npy(path: str | Path) -> None:
     """Raise `Damaged` unless the file is a whole ``.npy`` and is what was written."""
+    import numpy as np
+
     try:
         with Path(path).open("rb") as file:
             version = np.lib.format.read_magic(file)

@@ -1,1 +1,0 @@
-"""What lies on disk is what was written: checksums of caches and results, and caches made by one process at a time."""
