@@ -35,7 +35,7 @@ def main() -> int:
     codes = Counter(str(case.code) for case in cases)
     print(f"{len(cases)} damaged files: {codes['2']} refused, {codes['0']} without effect, {len(wrong)} wrong")
     if args.out is not None:
-        args.out.write_text(json.dumps([asdict(case) for case in cases], indent=1))
+        args.out.write_text(json.dumps([asdict(case) for case in cases], indent=1), encoding="utf-8")
     return int(bool(wrong))
 
 

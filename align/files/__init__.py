@@ -262,7 +262,7 @@ def read_json(path: str | Path, shape: Any = object, finite: bool = True) -> Any
     """
     from align.files.json_text import parse_json, require
 
-    text = read_text(path)
+    text = text_of(path)
     try:
         content = unsealed(path, parse_json(text, repr(str(path)), finite=finite))
     except UserError as error:
@@ -271,7 +271,7 @@ def read_json(path: str | Path, shape: Any = object, finite: bool = True) -> Any
     return content
 
 
-def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
+def text_of(path: str | Path, largest: int = LARGEST_TEXT) -> str:
     """The text of a UTF-8 file (a mark at its start is dropped), of at most ``largest`` bytes, with its line ends.
 
     Raises `UserError` when it is missing, no regular file (a pipe would be waited for) or larger, `Damaged` when it is

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.files import read_text
+from align.files import text_of
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count for some spreadsheets
 _BREAKS = ("\t", "\r", "\n")
@@ -22,7 +22,7 @@ def read_rows(path: str | Path, columns: Sequence[str], remedy: str = "make it a
     Raises `UserError` naming the file, and the row and column where there is one; ``remedy`` ends the sentence.
     """
     path = Path(path)
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
     rows: list[dict[str, str]] = []
     try:
         header = list(reader.fieldnames or ())

@@ -18,7 +18,7 @@ import numpy as np
 from align.data.names import labelled
 from align.data.splits import read_split
 from align.errors import UserError
-from align.files import read_json, read_text
+from align.files import read_json, text_of
 from align.files.json_text import parse_json
 from align.files.table import finite, read_rows
 from recon.audit.checks import Material, Pictures, Samples
@@ -147,7 +147,7 @@ def _declared(run: Run) -> dict[str, str]:
     if pictures := _declared_pictures(run):
         declared["pictures"] = pictures
     metrics = run.path / "metrics.jsonl"
-    lines = read_text(metrics).splitlines() if metrics.is_file() else []
+    lines = text_of(metrics).splitlines() if metrics.is_file() else []
     whole = [line for line in lines if line.startswith("{") and line.endswith("}")]
     names = {name for line in whole for name in parse_json(line, f"a line of {str(metrics)!r}", {})}
     if read := sorted(name for name in names if name.startswith("test")):

@@ -11,7 +11,6 @@ of another training of the run, raises `UserError`.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,11 +41,11 @@ class Extras:
 def read_extras(folders: PictureFolders, ids: Sequence[str], seed: int, run_id: str) -> Extras:
     """Everything optional of ``ids``. Evidence is of the scored ``seed`` only: a map explains one picture."""
     rows = safe_rows(folders.reconstructions, run_id)
-    seeds = sorted({row_seed(row, folders.reconstructions) for row in rows} - {seed})
+    seeds = sorted({int(row["seed"]) for row in rows} - {seed})
     kept = seeds[: MOST_SEEDS - 1]
     low, maps = folders.low_level, folders.evidence
     rule, lit = _evidence_facts(maps / "evidence.json")
-    low_seeds = sorted({row_seed(row, low) for row in safe_rows(low, run_id)}, key=lambda s: (s != seed, s))
+    low_seeds = sorted({int(row["seed"]) for row in safe_rows(low, run_id)}, key=lambda s: (s != seed, s))
     return Extras(
         others={other: read_seed_pictures(folders.reconstructions, ids, other, run_id) for other in kept},
         low_level=read_seed_pictures(low, ids, low_seeds[0], run_id) if low_seeds else {},
@@ -59,7 +58,7 @@ def read_extras(folders: PictureFolders, ids: Sequence[str], seed: int, run_id: 
 
 def read_seed_pictures(folder: Path, ids: Sequence[str], seed: int, run_id: str) -> dict[str, np.ndarray]:
     """Pictures uint8 (H, W, 3) of one seed by stimulus id, at most `LONGEST` px; only those the index lists."""
-    listed = {row["stimulus_id"]: row for row in safe_rows(folder, run_id) if row_seed(row, folder) == seed}
+    listed = {row["stimulus_id"]: row for row in safe_rows(folder, run_id) if int(row["seed"]) == seed}
     return {key: read_small(listed_picture(folder, listed[key])) for key in ids if key in listed}
 
 
@@ -83,24 +82,13 @@ def reduced(pixels: np.ndarray) -> np.ndarray:
 
 def safe_rows(folder: Path, run_id: str) -> list[dict[str, str]]:
     """Rows of a folder's index.csv ([] without one), refused where they are of another training or leave the folder."""
-    try:
-        rows = read_index(folder)
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{str(folder / 'index.csv')!r} is no readable CSV: {error}") from error
+    rows = read_index(folder)
     for row in rows:
         if row["run"] != run_id:
             raise UserError(
                 f"{str(folder)!r} holds pictures of {row['run']!r}, but this run is {run_id}; make them again"
             )
     return rows
-
-
-def row_seed(row: dict[str, str], folder: Path) -> int:
-    """The seed of a row; raises `UserError` when it is no number."""
-    try:
-        return int(row["seed"])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{str(folder / 'index.csv')!r} has the seed {row['seed']!r}; a number is needed") from error
 
 
 def _evidence_facts(path: Path) -> tuple[str, dict[str, float]]:

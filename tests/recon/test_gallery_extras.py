@@ -118,7 +118,7 @@ def test_a_spoiled_file_is_one_line_and_exit_code_2(name: str, copied: Run, caps
         ("file", "/etc/passwd", "a name inside the folder"),
         ("file", "", "a name inside the folder"),
         ("run", "another@training", "holds pictures of 'another@training'"),
-        ("seed", "first", "a number is needed"),
+        ("seed", "first", "is no whole number"),
         ("file", "absent.png", "does not exist"),
     ],
 )
