@@ -82,8 +82,9 @@ def reads_sketch(pipe: Any) -> bool:
 def defaults_of(pipe: Any, kind: str) -> Defaults:
     """Few-step generators, told by their scheduler: LCM, or Euler with trailing timesteps (SDXL-Turbo, Lightning): 4
     steps without guidance (8.5 where it is an input of the UNet: Luo et al. 2023, arXiv 2310.04378). Own conditioners:
-    12 steps, guidance 2, and from noise where the UNet reads a sketch. Public adapters: 30 steps and the guidance that
-    their own code and the stock pipeline start from (7.5; SDXL 5)."""
+    12 steps and guidance 2; where the UNet reads a sketch guidance 2.5 and from noise (chosen on training photographs,
+    see the decisions). Public adapters: 30 steps and the guidance that their own code and the stock pipeline start from
+    (7.5; SDXL 5)."""
     scheduler = type(pipe.scheduler).__name__
     if pipe.unet.config.time_cond_proj_dim is not None:
         return Defaults(4, 8.5)
@@ -91,5 +92,5 @@ def defaults_of(pipe: Any, kind: str) -> Defaults:
     if scheduler.startswith("LCM") or (scheduler.startswith("Euler") and trailing):
         return Defaults(4, 1.0)
     if kind == "own":
-        return Defaults(12, 2.0, 1.0 if reads_sketch(pipe) else STRENGTH)
+        return Defaults(12, 2.5, 1.0) if reads_sketch(pipe) else Defaults(12, 2.0, STRENGTH)
     return Defaults(30, 5.0 if FAMILIES[type(pipe).__name__] == "sdxl" else 7.5)
