@@ -221,11 +221,8 @@ def _shown(value: Any) -> str:
 
 def require_draws(n_boot: int, n_perm: int, seed: int) -> None:
     """Raise `UserError` for numbers of draws below 0 or beyond all memory, and for a seed that numpy does not take."""
-    for name, value, most in (
-        ("n_boot", n_boot, MOST_DRAWS),
-        ("n_perm", n_perm, MOST_DRAWS),
-        ("seed", seed, 2**32 - 1),
-    ):
-        fault = Within(0, most).fault(value)
+    limits = {"n_boot": (n_boot, MOST_DRAWS), "n_perm": (n_perm, MOST_DRAWS), "seed": (seed, LARGEST_SEED)}
+    for name, (value, most) in limits.items():
+        fault = Within(0, most).fault(int(value))
         if fault:
             raise UserError(f"{name}={value!r} {fault}")
