@@ -128,6 +128,9 @@ Source = Annotated[str, Exists()]  # a file or folder that is read
 Number = Annotated[float, Within()]
 Count = Annotated[int, Within(1)]
 Whole = Annotated[int, Within(0)]
+MOST_DRAWS, LARGEST_SEED = 1_000_000, 2**32 - 1  # more memory than there is; numpy takes no larger seed
+Draws = Annotated[int, Within(1, MOST_DRAWS)]  # of a bootstrap or a permutation test
+Seed = Annotated[int, Within(0, LARGEST_SEED)]
 Share = Annotated[float, Within(0, 1)]
 BelowOne = Annotated[float, Within(0, below=1)]
 Weight = Annotated[float, Within(0)]
@@ -214,3 +217,12 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(str(item) for item in value)}]"
     return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def require_draws(n_boot: int, n_perm: int, seed: int) -> None:
+    """Raise `UserError` for numbers of draws below 0 or beyond all memory, and for a seed that numpy does not take."""
+    limits = {"n_boot": (n_boot, MOST_DRAWS), "n_perm": (n_perm, MOST_DRAWS), "seed": (seed, LARGEST_SEED)}
+    for name, (value, most) in limits.items():
+        fault = Within(0, most).fault(int(value))
+        if fault:
+            raise UserError(f"{name}={value!r} {fault}")

@@ -41,6 +41,7 @@ def score_own(run: Run, n_boot: int, n_perm: int) -> dict[str, Any]:
 
     settings = EvaluateConfig(n_boot=n_boot, n_perm=n_perm)
     settings.check()
+    settings.check()
     part: dict[str, Any] = retrieval_report(run, settings)["retrieval"]
     return part
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
-LARGEST = 1_000_000  # draws, permutations, pictures of one stimulus, steps
+from align.fields.checks import LARGEST_SEED, MOST_DRAWS
+
+LARGEST = MOST_DRAWS  # of draws, permutations, pictures of one stimulus, steps
 _RUNS_OVER = ("pictures", "cell", "reported", "mask_value")  # sizes of studies, numbers of cells, values of others
 
 

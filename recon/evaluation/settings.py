@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from align.fields.checks import Checked, Count, OneOf, Source, Whole
+from align.fields.checks import Checked, Draws, OneOf, Seed, Source
 
 JUDGES = (
     "reader",
@@ -23,9 +23,9 @@ class EvaluateConfig(Checked):
     judge_weights: Source | None = None  # file of the (first) judge; None = found as for the metrics
     download: bool = False  # fetch missing weights from their public homes
     networks: bool = True  # False = leave out the scores that need a network other than the judges
-    n_boot: Count = 2000
-    n_perm: Count = 9999
-    seed: Whole = 0  # of resampling only
+    n_boot: Draws = 2000
+    n_perm: Draws = 9999
+    seed: Seed = 0  # of resampling only
 
 
 @dataclass

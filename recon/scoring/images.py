@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
+from align.fields.checks import require_draws
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +102,7 @@ def evaluate_images(
     task.labels = None if labels is None else _labels(labels, ids, truth)
     rows, skipped = score_sets(task, names)
     rows |= {name: own_row(task, name, function) for name, function in functions.items()}
+    require_draws(n_boot, n_perm, seed)
     frame = _frame(rows, task.labels, n_boot=n_boot, n_perm=n_perm, seed=seed)
     frame.attrs |= {"skipped": skipped, "preset": preset, "source": chosen.source, "resizing": chosen.resizing}
     frame.attrs |= {"blend": None if low is None else chosen.blend, "ids": list(ids)}

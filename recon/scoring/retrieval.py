@@ -16,6 +16,7 @@ import numpy as np
 from align import retrieval
 from align.data.reading.safe_load import require_finite
 from align.errors import UserError
+from align.fields.checks import require_draws
 from align.retrieval import transductive
 from recon.metrics.stats import exact_interval
 from recon.scoring.contest import DIRECTIONS, Contest, Embeddings, Matrix
@@ -271,6 +272,7 @@ def _options(settings: dict[str, Any]) -> ScoreConfig:
     options.topk = tuple(sorted({1, 5, *options.topk}))
     if min((*options.topk, *options.pools)) < 1 or min(options.n_boot, options.n_perm) < 0:
         raise UserError("topk and pools must be 1 or more, n_boot and n_perm 0 or more")
+    require_draws(options.n_boot, options.n_perm, options.seed)
     return options
 
 

@@ -60,7 +60,7 @@ FILES = {  # of a run, with the commands that read them
     "reconstructions/mini/sub-01/settings.json": ("evaluate",),
     "controls/shuffled/mini/sub-01/index.csv": ("evaluate", "gallery"),
 }
-HEAVY = {"evaluate": 0.1, "generate": 0.1, "audit": 0.5, "retrieve": 0.5, "predict": 0.5}  # run less often in the suite
+HEAVY = {"evaluate": 0.05, "generate": 0.05, "audit": 0.25, "retrieve": 0.25, "predict": 0.25}  # how often in the suite
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 10**12, 10**400, 1e308, float("nan"), float("-inf"), "", "x", "\x1b[2J", "../../x", "é" * 300),
     *([], {}, [1], ["x"], {"x": 1}, [[]], "9" * 5000),

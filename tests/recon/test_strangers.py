@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 import torch
 
 from align.checkpoint import load_run, require_numbers
+from align.config import load_config
 from align.errors import UserError
 from align.files import read_json, read_tensors, save_tensors, write_json
 from recon import cli
+from recon.audit.collect import from_folder
 from recon.config import places_in
+from recon.evaluation.settings import EvaluatePairs
 from recon.evaluation.stored import read_report, read_stimuli, require_agreement
 from recon.generation.foreign import require_known_parts, require_no_code
 from recon.generation.loading import load_pipeline
@@ -115,7 +119,7 @@ def test_a_score_that_its_stimuli_do_not_have(copied: Path) -> None:
     require_agreement(read_report(report), read_stimuli(stimuli), report)
     for change in (
         lambda r: r["reconstruction"]["PixCorr"].update(value=0.99),
-        lambda r: r["retrieval"]["brain_to_image"].update(top1=(r["retrieval"]["brain_to_image"]["top1"] + 0.5) % 1),
+        lambda r: r["retrieval"]["brain_to_image"].update(top1=0.123),
     ):
         content = read_json(report)
         change(content)
@@ -124,15 +128,21 @@ def test_a_score_that_its_stimuli_do_not_have(copied: Path) -> None:
             require_agreement(read_report(copied / "other.json"), read_stimuli(stimuli), report)
 
 
-def test_places_named_by_a_run_are_said(copied: Path, capsys: Any) -> None:
+def test_places_named_by_a_run_are_said(
+    copied: Path, capsys: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.parent)
+    monkeypatch.setattr(logging.getLogger("recon"), "propagate", True)
     config = load_run(copied).config
     said = places_in(config, ["cache_dir=elsewhere"])
     assert said is not None and "study.root=" in said and "cache_dir=/" not in said.replace("cache_dir=...", "")
     config.study.images = "/etc"
     assert "study.images=/etc" in str(places_in(config))
-    for command in ("retrieve", "audit"):
-        assert cli.main(mutated.COMMANDS[command](copied)) == 0
-        assert "places named by the run itself: study.root=" in capsys.readouterr().err
+    assert cli.main(mutated.COMMANDS["retrieve"](copied)) == 0
+    assert "places named by the run itself: study.root=" in capsys.readouterr().err
+    with caplog.at_level("INFO", "recon.audit.collect"):
+        from_folder(copied, ["cache_dir=elsewhere"])
+    assert "places named by the run itself: study.root=" in caplog.text
 
 
 EVIL = "raise SystemExit('code of a stranger ran')\n"
@@ -229,7 +239,8 @@ COUNTS = [("score", "--n-boot"), ("score", "--n-perm"), ("timecourse", "--permut
 COUNTS += [("evidence", "--nulls"), ("generate", "--best-of"), ("generate", "--steps"), ("gallery", "--count")]
 NEEDED = {
     "score": ["--scores", "x.npy"],
-    "evaluate-images": ["a", "b"],
+    "evaluate-images": ["--reconstructions", "a", "--targets", "b"],
+    "score-votes": ["votes.csv"],
     "table": ["x"],
     **{name: ["--subject", "01"] for name in ("generate", "evidence", "curves", "repeats", "tune-pictures")},
 }
@@ -254,6 +265,19 @@ def test_values_no_command_can_use(command: str, option: str, value: str, capsys
         cli.parse([command, *NEEDED.get(command, []), f"{option}={value}"])
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.count("\n") == 1 and option in said
+
+
+@pytest.mark.parametrize(
+    "settings", [{"seed": -1}, {"n_boot": 10**12}, {"n_perm": 10**12}, {"seed": 2**32}, {"n_boot": -1}]
+)
+def test_values_python_refuses(settings: dict[str, int]) -> None:
+    import recon
+
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    with pytest.raises(UserError, match=next(iter(settings))):
+        recon.score(x, x, **settings)
+    with pytest.raises(UserError):
+        load_config(EvaluatePairs, None, [f"evaluate.{key}={value}" for key, value in settings.items()])
 
 
 ROW = {
