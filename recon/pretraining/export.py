@@ -17,7 +17,7 @@ from recon.pretraining import miniature
 from recon.pretraining.pictures import Pool
 
 # With both guidances equal, the pipeline compares "tokens and sketch" with "neither", as `Generator` does.
-EXAMPLE = {"num_inference_steps": 12, "guidance_scale": 2.0, "image_guidance_scale": 2.0}
+EXAMPLE = {"num_inference_steps": 12, "guidance_scale": 2.5, "image_guidance_scale": 2.5}
 
 
 def export_towers(config: PretrainConfig, pool: Pool) -> None:
