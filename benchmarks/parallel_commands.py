@@ -331,10 +331,10 @@ def _import_words(place: Place) -> list[list[str]]:
 
 
 KINDS = (
-    Kind("train", lambda p: [p.train(p.path / "new")] * 3, _check_training),
+    Kind("train", lambda p: [p.train(p.path / "new")] * 2, _check_training),
     Kind(
         "targets",
-        lambda p: [["recon", "targets", *p.pairs, f"cache_dir={p.path / 'fresh'}"]] * 3,
+        lambda p: [["recon", "targets", *p.pairs, f"cache_dir={p.path / 'fresh'}"]] * 2,
         _check_targets,
     ),
     Kind("sweep", lambda p: [["recon", "sweep", *p.pairs, f"run_dir={p.path / 'sweep'}"]] * 2, _check_sweep),
