@@ -65,6 +65,7 @@ def generate(
     plan = Plan.of(run, generator, conditioning, sampling, runtime, limit)
     decoder, conditioning = plan.decoder, plan.conditioning
     _ = decoder.ids  # a recording that cannot be read is said before the generator is loaded
+    _ = plan.generator  # one that cannot be loaded leaves no folder behind
     maker, names = _Maker(plan, PictureFolders.of(plan, out)), [OWN, *(name for name in controls if name != LIKELIEST)]
     sampled = 0
     with _alone_with(sampling.seeds, maker.folders.reconstructions):
