@@ -19,11 +19,21 @@ logger = logging.getLogger("align")
 def setup_logging(verbose: bool = True) -> None:
     """Send the log lines of this project to stderr, once; called by commands, never on import."""
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _ToStderr()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+class _ToStderr(logging.Handler):
+    """Writes to what standard error is at that moment: a caller in Python may have put another in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except OSError:  # nobody listens any more
+            self.handleError(record)
 
 
 class JsonLines:
