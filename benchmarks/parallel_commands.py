@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 TRAIN, TEST = 20, 12  # pictures
+DRAWN = {"reconstructions", "shuffled", "zero_brain", "oracle"}  # what recon generate fills
 DRAW = ["--steps", "2", "--batch-size", "2"]
 PLAIN = ["evaluate.networks=false", "evaluate.n_boot=20", "evaluate.n_perm=20"]
 
@@ -225,6 +226,8 @@ def _check_seeds(place: Place, codes: list[int], found: Found, seeds: tuple[int,
     _both(codes, found, "generate")
     folders = 0
     for folder, rows in _indexes(place.run):
+        if not DRAWN & set(folder.parts):
+            continue
         folders += 1
         for seed in seeds:
             listed = {row["stimulus_id"] for row in rows if row["seed"] == str(seed)}
@@ -239,7 +242,7 @@ def _check_settings(place: Place, codes: list[int], found: Found) -> None:
     _check_seeds(place, codes, found, (0,))
     twice = 0
     for _, rows in _indexes(place.run):
-        twice += len({row["stimulus_id"] for row in rows}) != len(rows)
+        twice += len({(row["stimulus_id"], row["seed"]) for row in rows}) != len(rows)
     found.require(not twice, "generate: a picture is listed twice")
     kept = together([place.of_run("generate", "--steps", "2", "--batch-size", "2", "--json")], place.path / "again")
     text = (place.path / "again" / "0.log").read_text(encoding="utf-8")
