@@ -37,7 +37,9 @@ class RunData:
     def predictions(self) -> Predictions:
         from recon.decoding.predict import load_predictions
 
-        return load_predictions(self.run)
+        found = load_predictions(self.run)
+        self.require_known(found.ids, f"the file {str(found.path)!r}")
+        return found
 
     @cached_property
     def row(self) -> dict[str, int]:
