@@ -8,6 +8,7 @@ For a single picture the result is that of the stock pipeline.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from recon.generation.adapters import Adapter, load_adapter, require_fit
 from recon.generation.bridge import Bridge, own_bridge
 from recon.generation.conditioner import WEIGHTS, ConditionerInfo, read_info
 from recon.generation.control import Control, load_control
+from recon.generation.kept import kept_keys
 from recon.generation.latents import LatentScale
 from recon.generation.loading import FAMILIES, defaults_of, load_pipeline, reads_sketch
 from recon.generation.places import generator_folder, mini_folder
@@ -168,7 +170,8 @@ class Generator:
             held = None if control is None else control[padded]
             model = self._model(tokens[padded], words, guidance, held, hint)
             hook = None if guide is None else partial(_on_rows, guide, rows)
-            latents = denoise(self._pipe.scheduler, timesteps, model, latents, generators, hook)
+            with self._keeping():
+                latents = denoise(self._pipe.scheduler, timesteps, model, latents, generators, hook)
             pictures.append(self.decode(latents[: len(rows)]).float().cpu())
             if self.runtime.offload:
                 self._pipe.maybe_free_model_hooks()
@@ -236,6 +239,11 @@ class Generator:
     def sketched(self, tokens: torch.Tensor) -> torch.Tensor | None:
         """Pictures (n, 3, H, W) in [0, 1] that the conditioner's sketch gives for tokens (n, N, D); None for none."""
         return None if self._sketch is None else self.decode(self._sketch(tokens.float()).to(self._device))
+
+    def _keeping(self) -> AbstractContextManager[None]:
+        """On a CPU; GPUs gain next to nothing and would pay with their memory, compiled networks are left alone."""
+        plain = self._device.type == "cpu" and not self.runtime.compile
+        return kept_keys(self._pipe.unet) if plain else nullcontext()
 
     def _model(
         self,
