@@ -237,21 +237,21 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(errno.EIO, str(error), str(path)) from error
 
 
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write text (UTF-8) or bytes whole or not at all."""
+def write_atomic(path: str | Path, content: str | bytes, flush: bool = True) -> None:
+    """Write text (UTF-8) or bytes whole or not at all; ``flush``: see `atomic_path`."""
     data = content.encode() if isinstance(content, str) else content
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flush) as temporary:
         temporary.write_bytes(data)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, flush: bool = True) -> None:
     """Write indented JSON; NaN and infinity are refused, since no other reader takes them."""
-    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n", flush)
 
 
-def write_sealed(path: str | Path, value: dict[str, Any]) -> None:
+def write_sealed(path: str | Path, value: dict[str, Any], flush: bool = True) -> None:
     """`write_json` with its checksum among the entries, which `read_json` compares and leaves out."""
-    write_json(path, sealed(value))
+    write_json(path, sealed(value), flush)
 
 
 def read_json(path: str | Path, shape: Any = object, finite: bool = True) -> Any:

@@ -173,9 +173,9 @@ def start(folder, at_picture=None, at_record=None):
     slain = replace(stimuli, load=lambda index: die() if index == at_picture else stimuli.load(index))
     slain.__dict__["hashes"] = stimuli.hashes
     record, count = targets.write_sealed, []
-    def write_sealed(path, value):
+    def write_sealed(path, value, **how):
         count.append(path)
-        die() if len(count) == at_record else record(path, value)
+        die() if len(count) == at_record else record(path, value, **how)
     targets.write_sealed = write_sealed
     targets.cached_targets(tiny_backbone(), slain, LAYERS, "tokens", folder, batch_size=2, progress=False)
     os._exit(0)
