@@ -287,6 +287,24 @@ def find_run(subject: str, home: str | Path = ".") -> Path:
     return found[-1][1]
 
 
+def stored_facts(folder: Path) -> tuple[Config, dict[str, Any]] | None:
+    """Configuration and facts beside the weights in a folder; None where there are none, or a damaged file."""
+    file = folder / MODEL
+    metadata = _facts(file) if file.is_file() else {}
+    if metadata.get("format") != _FORMAT or "config" not in metadata:
+        return None
+    return stored_config(metadata, file), stored_meta(metadata, file)
+
+
+def weights_id(folder: Path, subject: str) -> str | None:
+    """What reports call the training whose weights lie in a folder (`run_id`); None where it holds no weights."""
+    stored = stored_facts(folder)
+    if stored is None or subject not in stored[1].get("subjects", [stored[1]["subject"]]):
+        return None
+    digest = stored[1].get("weights_hash") or weights_hash(folder)
+    return f"{stored[1]['study']}_sub-{subject}@{digest[:12]}"
+
+
 def _facts(file: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 

@@ -116,6 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
     text = "of the simulated signals: low as in arrays of many spiking units, or eeg (default: %(default)s)"
     demo.add_argument("--noise", choices=["low", "eeg"], default="low", help=text)
 
+    demo.add_argument("--overwrite", action="store_true", help="replace another demo there")
+
     data.add_arguments(add("data", data.run, "check, convert, import or download recordings"))
 
     text = "extract and cache the backbone tokens of a study's pictures; or say what backbones cost"
@@ -231,7 +233,7 @@ def _lines(result: Any, indent: str = "") -> list[str]:
 def _demo(args: argparse.Namespace) -> dict[str, Any]:
     from recon.commands.demo import demo
 
-    return demo(args.out, args.seed, args.noise)
+    return demo(args.out, args.seed, args.noise, args.overwrite)
 
 
 def _predict(args: argparse.Namespace) -> dict[str, Any]:

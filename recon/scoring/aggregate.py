@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from align.checkpoint import weights_id
 from align.errors import UserError
 from align.files import read_json
 from align.files.json_text import require
@@ -168,6 +169,7 @@ def _score_file(path: Path, content: dict[str, Any]) -> Result:
 
 
 def _report(path: Path, content: dict[str, Any]) -> Result:
+    _require_weights(path, content)
     stored = _beside(path, content)
     retrieval = content.get("retrieval", {})
     metrics, stimuli = _retrieval(retrieval, stored.get("per_stimulus", {}))
@@ -214,6 +216,16 @@ def _retrieval(
         if "median_rank" in part:
             metrics[f"{direction}.median_rank"] = {"value": part["median_rank"], "better": "lower"}
     return metrics, stimuli
+
+
+def _require_weights(path: Path, report: dict[str, Any]) -> None:
+    """Refuse the scores of weights that are gone: the folder holds those of another training now."""
+    own = weights_id(path.parent, str(report.get("subject", "")))
+    if own is not None and report.get("run") not in (None, own):
+        raise UserError(
+            f"{str(path)!r} holds scores of {report['run']}, the weights beside it are {own}; score them again (recon "
+            f"evaluate --subject {report['subject']} --run {str(path.parent)!r}), or remove the report"
+        )
 
 
 def _beside(path: Path, report: dict[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from tests.recon.tiny import tiny_conditioner, tiny_unet
 
 NAME = "someone/tiny-run"
 WANTED = {"model.safetensors", "config.yaml", "split.json", "report_sub-01.json", "README.md"}
+WANTED |= {"preparation_sub-01.safetensors"}
 
 
 @pytest.fixture(scope="module")

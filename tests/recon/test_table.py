@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from scipy.stats import binom, kstest, ttest_1samp
 
 from align import retrieval
+from align.checkpoint import MODEL, weights_id
+from align.config import Config, load_config, to_dict
 from align.errors import UserError
-from align.files import write_json
+from align.files import save_tensors, write_json
 from recon import cli
 from recon.metrics.stats import sign_flip_p
 from recon.scoring.aggregate import Result, load_results, rows, summary
@@ -220,6 +223,25 @@ def test_run_folders_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixt
     body = [line for line in tex.splitlines() if line.endswith(r"\\")]
     assert len(body) == 5 and len({line.count(" & ") for line in body}) == 1
     assert r"brain\_to\_image.top1 $\uparrow$" in tex and tex.startswith(r"\begin{tabular}")
+
+
+def test_scores_of_weights_that_are_gone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _run_folder(tmp_path / "run", _matrix(20, 2.0, 0), "01", 0)
+    report = {**json.loads((folder / "report_sub-01.json").read_text()), "run": f"study_sub-01@{'a' * 12}"}
+    write_json(folder / "report_sub-01.json", report)
+    for digest, code in (("a" * 12, 0), ("f" * 12, 2)):
+        _stand_in_weights(folder, "study", digest)
+        assert (weights_id(folder, "01") == report["run"]) == (code == 0)
+        assert cli.main(["table", str(folder)]) == code
+    assert "holds scores of" in (said := capsys.readouterr().err) and "score them again (recon evaluate" in said
+
+
+def _stand_in_weights(folder: Path, study: str, digest: str) -> None:
+    """Weights of that hash, as far as a report goes."""
+    facts = {"study": study, "subject": "01", "in_shape": [3], "signal_components": None, "token_shape": [1, 2]}
+    facts |= {"components": 2, "weights_hash": digest.ljust(64, "0")}
+    config = json.dumps(to_dict(load_config(Config)))
+    save_tensors(folder / MODEL, {"w": torch.zeros(1)}, {"format": "1", "meta": json.dumps(facts), "config": config})
 
 
 def test_old_runs_without_values_per_stimulus_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from align.config import Config, PreprocessConfig, load_config, set_key
 from align.data.preparing.steps import Chain, fit_chain, plan_chain, refit_chain
 from align.data.reading.safe_load import require_finite
-from align.data.signals import Recording, Stimuli, Trials
+from align.data.signals import Recording, Stimuli, Trials, release
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
 from align.files.json_text import parse_json, reading
@@ -202,7 +202,9 @@ def median_size(x: np.ndarray) -> float:
         return 0.0
     count = min(len(x), max(1, _LOOKED_AT // max(1, x[0].size)))
     rows = np.linspace(0, len(x) - 1, count).astype(np.int64)
-    return float(np.median(np.abs(np.asarray(x[np.unique(rows)], dtype=np.float64))))
+    size = float(np.median(np.abs(np.asarray(x[np.unique(rows)], dtype=np.float64))))
+    release(x)
+    return size
 
 
 def _bare(recording: Recording) -> Recording:
