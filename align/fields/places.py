@@ -19,6 +19,8 @@ MADE_WITH = "made_with.json"  # in a folder of results: the configuration they w
 ELSEWHERE = ("cache_dir", "run_dir", "tracker", "subjects", "target.chosen_on")
 ELSEWHERE += ("train.checkpoint_every", "train.share", "sweep.")
 _PATHS = ("study.root", "study.images", "backbone.weights")
+_TOLD = ("study.name", "study.roi", "study.channels", "study.window", "preprocess.channels", "seed")
+_TOLD += ("backbone.name", "encoder.name", "encoder.pretrained", "target.layer", "preprocess.tmin", "preprocess.tmax")
 _NAMED = 4  # differences that are spelled out
 
 
@@ -49,6 +51,18 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in both
         if _compared(key, old[key]) != _compared(key, new[key])
     ]
+
+
+def recipe(config: Config) -> dict[str, Any]:
+    """What a report tells of the settings that make runs comparable: those that are not the defaults, no paths.
+
+    Left out is what a report says otherwise: study, selection, backbone, encoder, layer, seed.
+    """
+    usual = dict(flatten(to_dict(type(config)())))
+    own = {key: value for key, value in flatten(to_dict(config)) if not key.startswith((*ELSEWHERE, *_PATHS, *_TOLD))}
+    found = {key: value for key, value in own.items() if value != usual[key]}
+    root = config.study.root if config.study.name == "folder" else None
+    return found | ({"study": Path(root).expanduser().resolve().name} if root else {})
 
 
 def refuse_others(

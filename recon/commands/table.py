@@ -51,6 +51,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         notes.append("no interval where values per stimulus are not stored; score again to have them")
     if any(isinstance(row["candidates"], list) for row in table):
         notes.append("scores among different numbers of candidates were averaged")
+    for row in table:
+        fewer = [name for name, entry in row["metrics"].items() if entry["subjects"] < row["subjects"]]
+        if fewer:
+            notes.append(f"{row['method']}: not every subject has {', '.join(fewer)}; averaged over those that have")
     if args.csv:
         text = comma_separated(table)
     else:

@@ -225,6 +225,62 @@ def test_run_folders_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixt
     assert r"brain\_to\_image.top1 $\uparrow$" in tex and tex.startswith(r"\begin{tabular}")
 
 
+def _changed(path: Path, subject: str, **changes: Any) -> Path:
+    """A run folder whose report says something else; a value of None is taken out."""
+    file = _run_folder(path, _matrix(24, 2.0, int(subject)), subject, 0) / f"report_sub-{subject}.json"
+    report = {**json.loads(file.read_text(encoding="utf-8")), **changes}
+    write_json(file, {key: value for key, value in report.items() if value is not None})
+    return path
+
+
+def test_runs_that_are_not_comparable_are_rows_of_their_own(tmp_path: Path) -> None:
+    whole = {"roi": None, "channels": None, "window": None, "n_channels": 480, "n_times": None}
+    paths = [
+        _changed(tmp_path / "a", "01", selection=whole, recipe={}),
+        _changed(tmp_path / "b", "02", selection={**whole, "n_channels": 500}, recipe={}),
+        _changed(tmp_path / "c", "01", selection={**whole, "roi": ["V1"], "n_channels": 40}, recipe={}),
+        _changed(tmp_path / "d", "01", selection={**whole, "window": [0.1, 0.3]}, recipe={}),
+        _changed(tmp_path / "e", "01", selection=whole, recipe={"train.epochs": 9}),
+        _changed(tmp_path / "f", "01", selection=whole, recipe={"study": "other"}),
+        _changed(tmp_path / "g", "01", selection={**whole, "channels": "^O"}, recipe={}),
+        _changed(tmp_path / "h", "01", encoder="mlp"),
+    ]
+    found = {row["method"]: row["subjects"] for row in rows(load_results(paths))}
+    assert found == {
+        "study ridge net 3 (train.epochs=default, study=default)": 2,
+        "study ridge net 3 roi [V1]": 1,
+        "study ridge net 3 window 0.1:0.3": 1,
+        "study ridge net 3 (train.epochs=9, study=default)": 1,
+        "study ridge net 3 (train.epochs=default, study=other)": 1,
+        "study ridge net 3 channels ^O": 1,
+        "study mlp net 3": 1,
+    }
+
+
+def test_every_score_has_its_own_n_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = {"PixCorr": {"value": 0.5, "better": "higher", "n": 12}}
+    _changed(tmp_path / "runs" / "a", "01", generator="mini", reconstruction=few, n_stimuli=12)
+    (tmp_path / "runs" / "a" / "stimuli_sub-01.json").unlink()
+    _changed(tmp_path / "runs" / "b", "02", generator=None, reconstruction=None)
+    found = json.loads(_table(capsys, tmp_path / "runs", "--json"))
+    (row,) = found["rows"]
+    assert row["method"] == "study ridge net 3 mini" and row["subjects"] == 2
+    assert (row["metrics"]["PixCorr"]["n"], row["metrics"]["PixCorr"]["subjects"]) == (12, 1)
+    assert (row["metrics"][TOP1]["n"], row["metrics"][TOP1]["subjects"]) == (24, 2)
+    assert any("not every subject has PixCorr" in note for note in found["notes"])
+    line = _table(capsys, tmp_path / "runs").splitlines()[2]
+    assert "0.500 (n 12, subjects 1)" in line and "n 24)" in line
+    assert "PixCorr_n" in _table(capsys, tmp_path / "runs", "--csv").splitlines()[0]
+
+
+def test_two_generators_are_two_rows(tmp_path: Path) -> None:
+    paths = [
+        _changed(tmp_path / name, name, generator=kind) for name, kind in (("1", "mini"), ("2", "sdxl"), ("3", None))
+    ]
+    found = {row["method"] for row in rows(load_results(paths))}
+    assert found == {"study ridge net 3 mini", "study ridge net 3 sdxl", "study ridge net 3"}
+
+
 def test_scores_of_weights_that_are_gone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = _run_folder(tmp_path / "run", _matrix(20, 2.0, 0), "01", 0)
     report = {**json.loads((folder / "report_sub-01.json").read_text()), "run": f"study_sub-01@{'a' * 12}"}
