@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from align.data.importing.layout import PIECE, Pieces, write_layout
+from align.data.importing.layout import PIECE, Pieces
+from align.data.importing.parts import Part
 from align.data.importing.trials import TrialChoice, choose, read_table
 from align.data.reading.safe_load import GRACE, RATIO
 from align.errors import UserError
@@ -25,19 +26,17 @@ AFFINE_TOLERANCE = 1e-3  # mm
 SUFFIXES = (".nii", ".nii.gz")
 
 
-def import_betas(
+def read_betas(
     betas: str | Path,
     mask: str | Path,
     events: str | Path,
     images: str | Path,
-    out: str | Path,
     choice: TrialChoice,
     mask_value: float | None = None,
-    link: bool = False,
-) -> Path:
-    """Write folder ``out`` and return it: x (n, V) in the units of the betas, volumes without picture left out.
+) -> Part:
+    """The trials of one file: x (n, V) in the units of the betas, volumes without picture left out.
 
-    Raises `UserError` as `write_layout` and `choose` do, for shapes or affines that differ, another number of events
+    Raises `UserError` as `choose` does, for shapes or affines that differ, another number of events
     than volumes, and a mask of other values than 0 and 1 when ``mask_value`` is not given.
     """
     paths = Path(betas), Path(mask)
@@ -52,7 +51,7 @@ def import_betas(
         raise UserError(f"{str(betas)!r} holds {volumes.shape[3]} volumes, {table.source} {len(table)} trials")
     rows, trials, files = choose(table, choice, Path(images))
     shape = (len(rows), int(inside.sum()))
-    return write_layout(Path(out), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, link=link)
+    return Part(repr(str(betas)), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, {})
 
 
 def _open(path: Path) -> Any:
