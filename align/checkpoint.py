@@ -277,8 +277,8 @@ def find_run(subject: str, home: str | Path = ".") -> Path:
             found.append((file.stat().st_mtime_ns, file.parent, facts["study"]))
     if not found:
         raise UserError(
-            f"no run of subject {subject!r} under {str(Path(home) / 'runs')!r}; make one with: "
-            f"accelerate launch align/train.py --config configs/align/NAME.yaml 'subjects=[{subject}]'"
+            f"no run of subject {subject!r} under {str(Path(home) / 'runs')!r}; make one (recon train --subject "
+            f"{subject} with the --config of its study), or give --run FOLDER"
         )
     found.sort()
     if len({study for _, _, study in found}) > 1:

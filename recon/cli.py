@@ -31,6 +31,7 @@ from recon.commands import (
     table,
     targets,
     timecourse,
+    train,
     tune_pictures,
 )
 from recon.commands.arguments import require_sensible
@@ -123,6 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
     text = "extract and cache the backbone tokens of a study's pictures; or say what backbones cost"
     targets.add_arguments(add("targets", targets.run, text, "laid over the configuration file"))
 
+    text = "train the encoders of a study: each subject, all, or one left out"
+    train.add_arguments(add("train", train.run, text, "laid over the configuration file"))
     text = "compare layers by cross-validation on training rows; table, figures, best.yaml"
     sweep.add_arguments(add("sweep", sweep.run, text, "laid over the configuration file"))
     text = "build the embedded miniature Stable Diffusion"
