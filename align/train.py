@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 try:
     from align.config import Config, add_config_option, dump_yaml, load_config
-    from align.errors import run_command
+    from align.errors import UserError, run_command
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from align.data.signals import Recording
     from align.data.studies.base import Study
     from align.tracking import JsonLines
     from align.training.protocols import Job
@@ -167,6 +168,7 @@ def _train_job(
     layer = config.target.layer
     recordings = {subject: study.recording(subject) for subject in dict.fromkeys((*job.trained_on, *job.tested_on))}
     trained, tested = ([recordings[subject] for subject in part] for part in (job.trained_on, job.tested_on))
+    _require_alike(config, list(recordings.values()))
     for recording in tested:
         refuse_overlap(recording, trained_on=trained)
     trials = [training_rows(recording, config.train.average_repetitions, config.cache_dir) for recording in trained]
@@ -202,6 +204,28 @@ def _train_job(
         save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
     seconds = time.monotonic() - started
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
+
+
+def _require_alike(config: Config, recordings: list[Recording]) -> None:
+    """Raise `UserError` where one encoder is for several people whose trials have different shapes."""
+    import logging
+
+    first = recordings[0]
+    for other in recordings[1:]:
+        one, two = (recording.train.x.shape[1:] for recording in (first, other))
+        if one != two:
+            what = "voxels" if len(one) == 1 else "channels x samples"
+            raise UserError(
+                f"protocol={config.protocol} needs equal trials: subject {first.subject} has "
+                f"{' x '.join(map(str, one))} {what}, subject {other.subject} {' x '.join(map(str, two))}; train each "
+                "by itself (protocol=intra) and join the reports with recon table"
+            )
+    if len(recordings) > 1 and first.train.x.ndim == 2:
+        logging.getLogger("align").warning(
+            "protocol=%s: voxel i of one person is taken for voxel i of another, which holds in a common space only; "
+            "else train each by itself (protocol=intra) and join the reports with recon table",
+            config.protocol,
+        )
 
 
 def run_folder(config: Config, job: Job, alone: bool) -> Path:

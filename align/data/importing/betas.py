@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ import numpy as np
 
 from align.data.importing.layout import PIECE, Pieces
 from align.data.importing.parts import Part
+from align.data.importing.regions import read_regions
 from align.data.importing.trials import TrialChoice, choose, read_table
 from align.data.reading.safe_load import GRACE, RATIO
 from align.errors import UserError
 
 AFFINE_TOLERANCE = 1e-3  # mm
 SUFFIXES = (".nii", ".nii.gz")
+logger = logging.getLogger(__name__)
 
 
 def read_betas(
@@ -33,11 +35,16 @@ def read_betas(
     images: str | Path,
     choice: TrialChoice,
     mask_value: float | None = None,
+    regions: Sequence[str] = (),
+    region_names: Sequence[str] = (),
+    drop_empty: bool = False,
 ) -> Part:
     """The trials of one file: x (n, V) in the units of the betas, volumes without picture left out.
 
     Raises `UserError` as `choose` does, for shapes or affines that differ, another number of events
-    than volumes, and a mask of other values than 0 and 1 when ``mask_value`` is not given.
+    than volumes, and a mask of other values than 0 and 1 when ``mask_value`` is not given. ``regions``: see
+    `align.data.importing.regions.read_regions`; they become ``roi`` of info.json. ``drop_empty``: leave out voxels that
+    are NaN, or 0, in every trial; otherwise those of NaN are refused.
     """
     paths = Path(betas), Path(mask)
     volumes, region = (_open(path) for path in paths)
@@ -50,8 +57,15 @@ def read_betas(
     if len(table) != volumes.shape[3]:
         raise UserError(f"{str(betas)!r} holds {volumes.shape[3]} volumes, {table.source} {len(table)} trials")
     rows, trials, files = choose(table, choice, Path(images))
+    if drop_empty:
+        empty = _empty(paths[0], volumes, inside, rows, zeros=True)
+        logger.info("left out %d of %d voxels that are empty in every trial", empty.sum(), inside.sum())
+        inside[inside] = ~empty
+        if not inside.any():
+            raise UserError(f"{str(betas)!r} has no voxel with values inside {str(mask)!r}; check the mask")
+    info = read_regions(regions, region_names, inside, volumes.affine) if regions else {}
     shape = (len(rows), int(inside.sum()))
-    return Part(repr(str(betas)), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, {})
+    return Part(repr(str(betas)), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, info)
 
 
 def _open(path: Path) -> Any:
@@ -60,6 +74,12 @@ def _open(path: Path) -> Any:
 
     if not path.is_file():
         raise UserError(f"{str(path)!r} does not exist")
+    if path.suffix == ".npy" and path.name.startswith("TYPE"):
+        raise UserError(
+            f"{str(path)!r} is GLMsingle's own file: a dictionary that only runs code to be opened, which is refused "
+            "here. Write its betas as NIfTI in Python: b = numpy.load(FILE, allow_pickle=True).item()['betasmd']; "
+            "nibabel.save(nibabel.Nifti1Image(b, affine), 'betas.nii.gz'), with the affine of your functional runs"
+        )
     if not path.name.lower().endswith(SUFFIXES):
         raise UserError(f"{str(path)!r} is no NIfTI file; known endings: {', '.join(SUFFIXES)}")
     try:
@@ -113,7 +133,36 @@ def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> Iter
             block = np.asarray(volumes.dataobj[..., start : start + step])
         except Exception as error:
             raise _unreadable(path, error) from error
-        yield block[inside].T[wanted]
+        x = block[inside].T[wanted]
+        if np.isnan(x).any():
+            _refuse_empty(path, volumes, inside, rows)
+        yield x
+
+
+def _refuse_empty(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> None:
+    """Name the voxels that are NaN in every trial; NaN in some trials is named where it is written."""
+    empty = _empty(path, volumes, inside, rows, zeros=False)
+    if empty.any():
+        first = tuple(int(i) for i in np.argwhere(inside)[int(empty.argmax())])
+        raise UserError(
+            f"{str(path)!r}: {int(empty.sum())} of {int(inside.sum())} voxels of the mask are NaN in every trial, "
+            f"first voxel {first}; leave them out with --drop-empty, or give a mask without them"
+        )
+
+
+def _empty(path: Path, volumes: Any, inside: np.ndarray, rows: list[int], zeros: bool) -> np.ndarray:
+    """Bool (V,): voxels that are NaN in every wanted volume, with ``zeros`` also those that are 0 in every one."""
+    step, empty = max(1, PIECE // (8 * inside.size)), np.ones(int(inside.sum()), dtype=bool)
+    blank = empty.copy()
+    for start in range(0, volumes.shape[3], step):
+        wanted = [row - start for row in rows if start <= row < start + step]
+        try:
+            x = np.asarray(volumes.dataobj[..., start : start + step])[inside][:, wanted]
+        except Exception as error:
+            raise _unreadable(path, error) from error
+        empty &= np.isnan(x).all(axis=1)
+        blank &= (x == 0).all(axis=1)
+    return empty | blank if zeros else empty
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

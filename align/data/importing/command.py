@@ -82,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forms.add_argument("--tmax", type=float, help="bids: last sample, s from the onset (default: 1.0)")
     forms.add_argument("--mask", type=Path, metavar="NII", help="betas: voxels to keep, coded 1")
     forms.add_argument("--mask-value", type=float, metavar="N", help="betas: code to keep in a mask of other codes")
+    text = "betas: NAME=FILE (a mask) or a label image; written into info.json, for study.roi"
+    forms.add_argument("--roi", nargs="+", metavar="NII", help=text)
+    forms.add_argument("--roi-names", nargs="+", metavar="CODE=NAME", help="betas: names for codes of a label image")
+    text = "betas: leave out voxels that are NaN or 0 in every trial"
+    forms.add_argument("--drop-empty", action="store_true", default=None, help=text)
     forms.add_argument("--events", type=Path, nargs="+", metavar="TSV", help="betas: a line per volume")
     forms.add_argument("--ids", type=Path, nargs="+", metavar="CSV", help="embeddings: a line per row")
     forms.add_argument("--test", type=Path, metavar="H5", help="bdpy: file of the test samples, where they are apart")
@@ -187,7 +192,11 @@ def _betas(args: argparse.Namespace) -> Path:
 
     told = zip(args.betas, _beside(args, "events", args.betas), _people(args, args.betas), strict=True)
     choices = [(path, events, _choice(args, "stim_file", label)) for path, events, label in told]
-    parts = [read_betas(path, args.mask, events, args.images, one, args.mask_value) for path, events, one in choices]
+    regions = (args.roi or (), args.roi_names or (), bool(args.drop_empty))
+    parts = [
+        read_betas(path, args.mask, events, args.images, one, args.mask_value, *regions)
+        for path, events, one in choices
+    ]
     return _write(args, parts)
 
 
@@ -217,7 +226,7 @@ def _mat(args: argparse.Namespace) -> Path:
 FORMS = {
     "epochs": Form(_epochs, ("images",), _TABLE),
     "bids": Form(_bids, (), (*(o for o in _TABLE if o != "subject_column"), "task", "tmin", "tmax")),
-    "betas": Form(_betas, ("mask", "events", "images"), (*_TABLE, "mask_value")),
+    "betas": Form(_betas, ("mask", "events", "images"), (*_TABLE, "mask_value", "roi", "roi_names", "drop_empty")),
     "bdpy": Form(_bdpy, ("images",), ("test", "voxels", "stimulus_column", "split_column", "session_column", "link")),
     "mat": Form(_mat, (), ()),
     "embeddings": Form(_embeddings, ("ids", "images"), _TABLE),
