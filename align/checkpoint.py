@@ -51,6 +51,7 @@ _META = {  # what `load_run` needs of the facts beside the weights
     "layer?": str,
     "pooling?": str,
     "n_training_rows?": int,
+    "trained?": {"device": str, "seconds": float},
 }
 
 

@@ -199,11 +199,21 @@ def _train_job(
         "targets": {subject: targets[subject].key for subject in job.tested_on},
         "n_training_rows": len(data.stimulus),
         "weights_hash": digest,
+        "trained": {"device": _device_name(device), "seconds": round(time.monotonic() - started, 1)},
     }
     if world()[0] == 0:
         save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
     seconds = time.monotonic() - started
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
+
+
+def _device_name(device: Any) -> str:
+    """The model of a GPU, else the number of threads on the CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def _require_alike(config: Config, recordings: list[Recording]) -> None:

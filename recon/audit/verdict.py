@@ -16,8 +16,10 @@ VERDICTS = ("leak", "suspect", "not checked", "clear")  # from worst to best
 LEAK_P = 0.001
 SUSPECT_P = 0.01
 # Checks without which a score can be too good in a way that nothing else here would see.
-ESSENTIAL = ("exact_duplicates", "near_duplicates", "repeated_stimuli", "shared_recordings", "pooled_normalisation")
-ESSENTIAL += ("row_order",)
+ESSENTIAL = (
+    *("exact_duplicates", "near_duplicates", "repeated_stimuli"),
+    *("shared_recordings", "pooled_normalisation", "row_order"),
+)
 _WIDTH = 110  # of a line of text
 BY_P = f"leak: p < {LEAK_P}, suspect: p < {SUSPECT_P}, which is how often a clean run is flagged"
 

@@ -26,6 +26,7 @@ from recon.scoring.contest import DIRECTIONS
 
 _COUNTS = {"n_stimuli": int, "candidates": (float, None)}
 AXES = ("subject", "seed")
+_RANGES = {("top1", "top5", "two_way", "-way"): (0.0, 1.0), ("PixCorr", "SSIM"): (-1.0, 1.0)}  # of scores by name
 MIN_SUBJECTS = 3  # from here on intervals are over subjects
 
 
@@ -116,7 +117,7 @@ def _score(name: str, members: list[Result], seed: int) -> dict[str, Any]:
     numbers = [result.metrics[name].get("n") or result.n for result in members]
     entry = {
         "value": float(means.mean()),
-        "ci95": t_interval(means) if enough else stimulus_interval(members, name, seed=seed),
+        "ci95": _inside(name, t_interval(means) if enough else stimulus_interval(members, name, seed=seed)),
         "better": members[0].metrics[name]["better"],
         "n": numbers[0] if len(set(numbers)) == 1 else float(np.mean(numbers)),
         "subjects": len(subjects),
@@ -124,6 +125,14 @@ def _score(name: str, members: list[Result], seed: int) -> dict[str, Any]:
     if all("chance" in result.metrics[name] for result in members):
         entry["chance"] = fmean(result.metrics[name]["chance"] for result in members)
     return entry
+
+
+def _inside(name: str, interval: list[float] | None) -> list[float] | None:
+    """An interval cut at the ends of what the score can be; Student's t knows no ends."""
+    low, high = next((ends for words, ends in _RANGES.items() if any(word in name for word in words)), (None, None))
+    if interval is None or low is None or high is None:
+        return interval
+    return [max(low, interval[0]), min(high, interval[1])]
 
 
 def name_methods(results: list[Result]) -> None:

@@ -91,7 +91,8 @@ def test_mean_over_seeds_then_subjects_with_an_interval_over_subjects(tmp_path: 
     means = [float(np.mean(part)) for part in values.values()]
     assert total["metrics"][TOP1]["value"] == pytest.approx(np.mean(means))
     assert total["interval_over"] == "subjects" and (total["subjects"], total["seeds"]) == (4, 2)
-    assert total["metrics"][TOP1]["ci95"] == pytest.approx(ttest_1samp(means, 0).confidence_interval(0.95))
+    low, high = ttest_1samp(means, 0).confidence_interval(0.95)
+    assert total["metrics"][TOP1]["ci95"] == pytest.approx([low, min(1, high)])
     assert [row["subject"] for row in broken] == ["00", "01", "02", "03"]
     assert [row["metrics"][TOP1]["value"] for row in broken] == pytest.approx(means)
     assert {row["interval_over"] for row in broken} == {"stimuli"}
@@ -271,6 +272,31 @@ def test_every_score_has_its_own_n_and_people(tmp_path: Path, capsys: pytest.Cap
     line = _table(capsys, tmp_path / "runs").splitlines()[2]
     assert "0.500 (n 12, subjects 1)" in line and "n 24)" in line
     assert "PixCorr_n" in _table(capsys, tmp_path / "runs", "--csv").splitlines()[0]
+
+
+def test_columns_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for subject in ("01", "02"):
+        _run_folder(tmp_path / "runs" / subject, _matrix(25, 2.0, int(subject)), subject, 0)
+    words: list[str | Path] = [tmp_path / "runs", "--paired", tmp_path / "runs", "--json", "--columns"]
+    for asked, kept in (
+        (["PixCorr", "to_image.top1"], ["PixCorr", TOP1]),
+        (["top5"], ["brain_to_image.top5", "image_to_brain.top5"]),
+        ([TOP1], [TOP1]),
+    ):
+        row = json.loads(_table(capsys, *words, *asked))["rows"][0]
+        assert list(row["metrics"]) == kept == list(row["paired"])
+    assert cli.main(["table", str(tmp_path / "runs"), "--columns", "FID"]) == 2
+    assert "no result has a score 'FID'; there are: brain_to_image.top1" in capsys.readouterr().err
+
+
+def test_intervals_stay_inside_the_range_of_the_score(tmp_path: Path) -> None:
+    files = [
+        _store(tmp_path / f"{i}.json", _matrix(20, signal, i), name="m", subject=str(i), seed=0)
+        for i, signal in enumerate((9.0, 9.0, 0.5))
+    ]
+    metrics = rows(load_results(files))[0]["metrics"]
+    assert metrics[TOP1]["ci95"][1] == 1.0 and metrics[TOP1]["ci95"][0] >= 0
+    assert metrics["brain_to_image.median_rank"]["ci95"][0] < 1  # ranks have no ends that are cut here
 
 
 def test_two_generators_are_two_rows(tmp_path: Path) -> None:

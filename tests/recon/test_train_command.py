@@ -130,3 +130,34 @@ def test_a_terminal_gets_a_bar_a_log_lines(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_run_names_a_command_that_exists(tmp_path: Path) -> None:
     said = fails("recon train --subject 07", lambda: find_run("07", tmp_path))
     assert "--run FOLDER" in said and cli.build_parser().parse_args(["train", "--subject", "07"]).subject == ["07"]
+
+
+def test_the_methods_paragraph_says_what_was_done(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--subject", "02", f"run_dir={tmp_path / 'run'}"]
+    assert cli.main(words(study, *run, "preprocess.scale=zscore", "preprocess.clamp=3")) == 0
+    capsys.readouterr()
+    card = ["card", "--run", str(tmp_path / "run"), "--methods"]
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert cli.main(card) == 0
+    text = capsys.readouterr().out
+    for told in (
+        "Recordings of subject 02 of the study folder",
+        "10 training trials of 10 pictures and 4 test trials of 4 pictures",
+        "A trial had 6 voxels or units",
+        "every channel was scaled (zscore), values were clamped to 3",
+        "layer 1 of mini",
+        "chosen on: set by hand",
+        "(ridge) was solved in closed form",
+        "fitted on 10 rows (seed 0)",
+        "Test trials have not been scored",
+        "threads for",
+    ):
+        assert told in text, told
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert cli.main(["retrieve", "--subject", "02", "--run", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert cli.main([*card, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["methods"]
+    assert "Each of 4 test pictures was looked for among 4 candidates" in again and "torch" in again
