@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 MADE_WITH = "made_with.json"  # in a folder of results: the configuration they were made with
 # Of a configuration, what changes no result, or is compared otherwise.
-ELSEWHERE = ("cache_dir", "run_dir", "tracker", "subjects", "target.chosen_on")
-ELSEWHERE += ("train.checkpoint_every", "train.share", "sweep.")
+ELSEWHERE = (
+    *("cache_dir", "run_dir", "tracker", "subjects", "target.chosen_on"),
+    *("train.checkpoint_every", "train.share", "sweep."),
+)
 _PATHS = ("study.root", "study.images", "backbone.weights")
-_TOLD = ("study.name", "study.roi", "study.channels", "study.window", "preprocess.channels", "seed")
-_TOLD += ("backbone.name", "encoder.name", "encoder.pretrained", "target.layer", "preprocess.tmin", "preprocess.tmax")
+_TOLD = (  # of a configuration, what reports say beside the recipe
+    *("study.name", "study.roi", "study.channels", "study.window", "preprocess.channels", "seed"),
+    *("backbone.name", "encoder.name", "encoder.pretrained", "target.layer", "preprocess.tmin", "preprocess.tmax"),
+)
 _NAMED = 4  # differences that are spelled out
 
 

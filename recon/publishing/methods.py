@@ -84,8 +84,8 @@ def _target(config: Config) -> str:
     target = config.target
     return (
         f"The target was the output of layer {target.layer} of {config.backbone.name} (frozen; pooling "
-        f"{target.pooling}, {target.components} principal components of the training pictures); the layer was chosen on: "
-        f"{target.chosen_on}."
+        f"{target.pooling}, {target.components} principal components of the training pictures); the layer was "
+        f"chosen on: {target.chosen_on}."
     )
 
 
