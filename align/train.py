@@ -108,7 +108,7 @@ def require_own(folder: Path, config: Config, job: Job, overwrite: bool = False)
     """Raise `UserError` where ``folder`` holds weights of another configuration, unless they may be replaced."""
     from align.checkpoint import stored_facts
     from align.config import to_dict
-    from align.fields.places import refuse_others
+    from align.data.places import refuse_others
 
     stored = None if overwrite else stored_facts(folder)
     if stored is None:
@@ -242,7 +242,7 @@ def run_folder(config: Config, job: Job, alone: bool) -> Path:
     """``run_dir`` (unless ``alone``, a folder in it for each encoder), else a telling name under ``runs/align``."""
     from align.checkpoint import home
     from align.data.names import file_name, joined_name, labelled
-    from align.fields.places import part_labels, study_labels
+    from align.data.places import part_labels, study_labels
 
     if config.run_dir is not None:
         base = Path(config.run_dir).expanduser()

@@ -9,16 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from align.files import atomic_path
 from align.files.checksums import append_checksum, map_npy
 from align.files.made_once import made_once
-
-if TYPE_CHECKING:
-    from align.data.preparing.raw import Preparation
 
 HELD = 1 << 29  # bytes of float32 rows up to which they are held in memory
 _RELEASED = 1 << 22  # bytes read from a map between two releases
@@ -192,7 +189,7 @@ class Recording:
     sfreq: float | None = None
     tmin: float = 0.0
     log: tuple[str, ...] = field(default=())
-    preparation: Preparation | None = None
+    preparation: Any = None  # align.data.preparing.raw.Preparation, which is built on this module
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.train.x.shape[1:]))

@@ -25,10 +25,10 @@ from typing import Any
 
 from align.config import Config
 from align.data.names import file_name, joined_name, subject_name
+from align.data.places import claim, part_labels, study_labels
 from align.data.studies import open_study
 from align.data.studies.base import Study
 from align.errors import UserError
-from align.fields.places import claim, part_labels, study_labels
 from align.files import locked, read_json, remove_strays, write_sealed
 from align.sweep.cells import Cells
 from align.sweep.grid import Cell, Grid, GridWalk, Variant, backbones_of, build_grid, plan, seeds_of

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.data.places import claim
 from align.data.preparing.selection import described
 from align.errors import UserError
-from align.fields.places import claim
 from align.files import locked, write_atomic, write_sealed
 from recon.analysis.clusters import LEVEL, ClusterTest, cluster_test
 from recon.analysis.windows import Fold, Hits, Window, cross_validation, decode, restrict, sliding_windows

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _default_folder(config: Config, test: bool) -> Path:
     from align.checkpoint import home
     from align.data.names import file_name, joined_name
-    from align.fields.places import part_labels, study_labels
+    from align.data.places import part_labels, study_labels
 
     code = [config.simulated.code] if config.study.name == "simulated" else []
     part, told = part_labels(config)

@@ -58,8 +58,8 @@ def read_curves(run: Run, label: str) -> dict[str, Any] | None:
 
 def head(run: Run) -> dict[str, Any]:
     """Which run is scored and how it came about: a report without its scores."""
+    from align.data.places import recipe
     from align.data.preparing.selection import described
-    from align.fields.places import recipe
     from recon.decoding.predict import run_id
 
     return {

@@ -11,8 +11,8 @@ import pytest
 
 from align.checkpoint import MODEL, stored_facts, weights_id
 from align.config import Config, load_config, to_dict
+from align.data.places import MADE_WITH, claim, differences
 from align.errors import UserError
-from align.fields.places import MADE_WITH, claim, differences
 from align.files import read_json, save_tensors
 from align.sweep import run as sweep
 from align.sweep.run import folder_of

@@ -8,23 +8,19 @@ the field of view): there "not -1" and "1" differ by a factor of six, so the val
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from align.data.importing.layout import PIECE, Pieces
+from align.data.importing.nifti import AFFINE_TOLERANCE, open_image, unreadable
 from align.data.importing.parts import Part
 from align.data.importing.regions import read_regions
 from align.data.importing.trials import TrialChoice, choose, read_table
-from align.data.reading.safe_load import GRACE, RATIO
 from align.errors import UserError
 
-AFFINE_TOLERANCE = 1e-3  # mm
-SUFFIXES = (".nii", ".nii.gz")
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +43,7 @@ def read_betas(
     are NaN, or 0, in every trial; otherwise those of NaN are refused.
     """
     paths = Path(betas), Path(mask)
-    volumes, region = (_open(path) for path in paths)
+    volumes, region = (open_image(path) for path in paths)
     if len(volumes.shape) != 4 or 0 in volumes.shape:
         raise UserError(f"{str(betas)!r} has shape {volumes.shape}; expected (X, Y, Z, trials)")
     if not np.allclose(volumes.affine, region.affine, atol=AFFINE_TOLERANCE):
@@ -68,43 +64,6 @@ def read_betas(
     return Part(repr(str(betas)), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, info)
 
 
-def _open(path: Path) -> Any:
-    import nibabel
-    from nibabel.imageglobals import logger
-
-    if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist")
-    if path.suffix == ".npy" and path.name.startswith("TYPE"):
-        raise UserError(
-            f"{str(path)!r} is GLMsingle's own file: a dictionary that only runs code to be opened, which is refused "
-            "here. Write its betas as NIfTI in Python: b = numpy.load(FILE, allow_pickle=True).item()['betasmd']; "
-            "nibabel.save(nibabel.Nifti1Image(b, affine), 'betas.nii.gz'), with the affine of your functional runs"
-        )
-    if not path.name.lower().endswith(SUFFIXES):
-        raise UserError(f"{str(path)!r} is no NIfTI file; known endings: {', '.join(SUFFIXES)}")
-    try:
-        with _silent(logger):  # it would comment on every odd header
-            image: Any = nibabel.load(path, keep_file_open=True)  # what is compressed is unpacked once, start to end
-            shape, affine = tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
-    except Exception as error:  # the library raises whatever it likes on broken bytes
-        raise _unreadable(path, error) from error
-    if math.prod(shape) * image.get_data_dtype().itemsize > GRACE + RATIO * path.stat().st_size:
-        raise UserError(f"{str(path)!r} announces the shape {shape}, far more than the file holds")
-    if not np.isfinite(affine).all() or image.get_data_dtype().kind not in "biuf":
-        raise UserError(f"{str(path)!r} holds {image.get_data_dtype()} or has no affine; store plain numbers")
-    return image
-
-
-@contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None) -> np.ndarray:
     """Bool (X, Y, Z) of the voxels that are kept."""
     found = tuple(region.shape[:3]) if region.shape[3:] == (1,) else tuple(region.shape)
@@ -113,7 +72,7 @@ def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None
     try:
         values = np.asarray(region.dataobj).reshape(shape)
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     codes = np.unique(values)
     if value is None and not np.isin(codes, (0, 1)).all():
         some = ", ".join(f"{code:g}" for code in codes[:5].tolist()) + (", ..." if len(codes) > 5 else "")
@@ -132,7 +91,7 @@ def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> Iter
         try:
             block = np.asarray(volumes.dataobj[..., start : start + step])
         except Exception as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         x = block[inside].T[wanted]
         if np.isnan(x).any():
             _refuse_empty(path, volumes, inside, rows)
@@ -159,12 +118,7 @@ def _empty(path: Path, volumes: Any, inside: np.ndarray, rows: list[int], zeros:
         try:
             x = np.asarray(volumes.dataobj[..., start : start + step])[inside][:, wanted]
         except Exception as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         empty &= np.isnan(x).all(axis=1)
         blank &= (x == 0).all(axis=1)
     return empty | blank if zeros else empty
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    text = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"{str(path)!r} is truncated or no NIfTI file ({text}); write or fetch it again")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from align.data.importing.nifti import AFFINE_TOLERANCE, open_image
 from align.errors import UserError
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)")
@@ -61,9 +62,7 @@ def _all_of(
 
 def _values(path: Path, inside: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """(V,): whole numbers of the voxels inside."""
-    from align.data.importing.betas import AFFINE_TOLERANCE, _open
-
-    image: Any = _open(path)
+    image: Any = open_image(path)
     if tuple(image.shape[:3]) != inside.shape or image.shape[3:] not in ((), (1,)):
         raise UserError(f"--roi: {str(path)!r} has shape {tuple(image.shape)}, the betas {inside.shape}; resample it")
     if not np.allclose(image.affine, affine, atol=AFFINE_TOLERANCE):
