@@ -331,10 +331,16 @@ class Config(Checked):
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
-    run_dir: Place | None = None  # None = runs/align/<study>_sub-<subject>_<encoder>_<layer>_seed-<seed>
+    run_dir: Place | None = None  # None = runs/align/<study>_sub-<subject>_[<part>_]<encoder>_<layer>_seed-<seed>
     cache_dir: Place = "cache"
     tracker: Annotated[str, OneOf("none", *TRACKERS)] = "none"  # beside metrics.jsonl
     seed: Whole = 0
+
+    @property
+    def changes_signals(self) -> bool:
+        """Whether trials are used otherwise than they are stored."""
+        study = self.study
+        return self.preprocess != PreprocessConfig() or bool(study.roi or study.channels or study.window)
 
     def faults(self, at: str) -> Iterator[str]:
         yield from self.selection_faults()

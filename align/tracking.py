@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 logger = logging.getLogger("align")
+EVERY = 60.0  # s between two lines about progress in a log
 
 
 def setup_logging(verbose: bool = True) -> None:
@@ -109,8 +111,45 @@ class Tracked(JsonLines):
         self.tracker.log(numbers, step=step)
 
 
-def progress_bar(total: int, stage: str, show: bool, start: int = 0, unit: str = "step") -> tqdm[Any]:
-    """A bar with the stage's name and the time left; drawn only on a terminal and where ``show`` (main process)."""
+class Lines:
+    """Progress where no bar can be drawn, as in a log file: one line a minute (`EVERY` s) with the time left."""
+
+    def __init__(self, total: int, stage: str, start: int = 0, unit: str = "step") -> None:
+        self.total, self.stage, self.n, self.unit = total, stage, start, unit
+        self._first, self._began = start, time.monotonic()
+        self._said = self._began
+
+    def update(self, done: int = 1) -> None:
+        """Count; say so where the last line is a minute old."""
+        self.n += done
+        now = time.monotonic()
+        if now - self._said < EVERY or self.n >= self.total:
+            return
+        self._said = now
+        left = (now - self._began) / max(1, self.n - self._first) * (self.total - self.n)
+        share = 100 * self.n / max(1, self.total)
+        logger.info(
+            "%s: %d of %d %ss (%.0f %%), %s left", self.stage, self.n, self.total, self.unit, share, _span(left)
+        )
+
+    def close(self) -> None:
+        """Nothing is to be removed."""
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
+
+
+def progress_bar(total: int, stage: str, show: bool, start: int = 0, unit: str = "step") -> tqdm[Any] | Lines:
+    """A bar with the stage's name and the time left on a terminal, elsewhere `Lines`; where ``show`` (main process)."""
+    if show and not sys.stderr.isatty():
+        return Lines(total, stage, start, unit)
     from tqdm import tqdm
 
     return tqdm(total=total, desc=stage, initial=start, unit=unit, disable=None if show else True, leave=False)

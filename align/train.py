@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 try:
     from align.config import Config, add_config_option, dump_yaml, load_config
-    from align.errors import run_command
+    from align.errors import UserError, run_command
 except ModuleNotFoundError as error:  # a script's own folder is on the path, not the project's
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from align.data.signals import Recording
     from align.data.studies.base import Study
     from align.tracking import JsonLines
     from align.training.protocols import Job
@@ -56,16 +57,18 @@ class Trained:
         )
 
 
-def train(config: Config, progress: bool = True) -> list[Trained]:
+def train(config: Config, progress: bool = True, overwrite: bool = False) -> list[Trained]:
     """Train the encoders that ``protocol`` asks for (``subjects``, empty = all) and write one run folder each.
 
-    Several processes of `accelerate launch` compute every batch together, or with ``train.share=encoders`` train their
+    A folder with weights of another configuration is refused, unless ``overwrite``. Several processes of
+    `accelerate launch` compute every batch together, or with ``train.share=encoders`` train their
     share of the encoders each and return those.
 
     Raises
     ------
     UserError
-        Bad configuration or files, a test picture among the training ones, another process that trains into a folder.
+        Bad configuration or files, a test picture among the training ones, a folder of another training, another
+        process that trains into it.
     """
     from accelerate import PartialState
 
@@ -90,14 +93,31 @@ def train(config: Config, progress: bool = True) -> list[Trained]:
     backbone = load_backbone(config.backbone).to(process.device)
     config = replace(config, target=replace(config.target, layer=resolve_layers(backbone, config.target.layer)))
     require_pooling(backbone, [config.target.layer], config.target.pooling)
-    own = _own_jobs(config, jobs, process)
+    own = [(job, run_folder(config, job, alone=len(jobs) == 1)) for job in _own_jobs(config, jobs, process)]
+    for job, folder in own:
+        require_own(folder, config, job, overwrite)
     finished = []
-    for job in own:
-        folder = run_folder(config, job, alone=len(jobs) == 1)
+    for job, folder in own:
         with alone_in(folder):
             finished.append(_train_job(config, job, study, backbone, folder, process.device, progress))
     process.wait_for_everyone()
     return finished
+
+
+def require_own(folder: Path, config: Config, job: Job, overwrite: bool = False) -> None:
+    """Raise `UserError` where ``folder`` holds weights of another configuration, unless they may be replaced."""
+    from align.checkpoint import stored_facts
+    from align.config import to_dict
+    from align.data.places import refuse_others
+
+    stored = None if overwrite else stored_facts(folder)
+    if stored is None:
+        return
+    before_config, meta = stored
+    people = {"subjects": list(job.tested_on), "trained_on": list(job.trained_on)}
+    before = {**to_dict(before_config), "people": {name: meta.get(name, [meta["subject"]]) for name in people}}
+    now = {**to_dict(config), "people": people}
+    refuse_others(folder, "weights", before, now, "Choose another run_dir=FOLDER")
 
 
 def alone_in(folder: Path) -> AbstractContextManager[None]:
@@ -148,6 +168,7 @@ def _train_job(
     layer = config.target.layer
     recordings = {subject: study.recording(subject) for subject in dict.fromkeys((*job.trained_on, *job.tested_on))}
     trained, tested = ([recordings[subject] for subject in part] for part in (job.trained_on, job.tested_on))
+    _require_alike(config, list(recordings.values()))
     for recording in tested:
         refuse_overlap(recording, trained_on=trained)
     trials = [training_rows(recording, config.train.average_repetitions, config.cache_dir) for recording in trained]
@@ -178,24 +199,58 @@ def _train_job(
         "targets": {subject: targets[subject].key for subject in job.tested_on},
         "n_training_rows": len(data.stimulus),
         "weights_hash": digest,
+        "trained": {"device": _device_name(device), "seconds": round(time.monotonic() - started, 1)},
     }
     if world()[0] == 0:
-        save_run(folder, aligner, config, joint_manifest(trained, tested), told)
+        save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
     seconds = time.monotonic() - started
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
+
+
+def _device_name(device: Any) -> str:
+    """The model of a GPU, else the number of threads on the CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def _require_alike(config: Config, recordings: list[Recording]) -> None:
+    """Raise `UserError` where one encoder is for several people whose trials have different shapes."""
+    import logging
+
+    first = recordings[0]
+    for other in recordings[1:]:
+        one, two = (recording.train.x.shape[1:] for recording in (first, other))
+        if one != two:
+            what = "voxels" if len(one) == 1 else "channels x samples"
+            raise UserError(
+                f"protocol={config.protocol} needs equal trials: subject {first.subject} has "
+                f"{' x '.join(map(str, one))} {what}, subject {other.subject} {' x '.join(map(str, two))}; train each "
+                "by itself (protocol=intra) and join the reports with recon table"
+            )
+    if len(recordings) > 1 and first.train.x.ndim == 2:
+        logging.getLogger("align").warning(
+            "protocol=%s: voxel i of one person is taken for voxel i of another, which holds in a common space only; "
+            "else train each by itself (protocol=intra) and join the reports with recon table",
+            config.protocol,
+        )
 
 
 def run_folder(config: Config, job: Job, alone: bool) -> Path:
     """``run_dir`` (unless ``alone``, a folder in it for each encoder), else a telling name under ``runs/align``."""
     from align.checkpoint import home
     from align.data.names import file_name, joined_name, labelled
+    from align.data.places import part_labels, study_labels
 
     if config.run_dir is not None:
         base = Path(config.run_dir).expanduser()
         return base if alone else labelled(base, "sub-{}", job.tested_on[0])
-    labels = [file_name(label) for label in (config.study.name, config.encoder.name, config.target.layer)]
-    names = [labels[0], job.name, *labels[1:], f"seed-{config.seed}"]
-    return home() / "runs" / "align" / joined_name(names)
+    part, told = part_labels(config)
+    labels = [file_name(label) for label in (config.encoder.name, config.target.layer)]
+    names = [*study_labels(config), job.name, *part, *labels, f"seed-{config.seed}"]
+    return home() / "runs" / "align" / joined_name(names, told)
 
 
 def use_all_cores() -> None:
@@ -214,6 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_config_option(parser)
     parser.add_argument("--print-config", action="store_true", help="print the merged configuration and stop")
+    parser.add_argument("--overwrite", action="store_true", help="replace weights of another configuration")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.epochs=5 'subjects=[01]'")
     options = parser.parse_intermixed_args(arguments)
@@ -223,12 +279,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.print_config:
             print(dump_yaml(config), end="")
             return 0
-        return _run(config)
+        return _run(config, options.overwrite)
 
     return run_command("error", work, options.debug, "the same command continues from here")
 
 
-def _run(config: Config) -> int:
+def _run(config: Config, overwrite: bool) -> int:
     from accelerate import PartialState
 
     from align.tracking import setup_logging
@@ -236,7 +292,7 @@ def _run(config: Config) -> int:
     process = PartialState()
     setup_logging(process.is_main_process)
     use_all_cores()
-    for finished in train(config, progress=process.is_main_process):
+    for finished in train(config, progress=process.is_main_process, overwrite=overwrite):
         if process.is_main_process or config.train.share == "encoders":
             print(finished, flush=True)
     return 0

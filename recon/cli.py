@@ -31,6 +31,7 @@ from recon.commands import (
     table,
     targets,
     timecourse,
+    train,
     tune_pictures,
 )
 from recon.commands.arguments import require_sensible
@@ -116,11 +117,15 @@ def build_parser() -> argparse.ArgumentParser:
     text = "of the simulated signals: low as in arrays of many spiking units, or eeg (default: %(default)s)"
     demo.add_argument("--noise", choices=["low", "eeg"], default="low", help=text)
 
+    demo.add_argument("--overwrite", action="store_true", help="replace another demo there")
+
     data.add_arguments(add("data", data.run, "check, convert, import or download recordings"))
 
     text = "extract and cache the backbone tokens of a study's pictures; or say what backbones cost"
     targets.add_arguments(add("targets", targets.run, text, "laid over the configuration file"))
 
+    text = "train the encoders of a study: each subject, all, or one left out"
+    train.add_arguments(add("train", train.run, text, "laid over the configuration file"))
     text = "compare layers by cross-validation on training rows; table, figures, best.yaml"
     sweep.add_arguments(add("sweep", sweep.run, text, "laid over the configuration file"))
     text = "build the embedded miniature Stable Diffusion"
@@ -231,7 +236,7 @@ def _lines(result: Any, indent: str = "") -> list[str]:
 def _demo(args: argparse.Namespace) -> dict[str, Any]:
     from recon.commands.demo import demo
 
-    return demo(args.out, args.seed, args.noise)
+    return demo(args.out, args.seed, args.noise, args.overwrite)
 
 
 def _predict(args: argparse.Namespace) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from align.data.measure import ALIKE, MOST_COMPARED, Looks, measure_channels, measure_pictures, measure_trials, some
 from align.data.signals import Recording, Stimuli
 from align.data.studies.base import Fact, Study
+from align.data.understood import SCALED, implausible, next_command, understood, understood_line
 from align.errors import UserError
 
 SMALL = 1e-3  # a median below it is that of volts (1e-5) or tesla (1e-13)
@@ -72,6 +73,7 @@ def check_study(study: Study) -> dict[str, Any]:
         "remarks": found.remarks,
         "usable": not found.faults,
         "verdict": _verdict(found),
+        "next": None if found.faults else next_command(study.config, any(SCALED in text for text in found.remarks)),
     }
 
 
@@ -87,6 +89,8 @@ def _look_at(study: Study, subject: str, found: _Findings) -> dict[str, Any]:
         "sfreq": recording.sfreq,
         "log": list(recording.log),
     }
+    entry["understood"] = understood(recording, entry["training"]["median_abs"])
+    found.remarks += [f"subject {subject}: {text}" for text in implausible(recording)]
     found.faults += [f"subject {subject}: {text}" for text in _signal_faults(entry)]
     found.remarks += [f"subject {subject}: {text}" for text in _signal_remarks(entry, study)]
     try:
@@ -186,6 +190,7 @@ def format_report(report: dict[str, Any]) -> str:
         lines += ["", f"subject {subject}", *(f"  {line}" for line in _entry_lines(entry))]
     for name in ("faults", "remarks"):
         lines += ["", name, *(f"  {text}" for text in report[name])] if report[name] else []
+    lines += ["", f"next: {report['next']}"] if report["next"] else []
     return "\n".join([*lines, "", f"verdict: {report['verdict']}"])
 
 
@@ -193,6 +198,7 @@ def _entry_lines(entry: dict[str, Any]) -> Iterator[str]:
     if "training" not in entry:
         yield "could not be read"
         return
+    yield f"{'taken as':9}  {understood_line(entry['understood'])}"
     for split in ("training", "test"):
         part = entry[split]
         low, high = part["repetitions"]

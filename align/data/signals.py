@@ -177,6 +177,7 @@ class Recording:
     """One subject: training and test trials that share no picture, and the pictures.
 
     ``log``: sentences about what the study removed or averaged. ``sfreq`` in Hz and ``tmin`` in s for (C, T) signals.
+    ``preparation``: what made these trials of the stored ones; None where they are as stored.
     """
 
     study: str
@@ -188,6 +189,7 @@ class Recording:
     sfreq: float | None = None
     tmin: float = 0.0
     log: tuple[str, ...] = field(default=())
+    preparation: Any = None  # align.data.preparing.raw.Preparation, which is built on this module
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.train.x.shape[1:]))

@@ -15,6 +15,7 @@ import numpy as np
 from align.files import atomic_path
 from align.sweep.points import MIN_BACKBONES
 
+FIGURES = ("layers.png", "concepts.png", "losses.png", "scaling.png")
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers
 _ACROSS = 3  # panels side by side
 _TURNED = 4  # letters from which layer names are turned
@@ -38,6 +39,9 @@ def draw(summary: dict[str, Any], folder: Path) -> list[Path]:
     if any(len(found["points"]) >= MIN_BACKBONES for found in summary["scaling"].values()):
         _save(_scaling(summary), folder / "scaling.png")
         written.append(folder / "scaling.png")
+    for name in FIGURES:  # of an earlier sweep
+        if folder / name not in written:
+            (folder / name).unlink(missing_ok=True)
     return written
 
 

@@ -13,6 +13,7 @@ from align.files import write_atomic, write_sealed
 from align.files.table import harmless
 from align.sweep.points import DIRECTIONS, combine, curves, scaling
 
+TABLES = ("sweep.csv", "sweep.json", "best.yaml")
 _PLACE = ("backbone", "encoder", "layer", "subject", "seed", "fold", "split")
 
 

@@ -24,16 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from align.config import Config
-from align.data.names import file_name, joined_name
+from align.data.names import file_name, joined_name, subject_name
+from align.data.places import claim, part_labels, study_labels
 from align.data.studies import open_study
 from align.data.studies.base import Study
 from align.errors import UserError
 from align.files import locked, read_json, remove_strays, write_sealed
 from align.sweep.cells import Cells
 from align.sweep.grid import Cell, Grid, GridWalk, Variant, backbones_of, build_grid, plan, seeds_of
-from align.sweep.plots import draw
+from align.sweep.plots import FIGURES, draw
 from align.sweep.points import curves
-from align.sweep.report import SweepResult, chosen_on, summarise, write_report
+from align.sweep.report import TABLES, SweepResult, chosen_on, summarise, write_report
 from align.sweep.workers import compute
 from align.tracking import progress_bar
 
@@ -65,6 +66,7 @@ def run(
     progress: bool = True,
     processes: int = 1,
     test: bool = True,
+    overwrite: bool = False,
 ) -> SweepResult:
     """Choose a layer by grouped cross-validation on training rows, then score it once on the test rows.
 
@@ -76,18 +78,23 @@ def run(
         What to walk over, in place of ``sweep.layers`` (empty: all), ``sweep.encoders`` (empty: ``encoder.name``) and
         ``sweep.backbones`` (empty: ``backbone.name``).
     out
-        Folder of the results, ``run_dir`` or ``runs/sweep/<study>_<backbone>`` if None. It receives sweep.csv,
-        sweep.json, best.yaml, the figures, choice.json, cells/*.json and test/*.safetensors (similarity matrices).
+        Folder of the results, ``run_dir`` or ``runs/sweep/<study>[_<folder>][_<subjects>][_<part>]_<backbone>`` if
+        None. It receives sweep.csv, sweep.json, best.yaml, the figures, made_with.json (the configuration),
+        choice.json, cells/*.json and test/*.safetensors (similarity matrices).
         One sweep at a time writes there, a second one waits; cells may be computed by any number of processes.
     processes
         How many share the cells; each has its part of torch's threads.
     test
         False: the layer is chosen and nothing else; a later call reads the test rows.
+    overwrite
+        Replace the results of another configuration in this folder. Other layers, encoders, backbones, seeds and folds
+        (``sweep``) are no other configuration: they are counted as later choices.
 
     Raises
     ------
     UserError
-        Unknown subject, layer, encoder or backbone; fewer groups than folds; a worker that was killed.
+        Unknown subject, layer, encoder or backbone; fewer groups than folds; a worker that was killed; a folder with
+        the sweep of another configuration.
     """
     started = time.monotonic()
     if processes < 1:
@@ -100,7 +107,18 @@ def run(
     with locked(folder / ".sweep.lock", f"sweeping into {str(folder)!r}", wait=None, keep=False):
         for part in ("cells", "test"):
             remove_strays(folder / part)
+        _claim(folder, config, walk.subjects, overwrite)
         return _sweep(grid, study, folder, processes, test, progress, started)
+
+
+def _claim(folder: Path, config: Config, subjects: Sequence[str], overwrite: bool) -> None:
+    """Refuse a folder with the results of another configuration, or remove them; cells are found by what they hold."""
+    own = replace(config, encoder=replace(config.encoder, name="mlp"), backbone=type(config.backbone)())  # walked over
+    own.target = replace(own.target, layer="1")
+    instead = "Choose another folder (--out FOLDER)"
+    if claim(folder, "choice.json", own, instead, {"subjects": list(subjects)}, overwrite):
+        for name in (*TABLES, *FIGURES):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _sweep(
@@ -147,7 +165,9 @@ def folder_of(config: Config, out: str | Path | None = None) -> Path:
     if out or config.run_dir:
         return Path(out or config.run_dir or "").expanduser()
     code = [config.simulated.code] if config.study.name == "simulated" else []
-    name = joined_name([file_name(label) for label in (config.study.name, *code, *backbones_of(config))])
+    part, told = part_labels(config)
+    people = [subject_name(subject) for subject in config.subjects]
+    name = joined_name([*study_labels(config), *people, *part, *map(file_name, (*code, *backbones_of(config)))], told)
     return Path(os.environ.get("RECON_HOME") or ".") / "runs" / "sweep" / name
 
 

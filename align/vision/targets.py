@@ -228,12 +228,12 @@ def _extract(
     views: Sequence[str],
 ) -> None:
     """One pass over the pictures for all layers. Batches start at multiples of ``batch_size``, resumed or not."""
-    from tqdm import tqdm
+    from align.tracking import progress_bar
 
     parts = {layer: _Part(folder, key, len(images), batch_size) for layer, key in keys.items()}
     start = min(part.rows for part in parts.values())
     title = f"targets {backbone.name} ({len(parts)} layer{'s' if len(parts) > 1 else ''})"
-    with tqdm(total=len(images), initial=start, desc=title, unit="img", disable=None if progress else True) as bar:
+    with progress_bar(len(images), title, progress, start, unit="picture") as bar:
         for first in range(start, len(images), batch_size):
             rows = range(first, min(first + batch_size, len(images)))
             wanted = [layer for layer, part in parts.items() if part.rows == first]

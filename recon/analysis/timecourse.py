@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.data.places import claim
 from align.data.preparing.selection import described
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
@@ -50,17 +51,24 @@ class _Scored:
 
 
 def time_course(
-    config: Config, layers: Sequence[str], settings: Settings, out: str | Path, progress: bool = True
+    config: Config,
+    layers: Sequence[str],
+    settings: Settings,
+    out: str | Path,
+    progress: bool = True,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Curves of every subject of ``config`` and of their mean, for every layer; writes timecourse.{json,csv,png}.
 
     ``layers``: names or indices of ``config.backbone``, compared with the same number of components; the shallowest is
-    what the times of the others are compared with. Returns the content of timecourse.json.
+    what the times of the others are compared with. ``overwrite``: what another configuration left in ``out``. Returns
+    the content of timecourse.json.
 
     Raises
     ------
     UserError
-        No time axis, windows that do not fit, unknown subject or layer, too few pictures for the folds.
+        No time axis, windows that do not fit, unknown subject or layer, too few pictures for the folds; a folder with
+        the time course of another configuration.
     """
     from align.data.studies import open_study
     from align.vision.backbones import load_backbone
@@ -82,6 +90,8 @@ def time_course(
     backbone = load_backbone(config.backbone)
     names = list(dict.fromkeys(resolve_layers(backbone, layer) for layer in layers))
     names.sort(key=lambda layer: max(backbone.layers.index(part) for part in layer.split("+")))
+    asked = {**asdict(settings), "layers": names, "subjects": subjects}
+    claim(Path(out), "timecourse.json", config, "Choose another folder (--out FOLDER)", asked, overwrite)
     found: dict[str, dict[str, _Scored]] = {}
     pictures, windows = {}, None
     for subject in subjects:

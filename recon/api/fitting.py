@@ -41,19 +41,19 @@ def as_the_command() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def fit_study(config: Config, subject: str, progress: bool = False) -> Run:
+def fit_study(config: Config, subject: str, progress: bool = False, overwrite: bool = False) -> Run:
     """The run that `align.train.train` makes of one subject. Raises `UserError` as it does."""
     from align.checkpoint import load_run
     from align.train import train
 
     with as_the_command():
-        (done,) = train(replace(config, subjects=[subject]), progress)
+        (done,) = train(replace(config, subjects=[subject]), progress, overwrite)
     return load_run(done.path, subject)
 
 
 def prepared(
     config: Config, x: np.ndarray, stimulus: np.ndarray, stimuli: Stimuli, facts: Mapping[str, Any]
-) -> tuple[Recording, Preparation]:
+) -> Recording:
     """Trials x (n, ...) as they come to a recording without a test, its trials prepared as those of a study are.
 
     ``stimulus`` (n,): the place of each trial's picture in ``stimuli``. ``facts``: ``ch_names``, ``sfreq`` in Hz and
@@ -62,18 +62,18 @@ def prepared(
     stored = train_only(x, stimulus, stimuli, ARRAYS, "01", **facts)
     preparation = Preparation.fit(stored, config.preprocess)
     chain = preparation.chain()
-    recording = replace(
+    return replace(
         stored,
         train=replace(stored.train, x=preparation(x)),
         test=replace(stored.test, x=np.zeros((0, *chain.shape), np.float32)),
         ch_names=chain.ch_names,
         sfreq=chain.sfreq,
         tmin=chain.tmin,
+        preparation=preparation,
     )
-    return recording, preparation
 
 
-def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> Run:
+def fit_arrays(config: Config, recording: Recording, progress: bool = False, overwrite: bool = False) -> Run:
     """Train on the prepared trials of `prepared`, and write the run to ``run_dir``.
 
     No trial is kept apart, so scores need a study or trials of other pictures.
@@ -84,8 +84,9 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> 
     from align.data.splits import manifest
     from align.encoders.shapes import SignalFacts
     from align.tracking import JsonLines
-    from align.train import alone_in
+    from align.train import alone_in, require_own
     from align.training.fit import check_trials, fit
+    from align.training.protocols import Job
     from align.training.training_set import join, training_rows
     from align.vision.backbones import load_backbone
     from align.vision.fused import require_pooling, resolve_layers, training_targets
@@ -95,13 +96,14 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> 
     layer = resolve_layers(backbone, config.target.layer)
     config = replace(config, target=replace(config.target, layer=layer))
     require_pooling(backbone, [layer], config.target.pooling)
+    folder, one = run_folder(config), (recording.subject,)
+    require_own(folder, config, Job(one, one), overwrite)
     trials = training_rows(recording, config.train.average_repetitions, config.cache_dir)
     signal_facts = SignalFacts(recording.sfreq, recording.ch_names)
     check_trials(config, trials.x.shape[1:], signal_facts, device)
     found = training_targets(backbone, recording.stimuli, [layer], config.target, config.cache_dir, progress)
     targets = found[layer]
     data = join([recording], [trials], [targets.tokens])
-    folder = run_folder(config)
     with as_the_command(), alone_in(folder):
         aligner = fit(
             config,
@@ -118,7 +120,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> 
             device=device,
         )
         facts = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
-        save_run(folder, aligner, config, manifest(recording), facts)
+        save_run(folder, aligner, config, manifest(recording), facts, [recording])
     return load_run(folder)
 
 
@@ -187,7 +189,7 @@ def shape_in_study(config: Config, subject: str) -> tuple[int, ...]:
     return tuple(open_study(config).recording(subject).train.x.shape[1:])
 
 
-def best_layer(config: Config, subject: str, progress: bool) -> Config:
+def best_layer(config: Config, subject: str, progress: bool, overwrite: bool = False) -> Config:
     """The configuration with the layer that ``recon sweep --no-test`` chooses for this subject.
 
     Its files lie in ``<run_dir>/sweep``.
@@ -196,6 +198,6 @@ def best_layer(config: Config, subject: str, progress: bool) -> Config:
     from align.sweep.run import run
 
     one = replace(config, subjects=[subject], run_dir=None)
-    result = run(one, out=run_folder(config) / SWEEP, progress=progress, test=False)
+    result = run(one, out=run_folder(config) / SWEEP, progress=progress, test=False, overwrite=overwrite)
     best = load_config(type(config), result.folder / "best.yaml", check=False).target
     return replace(config, target=replace(config.target, layer=best.layer, chosen_on=best.chosen_on))

@@ -87,5 +87,5 @@ class Reconstructing(Scoring):
                 raw, stimuli, rows = self._unseen(data, subject)
                 x, ids = raw[:limit], [stimuli.ids[i] for i in rows][:limit]
                 return draw_signals(self.run_, x, ids, drawing, [stimuli.load(int(i)) for i in rows][:limit])
-            x = self._prepared(as_one(data))[:limit]
+            x = self.preparation(as_one(data))[:limit]
             return draw_signals(self.run_, x, [str(i) for i in range(len(x))], drawing)

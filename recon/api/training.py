@@ -16,7 +16,6 @@ from recon.api.study import Study, as_one
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from align.config import Config
-    from align.data.preparing.raw import Preparation
 
 
 class Training(Parameters):
@@ -24,7 +23,6 @@ class Training(Parameters):
 
     _run: Run | None = None
     _study: Study | None = None
-    _preparation: Preparation | None = None
     _kept: KeptFolder | None = None
 
     def fit(
@@ -38,6 +36,7 @@ class Training(Parameters):
         ch_names: Sequence[str] | None = None,
         tmin: float = 0.0,
         progress: bool = False,
+        overwrite: bool = False,
     ) -> Self:
         """Train on the training rows of a study, or on signals and the pictures they were recorded for.
 
@@ -55,6 +54,8 @@ class Training(Parameters):
             With signals: rate in Hz, names of the channels, time of the first sample in s.
         progress : bool
             Show progress bars.
+        overwrite : bool
+            Replace weights of other settings in ``run_dir``; refused otherwise.
 
         Returns
         -------
@@ -64,7 +65,7 @@ class Training(Parameters):
         Raises
         ------
         UserError
-            Settings, shapes or files that do not fit; too few pictures.
+            Settings, shapes or files that do not fit; too few pictures; a ``run_dir`` with weights of other settings.
         """
         kept = KeptFolder() if self.run_dir is None else None
         with self._own_encoder():
@@ -72,33 +73,40 @@ class Training(Parameters):
                 if images is not None or groups is not None:
                     raise UserError("a study brings its pictures and groups; leave images and groups out")
                 config, label = self._placed(self._configured(data.pairs), kept), data.require_subject(subject)
-                run, preparation = self._fit_study(config, label, progress), None
+                run = self._fit_study(config, label, progress, overwrite)
             else:
                 if images is None:
                     raise UserError("signals need pictures to learn from; pass fit(signals, images), or a Study")
                 config = self._placed(self._configured({}), kept)
                 facts = {"sfreq": sfreq, "ch_names": tuple(ch_names or ()), "tmin": tmin}
-                run, preparation = self._fit_arrays(config, as_one(data), images, groups, facts, progress)
-        self._run, self._preparation, self._kept = run, preparation, kept
+                run = self._fit_arrays(config, as_one(data), images, groups, facts, progress, overwrite)
+        self._run, self._kept = run, kept
         self._study = data if isinstance(data, Study) else None
         return self
 
     def _placed(self, config: Config, kept: KeptFolder | None) -> Config:
         return replace(config, run_dir=str(kept.path / "run")) if kept else config
 
-    def _fit_study(self, config: Config, subject: str, progress: bool) -> Run:
+    def _fit_study(self, config: Config, subject: str, progress: bool, overwrite: bool) -> Run:
         from recon.api.fitting import best_layer, fit_study, forget, shape_in_study, sized
 
         if not isinstance(self.encoder, str):
             forget(config)
             config = sized(config, self.encoder, lambda: shape_in_study(config, subject))
         if self.layer == CHOSEN:
-            config = best_layer(config, subject, progress)
-        return fit_study(config, subject, progress)
+            config = best_layer(config, subject, progress, overwrite)
+        return fit_study(config, subject, progress, overwrite)
 
     def _fit_arrays(
-        self, config: Config, x: np.ndarray, images: Any, groups: Any, facts: dict[str, Any], progress: bool
-    ) -> tuple[Run, Preparation]:
+        self,
+        config: Config,
+        x: np.ndarray,
+        images: Any,
+        groups: Any,
+        facts: dict[str, Any],
+        progress: bool,
+        overwrite: bool,
+    ) -> Run:
         from align.data.importing.arrays import as_pictures
         from recon.api.fitting import fit_arrays, forget, prepared, sized, stimuli_of
 
@@ -108,11 +116,11 @@ class Training(Parameters):
         if len(names) != len(x):
             raise UserError(f"{len(x)} trials but {len(names)} images; pass the picture of every trial")
         stimuli, rows = stimuli_of(names, files, groups)
-        recording, preparation = prepared(config, x, rows, stimuli, facts)
+        recording = prepared(config, x, rows, stimuli, facts)
         if not isinstance(self.encoder, str):
             forget(config)
             config = sized(config, self.encoder, lambda: recording.train.x.shape[1:])
-        return fit_arrays(config, recording, progress), preparation
+        return fit_arrays(config, recording, progress, overwrite)
 
     @property
     def run_(self) -> Run:

@@ -15,6 +15,11 @@ from typing import Any
 VERDICTS = ("leak", "suspect", "not checked", "clear")  # from worst to best
 LEAK_P = 0.001
 SUSPECT_P = 0.01
+# Checks without which a score can be too good in a way that nothing else here would see.
+ESSENTIAL = (
+    *("exact_duplicates", "near_duplicates", "repeated_stimuli"),
+    *("shared_recordings", "pooled_normalisation", "row_order"),
+)
 _WIDTH = 110  # of a line of text
 BY_P = f"leak: p < {LEAK_P}, suspect: p < {SUSPECT_P}, which is how often a clean run is flagged"
 
@@ -66,7 +71,15 @@ def overall(findings: Sequence[Finding]) -> tuple[str, str]:
         return "suspect", (
             f"No leak proven in {_count(made)}, but explain beside the score: {', '.join(named['suspect'])}{rest}."
         )
-    return "clear", f"No sign of a leak in {_count(made)}{rest}."
+    lacking = not_made(findings)
+    matter = f" Not made, though they could matter: {', '.join(lacking)}." if lacking else ""
+    return "clear", f"No sign of a leak in {_count(made)}{rest}.{matter}"
+
+
+def not_made(findings: Sequence[Finding]) -> list[str]:
+    """Essential checks that were not made; with one of them missing, "clear" is said of the others alone."""
+    made = {finding.check for finding in findings if finding.verdict != "not checked"}
+    return [name for name in ESSENTIAL if name not in made]
 
 
 def as_dict(finding: Finding) -> dict[str, Any]:

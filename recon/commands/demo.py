@@ -24,10 +24,11 @@ RECIPE = (
 _log = logging.getLogger(__name__)
 
 
-def demo(out: Path, seed: int = 0, noise: str = "low") -> dict[str, Any]:
+def demo(out: Path, seed: int = 0, noise: str = "low", overwrite: bool = False) -> dict[str, Any]:
     """Targets, training, prediction, retrieval, pictures, scores, gallery into ``out``; interrupted, it continues.
 
-    ``noise``: of the simulated recording, low (as arrays of many spiking units have) or eeg.
+    ``noise``: of the simulated recording, low (as arrays of many spiking units have) or eeg. ``overwrite``: replace
+    the weights of another demo in ``out``.
 
     Returns scores, seconds per stage and paths; the last entry is the path of the gallery page.
     """
@@ -50,7 +51,7 @@ def demo(out: Path, seed: int = 0, noise: str = "low") -> dict[str, Any]:
     with _stage("targets", "tokens of every picture from the frozen backbone", seconds):
         extract(config)
     with _stage("train", "the brain encoder", seconds):
-        train(config)
+        train(config, overwrite=overwrite)
     run = load_run(out)
     with _stage("predict", "tokens of the test pictures from brain signals", seconds):
         predict(run)

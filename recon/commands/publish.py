@@ -6,11 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from align.errors import UserError
+
 
 def add_card_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon card``."""
     _add_shared(parser)
     parser.add_argument("--to", metavar="OWNER/NAME", help="where it will lie, for the lines that say how to load it")
+    text = "print the Methods paragraph of a paper instead; nothing is written"
+    parser.add_argument("--methods", action="store_true", help=text)
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +26,23 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_card(args: argparse.Namespace) -> dict[str, Any]:
-    """Write README.md; returns its path and the subjects whose scores it shows."""
+    """Write README.md; returns its path and the subjects whose scores it shows. With ``--methods`` its ``text``."""
+    if args.methods:
+        return _methods(args.run)
     from recon.publishing.card import UNNAMED, write_card
 
     return write_card(args.run, args.to or UNNAMED, args.license)
+
+
+def _methods(folder: Path) -> dict[str, Any]:
+    from recon.publishing.facts import RunFacts, read_facts
+    from recon.publishing.methods import methods
+
+    facts = read_facts(folder)
+    if not isinstance(facts, RunFacts):
+        raise UserError(f"{str(folder)!r} is a conditioner; --methods describes a run")
+    text = methods(facts)
+    return {"methods": text, "text": text}
 
 
 def run_push(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 from align.config import add_config_option
@@ -23,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="that share the cells (default: 1)")
     parser.add_argument("--no-test", action="store_true", help="choose the layer now, read the test rows another time")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: under runs/sweep)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the sweep of another configuration there")
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--list", action="store_true", help="print one command per cell, and do nothing")
     one.add_argument(
@@ -44,8 +47,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.cell:
         if args.processes != 1:
             raise UserError("--cell computes in one process; leave out --processes")
-        return compute_cells(config, args.cell)
-    result = run(config, processes=args.processes, test=not args.no_test)
+        return compute_cells(config, args.cell, args.out)
+    result = run(config, out=args.out, processes=args.processes, test=not args.no_test, overwrite=args.overwrite)
     best = result.folder / "best.yaml"
     text = f"{result.table()}\nfolder: {result.folder}\nbest: {best}"
     return {**result.summary, "folder": str(result.folder), "text": text}
@@ -57,6 +60,7 @@ def _command(args: argparse.Namespace) -> str:
     words += args.overrides
     for name in ("layers", "encoders", "backbones"):
         words += [f"--{name}", *getattr(args, name)] if getattr(args, name) else []
+    words += ["--out", str(args.out)] if args.out else []
     return shlex.join(words)
 
 

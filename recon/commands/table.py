@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from align.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon table``."""
@@ -15,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--paired", nargs="+", type=Path, metavar="RUN", help="base to compare with, stimulus by stimulus"
     )
     parser.add_argument("--seed", type=int, default=0, help="of resampling")
+    text = "scores to show, in this order; a part of a name is enough: top1 PixCorr"
+    parser.add_argument("--columns", nargs="+", metavar="SCORE", help=text)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--latex", action="store_true", help="LaTeX (booktabs) instead of Markdown")
     form.add_argument("--csv", action="store_true", help="CSV in full precision")
@@ -38,6 +42,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             row = next(row for row in table if row["method"] == method)
             row["paired"] = compare(members, base, seed=args.seed)
         table += [{**row, "method": f"{row['method']} (base)"} for row in rows(base, seed=args.seed)]
+    if args.columns:
+        _keep(table, args.columns)
     notes = []
     if any(row["subjects"] < MIN_SUBJECTS for row in table):
         notes.append(
@@ -51,6 +57,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         notes.append("no interval where values per stimulus are not stored; score again to have them")
     if any(isinstance(row["candidates"], list) for row in table):
         notes.append("scores among different numbers of candidates were averaged")
+    for row in table:
+        fewer = [name for name, entry in row["metrics"].items() if entry["subjects"] < row["subjects"]]
+        if fewer:
+            notes.append(f"{row['method']}: not every subject has {', '.join(fewer)}; averaged over those that have")
     if args.csv:
         text = comma_separated(table)
     else:
@@ -58,3 +68,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         mark = "% " if args.latex else ""
         text = "\n".join([text, *([""] if notes and not args.latex else []), *(mark + note for note in notes)])
     return {"rows": table, "notes": notes, "text": text}
+
+
+def _keep(table: list[dict[str, Any]], columns: list[str]) -> None:
+    """Leave only the scores that are asked for, in that order; raises `UserError` for one that no row has."""
+    known = list(dict.fromkeys(name for row in table for name in row["metrics"]))
+    wanted: dict[str, None] = {}
+    for asked in columns:
+        found = [asked] if asked in known else [name for name in known if asked.lower() in name.lower()]
+        if not found:
+            raise UserError(f"--columns: no result has a score {asked!r}; there are: {', '.join(known)}")
+        wanted |= dict.fromkeys(found)
+    for row in table:
+        row["metrics"] = {name: row["metrics"][name] for name in wanted if name in row["metrics"]}
+        if "paired" in row:
+            row["paired"] = {name: row["paired"][name] for name in wanted if name in row["paired"]}

@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=float, default=0.02, help="between windows, in s (default: %(default)s)")
     parser.add_argument("--test", action="store_true", help="score the test rows (once) instead of cross-validation")
     parser.add_argument("--permutations", type=int, default=2000, help="shuffled pairings (default: %(default)s)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the time course of another configuration there"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: under runs/timecourse)")
 
 
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     layers = [item for word in args.layers for item in word.split(",") if item] if args.layers else []
     settings = Settings(args.width, args.step, args.test, args.permutations)
     folder = args.out or _default_folder(config, args.test)
-    result = time_course(config, layers or [config.target.layer], settings, folder)
+    result = time_course(config, layers or [config.target.layer], settings, folder, overwrite=args.overwrite)
     text = f"{format_time_course(result)}\nwritten: {folder / 'timecourse.json'}, .csv, .png"
     return {**result, "text": text}
 
@@ -45,11 +48,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _default_folder(config: Config, test: bool) -> Path:
     from align.checkpoint import home
     from align.data.names import file_name, joined_name
+    from align.data.places import part_labels, study_labels
 
-    study = config.study
-    parts = [study.name, config.simulated.code if study.name == "simulated" else "", *config.subjects]
-    chosen = [*study.roi, study.channels or "", study.window or ""]
-    names = [file_name(part) for part in (*parts, *chosen, "test" if test else "") if part]
-    told = [config.subjects, list(study.roi), study.channels, study.window, test]
-    plain = not any(chosen) and all(subject.isalnum() and subject != "test" for subject in config.subjects)
-    return home() / "runs" / "timecourse" / joined_name(names, None if plain else told)
+    code = [config.simulated.code] if config.study.name == "simulated" else []
+    part, told = part_labels(config)
+    names = [*study_labels(config), *map(file_name, (*code, *config.subjects)), *part, *(["test"] if test else [])]
+    plain = not part and all(subject.isalnum() and subject != "test" for subject in config.subjects)
+    return home() / "runs" / "timecourse" / joined_name(names, None if plain else [config.subjects, told, test])

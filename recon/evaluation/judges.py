@@ -95,8 +95,16 @@ def split_by_judge(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def described(report: dict[str, Any]) -> list[str]:
-    """One phrase for each judge of a report: its name, and whether it is independent of the run's networks."""
-    return [f"{one['name']} ({_standing(report, one)})" for one in report.get("judges", ())] or [report["judge"]]
+    """One phrase for each judge that scored: its name, and whether it is independent of the run's networks.
+
+    A judge whose weights were missing is not named as one; where none scored, that is the phrase.
+    """
+    skipped = report.get("skipped", {})
+    every = report.get("judges") or [{"name": report["judge"], "score": "two_way"}]
+    scored = [one for one in every if one["score"] not in skipped]
+    if not scored:
+        return ["none (skipped, as the weights were missing)"]
+    return [f"{one['name']} ({_standing(report, one)})" if "relatives" in one else one["name"] for one in scored]
 
 
 def _standing(report: dict[str, Any], judge: dict[str, Any]) -> str:

@@ -58,6 +58,7 @@ def read_curves(run: Run, label: str) -> dict[str, Any] | None:
 
 def head(run: Run) -> dict[str, Any]:
     """Which run is scored and how it came about: a report without its scores."""
+    from align.data.places import recipe
     from align.data.preparing.selection import described
     from recon.decoding.predict import run_id
 
@@ -73,6 +74,7 @@ def head(run: Run) -> dict[str, Any]:
         "epoch_chosen_on": "last",
         "encoder": run.config.encoder.name,
         "selection": described(run.config, run.aligner.in_shape),
+        "recipe": recipe(run.config),
         "seed": run.config.seed,
         "commit": commit(),
         "versions": versions(),

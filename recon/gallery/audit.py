@@ -7,6 +7,7 @@ audit of another training of the run, or one that does not say of which it is, i
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,10 @@ FIELDS = ("check", "verdict", "evidence", "threshold")
 
 
 def audit_summary(run: Run) -> dict[str, Any]:
-    """``verdict``, ``summary``, ``findings`` (dicts of `FIELDS`) and ``source``: where it comes from, in words."""
+    """``verdict``, ``summary``, ``findings`` (dicts of `FIELDS`), ``source``: where it comes from, in words.
+
+    ``complete``: no essential check is missing.
+    """
     from recon.audit.verdict import as_dict, overall
 
     for path in (labelled(run.path, "audit_sub-{}.json", run.subject), run.path / "audit.json"):
@@ -31,10 +35,25 @@ def audit_summary(run: Run) -> dict[str, Any]:
     verdict, summary = overall(findings)
     source = (
         "Only the lists of the run were checked here: split.json and what it says of its choices. All checks: "
-        f"recon audit {run.path.name} --out {run.path.name}/audit.json, then this command again."
+        f"recon audit {place(run.path)} --out {place(run.path / 'audit.json')}, then this command again."
     )
     kept = [{name: as_dict(finding)[name] for name in FIELDS} for finding in findings]
-    return {"verdict": verdict, "summary": summary, "findings": kept, "source": source}
+    return {"verdict": verdict, "summary": summary, "findings": kept, "source": source, "complete": _complete(kept)}
+
+
+def place(path: Path) -> str:
+    """As it is typed in the working folder; a path elsewhere begins with RUN, as a page names no folder outside."""
+    try:
+        return shlex.quote(path.resolve().relative_to(Path.cwd().resolve()).as_posix())
+    except ValueError:
+        return "RUN" if (path / "config.yaml").is_file() else f"RUN/{path.name}"
+
+
+def _complete(findings: list[dict[str, Any]]) -> bool:
+    from recon.audit.verdict import ESSENTIAL
+
+    made = {finding["check"] for finding in findings if finding["verdict"] != "not checked"}
+    return set(ESSENTIAL) <= made
 
 
 def _quick(run: Run) -> list[Any]:
@@ -57,7 +76,8 @@ def _stored(run: Run, path: Path) -> dict[str, Any]:
     if wrong or len(kept) != len(findings) or not isinstance(stored.get("summary"), str):
         raise UserError(f"{str(path)!r} has a finding without check, verdict or evidence; run recon audit again")
     source = f"Stored by recon audit in {path.name}{_require_own(run, path, str(stored.get('source', '')))}."
-    return {"verdict": stored["verdict"], "summary": stored["summary"], "findings": kept, "source": source}
+    told = {"verdict": stored["verdict"], "summary": stored["summary"], "findings": kept, "source": source}
+    return {**told, "complete": _complete(kept)}
 
 
 def _require_own(run: Run, path: Path, told: str) -> str:

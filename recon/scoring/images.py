@@ -71,7 +71,7 @@ def evaluate_images(
         Sets that cannot be read or paired, an unknown preset or metric, more candidates than pictures.
     """
     from recon.evaluation.provenance import versions
-    from recon.metrics.feature_nets import FeatureNets
+    from recon.metrics.feature_nets import AS_OPTIONS, FeatureNets
     from recon.scoring.opening import open_pair, open_pictures, paired
     from recon.scoring.own_metric import name_functions, own_row
     from recon.scoring.presets import PRESETS
@@ -94,7 +94,7 @@ def evaluate_images(
         low = paired(open_pictures(low_level, name="low level", known=truth.ids), truth)
         if low.samples not in (1, own.samples):
             raise UserError(f"{low.name!r} holds {low.samples} samples, {own.name!r} {own.samples}; give 1 or as many")
-    nets = FeatureNets(weights_dir, files=files, download=download)
+    nets = FeatureNets(weights_dir, files=files, download=download, ways=AS_OPTIONS)
     task = build_task(own, truth, chosen, nets, controls=controls, seed=seed, low_level=low)
     task.progress = progress
     task.n_way = _candidates(n_way, task.n)

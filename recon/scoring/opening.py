@@ -6,14 +6,18 @@ Forms taken, see `open_pictures`: a folder (`picture_folders`), a stack in a fil
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from align.data.reading.safe_load import IMAGE_SUFFIXES
 from align.errors import UserError
 from recon.scoring.picture_sets import OpenedPictures
+
+logger = logging.getLogger(__name__)
 
 
 def open_pictures(source: Any, *, name: str = "pictures", known: Sequence[str] | None = None) -> OpenedPictures:
@@ -47,12 +51,14 @@ def open_pictures(source: Any, *, name: str = "pictures", known: Sequence[str] |
 def open_pair(reconstructions: Any, targets: Any) -> tuple[OpenedPictures, OpenedPictures]:
     """Both sets, paired: stimulus i of one is stimulus i of the other. Targets have one sample.
 
-    Raises `UserError` when a stimulus is on one side only (named), or when there are fewer than 2.
+    Targets without reconstruction are left out, which the log says. Raises `UserError` when a reconstruction has no
+    target (named), or when there are fewer than 2.
     """
     truth = open_pictures(targets, name="targets", known=())
     if truth.samples != 1:
         raise UserError(f"targets {truth.name!r} hold {truth.samples} pictures per stimulus; there can be only one")
     told = open_pictures(reconstructions, name="reconstructions", known=truth.ids)
+    told, truth = _met(told, truth)
     told = paired(told, truth)
     if truth.n < 2:
         raise UserError(f"targets {truth.name!r} hold {truth.n} picture; at least 2 are needed")
@@ -72,9 +78,45 @@ def paired(other: OpenedPictures, truth: OpenedPictures) -> OpenedPictures:
         return other
     if truth.ids is None or other.ids is None:
         return _by_number(other, truth)
+    other = _renamed(other, truth.ids)
+    assert other.ids is not None
     place = {stimulus: row for row, stimulus in enumerate(other.ids)}
     _require_same(set(other.ids), set(truth.ids), other.name, truth.name)
     return other.reordered([place[stimulus] for stimulus in truth.ids], truth.ids)
+
+
+def _met(told: OpenedPictures, truth: OpenedPictures) -> tuple[OpenedPictures, OpenedPictures]:
+    """Reconstructions under the names of the targets, and the targets that have one."""
+    if told.ids is None or truth.ids is None:
+        return told, truth
+    told = _renamed(told, truth.ids)
+    drawn = set(told.ids or ())
+    rows = [row for row, stimulus in enumerate(truth.ids) if stimulus in drawn]
+    if len(rows) == truth.n or not drawn <= set(truth.ids):
+        return told, truth
+    logger.warning(
+        "%r: %d of %d pictures have a reconstruction in %r; these are scored, among these, the others are left out",
+        *(truth.name, len(rows), truth.n, told.name),
+    )
+    return told, truth.reordered(rows, tuple(truth.ids[row] for row in rows))
+
+
+def _renamed(other: OpenedPictures, known: Sequence[str]) -> OpenedPictures:
+    """Ids such as ``faces/a.png`` as the targets have them, ``a``, and the other way round; where that is plain."""
+    assert other.ids is not None
+    plain = {_plain(stimulus): stimulus for stimulus in known}
+    if len(plain) < len(known) or len({_plain(stimulus) for stimulus in other.ids}) < other.n:
+        return other
+    ids = set(known)
+    names = tuple(name if name in ids else plain.get(_plain(name), name) for name in other.ids)
+    return other.reordered(range(other.n), names)
+
+
+def _plain(stimulus: str) -> str:
+    """A name without folder and ending of a picture."""
+    name = stimulus.replace("\\", "/").rsplit("/", 1)[-1]
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _by_number(other: OpenedPictures, truth: OpenedPictures) -> OpenedPictures:

@@ -25,7 +25,8 @@ from recon.drawing.folders import listed_picture
 from recon.scoring.picture_sets import OpenedPictures, require_square
 
 HELD = 2**30  # bytes of decoded pictures kept per set; beyond it files are decoded again whenever they are read
-_SEED = re.compile(r"(.+)_seed-(\d+)")
+_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+_SEED = re.compile(rf"(.+?)(?:{_SUFFIX})?_seed-(\d+)", re.IGNORECASE)  # of a picture "a.png": a.png_seed-3.png
 _NUMBER = re.compile(r"(.+)_(\d+)")
 
 

@@ -62,19 +62,22 @@ def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     for row in rows:
         where = [f"{axis} {row[axis]}" for axis in ("subject", "seed") if row[axis]]
         line = [", ".join([row["method"], *where]), str(row["subjects"]), str(row["seeds"]), _plain(row["n"])]
-        line += [_plain(row["candidates"]), *(_score(row["metrics"].get(name)) for name in scores)]
+        line += [_plain(row["candidates"]), *(_score(row["metrics"].get(name), row) for name in scores)]
         line += [row["interval_over"], *(_paired(row.get("paired", {}).get(name)) for name in compared)]
         body.append(line)
     return header, body
 
 
-def _score(entry: dict[str, Any] | None) -> str:
+def _score(entry: dict[str, Any] | None, row: dict[str, Any]) -> str:
+    """Value, interval, chance; the score's own n and number of subjects where they are not those of the row."""
     if entry is None:
         return "–"
     text = _number(entry["value"])
     if entry["ci95"]:
         text += f" [{_number(entry['ci95'][0])}, {_number(entry['ci95'][1])}]"
-    return text + (f" (chance {_number(entry['chance'])})" if "chance" in entry else "")
+    told = [f"chance {_number(entry['chance'])}"] if "chance" in entry else []
+    told += [f"{key} {_plain(entry[key])}" for key in ("n", "subjects") if entry.get(key, row[key]) != row[key]]
+    return text + (f" ({', '.join(told)})" if told else "")
 
 
 def _paired(entry: dict[str, Any] | None) -> str:
@@ -117,6 +120,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for name, entry in row["metrics"].items():
         low, high = entry["ci95"] or (None, None)
         line |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high}
+        line |= {f"{name}_n": entry["n"], f"{name}_subjects": entry["subjects"]}
         if "chance" in entry:
             line[f"{name}_chance"] = entry["chance"]
     for name, entry in row.get("paired", {}).items():

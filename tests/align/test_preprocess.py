@@ -502,6 +502,8 @@ map_of = lambda split, n: np.memmap(folder / f"{split}.bin", "f8", "w+" if not n
 train = Trials(map_of("train", n), np.arange(n) // 4, np.arange(n) % 4, np.arange(n) % 4)
 test = Trials(map_of("test", 16), np.arange(16) + n, np.zeros(16, int), np.arange(16) % 4)
 recording = Recording("folder", "01", train, test, None, names, 250.0, 0.0)
+import torch  # what a training has loaded anyway
+
 before = peak()
 config = PreprocessConfig(baseline=[0.0, 0.1], tmin=0.8, mvnn=True, scale="robust", clamp=20.0)
 done = prepare(recording, config, folder)

@@ -137,15 +137,15 @@ def test_changed_recipes_or_rows_are_computed_again(toy: type[Toy], tmp_path: Pa
     _run(tmp_path)
     n = len(counted)
     changed = replace(toy_config(), target=replace(toy_config().target, components=9))
-    sweep.run(changed, out=tmp_path, progress=False)
+    sweep.run(changed, out=tmp_path, progress=False, overwrite=True)
     assert len(counted) == 2 * n
     toy.signal = 0.5
-    _run(tmp_path)
+    _run(tmp_path, overwrite=True)
     assert len(counted) == 3 * n
     mlp = replace(toy_config(seeds=2), encoder=replace(toy_config().encoder, name="mlp"), subjects=["01"])
     sweep.run(mlp, layers=["1"], out=tmp_path / "mlp", progress=False)
     n = len(counted)
-    sweep.run(replace(mlp, seed=1), layers=["1"], out=tmp_path / "mlp", progress=False)
+    sweep.run(replace(mlp, seed=1), layers=["1"], out=tmp_path / "mlp", progress=False, overwrite=True)
     folds, refits = 3 * 2, 2 * 1  # seed 1 is refitted already, but its folds were dealt by another seed
     assert len(counted) == n + folds + refits
 

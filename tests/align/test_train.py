@@ -57,11 +57,12 @@ def test_every_subject_gets_a_run(place: Path, tmp_path: Path, monkeypatch: pyte
     found = script.train(config, progress=False)
     assert [one.subjects for one in found] == [(name,) for name in SUBJECTS]
     for one in found:
-        name = f"folder_{one.label}_mlp_features.4_seed-4"
+        name = f"folder_data_{one.label}_mlp_features.4_seed-4"
         assert one.path == tmp_path / "runs" / "align" / name == find_run(one.subjects[0], tmp_path)
         assert one.weights_hash == weights_hash(one.path) and one.weights_hash[:12] in str(one)
         files = {path.name for path in one.path.iterdir()}
-        assert files == {"model.safetensors", "config.yaml", "metrics.jsonl", "split.json", "README.md", "state"}
+        told = {"model.safetensors", "config.yaml", "metrics.jsonl", "split.json", "README.md", "state"}
+        assert files == told | {f"preparation_{one.label}.safetensors"}
         run = load_run(one.path)
         assert run.meta["n_training_rows"] == 16 and run.meta["chosen_on"] == "a test"
         split = read_json(one.path / "split.json")

@@ -164,7 +164,7 @@ def test_a_command_that_does_not_exist_is_found(line: str) -> None:
 
 def test_the_readme_names_its_commands() -> None:
     lines = [" ".join(words) for words in commands(README)]
-    for expected in ("make demo", "make test", "recon generate --subject", "accelerate launch align/train.py"):
+    for expected in ("make demo", "make test", "recon generate --subject", "recon train --config"):
         assert any(expected in line for line in lines), expected
 
 

@@ -112,7 +112,7 @@ def test_no_command_fails_on_a_terminal_without_utf8(tmp_path: Path) -> None:
         (["targets", "target.lyer=3"], "target.layer"),
         (["targets", "train.epochs=many"], "many"),
         (["targets", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["predict", "--subject", "01"], "align/train.py"),
+        (["predict", "--subject", "01"], "recon train --subject 01"),
         (["predict", "--subject", "01", "study.rot=x"], "did you mean 'study.root'"),
         (["audit", "nowhere", "cache_dri=x"], "did you mean 'cache_dir'"),
         (["retrieve", "--subject", "01", "--against", "text"], "--against text"),
@@ -157,7 +157,7 @@ RUN_COMMANDS = (
     *("predict", "retrieve", "tune-pictures", "generate", "evaluate", "gallery", "repeats", "curves", "evidence"),
 )
 WITH_PAIRS = [  # the shortest call of every command that takes key=value pairs
-    *(["targets"], ["sweep"], ["timecourse"], ["pretrain"], ["reproduce", "nice"], ["audit", "run"]),
+    *(["targets"], ["sweep"], ["train"], ["timecourse"], ["pretrain"], ["reproduce", "nice"], ["audit", "run"]),
     *(["data", "check", "nsd"], ["data", "convert", "nsd"], ["score-votes", "votes.csv"]),
     *([name, "--subject", "01"] for name in RUN_COMMANDS),
 ]

@@ -18,6 +18,7 @@ from align.checkpoint import Run
 from align.errors import UserError
 from align.files import read_json, write_sealed
 from recon import cli
+from recon.audit.verdict import ESSENTIAL
 from recon.commands.gallery import pairs
 from recon.decoding.predict import run_id
 from recon.gallery import contact
@@ -191,6 +192,20 @@ def test_the_lists_of_a_run_are_checked_and_the_rest_is_called_unchecked(rich: R
     assert verdicts["memorisation"] == verdicts["collapse"] == verdicts["near_duplicates"] == "not checked"
     assert audit["verdict"] == "clear" and "lacked their input" in audit["summary"]
     assert audit["source"].startswith("Only the lists of the run")
+    assert not audit["complete"] and "Not made, though they could matter: near_duplicates" in audit["summary"]
+
+
+def test_the_command_that_the_page_names_exists(
+    copied: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "recon audit RUN --out RUN/audit.json, then" in audit_summary(copied)["source"]  # names no folder outside
+    monkeypatch.chdir(copied.path.parent)
+    words = audit_summary(copied)["source"].split("recon ")[1].split(", then")[0].split()
+    assert words[1] == copied.path.name and cli.main(words) == 0
+    shown = audit_summary(copied)
+    made = {finding["check"] for finding in shown["findings"] if finding["verdict"] != "not checked"}
+    assert shown["complete"] is (set(ESSENTIAL) <= made)
+    assert ("could matter" in shown["summary"]) is (shown["verdict"] == "clear" and not shown["complete"])
 
 
 def test_a_leak_in_the_lists_is_said(copied: Run) -> None:

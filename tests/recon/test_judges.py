@@ -251,3 +251,24 @@ def test_the_schema_knows_the_judges(run: Run) -> None:
     assert planted(relatives=[]) and planted(family="alexnet") and planted(score="three_way")
     assert planted(name=found["backbone"]) == ["judges.0.name: is the target backbone"]
     assert planted(weights=None) == ["judges.0.weights: None is no str"]
+
+
+@pytest.mark.parametrize(
+    ("skipped", "told"),
+    [
+        ((), ["a/one (independent of the run's networks)", "b/two (independent of the run's networks)"]),
+        (("two_way",), ["b/two (independent of the run's networks)"]),
+        (("two_way(two)",), ["a/one (independent of the run's networks)"]),
+        (("two_way", "two_way(two)"), ["none (skipped, as the weights were missing)"]),
+        (("PixCorr",), ["a/one (independent of the run's networks)", "b/two (independent of the run's networks)"]),
+    ],
+)
+def test_a_judge_that_was_skipped_is_not_named(skipped: tuple[str, ...], told: list[str]) -> None:
+    scores = {"a/one": "two_way", "b/two": "two_way(two)"}
+    judges = [{"name": name, "relatives": [], "score": score} for name, score in scores.items()]
+    report = {"judge": "a/one", "backbone": "mini", "skipped": dict.fromkeys(skipped, "no weights"), "judges": judges}
+    assert described(report) == told
+    old = {"judge": "a/one", "skipped": dict.fromkeys(skipped, "no weights")}
+    assert described(old) == (
+        ["a/one"] if "two_way" not in skipped else ["none (skipped, as the weights were missing)"]
+    )

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from scipy.stats import binom, kstest, ttest_1samp
 
 from align import retrieval
+from align.checkpoint import MODEL, weights_id
+from align.config import Config, load_config, to_dict
 from align.errors import UserError
-from align.files import write_json
+from align.files import save_tensors, write_json
 from recon import cli
 from recon.metrics.stats import sign_flip_p
 from recon.scoring.aggregate import Result, load_results, rows, summary
@@ -88,7 +91,8 @@ def test_mean_over_seeds_then_subjects_with_an_interval_over_subjects(tmp_path: 
     means = [float(np.mean(part)) for part in values.values()]
     assert total["metrics"][TOP1]["value"] == pytest.approx(np.mean(means))
     assert total["interval_over"] == "subjects" and (total["subjects"], total["seeds"]) == (4, 2)
-    assert total["metrics"][TOP1]["ci95"] == pytest.approx(ttest_1samp(means, 0).confidence_interval(0.95))
+    low, high = ttest_1samp(means, 0).confidence_interval(0.95)
+    assert total["metrics"][TOP1]["ci95"] == pytest.approx([low, min(1, high)])
     assert [row["subject"] for row in broken] == ["00", "01", "02", "03"]
     assert [row["metrics"][TOP1]["value"] for row in broken] == pytest.approx(means)
     assert {row["interval_over"] for row in broken} == {"stimuli"}
@@ -220,6 +224,106 @@ def test_run_folders_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixt
     body = [line for line in tex.splitlines() if line.endswith(r"\\")]
     assert len(body) == 5 and len({line.count(" & ") for line in body}) == 1
     assert r"brain\_to\_image.top1 $\uparrow$" in tex and tex.startswith(r"\begin{tabular}")
+
+
+def _changed(path: Path, subject: str, **changes: Any) -> Path:
+    """A run folder whose report says something else; a value of None is taken out."""
+    file = _run_folder(path, _matrix(24, 2.0, int(subject)), subject, 0) / f"report_sub-{subject}.json"
+    report = {**json.loads(file.read_text(encoding="utf-8")), **changes}
+    write_json(file, {key: value for key, value in report.items() if value is not None})
+    return path
+
+
+def test_runs_that_are_not_comparable_are_rows_of_their_own(tmp_path: Path) -> None:
+    whole = {"roi": None, "channels": None, "window": None, "n_channels": 480, "n_times": None}
+    paths = [
+        _changed(tmp_path / "a", "01", selection=whole, recipe={}),
+        _changed(tmp_path / "b", "02", selection={**whole, "n_channels": 500}, recipe={}),
+        _changed(tmp_path / "c", "01", selection={**whole, "roi": ["V1"], "n_channels": 40}, recipe={}),
+        _changed(tmp_path / "d", "01", selection={**whole, "window": [0.1, 0.3]}, recipe={}),
+        _changed(tmp_path / "e", "01", selection=whole, recipe={"train.epochs": 9}),
+        _changed(tmp_path / "f", "01", selection=whole, recipe={"study": "other"}),
+        _changed(tmp_path / "g", "01", selection={**whole, "channels": "^O"}, recipe={}),
+        _changed(tmp_path / "h", "01", encoder="mlp"),
+    ]
+    found = {row["method"]: row["subjects"] for row in rows(load_results(paths))}
+    assert found == {
+        "study ridge net 3 (train.epochs=default, study=default)": 2,
+        "study ridge net 3 roi [V1]": 1,
+        "study ridge net 3 window 0.1:0.3": 1,
+        "study ridge net 3 (train.epochs=9, study=default)": 1,
+        "study ridge net 3 (train.epochs=default, study=other)": 1,
+        "study ridge net 3 channels ^O": 1,
+        "study mlp net 3": 1,
+    }
+
+
+def test_every_score_has_its_own_n_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = {"PixCorr": {"value": 0.5, "better": "higher", "n": 12}}
+    _changed(tmp_path / "runs" / "a", "01", generator="mini", reconstruction=few, n_stimuli=12)
+    (tmp_path / "runs" / "a" / "stimuli_sub-01.json").unlink()
+    _changed(tmp_path / "runs" / "b", "02", generator=None, reconstruction=None)
+    found = json.loads(_table(capsys, tmp_path / "runs", "--json"))
+    (row,) = found["rows"]
+    assert row["method"] == "study ridge net 3 mini" and row["subjects"] == 2
+    assert (row["metrics"]["PixCorr"]["n"], row["metrics"]["PixCorr"]["subjects"]) == (12, 1)
+    assert (row["metrics"][TOP1]["n"], row["metrics"][TOP1]["subjects"]) == (24, 2)
+    assert any("not every subject has PixCorr" in note for note in found["notes"])
+    line = _table(capsys, tmp_path / "runs").splitlines()[2]
+    assert "0.500 (n 12, subjects 1)" in line and "n 24)" in line
+    assert "PixCorr_n" in _table(capsys, tmp_path / "runs", "--csv").splitlines()[0]
+
+
+def test_columns_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for subject in ("01", "02"):
+        _run_folder(tmp_path / "runs" / subject, _matrix(25, 2.0, int(subject)), subject, 0)
+    words: list[str | Path] = [tmp_path / "runs", "--paired", tmp_path / "runs", "--json", "--columns"]
+    for asked, kept in (
+        (["PixCorr", "to_image.top1"], ["PixCorr", TOP1]),
+        (["top5"], ["brain_to_image.top5", "image_to_brain.top5"]),
+        ([TOP1], [TOP1]),
+    ):
+        row = json.loads(_table(capsys, *words, *asked))["rows"][0]
+        assert list(row["metrics"]) == kept == list(row["paired"])
+    assert cli.main(["table", str(tmp_path / "runs"), "--columns", "FID"]) == 2
+    assert "no result has a score 'FID'; there are: brain_to_image.top1" in capsys.readouterr().err
+
+
+def test_intervals_stay_inside_the_range_of_the_score(tmp_path: Path) -> None:
+    files = [
+        _store(tmp_path / f"{i}.json", _matrix(20, signal, i), name="m", subject=str(i), seed=0)
+        for i, signal in enumerate((9.0, 9.0, 0.5))
+    ]
+    metrics = rows(load_results(files))[0]["metrics"]
+    assert metrics[TOP1]["ci95"][1] == 1.0 and metrics[TOP1]["ci95"][0] >= 0
+    assert metrics["brain_to_image.median_rank"]["ci95"][0] < 1  # ranks have no ends that are cut here
+
+
+def test_two_generators_are_two_rows(tmp_path: Path) -> None:
+    paths = [
+        _changed(tmp_path / name, name, generator=kind) for name, kind in (("1", "mini"), ("2", "sdxl"), ("3", None))
+    ]
+    found = {row["method"] for row in rows(load_results(paths))}
+    assert found == {"study ridge net 3 mini", "study ridge net 3 sdxl", "study ridge net 3"}
+
+
+def test_scores_of_weights_that_are_gone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _run_folder(tmp_path / "run", _matrix(20, 2.0, 0), "01", 0)
+    report = {**json.loads((folder / "report_sub-01.json").read_text()), "run": f"study_sub-01@{'a' * 12}"}
+    write_json(folder / "report_sub-01.json", report)
+    for digest, code in (("a" * 12, 0), ("f" * 12, 2)):
+        _stand_in_weights(folder, "study", digest)
+        assert (weights_id(folder, "01") == report["run"]) == (code == 0)
+        assert cli.main(["table", str(folder)]) == code
+    assert "holds scores of" in (said := capsys.readouterr().err) and "score them again (recon evaluate" in said
+
+
+def _stand_in_weights(folder: Path, study: str, digest: str) -> None:
+    """Weights of that hash, as far as a report goes."""
+    facts = {"study": study, "subject": "01", "in_shape": [3], "signal_components": None, "token_shape": [1, 2]}
+    facts |= {"components": 2, "weights_hash": digest.ljust(64, "0")}
+    config = json.dumps(to_dict(load_config(Config)))
+    save_tensors(folder / MODEL, {"w": torch.zeros(1)}, {"format": "1", "meta": json.dumps(facts), "config": config})
 
 
 def test_old_runs_without_values_per_stimulus_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

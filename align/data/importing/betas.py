@@ -8,40 +8,42 @@ the field of view): there "not -1" and "1" differ by a factor of six, so the val
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from align.data.importing.layout import PIECE, Pieces, write_layout
+from align.data.importing.layout import PIECE, Pieces
+from align.data.importing.nifti import AFFINE_TOLERANCE, open_image, unreadable
+from align.data.importing.parts import Part
+from align.data.importing.regions import read_regions
 from align.data.importing.trials import TrialChoice, choose, read_table
-from align.data.reading.safe_load import GRACE, RATIO
 from align.errors import UserError
 
-AFFINE_TOLERANCE = 1e-3  # mm
-SUFFIXES = (".nii", ".nii.gz")
+logger = logging.getLogger(__name__)
 
 
-def import_betas(
+def read_betas(
     betas: str | Path,
     mask: str | Path,
     events: str | Path,
     images: str | Path,
-    out: str | Path,
     choice: TrialChoice,
     mask_value: float | None = None,
-    link: bool = False,
-) -> Path:
-    """Write folder ``out`` and return it: x (n, V) in the units of the betas, volumes without picture left out.
+    regions: Sequence[str] = (),
+    region_names: Sequence[str] = (),
+    drop_empty: bool = False,
+) -> Part:
+    """The trials of one file: x (n, V) in the units of the betas, volumes without picture left out.
 
-    Raises `UserError` as `write_layout` and `choose` do, for shapes or affines that differ, another number of events
-    than volumes, and a mask of other values than 0 and 1 when ``mask_value`` is not given.
+    Raises `UserError` as `choose` does, for shapes or affines that differ, another number of events
+    than volumes, and a mask of other values than 0 and 1 when ``mask_value`` is not given. ``regions``: see
+    `align.data.importing.regions.read_regions`; they become ``roi`` of info.json. ``drop_empty``: leave out voxels that
+    are NaN, or 0, in every trial; otherwise those of NaN are refused.
     """
     paths = Path(betas), Path(mask)
-    volumes, region = (_open(path) for path in paths)
+    volumes, region = (open_image(path) for path in paths)
     if len(volumes.shape) != 4 or 0 in volumes.shape:
         raise UserError(f"{str(betas)!r} has shape {volumes.shape}; expected (X, Y, Z, trials)")
     if not np.allclose(volumes.affine, region.affine, atol=AFFINE_TOLERANCE):
@@ -51,39 +53,15 @@ def import_betas(
     if len(table) != volumes.shape[3]:
         raise UserError(f"{str(betas)!r} holds {volumes.shape[3]} volumes, {table.source} {len(table)} trials")
     rows, trials, files = choose(table, choice, Path(images))
+    if drop_empty:
+        empty = _empty(paths[0], volumes, inside, rows, zeros=True)
+        logger.info("left out %d of %d voxels that are empty in every trial", empty.sum(), inside.sum())
+        inside[inside] = ~empty
+        if not inside.any():
+            raise UserError(f"{str(betas)!r} has no voxel with values inside {str(mask)!r}; check the mask")
+    info = read_regions(regions, region_names, inside, volumes.affine) if regions else {}
     shape = (len(rows), int(inside.sum()))
-    return write_layout(Path(out), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, link=link)
-
-
-def _open(path: Path) -> Any:
-    import nibabel
-    from nibabel.imageglobals import logger
-
-    if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist")
-    if not path.name.lower().endswith(SUFFIXES):
-        raise UserError(f"{str(path)!r} is no NIfTI file; known endings: {', '.join(SUFFIXES)}")
-    try:
-        with _silent(logger):  # it would comment on every odd header
-            image: Any = nibabel.load(path, keep_file_open=True)  # what is compressed is unpacked once, start to end
-            shape, affine = tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
-    except Exception as error:  # the library raises whatever it likes on broken bytes
-        raise _unreadable(path, error) from error
-    if math.prod(shape) * image.get_data_dtype().itemsize > GRACE + RATIO * path.stat().st_size:
-        raise UserError(f"{str(path)!r} announces the shape {shape}, far more than the file holds")
-    if not np.isfinite(affine).all() or image.get_data_dtype().kind not in "biuf":
-        raise UserError(f"{str(path)!r} holds {image.get_data_dtype()} or has no affine; store plain numbers")
-    return image
-
-
-@contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return Part(repr(str(betas)), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, info)
 
 
 def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None) -> np.ndarray:
@@ -94,7 +72,7 @@ def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None
     try:
         values = np.asarray(region.dataobj).reshape(shape)
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     codes = np.unique(values)
     if value is None and not np.isin(codes, (0, 1)).all():
         some = ", ".join(f"{code:g}" for code in codes[:5].tolist()) + (", ..." if len(codes) > 5 else "")
@@ -113,10 +91,34 @@ def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> Iter
         try:
             block = np.asarray(volumes.dataobj[..., start : start + step])
         except Exception as error:
-            raise _unreadable(path, error) from error
-        yield block[inside].T[wanted]
+            raise unreadable(path, error) from error
+        x = block[inside].T[wanted]
+        if np.isnan(x).any():
+            _refuse_empty(path, volumes, inside, rows)
+        yield x
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    text = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"{str(path)!r} is truncated or no NIfTI file ({text}); write or fetch it again")
+def _refuse_empty(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> None:
+    """Name the voxels that are NaN in every trial; NaN in some trials is named where it is written."""
+    empty = _empty(path, volumes, inside, rows, zeros=False)
+    if empty.any():
+        first = tuple(int(i) for i in np.argwhere(inside)[int(empty.argmax())])
+        raise UserError(
+            f"{str(path)!r}: {int(empty.sum())} of {int(inside.sum())} voxels of the mask are NaN in every trial, "
+            f"first voxel {first}; leave them out with --drop-empty, or give a mask without them"
+        )
+
+
+def _empty(path: Path, volumes: Any, inside: np.ndarray, rows: list[int], zeros: bool) -> np.ndarray:
+    """Bool (V,): voxels that are NaN in every wanted volume, with ``zeros`` also those that are 0 in every one."""
+    step, empty = max(1, PIECE // (8 * inside.size)), np.ones(int(inside.sum()), dtype=bool)
+    blank = empty.copy()
+    for start in range(0, volumes.shape[3], step):
+        wanted = [row - start for row in rows if start <= row < start + step]
+        try:
+            x = np.asarray(volumes.dataobj[..., start : start + step])[inside][:, wanted]
+        except Exception as error:
+            raise unreadable(path, error) from error
+        empty &= np.isnan(x).all(axis=1)
+        blank &= (x == 0).all(axis=1)
+    return empty | blank if zeros else empty

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from align.data.importing.layout import Pieces, rows_at_once, write_layout
+from align.data.importing.layout import Pieces, rows_at_once
 from align.data.importing.mne_files import require_tags, signal_channels, unreadable
+from align.data.importing.parts import Part
 from align.data.importing.trials import Table, TrialChoice, choose, read_table
 from align.errors import UserError
 
@@ -56,20 +57,18 @@ class Facts:
     onsets: np.ndarray
 
 
-def import_bids(
+def read_bids(
     root: str | Path,
-    out: str | Path,
     choice: TrialChoice,
     task: str | None = None,
     window: tuple[float, float] = (-0.2, 1.0),
     images: str | Path | None = None,
-    link: bool = False,
-) -> Path:
-    """Write folder ``out`` for the subject ``choice.subject`` and return it: x (n, C, T) in V or T.
+) -> Part:
+    """The trials of the subject ``choice.subject``: x (n, C, T) in V or T.
 
     ``window``: first and last sample in s around the onset, both included, rounded to samples. ``images``: default
-    ``root/stimuli``. Only channels that are good in every recording are kept. Raises `UserError` as `write_layout`
-    and `choose` do, and for recordings that do not fit together or a window beyond the ends of one.
+    ``root/stimuli``. Only channels that are good in every recording are kept. Raises `UserError` as `choose` does,
+    and for recordings that do not fit together or a window beyond the ends of one.
     """
     root = Path(root)
     runs = find_runs(root, choice.subject, task)
@@ -86,7 +85,7 @@ def import_bids(
     shape = (len(rows), len(channels), last - first + 1)
     pieces = Pieces(shape, _read(runs, run_of, onset + first, channels, shape))
     info = {"sfreq": sfreq, "ch_names": channels, "tmin": first / sfreq}
-    return write_layout(Path(out), pieces, trials, files, info, link)
+    return Part(f"sub-{choice.subject} of {str(root)!r}", pieces, trials, files, info)
 
 
 def find_runs(root: Path, subject: str, task: str | None) -> list[Run]:

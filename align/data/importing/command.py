@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from align.errors import UserError
 
 if TYPE_CHECKING:
+    from align.data.importing.parts import Part
     from align.data.importing.trials import TrialChoice
 
 _TABLE = (
@@ -23,6 +24,8 @@ _TABLE = (
     "caption_column",
     "images",
     "link",
+    "append",
+    "subject_column",
 )
 
 
@@ -38,18 +41,26 @@ class Form:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon data import``."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--epochs", type=Path, metavar="FIF", help="MNE epochs whose metadata name the pictures")
+    source.add_argument(
+        "--epochs", type=Path, nargs="+", metavar="FIF", help="MNE epochs whose metadata name the pictures"
+    )
     source.add_argument(
         "--bids", type=Path, metavar="ROOT", help="BIDS folder: events.tsv beside EEG or MEG recordings"
     )
-    source.add_argument("--betas", type=Path, metavar="NII", help="NIfTI of single-trial betas (X, Y, Z, trials)")
+    source.add_argument(
+        "--betas", type=Path, nargs="+", metavar="NII", help="NIfTI of single-trial betas (X, Y, Z, trials)"
+    )
     source.add_argument("--bdpy", type=Path, metavar="H5", help="bdpy file (GOD, Deeprecon)")
     source.add_argument("--mat", type=Path, metavar="MAT", help="fmriTrn, stimTrn, labelTrn, ... (the digits 6 and 9)")
     source.add_argument(
-        "--embeddings", type=Path, metavar="FILE", help="embeddings of another encoder, one row a trial"
+        "--embeddings", type=Path, nargs="+", metavar="FILE", help="embeddings of another encoder, one row a trial"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write; it must not exist")
-    parser.add_argument("--subject", default="01", help="label of the subject (default: %(default)s)")
+    parser.add_argument("--append", action="store_true", default=None, help="--out may exist: add to its trials")
+    text = "label of the subject (default: 01); with several files one label for all of them, or one for each"
+    parser.add_argument("--subject", nargs="+", metavar="LABEL", help=text)
+    text = "names the subject of each trial; with --subject only the trials of these"
+    parser.add_argument("--subject-column", metavar="COLUMN", help=text)
 
     table = parser.add_argument_group("trials and pictures")
     table.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures are (BIDS: ROOT/stimuli)")
@@ -71,8 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forms.add_argument("--tmax", type=float, help="bids: last sample, s from the onset (default: 1.0)")
     forms.add_argument("--mask", type=Path, metavar="NII", help="betas: voxels to keep, coded 1")
     forms.add_argument("--mask-value", type=float, metavar="N", help="betas: code to keep in a mask of other codes")
-    forms.add_argument("--events", type=Path, metavar="TSV", help="betas: a line per volume")
-    forms.add_argument("--ids", type=Path, metavar="CSV", help="embeddings: a line per row")
+    text = "betas: NAME=FILE (a mask) or a label image; written into info.json, for study.roi"
+    forms.add_argument("--roi", nargs="+", metavar="NII", help=text)
+    forms.add_argument("--roi-names", nargs="+", metavar="CODE=NAME", help="betas: names for codes of a label image")
+    text = "betas: leave out voxels that are NaN or 0 in every trial"
+    forms.add_argument("--drop-empty", action="store_true", default=None, help=text)
+    forms.add_argument("--events", type=Path, nargs="+", metavar="TSV", help="betas: a line per volume")
+    forms.add_argument("--ids", type=Path, nargs="+", metavar="CSV", help="embeddings: a line per row")
     forms.add_argument("--test", type=Path, metavar="H5", help="bdpy: file of the test samples, where they are apart")
     forms.add_argument("--voxels", metavar="NAME", help="bdpy: columns to keep, e.g. ROI_VC (default: VoxelData)")
 
@@ -82,9 +98,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     name = next(name for name in FORMS if getattr(args, name) is not None)
     form = FORMS[name]
     _require_options(args, name, form)
-    if not args.subject.strip() or "/" in args.subject:
-        raise UserError(f"--subject {args.subject!r} is no label; write for example --subject 01")
-    return {"source": name, **_summary(form.run(args), args.subject)}
+    for label in args.subject or ():
+        if not label.strip() or "/" in label:
+            raise UserError(f"--subject {label!r} is no label; write for example --subject 01")
+    return {"source": name, **_summary(form.run(args))}
 
 
 def _require_options(args: argparse.Namespace, name: str, form: Form) -> None:
@@ -101,12 +118,50 @@ def _flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def _choice(args: argparse.Namespace, stimulus: str) -> TrialChoice:
-    from align.data.importing.trials import TrialChoice
+def _people(args: argparse.Namespace, files: Sequence[Path]) -> list[str]:
+    """The label of each file; of no weight where a column names the subjects."""
+    labels = args.subject or []
+    if args.subject_column is not None:
+        return [""] * len(files)
+    if len(labels) == len(files):
+        return list(labels)
+    if not labels and args.append:
+        raise UserError("--append adds trials of somebody; say whose: --subject LABEL or --subject-column COLUMN")
+    if len(labels) == 1 or (not labels and len(files) == 1):
+        return [labels[0] if labels else ""] * len(files)
+    told = f"{len(labels)} labels for {len(files)} files" if labels else f"{len(files)} files, and nobody says whose"
+    each = " ".join(f"{i:02d}" for i in range(1, len(files) + 1))
+    raise UserError(f"{told}; give --subject 01 (all of one person), --subject {each}, or --subject-column COLUMN")
+
+
+def _beside(args: argparse.Namespace, option: str, files: Sequence[Path]) -> list[Path]:
+    """The table of each file."""
+    tables: list[Path] = getattr(args, option)
+    if len(tables) != len(files):
+        raise UserError(f"{_flag(option)} names {len(tables)} tables for {len(files)} files; give one for each")
+    return tables
+
+
+def _one_label(args: argparse.Namespace) -> str:
+    labels = args.subject or ["01"]
+    if len(labels) > 1:
+        raise UserError(f"this file is of one subject, --subject names {len(labels)}; give one")
+    return str(labels[0])
+
+
+def _write(args: argparse.Namespace, parts: list[Part]) -> Path:
+    from align.data.importing.parts import write_parts
+
+    return write_parts(args.out, parts, bool(args.link), bool(args.append))
+
+
+def _choice(args: argparse.Namespace, stimulus: str, subject: str) -> TrialChoice:
+    from align.data.importing.trials import People, TrialChoice
 
     return TrialChoice(
         stimulus=args.stimulus_column or stimulus,
-        subject=args.subject,
+        subject=subject,
+        people=People(args.subject_column, tuple(args.subject or ()) if args.subject_column else ()),
         split=args.split_column,
         test=args.test_column,
         test_list=args.test_list,
@@ -117,30 +172,40 @@ def _choice(args: argparse.Namespace, stimulus: str) -> TrialChoice:
 
 
 def _epochs(args: argparse.Namespace) -> Path:
-    from align.data.importing.epochs import import_epochs
+    from align.data.importing.epochs import read_epochs
 
-    return import_epochs(args.epochs, args.images, args.out, _choice(args, "image"), bool(args.link))
+    labels = _people(args, args.epochs)
+    told = zip(args.epochs, labels, strict=True)
+    return _write(args, [read_epochs(path, args.images, _choice(args, "image", label)) for path, label in told])
 
 
 def _bids(args: argparse.Namespace) -> Path:
-    from align.data.importing.bids import import_bids
+    from align.data.importing.bids import read_bids
 
     window = (-0.2 if args.tmin is None else args.tmin, 1.0 if args.tmax is None else args.tmax)
-    choice = _choice(args, "stim_file")
-    return import_bids(args.bids, args.out, choice, args.task, window, args.images, bool(args.link))
+    choices = [_choice(args, "stim_file", label) for label in args.subject or ["01"]]
+    return _write(args, [read_bids(args.bids, choice, args.task, window, args.images) for choice in choices])
 
 
 def _betas(args: argparse.Namespace) -> Path:
-    from align.data.importing.betas import import_betas
+    from align.data.importing.betas import read_betas
 
-    choice, link = _choice(args, "stim_file"), bool(args.link)
-    return import_betas(args.betas, args.mask, args.events, args.images, args.out, choice, args.mask_value, link)
+    told = zip(args.betas, _beside(args, "events", args.betas), _people(args, args.betas), strict=True)
+    choices = [(path, events, _choice(args, "stim_file", label)) for path, events, label in told]
+    regions = (args.roi or (), args.roi_names or (), bool(args.drop_empty))
+    parts = [
+        read_betas(path, args.mask, events, args.images, one, args.mask_value, *regions)
+        for path, events, one in choices
+    ]
+    return _write(args, parts)
 
 
 def _embeddings(args: argparse.Namespace) -> Path:
-    from align.data.importing.embeddings import import_embeddings
+    from align.data.importing.embeddings import read_embeddings
 
-    return import_embeddings(args.embeddings, args.ids, args.images, args.out, _choice(args, "id"), bool(args.link))
+    told = zip(args.embeddings, _beside(args, "ids", args.embeddings), _people(args, args.embeddings), strict=True)
+    parts = [read_embeddings(path, ids, args.images, _choice(args, "id", label)) for path, ids, label in told]
+    return _write(args, parts)
 
 
 def _bdpy(args: argparse.Namespace) -> Path:
@@ -149,26 +214,26 @@ def _bdpy(args: argparse.Namespace) -> Path:
     given = {"voxels": args.voxels, "stimulus": args.stimulus_column, "split": args.split_column}
     given["session"] = args.session_column
     columns = Columns(**{name: value for name, value in given.items() if value is not None})
-    return import_bdpy(args.bdpy, args.images, args.out, args.test, args.subject, columns, bool(args.link))
+    return import_bdpy(args.bdpy, args.images, args.out, args.test, _one_label(args), columns, bool(args.link))
 
 
 def _mat(args: argparse.Namespace) -> Path:
     from align.data.importing.mat_columns import import_columns
 
-    return import_columns(args.mat, args.out, args.subject)
+    return import_columns(args.mat, args.out, _one_label(args))
 
 
 FORMS = {
     "epochs": Form(_epochs, ("images",), _TABLE),
-    "bids": Form(_bids, (), (*_TABLE, "task", "tmin", "tmax")),
-    "betas": Form(_betas, ("mask", "events", "images"), (*_TABLE, "mask_value")),
+    "bids": Form(_bids, (), (*(o for o in _TABLE if o != "subject_column"), "task", "tmin", "tmax")),
+    "betas": Form(_betas, ("mask", "events", "images"), (*_TABLE, "mask_value", "roi", "roi_names", "drop_empty")),
     "bdpy": Form(_bdpy, ("images",), ("test", "voxels", "stimulus_column", "split_column", "session_column", "link")),
     "mat": Form(_mat, (), ()),
     "embeddings": Form(_embeddings, ("ids", "images"), _TABLE),
 }
 
 
-def _summary(out: Path, subject: str) -> dict[str, Any]:
+def _summary(out: Path) -> dict[str, Any]:
     """What was written, read back from the folder."""
     from collections import Counter
 
@@ -180,7 +245,7 @@ def _summary(out: Path, subject: str) -> dict[str, Any]:
     stored = stored_npy(out / "signals.npy")
     return {
         "out": str(out),
-        "subject": subject,
+        "subject": ", ".join(dict.fromkeys(table.column("subject"))),
         "trials": len(table),
         **{name: split[name] for name in ("train", "test", "unused")},
         "images": len(set(table.column("image"))),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from align.data.importing.layout import Pieces, rows_at_once, write_layout
+from align.data.importing.layout import Pieces, rows_at_once
+from align.data.importing.parts import Part
 from align.data.importing.trials import Table, TrialChoice, choose, read_table
 from align.data.reading.containers import stored_npy
 from align.data.reading.safe_load import load_array
@@ -15,13 +16,11 @@ from align.data.signals import release
 from align.errors import UserError
 
 
-def import_embeddings(
-    path: str | Path, ids: str | Path, images: str | Path, out: str | Path, choice: TrialChoice, link: bool = False
-) -> Path:
-    """Write folder ``out`` and return it: x (n, E), or (n, C, T), as stored.
+def read_embeddings(path: str | Path, ids: str | Path, images: str | Path, choice: TrialChoice) -> Part:
+    """The rows of one file: x (n, E), or (n, C, T), as stored.
 
     ``path``: .npy (mapped), .npz, .h5 or .mat. ``ids``: a line per row, in order or with a column ``row`` (from 0).
-    Raises `UserError` as `write_layout` and `choose` do, and for another number of lines than rows.
+    Raises `UserError` as `choose` does, and for another number of lines than rows.
     """
     path = Path(path)
     x = _open(path)
@@ -31,7 +30,7 @@ def import_embeddings(
     lines, trials, files = choose(table, choice, Path(images))
     rows = _rows(table)[lines]
     shape = (len(rows), *x.shape[1:])
-    return write_layout(Path(out), Pieces(shape, _read(x, rows, rows_at_once(shape))), trials, files, link=link)
+    return Part(repr(str(path)), Pieces(shape, _read(x, rows, rows_at_once(shape))), trials, files, {})
 
 
 def _open(path: Path) -> np.ndarray:

@@ -8,23 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from align.data.importing.layout import Pieces, rows_at_once, write_layout
+from align.data.importing.layout import Pieces, rows_at_once
 from align.data.importing.mne_files import require_tags, signal_channels, unreadable
+from align.data.importing.parts import Part
 from align.data.importing.trials import TrialChoice, choose, from_frame
 from align.errors import UserError
 
 
-def import_epochs(
-    path: str | Path, images: str | Path, out: str | Path, choice: TrialChoice, link: bool = False
-) -> Path:
-    """Write folder ``out`` from a ``-epo.fif`` and return it: x (n, C, T) in the file's units, V or T.
+def read_epochs(path: str | Path, images: str | Path, choice: TrialChoice) -> Part:
+    """The trials of a ``-epo.fif``: x (n, C, T) in the file's units, V or T.
 
     ``choice`` names columns of ``epochs.metadata``. Channels that are no signals or marked bad are left out;
-    projectors are applied as `mne.read_epochs` does. Raises `UserError` as `write_layout` and `choose` do, and for a
-    file without metadata.
+    projectors are applied as `mne.read_epochs` does. Raises `UserError` as `choose` does, and for a file without
+    metadata.
     """
     path = Path(path)
     epochs = _open(path)
+
+    def close() -> None:
+        for part in getattr(epochs, "_raw", None) or ():  # MNE leaves the files open as long as the object lives
+            part.fid.close()
+
     try:
         if epochs.metadata is None:
             raise UserError(f"{str(path)!r} holds no metadata; set epochs.metadata with a column naming the pictures")
@@ -35,10 +39,10 @@ def import_epochs(
         info = {"sfreq": float(epochs.info["sfreq"]), "ch_names": channels, "tmin": float(epochs.times[0])}
         picks = [epochs.ch_names.index(name) for name in channels]
         blocks = _read(path, epochs, np.array(rows), picks, rows_at_once(shape))
-        return write_layout(Path(out), Pieces(shape, blocks), trials, files, info, link)
-    finally:
-        for part in getattr(epochs, "_raw", None) or ():  # MNE leaves the files open as long as the object lives
-            part.fid.close()
+        return Part(repr(str(path)), Pieces(shape, blocks), trials, files, info, close)
+    except BaseException:
+        close()
+        raise
 
 
 def _open(path: Path) -> Any:

@@ -83,19 +83,22 @@ def _write_layout(
 ) -> Path:
     if out.exists():
         raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
-    _require_trials(signals.shape, trials)
+    require_trials(signals.shape, trials)
     _require_one_name(images)
     with atomic_folder(out) as temporary:
         (temporary / "images").mkdir()
-        names = _place_images(temporary, out, images, link)
-        _write_signals(temporary / "signals.npy", signals, trials)
-        write_atomic(temporary / "stimuli.csv", _table([replace(trial, image=names[trial.image]) for trial in trials]))
+        names = place_images(temporary, out, images, link)
+        write_signals(temporary / "signals.npy", signals, trials)
+        write_atomic(
+            temporary / "stimuli.csv", table_text([replace(trial, image=names[trial.image]) for trial in trials])
+        )
         if info:
             write_json(temporary / "info.json", info)
     return out
 
 
-def _require_trials(shape: Sequence[int], trials: Sequence[Shown]) -> None:
+def require_trials(shape: Sequence[int], trials: Sequence[Shown]) -> None:
+    """Raise `UserError` for another number of rows, an empty split, a picture in both splits."""
     if shape[0] != len(trials):
         raise UserError(f"{shape[0]} rows of signals but {len(trials)} trials; there must be one trial per row")
     if len(shape) not in (2, 3) or 0 in shape:
@@ -118,7 +121,7 @@ def _require_one_name(images: Mapping[str, np.ndarray | Path]) -> None:
             raise UserError(f"pictures {first!r} and {name!r} are the same pixel by pixel; give them one name")
 
 
-def _place_images(folder: Path, out: Path, images: Mapping[str, np.ndarray | Path], link: bool) -> dict[str, str]:
+def place_images(folder: Path, out: Path, images: Mapping[str, np.ndarray | Path], link: bool) -> dict[str, str]:
     """Copy or save the pictures into ``folder``; what stimuli.csv calls each of them."""
     home = out.parent.resolve() / out.name
     names = {}
@@ -138,7 +141,8 @@ def _place_images(folder: Path, out: Path, images: Mapping[str, np.ndarray | Pat
     return names
 
 
-def _write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Shown]) -> None:
+def write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Shown]) -> None:
+    """Write an .npy of float32, a block at a time; raises `UserError` as `write_layout` does."""
     needed, free = 4 * math.prod(signals.shape), shutil.disk_usage(path.parent).free
     if needed > free:
         raise UserError(f"the signals need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; give another --out")
@@ -167,7 +171,7 @@ def _blocks(signals: np.ndarray) -> Iterator[np.ndarray]:
     return (signals[start : start + step] for start in range(0, len(signals), step))
 
 
-def _table(trials: Sequence[Shown]) -> str:
+def table_text(trials: Sequence[Shown]) -> str:
     """The lines of stimuli.csv; columns that are empty throughout are left out."""
     used = [item.name for item in fields(Shown) if any(getattr(trial, item.name) for trial in trials)]
     text = io.StringIO()

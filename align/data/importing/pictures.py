@@ -16,8 +16,8 @@ def find_pictures(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     """The picture file of every name, anywhere below ``folder``.
 
     "cat.jpg", "animals/cat.jpg", "cat" and "animals/cat" all find ``folder/animals/cat.jpg``; so does
-    "stimuli/cat.jpg" where ``folder`` itself is called stimuli. Raises `UserError` for a folder that is none, an
-    unknown name (with the number of them) and a name of two files.
+    "stimuli/cat.jpg", as BIDS counts from its folder stimuli, and the name of ``folder`` itself in its place. Raises
+    `UserError` for a folder that is none, an unknown name (with the number of them) and a name of two files.
     """
     if not folder.is_dir():
         raise UserError(f"{str(folder)!r} is not a folder; give the folder of the pictures")
@@ -58,7 +58,7 @@ def _by_tail(folder: Path) -> dict[str, list[Path]]:
 
 def _candidates(files: dict[str, list[Path]], folder: Path, name: str) -> list[Path]:
     plain = name.replace("\\", "/").removeprefix("./")
-    for known in (plain, plain.removeprefix(f"{folder.name}/")):
+    for known in (plain, plain.removeprefix(f"{folder.name}/"), plain.removeprefix("stimuli/")):
         whole = [path for path in files.get(known, []) if path == folder / known]
         if whole or known in files:
             return whole or files[known]

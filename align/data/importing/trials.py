@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from align.errors import UserError
 
 MISSING = ("", "n/a")  # n/a is what BIDS writes
 SPLITS = {"train": "train", "training": "train", "test": "test", "unused": "unused"}
+_PERSON = re.compile(
+    r"(subject|subj?|participant|person|observer|monkey|animal|patient)s?([ _.-]?(id|name|label|nr|no))?", re.I
+)
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 logger = logging.getLogger(__name__)
@@ -39,6 +43,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class People:
+    """Whose trials they are: named by ``column``, of them those of ``only`` (empty: all); None = of one person."""
+
+    column: str | None = None
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrialChoice:
     """Which columns say what. The split comes from exactly one of ``split``, ``test`` and ``test_list``.
 
@@ -48,7 +60,8 @@ class TrialChoice:
     """
 
     stimulus: str
-    subject: str = "01"
+    subject: str = ""  # "" = as a column of one subject says, else 01
+    people: People = field(default_factory=lambda: People())
     split: str | None = None
     test: str | None = None
     test_list: Path | None = None
@@ -108,6 +121,8 @@ def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], 
         raise UserError(f"{table.source}: column {choice.stimulus!r} names no picture")
     if len(rows) < len(table):
         logger.info("left out %d of %d trials without a picture", len(table) - len(rows), len(table))
+    who = _people(table, choice, rows)
+    rows = [row for row in rows if who[row] is not None]
     files = find_pictures(folder, [stimulus[row] for row in rows])
     names = short_names(files.values(), folder)
     splits = _splits(table, choice, folder, rows, [files[stimulus[row]] for row in rows])
@@ -116,7 +131,7 @@ def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], 
         Shown(
             names[files[stimulus[row]]],
             split,
-            choice.subject,
+            who[row] or "",
             **{what: "" if values[row] in MISSING else values[row] for what, values in known.items()},
         )
         for row, split in zip(rows, splits, strict=True)
@@ -125,6 +140,40 @@ def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], 
     if any(trial.session for trial in used) and not all(trial.session for trial in used):
         raise UserError(f"{table.source}: the session of some trials is missing; name all of them or none")
     return rows, shown, {name: path for path, name in names.items()}
+
+
+def _people(table: Table, choice: TrialChoice, rows: list[int]) -> list[str | None]:
+    """The subject of every line; None for a line of somebody who is not asked for.
+
+    Raises `UserError` where lines look like those of several people and nobody has said whose they are.
+    """
+    if choice.people.column is None:
+        own = choice.subject
+        for name in table.columns:
+            found = sorted({table.columns[name][row] for row in rows} - set(MISSING))
+            if len(found) > 1 and _PERSON.fullmatch(name.strip()):
+                raise UserError(
+                    f"{table.source}: column {name!r} names {len(found)} people ({_few(found)}), who must not be taken "
+                    f"for one; give --subject-column {name} (one of them: --subject {found[0]} beside it)"
+                )
+            if found and not own and _PERSON.fullmatch(name.strip()):
+                own = found[0]
+        return [own or "01"] * len(table)
+    labels = table.column(choice.people.column)
+    unnamed = next((row for row in rows if labels[row] in MISSING), None)
+    if unnamed is not None:
+        raise UserError(f"{table.source}: column {choice.people.column!r} names nobody for trial {unnamed + 1}")
+    known, only = {labels[row] for row in rows}, choice.people.only
+    strange = [label for label in only if label not in known]
+    if strange:
+        raise UserError(
+            f"{table.source}: column {choice.people.column!r} has no {strange[0]!r}, but {_few(sorted(known))}"
+        )
+    return [label if not only or label in only else None for label in labels]
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _optional(table: Table, name: str | None, default: str) -> list[str]:

@@ -1,0 +1,166 @@
+"""Trials of several files or people in one folder, written at once or behind those that a folder holds already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from align.data.importing.layout import (
+    Pieces,
+    Shown,
+    place_images,
+    require_trials,
+    rows_at_once,
+    table_text,
+    write_layout,
+    write_signals,
+)
+from align.data.importing.trials import read_table
+from align.data.reading.containers import stored_npy
+from align.data.reading.safe_load import decode_image
+from align.data.signals import pixel_hash
+from align.errors import UserError
+from align.files import atomic_path, beside, locked, read_json, write_atomic
+
+_KNOWN = ("row", *(item.name for item in fields(Shown)))  # columns of stimuli.csv that an import writes
+_ALIKE = ("sfreq", "ch_names", "tmin", "roi")  # of info.json: one for all trials of a folder
+
+
+def _nothing() -> None:
+    """Nothing is open."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Trials of one source: signals (n, ...), a `Shown` and a picture for each. ``close``: called in the end."""
+
+    source: str
+    signals: Pieces
+    trials: Sequence[Shown]
+    images: Mapping[str, np.ndarray | Path]
+    info: Mapping[str, Any]
+    close: Callable[[], None] = _nothing
+
+
+def write_parts(out: Path, parts: Sequence[Part], link: bool = False, append: bool = False) -> Path:
+    """Write folder ``out`` with the trials of all parts; with ``append`` behind those of a folder that is there.
+
+    Raises `UserError` as `write_layout` does, and where parts have other channels, voxels, rates or windows, or one
+    name for two pictures. A killed append leaves the old trials; the same command writes them again.
+    """
+    try:
+        whole = _joined(parts)
+        if not (append and out.exists()):
+            return write_layout(out, whole.signals, whole.trials, whole.images, whole.info or None, link)
+        with locked(beside(out, "lock"), f"importing into {str(out)!r}", keep=False):
+            return _append(out, whole, link)
+    finally:
+        for part in parts:
+            part.close()
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    first, images, trials = parts[0], dict(parts[0].images), list(parts[0].trials)
+    for part in parts[1:]:
+        _require_alike(first, part)
+        trials += _merged(images, part)
+    n = sum(part.signals.shape[0] for part in parts)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for part in parts:
+            yield from part.signals.blocks
+
+    source = first.source if len(parts) == 1 else f"{len(parts)} files"
+    return Part(source, Pieces((n, *first.signals.shape[1:]), blocks()), trials, images, first.info)
+
+
+def _append(out: Path, new: Part, link: bool) -> Path:
+    old = _existing(out)
+    _require_alike(old, new)
+    images = dict(old.images)
+    shown = _merged(images, new)
+    trials = [*old.trials, *shown]
+    shape = (len(trials), *new.signals.shape[1:])
+    require_trials(shape, trials)
+
+    def blocks() -> Iterator[np.ndarray]:
+        yield from old.signals.blocks
+        yield from new.signals.blocks
+
+    with atomic_path(out / "signals.npy") as temporary:
+        write_signals(temporary, Pieces(shape, blocks()), trials)
+    added = {name: image for name, image in images.items() if name not in old.images}
+    names = {name: name for name in old.images} | place_images(out, out, added, link)
+    write_atomic(out / "stimuli.csv", table_text([replace(trial, image=names[trial.image]) for trial in trials]))
+    return out
+
+
+def _existing(out: Path) -> Part:
+    """What a folder of an import holds."""
+    stored = stored_npy(out / "signals.npy") if (out / "signals.npy").is_file() else None
+    if stored is None or not (out / "stimuli.csv").is_file():
+        raise UserError(
+            f"{str(out)!r} is no folder of recon data import (signals.npy, stimuli.csv); give another --out"
+        )
+    table = read_table(out / "stimuli.csv")
+    strange = [name for name in table.columns if name not in _KNOWN]
+    if strange:
+        raise UserError(f"{table.source} has a column {strange[0]!r}, which an import does not write; append by hand")
+    x, rows = stored.open(), table.column("row")
+    if len(x) < len(table) or sorted(rows, key=lambda text: (len(text), text)) != [str(i) for i in range(len(table))]:
+        raise UserError(f"{str(out)!r}: {len(x)} rows of signals do not fit {table.source}; import it again")
+    lines = np.argsort([int(row) for row in rows])
+    names = [name for name in table.columns if name != "row"]
+    trials = [Shown(**{name: table.columns[name][line] for name in names}) for line in lines]
+    x = x[: len(table)]  # a killed append may have left more
+    step = rows_at_once(x.shape)
+    pieces = Pieces(x.shape, (np.array(x[start : start + step]) for start in range(0, len(x), step)))
+    info = read_json(out / "info.json", {}) if (out / "info.json").is_file() else {}
+    return Part(repr(str(out)), pieces, trials, {trial.image: _file(out, trial.image) for trial in trials}, info)
+
+
+def _file(out: Path, image: str) -> Path:
+    found = [path for path in (out / image, out / "images" / image) if path.is_file()]
+    if not found:
+        raise UserError(f"{str(out)!r} lacks its picture {image!r}; put it back before more is imported")
+    return found[0]
+
+
+def _require_alike(first: Part, other: Part) -> None:
+    one, two = first.signals.shape[1:], other.signals.shape[1:]
+    if one != two:
+        kind = "voxels" if len(one) == 1 and len(two) == 1 else "channels or samples"
+        shapes = " and ".join(" x ".join(map(str, shape)) for shape in (one, two))
+        raise UserError(
+            f"{first.source} and {other.source} have other {kind} ({shapes}), and a folder holds one shape; import "
+            "each into a folder of its own and train them one by one: recon table joins their reports"
+        )
+    for key in _ALIKE:
+        if first.info.get(key) != other.info.get(key):
+            raise UserError(
+                f"{first.source} and {other.source} differ in {key}: {_short(first.info.get(key))} and "
+                f"{_short(other.info.get(key))}; bring them to one, or import each into a folder of its own"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _merged(images: dict[str, np.ndarray | Path], part: Part) -> list[Shown]:
+    """The trials of ``part``, its pictures added to ``images``: one picture has one name, one name one picture."""
+    known, names = {_hash(image): name for name, image in images.items()}, {}
+    for name, image in part.images.items():
+        names[name] = known.setdefault(_hash(image), name)
+        if names[name] == name and images.setdefault(name, image) is not image and _hash(images[name]) != _hash(image):
+            raise UserError(f"picture {name!r} of {part.source} is another one than before; give it another name")
+    return [replace(trial, image=names[trial.image]) for trial in part.trials]
+
+
+def _hash(image: np.ndarray | Path) -> str:
+    return pixel_hash(decode_image(image) if isinstance(image, Path) else image)

@@ -1,0 +1,83 @@
+"""Regions of interest out of label images, as lists of voxels: ``roi`` of info.json, which ``study.roi`` names.
+
+Voxels are counted from 0 in the order of the stored signals: those of the mask in numpy's order, x slowest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from align.data.importing.nifti import AFFINE_TOLERANCE, open_image
+from align.errors import UserError
+
+_NAMED = re.compile(r"([^=/\\]+)=(.+)")
+_MOST = 400  # codes of one label image; an atlas of the cortex has 180 in a hemisphere
+
+
+def read_regions(
+    sources: Sequence[str], names: Sequence[str], inside: np.ndarray, affine: np.ndarray
+) -> dict[str, dict[str, list[int]]]:
+    """``{"roi": {name: [voxel, ...]}}`` of images on the grid of ``inside`` (X, Y, Z), bool.
+
+    ``sources``: "V1=mask.nii.gz" (what is not 0), or a label image, whose codes are regions: "label-3", or as ``names``
+    calls them ("3=V3"). Raises `UserError` for another grid, codes that are no whole numbers, a name that stands twice,
+    an unknown code in ``names``, a region without a voxel inside.
+    """
+    called = _called(names)
+    found: dict[str, list[int]] = {}
+    for name, values in _all_of(sources, inside, affine, called):
+        if name in found:
+            raise UserError(f"--roi: the region {name!r} stands twice; give another name")
+        found[name] = np.flatnonzero(values).tolist()
+        if not found[name]:
+            raise UserError(f"--roi: region {name!r} has no voxel inside the mask; leave it out")
+    if called:
+        raise UserError(f"--roi-names: no label image has the code {next(iter(called))}; leave it out")
+    return {"roi": found}
+
+
+def _all_of(
+    sources: Sequence[str], inside: np.ndarray, affine: np.ndarray, called: dict[int, str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    for source in sources:
+        named = None if Path(source).is_file() else _NAMED.fullmatch(source)
+        path = Path(named[2] if named else source)
+        values = _values(path, inside, affine)
+        if named:
+            yield named[1], values != 0
+            continue
+        codes = [int(code) for code in np.unique(values) if code > 0]
+        if len(codes) > _MOST:
+            raise UserError(
+                f"--roi: {str(path)!r} has {len(codes)} codes and is no label image; name it: V1={path.name}"
+            )
+        for code in codes:
+            yield called.pop(code, f"label-{code}"), values == code
+
+
+def _values(path: Path, inside: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """(V,): whole numbers of the voxels inside."""
+    image: Any = open_image(path)
+    if tuple(image.shape[:3]) != inside.shape or image.shape[3:] not in ((), (1,)):
+        raise UserError(f"--roi: {str(path)!r} has shape {tuple(image.shape)}, the betas {inside.shape}; resample it")
+    if not np.allclose(image.affine, affine, atol=AFFINE_TOLERANCE):
+        raise UserError(f"--roi: {str(path)!r} and the betas have different affines; resample it onto the betas")
+    values = np.nan_to_num(np.asarray(image.dataobj).reshape(inside.shape)[inside].astype(np.float64))
+    if not (values == np.round(values)).all():
+        raise UserError(f"--roi: {str(path)!r} holds fractions; a region is whole numbers (0 = outside)")
+    return values
+
+
+def _called(names: Sequence[str]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for text in names:
+        code, _, name = text.partition("=")
+        if not code.isdecimal() or not name:
+            raise UserError(f"--roi-names {text!r} is not CODE=NAME, such as 3=V3")
+        found[int(code)] = name
+    return found

@@ -1,0 +1,116 @@
+"""Where results lie: folders named by what was asked for, and the refusal to replace those of another configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.data.names import file_name
+from align.errors import UserError
+from align.fields.loading import flatten, to_dict
+from align.files import read_json, write_sealed
+
+if TYPE_CHECKING:
+    from align.config import Config
+
+MADE_WITH = "made_with.json"  # in a folder of results: the configuration they were made with
+# Of a configuration, what changes no result, or is compared otherwise.
+ELSEWHERE = (
+    *("cache_dir", "run_dir", "tracker", "subjects", "target.chosen_on"),
+    *("train.checkpoint_every", "train.share", "sweep."),
+)
+_PATHS = ("study.root", "study.images", "backbone.weights")
+_TOLD = (  # of a configuration, what reports say beside the recipe
+    *("study.name", "study.roi", "study.channels", "study.window", "preprocess.channels", "seed"),
+    *("backbone.name", "encoder.name", "encoder.pretrained", "target.layer", "preprocess.tmin", "preprocess.tmax"),
+)
+_NAMED = 4  # differences that are spelled out
+
+
+def study_labels(config: Config) -> list[str]:
+    """Names for a default folder: of the study, of its variant, and of the folder that a study of one's own lies in."""
+    study = config.study
+    own = Path(study.root).expanduser().resolve().name if study.root and study.name == "folder" else ""
+    return [file_name(name) for name in (study.name, study.variant or "", own) if name]
+
+
+def part_labels(config: Config) -> tuple[list[str], list[Any] | None]:
+    """Names for a default folder of the regions, channels and window that are looked at; none where it is all.
+
+    The second value is for `align.data.names.joined_name`: not None where the names alone could mean two things.
+    """
+    study = config.study
+    chosen = [part for part in (*study.roi, study.channels, study.window) if part]
+    told = [list(study.roi), study.channels, study.window, study.held_out]
+    return [file_name(part) for part in chosen], told if chosen or study.held_out else None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two trees of settings say differently, as "key=old instead of new"; a key that one of them lacks is none."""
+    old, new = dict(flatten(dict(before))), dict(flatten(dict(now)))
+    both = [key for key in new if key in old and not key.startswith(ELSEWHERE)]
+    return [
+        f"{key}={_said(old[key])} instead of {_said(new[key])}"
+        for key in both
+        if _compared(key, old[key]) != _compared(key, new[key])
+    ]
+
+
+def recipe(config: Config) -> dict[str, Any]:
+    """What a report tells of the settings that make runs comparable: those that are not the defaults, no paths.
+
+    Left out is what a report says otherwise: study, selection, backbone, encoder, layer, seed.
+    """
+    usual = dict(flatten(to_dict(type(config)())))
+    own = {key: value for key, value in flatten(to_dict(config)) if not key.startswith((*ELSEWHERE, *_PATHS, *_TOLD))}
+    found = {key: value for key, value in own.items() if value != usual[key]}
+    root = config.study.root if config.study.name == "folder" else None
+    return found | ({"study": Path(root).expanduser().resolve().name} if root else {})
+
+
+def refuse_others(
+    folder: Path, what: str, before: Mapping[str, Any], now: Mapping[str, Any], instead: str, overwrite: bool = False
+) -> None:
+    """Raise `UserError` where ``folder`` holds ``what`` of another configuration, unless it may be replaced.
+
+    ``instead``: how to choose another place.
+    """
+    found = [] if overwrite else differences(before, now)
+    if found:
+        rest = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UserError(
+            f"{str(folder)!r} holds {what} of another configuration ({', '.join(found[:_NAMED])}{rest}); nothing was "
+            f"changed. {instead}, or replace it with --overwrite (Python: overwrite=True)"
+        )
+
+
+def claim(
+    folder: Path, results: str, config: Config, instead: str, more: Mapping[str, Any], overwrite: bool = False
+) -> bool:
+    """Write into ``folder`` with what its results are made; True where those of another configuration are replaced.
+
+    ``results``: the file that is there when there are results. ``more``: what was asked for beside the configuration.
+    Raises `UserError` as `refuse_others` does.
+    """
+    path = folder / MADE_WITH
+    now = {**to_dict(config), "asked": dict(more)}
+    for key in _PATHS:
+        section, name = key.split(".")
+        now[section] = {**now[section], name: _compared(key, now[section][name])}
+    before: dict[str, Any] = read_json(path, {}) if path.is_file() and (folder / results).is_file() else {}
+    refuse_others(folder, results, before, now, instead, overwrite)
+    if before != now:
+        write_sealed(path, now)
+    return bool(differences(before, now))
+
+
+def _compared(key: str, value: Any) -> Any:
+    """Paths from the root of the file system, also in another working folder; sequences as lists."""
+    if key in _PATHS and isinstance(value, str):
+        return str(Path(value).expanduser().resolve())
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _said(value: Any) -> str:
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list | tuple) else str(value)

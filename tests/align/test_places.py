@@ -1,0 +1,145 @@
+"""Where results lie: default folders that name what was asked for, and no replacement of another configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from align.checkpoint import MODEL, stored_facts, weights_id
+from align.config import Config, load_config, to_dict
+from align.data.places import MADE_WITH, claim, differences
+from align.errors import UserError
+from align.files import read_json, save_tensors
+from align.sweep import run as sweep
+from align.sweep.run import folder_of
+from align.train import require_own, run_folder
+from align.training.protocols import Job, plan_jobs
+from recon.commands.timecourse import _default_folder
+from tests.align.fixture_sweep import Toy, toy, toy_config
+from tests.one_line import fails
+
+__all__ = ["toy"]
+
+ASKED = {
+    "another person": ["subjects=[02]"],
+    "a region": ["study.roi=[V1]"],
+    "two regions": ["study.roi=[V1,V2]"],
+    "channels": ["study.channels=^O"],
+    "a window": ["study.window=0.1:0.3"],
+    "another study": ["study.root=people/other"],
+    "a part of the name": ["study.roi=[V1_V2]"],
+}
+
+
+def _config(*pairs: str) -> Config:
+    return load_config(Config, None, ["study.name=folder", "study.root=people/one", *pairs], check=False)
+
+
+def _folders(*pairs: str) -> tuple[Path, Path, Path]:
+    config = _config(*pairs)
+    job = plan_jobs("intra", config.subjects or ["01"])[0]
+    return run_folder(config, job, alone=False), folder_of(config), _default_folder(config, False)
+
+
+def test_default_folders_say_whose_and_which_part() -> None:
+    every = {name: _folders(*pairs) for name, pairs in {"plain": [], **ASKED}.items()}
+    for folders in zip(*every.values(), strict=True):
+        assert len(set(map(str, folders))) == len(every)
+    assert [folder.name for folder in every["plain"]] == [
+        "folder_one_sub-01_mlp_1_seed-0",
+        "folder_one_mini",
+        "folder_one",
+    ]
+    assert [folder.name for folder in _folders("subjects=[02]")][1] == "folder_one_sub-02_mini"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        (["train.epochs=7"], "train.epochs=50 instead of 7"),
+        (["study.root=people/two"], "study.root="),
+        (["study.roi=[V1]"], "study.roi=[] instead of [V1]"),
+        (["preprocess.scale=zscore"], "preprocess.scale=none instead of zscore"),
+        (["encoder.name=ridge", "seed=3"], "encoder.name=mlp instead of ridge, seed=0 instead of 3"),
+    ],
+)
+def test_differences_are_named(pairs: list[str], told: str) -> None:
+    assert told in ", ".join(differences(to_dict(_config()), to_dict(_config(*pairs))))
+
+
+def test_places_and_pace_are_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = to_dict(_config())
+    for pair in (
+        "cache_dir=elsewhere",
+        "run_dir=x",
+        "train.checkpoint_every=3",
+        "target.chosen_on=by hand",
+        "sweep.seeds=9",
+    ):
+        assert not differences(before, to_dict(_config(pair)))
+    assert not differences(before, to_dict(_config(f"study.root={Path.cwd()}/people/../people/one")))
+    del before["preprocess"]  # an older version knew no such section
+    assert not differences(before, to_dict(_config("preprocess.scale=zscore")))
+
+
+def _weights(folder: Path, config: Config, **meta: Any) -> None:
+    """A file of weights as far as its facts go."""
+    import json
+
+    import torch
+
+    facts = {"study": "folder", "subject": "01", "in_shape": [3], "signal_components": None, "token_shape": [1, 2]}
+    facts |= {"components": 2, "weights_hash": "ab" * 32, **meta}
+    folder.mkdir(exist_ok=True)
+    texts = {"format": "1", "meta": json.dumps(facts), "config": json.dumps(to_dict(config)), "study": "folder"}
+    save_tensors(folder / MODEL, {"w": torch.zeros(1)}, texts)
+
+
+def test_weights_of_another_configuration_stay(tmp_path: Path) -> None:
+    job = Job(("01",), ("01",))
+    require_own(tmp_path / "none", _config(), job)
+    _weights(tmp_path / "run", _config("train.epochs=9"))
+    before = (tmp_path / "run" / MODEL).read_bytes()
+    require_own(tmp_path / "run", _config("train.epochs=9"), job)
+    fails(
+        r"holds weights of another configuration \(train.epochs=9 instead of 50\).*run_dir=FOLDER.*--overwrite",
+        lambda: require_own(tmp_path / "run", _config(), job),
+    )
+    require_own(tmp_path / "run", _config(), job, overwrite=True)
+    with pytest.raises(UserError, match=r"people\.subjects"):
+        require_own(tmp_path / "run", _config("train.epochs=9"), Job(("02",), ("02",)))
+    assert (tmp_path / "run" / MODEL).read_bytes() == before
+    assert weights_id(tmp_path / "run", "01") == f"folder_sub-01@{'ab' * 6}"
+    assert weights_id(tmp_path / "run", "02") is None and weights_id(tmp_path, "01") is None
+    (tmp_path / "run" / MODEL).write_bytes(before[:50])
+    assert stored_facts(tmp_path / "run") is None  # a damaged file may be trained anew
+
+
+def test_a_claim_holds_where_there_are_results(tmp_path: Path) -> None:
+    assert not claim(tmp_path, "result.json", _config(), "Elsewhere", {"width": 0.1})
+    assert not claim(tmp_path, "result.json", _config("seed=4"), "Elsewhere", {"width": 0.1})  # no result came of it
+    (tmp_path / "result.json").write_text("{}")
+    assert not claim(tmp_path, "result.json", _config("seed=4"), "Elsewhere", {"width": 0.1})
+    for pairs, width in ((["seed=5"], 0.1), (["seed=4"], 0.2), (["seed=4", "study.root=q"], 0.1)):
+        with pytest.raises(UserError, match="of another configuration"):
+            claim(tmp_path, "result.json", _config(*pairs), "Elsewhere", {"width": width})
+    assert read_json(tmp_path / MADE_WITH)["seed"] == 4
+    assert claim(tmp_path, "result.json", _config("seed=5"), "Elsewhere", {"width": 0.1}, overwrite=True)
+
+
+def test_a_sweep_is_not_replaced_unannounced(toy: type[Toy], tmp_path: Path) -> None:
+    one = toy_config()
+    sweep.run(one, out=tmp_path, progress=False, test=False)
+    (tmp_path / "scaling.png").write_bytes(b"old")
+    kept = {name: (tmp_path / name).read_bytes() for name in ("best.yaml", "choice.json")}
+    other = replace(one, target=replace(one.target, components=9))
+    fails("choice.json of another configuration.*--out FOLDER", lambda: sweep.run(other, out=tmp_path, progress=False))
+    assert kept == {name: (tmp_path / name).read_bytes() for name in kept}
+    sweep.run(one, layers=["0"], out=tmp_path, progress=False, test=False)  # a later choice
+    sweep.run(other, out=tmp_path, progress=False, test=False, overwrite=True)
+    assert not (tmp_path / "scaling.png").exists() and (tmp_path / "best.yaml").read_bytes() != kept["best.yaml"]
+    assert np.isin("components: 9", (tmp_path / "best.yaml").read_text().replace("  ", "").splitlines())
