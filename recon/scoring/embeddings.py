@@ -14,6 +14,7 @@ import numpy as np
 
 from align.data.reading.safe_load import load_array
 from align.errors import UserError
+from recon.scoring.number_table import read_numbers
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".safetensors", ".pt", ".pth", ".csv")
 ID_COLUMNS = ("id", "image_id", "stimulus_id")
@@ -42,7 +43,8 @@ def read_matrix(spec: str | Path) -> np.ndarray:
     """The numbers of ``FILE`` or ``FILE:KEY`` as (n, width), in the type they are stored in; later axes are flattened.
 
     ``KEY`` names the array of a .npz, .mat, .h5, .safetensors or .pt that holds several (``embeds`` needs no naming).
-    A .csv may start with one line of names. Raises `UserError` for a missing, foreign, unsafe or empty file.
+    A .csv may start with a line of names, see `read_numbers`. Raises `UserError` for a missing, foreign, unsafe or
+    empty file.
     """
     path, key = _split(spec)
     suffix = path.suffix.lower()
@@ -211,20 +213,7 @@ def _torch(path: Path, key: str | None) -> np.ndarray:
 def _csv(path: Path, key: str | None) -> np.ndarray:
     if key is not None:
         raise UserError(f"{str(path)!r} holds one table; leave out :{key}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        names = 1 if lines and not _is_number(lines[0].split(",")[0]) else 0
-        return np.loadtxt(lines[names:], delimiter=",", ndmin=2) if lines[names:] else np.zeros((0, 0))
-    except ValueError as error:
-        raise UserError(f"{str(path)!r} is no table of numbers ({' '.join(str(error).split())})") from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return read_numbers(path)
 
 
 def _csv_lines(path: Path) -> tuple[list[dict[str, str]], list[str]]:
