@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from align.data.names import listed_file
-from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image
+from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image, has_alpha, seen_size
 from align.errors import UserError
 from recon.drawing.folders import listed_picture
 from recon.scoring.picture_sets import OpenedPictures, require_square
@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"(.+)_(\d+)")
 def open_folder(folder: Path, known: Sequence[str] | None = None) -> OpenedPictures:
     """The pictures of ``folder``; headers are read here, pixels when asked for. See the rule of names above.
 
-    Raises `UserError` for no pictures, unequal numbers of samples, an alpha channel, sizes that differ, pictures that
+    Raises `UserError` for no pictures, unequal numbers of samples, transparency, sizes that differ, pictures that
     are not square, more than 8 bits, a corrupt file.
     """
     files = _files(folder, known)
@@ -143,20 +143,21 @@ def _refuse_twins(pictures: list[Path], folder: Path) -> None:
 
 
 def _common_size(paths: list[Path], folder: Path) -> int:
-    """Side of all pictures, from their headers; refuses alpha channels, more than 8 bits and sizes that differ."""
+    """Side of all pictures as they are seen, from their headers; refuses more than 8 bits, sizes that differ and, where
+    there is an alpha channel, transparency."""
     from PIL import Image
 
     first: tuple[str, tuple[int, int]] | None = None
     for path in paths:
         try:
             with Image.open(path) as picture:
-                size, mode, alpha = picture.size, picture.mode, "transparency" in picture.info
+                size, mode, alpha = seen_size(picture), picture.mode, has_alpha(picture)
         except FileNotFoundError as error:
             raise UserError(f"picture {str(path)!r} of index.csv does not exist") from error
         except Exception as error:  # PIL raises whatever it likes on broken bytes
             raise UserError(f"picture {str(path)!r} is corrupt or no picture; replace the file") from error
-        if alpha or mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-            raise UserError(f"picture {str(path)!r} has an alpha channel; lay it over a background and save it as RGB")
+        if alpha:
+            decode_image(path)
         if mode.startswith(("I", "F")):
             raise UserError(f"picture {str(path)!r} has more than 8 bits per channel; save every picture as 8-bit RGB")
         first = first or (path.name, size)
