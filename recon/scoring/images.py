@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ import numpy as np
 
 from align.errors import UserError
 from align.fields.checks import require_draws
+from align.files.labels import present, tidy
+from align.files.table import text_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,27 +138,20 @@ def _labels(labels: Any, ids: Sequence[str], truth: OpenedPictures) -> np.ndarra
     if not isinstance(labels, Mapping):
         if len(labels) != truth.n:
             raise UserError(f"{len(labels)} labels for {truth.n} targets; give one label per target")
-        return np.array([str(label) for label in list(labels)[: len(ids)]])
-    missing = [stimulus for stimulus in ids if labels.get(stimulus) in (None, "")]
+        labels = dict(zip(ids, list(labels), strict=False))
+    labels = {tidy(str(stimulus)): present(str(label)) for stimulus, label in labels.items()}
+    missing = [stimulus for stimulus in ids if not labels.get(tidy(stimulus))]
     if missing:
         raise UserError(
             f"no label for {missing[0]!r} ({len(missing)} of {len(ids)} are missing); add the rows id,label"
         )
-    return np.array([str(labels[stimulus]) for stimulus in ids])
+    return np.array([labels[tidy(stimulus)] for stimulus in ids])
 
 
 def _read_labels(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise UserError(f"labels {str(path)!r} do not exist; pass a CSV with the columns id,label")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"labels {str(path)!r} are no CSV in UTF-8 ({error}); write the columns id,label") from error
-    if not rows or not {"id", "label"} <= set(rows[0]):
-        raise UserError(
-            f"labels {str(path)!r} lack the columns id,label; found {', '.join(rows[0]) if rows else 'none'}"
-        )
+    rows, header = text_rows(path, "labels")
+    if not rows or not {"id", "label"} <= set(header):
+        raise UserError(f"labels {str(path)!r} lack the columns id,label; found {', '.join(header) or 'none'}")
     labels: dict[str, str] = {}
     for row in rows:
         if labels.setdefault(row["id"], row["label"]) != row["label"]:

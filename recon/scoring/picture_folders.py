@@ -21,6 +21,7 @@ import numpy as np
 from align.data.names import listed_file
 from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image, has_alpha, seen_size
 from align.errors import UserError
+from align.files.labels import tidy
 from recon.drawing.folders import listed_picture
 from recon.scoring.picture_sets import OpenedPictures, require_square
 
@@ -77,7 +78,7 @@ def _files(folder: Path, known: Sequence[str] | None) -> dict[str, list[Path]]:
     if nested:
         nested.sort(key=lambda path: natural(path.name))
         return {
-            path.name: sorted(filter(_is_picture, path.iterdir()), key=lambda p: natural(p.name)) for path in nested
+            tidy(path.name): sorted(filter(_is_picture, path.iterdir()), key=lambda p: natural(p.name)) for path in nested
         }
     if not pictures:
         raise UserError(f"{str(folder)!r} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
@@ -87,7 +88,7 @@ def _files(folder: Path, known: Sequence[str] | None) -> dict[str, list[Path]]:
     if indexed:
         return indexed
     found: dict[str, list[Path]] = {}
-    for path, stimulus in zip(pictures, _stimuli([path.stem for path in pictures], known), strict=True):
+    for path, stimulus in zip(pictures, _stimuli([tidy(path.stem) for path in pictures], known), strict=True):
         found.setdefault(stimulus, []).append(path)
     return found
 
@@ -126,7 +127,7 @@ def _index(folder: Path) -> dict[str, list[Path]]:
     for number, row in enumerate(rows, 1):
         listed_file(folder, row["file"], f"{str(path)!r}, row {number}")
     for row in sorted(rows, key=lambda row: natural(row["seed"])):
-        found.setdefault(row["stimulus_id"], []).append(listed_picture(folder, row))
+        found.setdefault(tidy(row["stimulus_id"]), []).append(listed_picture(folder, row))
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
@@ -137,9 +138,10 @@ def _is_picture(path: Path) -> bool:
 def _refuse_twins(pictures: list[Path], folder: Path) -> None:
     seen: dict[str, str] = {}
     for path in pictures:
-        if path.stem in seen:
-            raise UserError(f"{str(folder)!r} holds {seen[path.stem]!r} and {path.name!r}: one id, two pictures")
-        seen[path.stem] = path.name
+        stem = tidy(path.stem)
+        if stem in seen:
+            raise UserError(f"{str(folder)!r} holds {seen[stem]!r} and {path.name!r}: one id, two pictures")
+        seen[stem] = path.name
 
 
 def _common_size(paths: list[Path], folder: Path) -> int:

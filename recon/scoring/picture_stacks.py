@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
+from align.files.labels import tidy
 from recon.scoring.picture_sets import OpenedPictures, require_square
 
 SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
@@ -235,4 +236,4 @@ def _stored_ids(metadata: dict[str, str], path: Path) -> tuple[str, ...] | None:
         ids = None
     if not isinstance(ids, list):
         raise UserError(f"the metadata 'ids' of {str(path)!r} is no JSON list; write json.dumps([...]) there")
-    return tuple(str(item) for item in ids)
+    return tuple(tidy(str(item)) for item in ids)

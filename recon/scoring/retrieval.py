@@ -17,6 +17,7 @@ from align import retrieval
 from align.data.reading.safe_load import require_finite
 from align.errors import UserError
 from align.fields.checks import require_draws
+from align.files.labels import is_missing, tidy
 from align.retrieval import transductive
 from recon.metrics.stats import exact_interval
 from recon.scoring.contest import DIRECTIONS, Contest, Embeddings, Matrix
@@ -286,4 +287,11 @@ def _table(x: Any, what: str) -> np.ndarray:
 
 
 def _names(ids: Sequence[Any] | np.ndarray | None) -> list[str] | None:
-    return None if ids is None else [str(name) for name in ids]
+    """Names of rows as text; raises `UserError` where one is missing (None, NaN, empty)."""
+    if ids is None:
+        return None
+    names = [tidy(str(name)) for name in ids]
+    missing = [row for row, name in enumerate(names) if is_missing(name)]
+    if missing:
+        raise UserError(f"the id of row {missing[0]} is {names[missing[0]]!r}, as of {len(missing)} rows; name each")
+    return names

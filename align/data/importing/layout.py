@@ -18,6 +18,7 @@ from PIL import Image
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.errors import UserError
+from align.files.labels import refuse_alike
 from align.files import atomic_folder, beside, locked, write_atomic, write_json
 
 PIECE = 32 << 20  # bytes of signals held at once
@@ -67,7 +68,7 @@ def write_layout(
     ------
     UserError
         ``out`` exists, rows are missing, a split is empty, training and test share a picture, a picture cannot be read
-        or has two names, a value is not finite, the disk is too full, another process is importing there.
+        or has two names, a value of a trial that is used is not finite, the disk is too full, another process is importing there.
     """
     with locked(beside(out, "lock"), f"importing into {str(out)!r}", keep=False):
         return _write_layout(out, signals, trials, images, info, link)
@@ -84,7 +85,8 @@ def _write_layout(
     if out.exists():
         raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
     _require_trials(signals.shape, trials)
-    _require_one_name(images)
+    used = {trial.image for trial in trials if trial.split != "unused"}
+    _require_one_name({name: image for name, image in images.items() if name in used})
     with atomic_folder(out) as temporary:
         (temporary / "images").mkdir()
         names = _place_images(temporary, out, images, link)
@@ -100,6 +102,8 @@ def _require_trials(shape: Sequence[int], trials: Sequence[Shown]) -> None:
         raise UserError(f"{shape[0]} rows of signals but {len(trials)} trials; there must be one trial per row")
     if len(shape) not in (2, 3) or 0 in shape:
         raise UserError(f"signals have shape {tuple(shape)}; expected (n, channels, samples) or (n, voxels)")
+    refuse_alike((trial.subject for trial in trials), "subjects", "the trials")
+    refuse_alike((f"{trial.subject} {trial.session}" for trial in trials), "subject and session", "the trials")
     shown = {split: {trial.image for trial in trials if trial.split == split} for split in ("train", "test")}
     for split, images in shown.items():
         if not images:
@@ -142,7 +146,7 @@ def _write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Sh
     needed, free = 4 * math.prod(signals.shape), shutil.disk_usage(path.parent).free
     if needed > free:
         raise UserError(f"the signals need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; give another --out")
-    done = 0
+    done, used = 0, np.array([trial.split != "unused" for trial in trials])
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": tuple(signals.shape)}
         np.lib.format.write_array_header_2_0(file, header)
@@ -151,7 +155,7 @@ def _write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Sh
                 x = np.ascontiguousarray(block, dtype="<f4")
             if x.shape[1:] != tuple(signals.shape[1:]):
                 raise UserError(f"trial {done} has shape {x.shape[1:]}, expected {tuple(signals.shape[1:])}")
-            bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+            bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim))) & used[done : done + len(x)]
             if bad.any():
                 row = done + int(bad.argmax())
                 where = f"row {row} of the signals (picture {trials[row].image!r})"

@@ -12,8 +12,8 @@ from typing import Any
 from align.data.importing.layout import Shown
 from align.data.importing.pictures import find_pictures, short_names
 from align.errors import UserError
+from align.files.labels import is_missing, present, tidy, whole
 
-MISSING = ("", "n/a")  # n/a is what BIDS writes
 SPLITS = {"train": "train", "training": "train", "test": "test", "unused": "unused"}
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -67,7 +67,7 @@ def read_table(path: Path) -> Table:
     dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(file, dialect, strict=True) if line]
+            lines = [[tidy(cell) for cell in line] for line in csv.reader(file, dialect, strict=True) if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{str(path)!r} is no UTF-8 table ({error})") from error
     if len(lines) < 2:
@@ -88,27 +88,31 @@ def from_frame(frame: Any, source: str) -> Table:
     columns = {}
     for name in frame.columns:
         values = zip(frame[name].tolist(), frame[name].isna().tolist(), strict=True)
-        columns[str(name)] = ["" if missing else _text(value) for value, missing in values]
+        columns[tidy(str(name))] = ["" if missing else _text(value) for value, missing in values]
     return Table(source, columns, len(frame))
 
 
 def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else tidy(str(value))
 
 
 def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], list[Shown], dict[str, Path]]:
     """Lines of the table that show a picture (rising), a `Shown` for each, and the pictures by the name in `Shown`.
 
-    The names are those of `short_names`. Lines without picture are left out, which the log says. Raises
-    `UserError` for an unknown column, picture or split.
+    The names are those of `short_names`. Lines without picture are left out, and so are unused ones whose picture is not
+    in ``folder``, which the log says; nothing else is asked of them. Raises `UserError` for an unknown column, picture or
+    split.
     """
     stimulus = table.column(choice.stimulus)
-    rows = [row for row, name in enumerate(stimulus) if name not in MISSING]
+    rows = [row for row, name in enumerate(stimulus) if not is_missing(name)]
     if not rows:
         raise UserError(f"{table.source}: column {choice.stimulus!r} names no picture")
+    unused = _unused(table, choice, rows)
+    files = find_pictures(folder, [stimulus[row] for row in rows if row not in unused])
+    files |= find_pictures(folder, [stimulus[row] for row in unused], strict=False)
+    rows = [row for row in rows if stimulus[row] in files]
     if len(rows) < len(table):
         logger.info("left out %d of %d trials without a picture", len(table) - len(rows), len(table))
-    files = find_pictures(folder, [stimulus[row] for row in rows])
     names = short_names(files.values(), folder)
     splits = _splits(table, choice, folder, rows, [files[stimulus[row]] for row in rows])
     known = {what: _optional(table, getattr(choice, what), what) for what in ("session", "concept", "caption")}
@@ -117,7 +121,7 @@ def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], 
             names[files[stimulus[row]]],
             split,
             choice.subject,
-            **{what: "" if values[row] in MISSING else values[row] for what, values in known.items()},
+            **{what: whole(present(values[row])) for what, values in known.items()},
         )
         for row, split in zip(rows, splits, strict=True)
     ]
@@ -125,6 +129,15 @@ def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], 
     if any(trial.session for trial in used) and not all(trial.session for trial in used):
         raise UserError(f"{table.source}: the session of some trials is missing; name all of them or none")
     return rows, shown, {name: path for path, name in names.items()}
+
+
+def _unused(table: Table, choice: TrialChoice, rows: list[int]) -> list[int]:
+    """Those of the lines that a split column calls unused."""
+    name = choice.split or "split"
+    if choice.test is not None or choice.test_list is not None or name not in table.columns:
+        return []
+    column = table.columns[name]
+    return [row for row in rows if column[row].lower() == "unused"]
 
 
 def _optional(table: Table, name: str | None, default: str) -> list[str]:
@@ -141,7 +154,7 @@ def _splits(table: Table, choice: TrialChoice, folder: Path, rows: list[int], im
         tests = set(find_pictures(folder, _lines(choice.test_list)).values())
         return ["test" if image in tests else "train" for image in images]
     if choice.test is not None:
-        values = [table.column(choice.test)[row] for row in rows]
+        values = [whole(table.column(choice.test)[row]) for row in rows]
         _require_known(table, choice.test, values, TRUTH)
         return ["test" if TRUTH[value.lower()] else "train" for value in values]
     if choice.split is None and "split" not in table.columns:
@@ -160,7 +173,7 @@ def _require_known(table: Table, column: str, values: list[str], known: dict[str
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [tidy(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except FileNotFoundError as error:
         raise UserError(f"list of test pictures {str(path)!r} does not exist") from error
     except UnicodeDecodeError as error:
