@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from recon.scoring.own_metric import OwnMetric
     from recon.scoring.picture_sets import OpenedPictures
-    from recon.scoring.set_scores import Scored
+    from recon.scoring.set_scores import Scored, Task
 
+logger = logging.getLogger(__name__)
 N_WAY = (10, 50)  # printed beside the saturated two-way scores where there are pictures enough
 COLUMNS = (
     "value", "ci95_low", "ci95_high", "n", "samples", "sample_sd", "better", "chance", "category_ceiling",
@@ -63,7 +65,7 @@ def evaluate_images(
 
     ``.attrs``: ``skipped`` (metric to reason), ``preset``, ``source``, ``resizing``, ``blend`` (share of the
     reconstruction, None where nothing was blended), ``versions`` (here, and of the published numbers), ``category``
-    (where labels were given), ``ids``, ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
+    (where labels were given), ``notes`` (sentences about pictures of one colour), ``ids``, ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
     where undefined).
 
     Raises
@@ -108,10 +110,28 @@ def evaluate_images(
     frame.attrs |= {"skipped": skipped, "preset": preset, "source": chosen.source, "resizing": chosen.resizing}
     frame.attrs |= {"blend": None if low is None else chosen.blend, "ids": list(ids)}
     frame.attrs["versions"] = {"here": versions(), "published": chosen.versions}
+    frame.attrs["notes"] = _flat(task, ids)
+    for note in frame.attrs["notes"]:
+        logger.warning("%s", note)
     frame.attrs["per_stimulus"] = {name: row.values.mean(axis=0).tolist() for name, row in rows.items()}
     if task.labels is not None:
         frame.attrs["category"] = _category(task.labels)
     return frame
+
+
+def _flat(task: Task, ids: Sequence[str]) -> list[str]:
+    """Sentences about reconstructions and targets of one colour; nothing is left out."""
+    import torch
+
+    from recon.metrics.flat import flat_note, one_colour
+
+    notes = []
+    for views, what in ((task.own, "reconstructions"), ([task.target], "targets")):
+        found = [one_colour(view.pictures.batch(rows, view.sample)) for view in views for rows in task.chunks()]
+        names = [f"{name} (sample {view.sample})" if len(views) > 1 else name for view in views for name in ids]
+        even, black = (torch.cat(part).tolist() for part in zip(*found, strict=True))
+        notes += [note for note in [flat_note(names, even, black, what)] if note]
+    return notes
 
 
 def _require_networks(files: Mapping[str, str | Path]) -> None:
@@ -211,7 +231,7 @@ def as_report(frame: pd.DataFrame) -> dict[str, Any]:
         if _plain(row["ci95_low"]) is not None:
             entry["ci95"] = [float(row["ci95_low"]), float(row["ci95_high"])]
         entries[str(name)] = entry
-    facts = ("preset", "source", "resizing", "blend", "versions", "category", "skipped")
+    facts = ("preset", "source", "resizing", "blend", "versions", "category", "skipped", "notes")
     kept = {key: frame.attrs[key] for key in facts if key in frame.attrs}
     return {"schema": 1, **kept, "n_stimuli": len(frame.attrs["ids"]), "metrics": entries}
 

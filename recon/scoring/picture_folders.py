@@ -78,7 +78,8 @@ def _files(folder: Path, known: Sequence[str] | None) -> dict[str, list[Path]]:
     if nested:
         nested.sort(key=lambda path: natural(path.name))
         return {
-            tidy(path.name): sorted(filter(_is_picture, path.iterdir()), key=lambda p: natural(p.name)) for path in nested
+            tidy(path.name): sorted(filter(_is_picture, path.iterdir()), key=lambda p: natural(p.name))
+            for path in nested
         }
     if not pictures:
         raise UserError(f"{str(folder)!r} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")

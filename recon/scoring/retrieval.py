@@ -279,9 +279,21 @@ def _options(settings: dict[str, Any]) -> ScoreConfig:
 
 def _table(x: Any, what: str) -> np.ndarray:
     """numpy of an array or tensor, trailing axes flattened, without a copy where it can be avoided."""
-    array = as_numpy(x) if hasattr(x, "detach") else np.asarray(x)
+    if np.ma.is_masked(x):
+        raise UserError(f"{what} hold masked values; fill or remove these rows first")
+    if hasattr(x, "toarray"):
+        raise UserError(f"{what} are a sparse matrix; pass x.toarray()")
+    try:
+        array = as_numpy(x) if hasattr(x, "detach") else np.asarray(x)
+    except UserError:
+        raise
+    except Exception as error:  # ragged lists, and containers that raise what they like
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} are no array of numbers ({line}); pass (n, width)") from error
     if array.ndim < 2 or array.size == 0 or array.dtype.kind not in "biuf":
         raise UserError(f"{what}: shape {array.shape} of {array.dtype}; numbers (n, width) are needed, n >= 1")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     flat: np.ndarray = array.reshape(len(array), -1)
     return flat
 

@@ -119,7 +119,9 @@ def one_colour_clear(mode: str) -> Image.Image:
     ],
 )
 def test_transparency_of_any_kind_is_refused(image: Image.Image, name: str, tmp_path: Path) -> None:
-    image.save(tmp_path / name, **({"transparency": image.info["transparency"]} if "transparency" in image.info else {}))
+    image.save(
+        tmp_path / name, **({"transparency": image.info["transparency"]} if "transparency" in image.info else {})
+    )
     fails("alpha channel", lambda: decode_image(tmp_path / name))
 
 

@@ -240,11 +240,11 @@ def broken_stacks() -> dict[str, tuple[object, str]]:
     nan[1, 3, 3, 0] = np.nan
     return {
         "bytes as floats": (base * 255, "divide 0 to 255 by 255"),
-        "minus one to one": (base * 4 - 1.5, r"\[-1, 1\] become so"),
+        "minus one to one": (base * 8 - 3, r"\[-1, 1\] become so"),
         "divided twice": (base / 255 / 2, "divided by 255 twice"),
         "floats cast to bytes": ((base > 0.3).astype(np.uint8), "multiply by 255 before the cast"),
         "integers": ((base * 255).astype(np.int64), "holds int64; store uint8"),
-        "NaN": (nan, "NaN or infinity between rows 0 and 1"),
+        "NaN": (nan, "NaN or infinity in 1 of 2 rows .1."),
         "infinity": (np.where(np.isnan(nan), np.inf, nan), "NaN or infinity"),
         "alpha": (np.full((2, 16, 16, 4), 0.5, np.float32), "4 channels: lay the alpha channel"),
         "one picture": (base[0], "a stack of RGB pictures is"),

@@ -111,7 +111,8 @@ def _read(path: Path, columns: Columns, whole: bool) -> _Samples:
     require_finite(x[used], f"{str(path)!r}, {columns.voxels}")
     require_finite(number[used], f"{str(path)!r}, {columns.stimulus}")
     names = [
-        (labels.get(value) or _name_of_number(value)) if wanted else "" for value, wanted in zip(number.tolist(), used, strict=True)
+        (labels.get(value) or _name_of_number(value)) if wanted else ""
+        for value, wanted in zip(number.tolist(), used, strict=True)
     ]
     sessions = [""] * len(names) if session is None else [f"{value:g}" for value in session.tolist()]
     return _Samples(x, names, sessions, split)

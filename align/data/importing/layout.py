@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import os
 import shutil
@@ -17,10 +18,12 @@ from PIL import Image
 
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
+from align.data.windows import repeated
 from align.errors import UserError
 from align.files.labels import refuse_alike
 from align.files import atomic_folder, beside, locked, write_atomic, write_json
 
+logger = logging.getLogger(__name__)
 PIECE = 32 << 20  # bytes of signals held at once
 
 
@@ -68,7 +71,8 @@ def write_layout(
     ------
     UserError
         ``out`` exists, rows are missing, a split is empty, training and test share a picture, a picture cannot be read
-        or has two names, a value of a trial that is used is not finite, the disk is too full, another process is importing there.
+        or has two names, one recording stands there as several repetitions, a value of a trial that is used is not
+        finite, the disk is too full, another process is importing there.
     """
     with locked(beside(out, "lock"), f"importing into {str(out)!r}", keep=False):
         return _write_layout(out, signals, trials, images, info, link)
@@ -91,6 +95,7 @@ def _write_layout(
         (temporary / "images").mkdir()
         names = _place_images(temporary, out, images, link)
         _write_signals(temporary / "signals.npy", signals, trials)
+        _refuse_repeats(temporary / "signals.npy", trials)
         write_atomic(temporary / "stimuli.csv", _table([replace(trial, image=names[trial.image]) for trial in trials]))
         if info:
             write_json(temporary / "info.json", info)
@@ -164,6 +169,24 @@ def _write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Sh
             done += len(x)
     if done != signals.shape[0]:
         raise UserError(f"{done} rows of signals were found, {signals.shape[0]} announced; the file is damaged")
+
+
+def _refuse_repeats(path: Path, trials: Sequence[Shown]) -> None:
+    """Raise `UserError` where one recording stands there as several repetitions of a picture."""
+    used = np.array([row for row, trial in enumerate(trials) if trial.split != "unused"])
+    x = np.load(path, mmap_mode="r")
+    x = x if len(used) == len(trials) else x[used]
+    for subject in dict.fromkeys(trials[row].subject for row in used):
+        rows = np.array([i for i, row in enumerate(used) if trials[row].subject == subject])
+        part = x if len(rows) == len(x) else x[rows]
+        found = repeated(part, [trials[used[i]].image for i in rows])
+        if found:
+            pairs = found.copies or found.overlaps
+            first = trials[used[rows[pairs[0][0]]]].image
+            raise UserError(f"subject {subject}: {found.said} (the first shows {first!r})")
+        if found.strangers:
+            text = "subject %s: %d trials hold the very numbers of a trial of another picture"
+            logger.warning(text, subject, len(found.strangers))
 
 
 def _blocks(signals: np.ndarray) -> Iterator[np.ndarray]:
