@@ -85,8 +85,8 @@ def printable(text: str) -> str:
 
 
 def print_anywhere() -> None:
-    """Let standard output and error take every text: signs that their encoding lacks become plain letters or are written
-    out (``\\xe9``), and so is what a terminal would obey (control characters out of somebody's file, ``\\x1b``).
+    """Let standard output and error take every text: signs that their encoding lacks become plain letters or are
+    written out (``\\xe9``), and so is what a terminal would obey (control characters of somebody's file, ``\\x1b``).
 
     A carriage return passes on standard error alone, where progress bars need it.
     """

@@ -1,8 +1,7 @@
-"""One set of checks for a study: what makes a recording unfit for a score (faults), what a reader of the score should know
-(remarks).
+"""One set of checks for a study: faults make a recording unfit for a score, remarks are what its reader should know.
 
-`recon data check` prints them all. Every other command reads its study through `Study.recording`, which stops at a fault
-and keeps the remarks in `Recording.log`, from where reports take them.
+`recon data check` prints them all. Every other command reads its study through `Study.recording`, which stops at a
+fault and keeps the remarks in `Recording.log`, from where reports take them.
 """
 
 from __future__ import annotations
@@ -140,8 +139,8 @@ def repeat_remarks(repeats: dict[str, Repeated]) -> Iterator[str]:
         if found.strangers:
             row, first = found.strangers[0]
             yield (
-                f"{split}: {len(found.strangers)} trials hold the very numbers of a trial of another picture (first: row "
-                f"{row} = {first})"
+                f"{split}: {len(found.strangers)} trials hold the very numbers of a trial of another picture (first: "
+                f"row {row} = {first})"
             )
 
 

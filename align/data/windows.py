@@ -68,7 +68,7 @@ def _equal_rows(x: np.ndarray, labels: np.ndarray) -> tuple[list[tuple[int, int]
     step = max(1, _PIECE // max(1, x[:1].nbytes))
     for start in range(0, len(x), step):
         for i, row in enumerate(np.ascontiguousarray(x[start : start + step]), start):
-            if not _tells(row):
+            if not tells(row):
                 continue
             other = first.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), i)
             if other != i:
@@ -77,7 +77,7 @@ def _equal_rows(x: np.ndarray, labels: np.ndarray) -> tuple[list[tuple[int, int]
     return copies, strangers
 
 
-def _tells(row: np.ndarray) -> bool:
+def tells(row: np.ndarray) -> bool:
     """Whether another row can hardly be equal by accident."""
     if row.min() == row.max() or not np.isfinite(row).all():
         return False

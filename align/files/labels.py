@@ -1,5 +1,4 @@
-"""Labels out of tables that people, spreadsheets and other programs wrote: blanks, missing values, letters in two forms,
-one person under two labels."""
+"""Labels as people and programs write them: blanks, missing values, accents in two forms, one person twice."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ _PREFIX = re.compile(r"^(sub(ject)?|ses(sion)?)[-_ ]?(?=\w)")
 
 
 def tidy(text: str | None) -> str:
-    """``text`` without blanks around it, accents composed (Unicode NFC): a folder copied from a Mac has the other form."""
+    """``text`` without blanks around it, accents composed (Unicode NFC), which those of a Mac are not."""
     return unicodedata.normalize("NFC", (text or "").strip())
 
 

@@ -36,8 +36,8 @@ def refuse_options(precision: str | None = None, environment: Mapping[str, str] 
         else:
             remedy = "pass --mixed_precision no, and train.precision=bf16 for a lower one"
         raise UserError(
-            f"accelerate's --mixed_precision {asked} (an option of accelerate launch, or of its default_config.yaml) is "
-            f"ignored here; {remedy}"
+            f"accelerate's --mixed_precision {asked} (an option of accelerate launch, or of its default_config.yaml) "
+            f"is ignored here; {remedy}"
         )
     for variable, (option, remedy) in _OTHERS.items():
         if given.get(variable, "").lower() not in _OFF:

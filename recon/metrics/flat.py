@@ -1,4 +1,4 @@
-"""Pictures of one colour among those that are scored: what a safety checker, or a VAE in half precision, leaves behind."""
+"""Pictures of one colour among those that are scored: what a safety checker or a VAE in half precision leaves."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def flat_note(names: Sequence[str], even: Sequence[bool], black: Sequence[bool],
     colours = f", {dark} of them black" if dark else ""
     rest = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return (
-        f"{len(found)} of {len(names)} {what} are flat, of one colour{colours}: {', '.join(found[:_LISTED])}{rest}; they "
-        "are scored as they stand (a safety checker or a VAE in half precision leaves such pictures)"
+        f"{len(found)} of {len(names)} {what} are flat, of one colour{colours}: {', '.join(found[:_LISTED])}{rest}; "
+        "they are scored as they stand (a safety checker or a VAE in half precision leaves such pictures)"
     )
 
 

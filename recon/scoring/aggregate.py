@@ -49,7 +49,8 @@ def load_results(paths: Iterable[str | Path]) -> list[Result]:
     Raises
     ------
     UserError
-        Nothing there, a JSON of another kind, subjects such as 01 and 1 that may be one, two results of one method with the same subject and seed.
+        Nothing there, a JSON of another kind, subjects such as 01 and 1 that may be one, two
+        results of one method with the same subject and seed.
     """
     results = [_read(path) for given in paths for path in _files(Path(given))]
     seen: dict[tuple[str, ...], Result] = {}

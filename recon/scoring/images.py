@@ -65,7 +65,8 @@ def evaluate_images(
 
     ``.attrs``: ``skipped`` (metric to reason), ``preset``, ``source``, ``resizing``, ``blend`` (share of the
     reconstruction, None where nothing was blended), ``versions`` (here, and of the published numbers), ``category``
-    (where labels were given), ``notes`` (sentences about pictures of one colour), ``ids``, ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
+    (where labels were given), ``notes`` (sentences about pictures of one colour), ``ids``,
+    ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
     where undefined).
 
     Raises

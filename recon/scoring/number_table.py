@@ -1,8 +1,8 @@
 """A CSV of numbers that somebody else wrote: which line holds names, which columns are no features.
 
-`pandas.DataFrame.to_csv` adds an index and a header of numbers, spreadsheets add ids. Taken for values, the one becomes a
-feature as large as the table is long, the other a picture of its own. An index that can be nothing else is left out, which
-the log says; whatever could be either is refused.
+`pandas.DataFrame.to_csv` adds an index and a header of numbers, spreadsheets add ids. Taken for values, the one becomes
+a feature as large as the table is long, the other a picture of its own. An index that can be nothing else is left out,
+which the log says; whatever could be either is refused.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _is_count(lines: list[list[str]]) -> bool:
-    """Whether the first line counts 0, 1, 2 ... (or from 1) and the values below are not all whole: names of columns."""
+    """Whether the first line counts 0, 1, 2 ... (or from 1) and the values below are not all whole: it is names."""
     head = lines[0]
     if len(lines) < 2 or not all(map(_is_whole, head)):
         return False
@@ -151,8 +151,8 @@ def _features(path: Path, x: np.ndarray, names: list[str] | None) -> np.ndarray:
     strange = sorted({*index, *counting, *named, *_foreign(x, names)} - set(plain))
     if strange:
         raise UserError(
-            f"{str(path)!r}: column {strange[0] + 1} ({names[strange[0]]!r}) names or counts the rows and is no feature; "
-            "delete it (ids go into --ids)"
+            f"{str(path)!r}: column {strange[0] + 1} ({names[strange[0]]!r}) names or counts the rows and is no "
+            "feature; delete it (ids go into --ids)"
         )
     if plain:
         logger.info("%s: left out column %d, which counts the rows", path, plain[0] + 1)
@@ -169,7 +169,7 @@ def _counts_rows(x: np.ndarray, column: int) -> bool:
 
 
 def _foreign(x: np.ndarray, names: list[str]) -> list[int]:
-    """Columns of whole numbers whose names are none of ``f0, f1, ...``, where nearly all others are and hold decimals."""
+    """Columns of whole numbers whose names are none of ``f0, f1, ...``, where nearly all are and hold decimals."""
     matches = [_NUMBERED.fullmatch(name) for name in names]
     stems = Counter(match[1] for match in matches if match)
     if not stems:

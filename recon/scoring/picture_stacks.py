@@ -106,8 +106,8 @@ def _remedy(low: float, high: float) -> str:
     if low >= -_OVERSHOOT * 255 and 100 < high <= 255 * (1 + _OVERSHOOT):
         return "divide 0 to 255 by 255 and clip to [0, 1], or store uint8"
     return (
-        "these are neither [-1, 1] nor 0 to 255: undo what was done to the pixels (of pictures that were standardised for a "
-        "network: x * std + mean), do not stretch them"
+        "these are neither [-1, 1] nor 0 to 255: undo what was done to the pixels (of pictures that were standardised "
+        "for a network: x * std + mean), do not stretch them"
     )
 
 

@@ -1,4 +1,4 @@
-"""Labels as people and programs write them: missing values, blanks, accents in two forms, one person under two labels."""
+"""Labels as people and programs write them: missing values, blanks, accents in two forms, one person twice."""
 
 from __future__ import annotations
 

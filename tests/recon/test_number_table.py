@@ -1,4 +1,4 @@
-"""Tables of numbers as pandas, R, numpy and spreadsheets write them: the features come out, or one line says why not."""
+"""Tables of numbers as pandas, R, numpy and spreadsheets write them: the features come out, or a line says why not."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.data.windows import repeated
 from align.errors import UserError
-from align.files.labels import refuse_alike
 from align.files import atomic_folder, beside, locked, write_atomic, write_json
+from align.files.labels import refuse_alike
 
 logger = logging.getLogger(__name__)
 PIECE = 32 << 20  # bytes of signals held at once

@@ -17,9 +17,9 @@ def find_pictures(folder: Path, names: Iterable[str], strict: bool = True) -> di
     """The picture file of every name, anywhere below ``folder``.
 
     "cat.jpg", "animals/cat.jpg", "cat" and "animals/cat" all find ``folder/animals/cat.jpg``; so does
-    "stimuli/cat.jpg" where ``folder`` itself is called stimuli. Accents may be composed or not. Raises `UserError` for a
-    folder that is none, an unknown name (with the number of them) and a name of two files; without ``strict`` unknown
-    names are left out.
+    "stimuli/cat.jpg" where ``folder`` itself is called stimuli. Accents may be composed or not. Raises `UserError` for
+    a folder that is none, an unknown name (with the number of them) and a name of two files; without ``strict``
+    unknown names are left out.
     """
     if not folder.is_dir():
         raise UserError(f"{str(folder)!r} is not a folder; give the folder of the pictures")

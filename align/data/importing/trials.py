@@ -99,9 +99,9 @@ def _text(value: Any) -> str:
 def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], list[Shown], dict[str, Path]]:
     """Lines of the table that show a picture (rising), a `Shown` for each, and the pictures by the name in `Shown`.
 
-    The names are those of `short_names`. Lines without picture are left out, and so are unused ones whose picture is not
-    in ``folder``, which the log says; nothing else is asked of them. Raises `UserError` for an unknown column, picture or
-    split.
+    The names are those of `short_names`. Lines without picture are left out, and so are unused ones whose picture is
+    not in ``folder``, which the log says; nothing else is asked of them. Raises `UserError` for an unknown column,
+    picture or split.
     """
     stimulus = table.column(choice.stimulus)
     rows = [row for row, name in enumerate(stimulus) if not is_missing(name)]
