@@ -89,7 +89,7 @@ def _check_range(take: Any, shape: tuple[int, ...], kind: str, name: str) -> Non
         raise UserError(f"{name!r} holds NaN or infinity in {len(broken)} of {shape[0]} rows ({rows}); mend it")
     found = f"{name!r} holds values from {low:.4g} to {high:.4g}"
     if kind == "uint8":
-        if high <= 1:
+        if 0 < high <= 1:  # all black is named as such
             raise UserError(f"{found} as uint8: floats in [0, 1] were cast to bytes; multiply by 255 before the cast")
     elif low < -_SLACK or high > 1 + _SLACK:
         raise UserError(f"{found}; floats should be in [0, 1]; {_remedy(low, high)}")
