@@ -64,7 +64,7 @@ def repeated(x: np.ndarray, labels: Sequence[object] | np.ndarray) -> Repeated:
 
 def _equal_rows(x: np.ndarray, labels: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     first: dict[bytes, int] = {}
-    copies, strangers = [], []
+    copies, strangers = list[tuple[int, int]](), list[tuple[int, int]]()
     step = max(1, _PIECE // max(1, x[:1].nbytes))
     for start in range(0, len(x), step):
         for i, row in enumerate(np.ascontiguousarray(x[start : start + step]), start):

@@ -109,7 +109,7 @@ def as_seen(picture: Image.Image, label: str) -> np.ndarray:
     upright = _upright(picture, label)
     if "transparency" in upright.info or upright.mode in _WITH_ALPHA:
         upright = upright.convert("RGBA")
-        if upright.getextrema()[3][0] < 255:  # type: ignore[index]
+        if np.asarray(upright)[..., 3].min() < 255:
             raise UserError(
                 f"image {label!r} has an alpha channel with transparent pixels; lay it over the background that was on "
                 "the screen and save it as RGB"
