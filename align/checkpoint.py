@@ -6,13 +6,16 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.config import Config, dump_yaml, flatten, load_config, set_key, to_dict
+from align.config import Config, PreprocessConfig, dump_yaml, flatten, load_config, set_key, to_dict
+from align.data.names import labelled
 from align.errors import UserError
 from align.files import read_tensors, save_tensors, write_atomic, write_sealed
 from align.files.json_text import parse_json, reading
@@ -20,11 +23,14 @@ from align.files.json_text import parse_json, reading
 if TYPE_CHECKING:
     import torch
 
+    from align.data.preparing.raw import Preparation
+    from align.data.signals import Recording
     from align.model.aligner import Aligner
 
 logger = logging.getLogger(__name__)
 LIBRARY = "shallow-recon"  # what model cards name
 MODEL, CONFIG, SPLIT, CARD, METRICS = "model.safetensors", "config.yaml", "split.json", "README.md", "metrics.jsonl"
+PREPARATION = "preparation_sub-{}.safetensors"
 _FORMAT = "1"
 _META = {  # what `load_run` needs of the facts beside the weights
     "study": str,
@@ -65,26 +71,38 @@ class Run:
         trained_on = self.meta.get("trained_on", [self.subject])
         return trained_on.index(self.subject) if self.subject in trained_on else None
 
-    def predict(self, signals: Any) -> dict[str, np.ndarray]:
+    @cached_property
+    def preparation(self) -> Preparation:
+        """What was done to stored trials of the subject in training; from the run's folder, else from the study.
+
+        Raises `UserError` where the folder does not say it and the study cannot be read.
+        """
+        from align.data.preparing.raw import Preparation
+        from align.data.studies import open_study
+
+        stored = preparation_path(self.path, self.subject)
+        if stored.is_file():
+            return Preparation.load(stored)
+        if not self.config.changes_signals:
+            return Preparation.none(self.study, self.subject, self.aligner.in_shape)
+        try:
+            return open_study(self.config).preparation(self.subject)
+        except UserError as error:
+            raise UserError(
+                f"run {str(self.path)!r} has no {stored.name}, which says how signals are prepared, and its study "
+                f"cannot be read ({error}); give study.root=FOLDER, or train again"
+            ) from error
+
+    def predict(self, signals: Any, session: Any = None) -> dict[str, np.ndarray]:
         """``embeds`` (n, E) and, where the run has a token head, ``tokens`` (n, N, D) of trials (n, C, T) or (n, V).
 
-        ``signals``: raw, as the study holds them; array, CPU tensor or nested lists. Repetitions are not averaged.
-        Raises `UserError` for trials of another shape than the training ones, text, NaN and infinity.
+        ``signals``: raw, as the study stores them: they are prepared here as the training trials were. Repetitions are
+        not averaged. ``session`` (n,): of each trial, where training whitened by session (``preprocess.mvnn``).
+        Raises `UserError` for trials of another shape than the stored ones, text, NaN and infinity.
         """
-        from align.data.reading.safe_load import require_finite
+        from align.data.importing.arrays import as_signals
 
-        try:
-            array = np.asarray(signals, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"signals are no array of numbers ({error}); pass (n, ...) with one trial per row"
-            ) from error
-        shape = self.aligner.in_shape
-        if array.shape[1:] != shape or array.ndim == 0:
-            rows = ", ".join(map(str, shape))
-            raise UserError(f"signals have shape {array.shape}, this run takes trials of {shape}; pass (n, {rows})")
-        require_finite(array, "signals")
-        return self.aligner.predict(array)
+        return self.aligner.predict(self.preparation(as_signals(signals), session))
 
     def __repr__(self) -> str:
         config = self.config
@@ -112,13 +130,26 @@ class Run:
         return facts_table("Run", facts)
 
 
+def preparation_path(folder: Path, subject: str) -> Path:
+    """Where a run keeps what was done to the stored trials of a subject."""
+    return labelled(folder, PREPARATION, subject)
+
+
 def save_run(
-    run_dir: str | Path, aligner: Aligner, config: Config, recording_manifest: dict[str, Any], extra: dict[str, Any]
+    run_dir: str | Path,
+    aligner: Aligner,
+    config: Config,
+    recording_manifest: dict[str, Any],
+    extra: dict[str, Any],
+    recordings: Iterable[Recording] = (),
 ) -> Path:
     """Write the run of ``recording_manifest``'s study and subject; the weights come last and complete the folder.
 
-    ``extra``: further facts for the metadata and the card (values ready for JSON). Returns the path of the weights.
+    ``extra``: further facts for the metadata and the card (values ready for JSON). ``recordings``: of the subjects that
+    it is for, so that the folder says how their signals were prepared. Returns the path of the weights.
     """
+    from align.data.preparing.raw import Preparation
+
     run_dir = Path(run_dir)
     study, subject = recording_manifest["study"], recording_manifest["subject"]
     meta = {
@@ -137,6 +168,9 @@ def save_run(
     write_sealed(run_dir / SPLIT, recording_manifest)
     write_atomic(run_dir / CONFIG, dump_yaml(config))
     write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
+    for recording in recordings:
+        done = recording.preparation or Preparation.fit(recording, PreprocessConfig())
+        done.save(preparation_path(run_dir, recording.subject))
     texts = {name: value for name, value in meta.items() if isinstance(value, str)}
     texts["subjects"] = json.dumps(meta["subjects"])
     stored = {**texts, "meta": json.dumps(meta), "config": json.dumps(to_dict(config))}

@@ -336,6 +336,12 @@ class Config(Checked):
     tracker: Annotated[str, OneOf("none", *TRACKERS)] = "none"  # beside metrics.jsonl
     seed: Whole = 0
 
+    @property
+    def changes_signals(self) -> bool:
+        """Whether trials are used otherwise than they are stored."""
+        study = self.study
+        return self.preprocess != PreprocessConfig() or bool(study.roi or study.channels or study.window)
+
     def faults(self, at: str) -> Iterator[str]:
         yield from self.selection_faults()
         yield from self._contrastive_faults()

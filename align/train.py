@@ -180,7 +180,7 @@ def _train_job(
         "weights_hash": digest,
     }
     if world()[0] == 0:
-        save_run(folder, aligner, config, joint_manifest(trained, tested), told)
+        save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
     seconds = time.monotonic() - started
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
 

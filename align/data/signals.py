@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from align.files import atomic_path
 from align.files.checksums import append_checksum, map_npy
 from align.files.made_once import made_once
+
+if TYPE_CHECKING:
+    from align.data.preparing.raw import Preparation
 
 HELD = 1 << 29  # bytes of float32 rows up to which they are held in memory
 _RELEASED = 1 << 22  # bytes read from a map between two releases
@@ -177,6 +180,7 @@ class Recording:
     """One subject: training and test trials that share no picture, and the pictures.
 
     ``log``: sentences about what the study removed or averaged. ``sfreq`` in Hz and ``tmin`` in s for (C, T) signals.
+    ``preparation``: what made these trials of the stored ones; None where they are as stored.
     """
 
     study: str
@@ -188,6 +192,7 @@ class Recording:
     sfreq: float | None = None
     tmin: float = 0.0
     log: tuple[str, ...] = field(default=())
+    preparation: Preparation | None = None
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.train.x.shape[1:]))

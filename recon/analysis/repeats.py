@@ -61,10 +61,10 @@ def repeat_curves(run: Run, out: str | Path, *, n_draws: int = 10, seed: int = 0
         for k in counts:
             if draw and exact and k == most:
                 continue  # all repetitions: every draw is the same
-            embeds = run.predict(first[k])["embeds"]
+            embeds = run.aligner.predict(first[k])["embeds"]
             curve[k].add(_similarity(embeds, candidates))
             if 2 * k <= most:
-                between[k, "embeds"].add(_similarity(embeds, run.predict(second[k])["embeds"]))
+                between[k, "embeds"].add(_similarity(embeds, run.aligner.predict(second[k])["embeds"]))
                 between[k, "signals"].add(_similarity(_flat(run, first[k]), _flat(run, second[k])))
         reliability.add(first[most // 2], second[most // 2])
     timed = recording.sfreq is not None and test.x.ndim == 3

@@ -14,7 +14,6 @@ from align.errors import UserError
 from align.notebook import facts_table
 from recon.api.figures import Figures
 from recon.api.parameters import settings_of
-from recon.api.predicting import PREPARATION
 
 
 class Decoder(Figures):
@@ -62,16 +61,16 @@ class Decoder(Figures):
 
         Every command reads it (``--run``) where the study's files are. Raises `UserError` where it exists already.
         """
-        from align.checkpoint import CARD, CONFIG, METRICS, MODEL, SPLIT
+        from align.checkpoint import CARD, CONFIG, METRICS, MODEL, SPLIT, preparation_path
         from align.files import atomic_folder, beside, locked
 
         run, out = self.run_, Path(path).expanduser()
-        self.preparation.save(run.path / PREPARATION)
         with locked(beside(out, "lock"), f"saving into {str(out)!r}", keep=False):
             if out.exists():
                 raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
             with atomic_folder(out) as part:
-                for name in (CONFIG, CARD, SPLIT, METRICS, PREPARATION, MODEL):
+                self.preparation.save(preparation_path(part, run.subject))
+                for name in (CONFIG, CARD, SPLIT, METRICS, MODEL):
                     if (run.path / name).is_file():
                         shutil.copyfile(run.path / name, part / name)
         return out

@@ -53,7 +53,7 @@ def fit_study(config: Config, subject: str, progress: bool = False) -> Run:
 
 def prepared(
     config: Config, x: np.ndarray, stimulus: np.ndarray, stimuli: Stimuli, facts: Mapping[str, Any]
-) -> tuple[Recording, Preparation]:
+) -> Recording:
     """Trials x (n, ...) as they come to a recording without a test, its trials prepared as those of a study are.
 
     ``stimulus`` (n,): the place of each trial's picture in ``stimuli``. ``facts``: ``ch_names``, ``sfreq`` in Hz and
@@ -62,15 +62,15 @@ def prepared(
     stored = train_only(x, stimulus, stimuli, ARRAYS, "01", **facts)
     preparation = Preparation.fit(stored, config.preprocess)
     chain = preparation.chain()
-    recording = replace(
+    return replace(
         stored,
         train=replace(stored.train, x=preparation(x)),
         test=replace(stored.test, x=np.zeros((0, *chain.shape), np.float32)),
         ch_names=chain.ch_names,
         sfreq=chain.sfreq,
         tmin=chain.tmin,
+        preparation=preparation,
     )
-    return recording, preparation
 
 
 def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> Run:
@@ -118,7 +118,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False) -> 
             device=device,
         )
         facts = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
-        save_run(folder, aligner, config, manifest(recording), facts)
+        save_run(folder, aligner, config, manifest(recording), facts, [recording])
     return load_run(folder)
 
 

@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recon.api.study import as_one
 from recon.api.training import Training
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from align.data.preparing.raw import Preparation
-
-PREPARATION = "preparation.safetensors"
 
 
 class Predicting(Training):
@@ -43,25 +40,13 @@ class Predicting(Training):
         UserError
             Another shape than in training, NaN, infinity.
         """
-        found = self.run_.aligner.predict(self._prepared(as_one(signals), session))
+        found = self.run_.predict(signals, session)
         return found.get("tokens"), found["embeds"]
-
-    def _prepared(self, x: np.ndarray, session: Any = None) -> np.ndarray:
-        return self.preparation(x, None if session is None else np.asarray(session))
 
     @property
     def preparation(self) -> Preparation:
-        """What is done to raw signals before they are decoded; read from the training rows when first asked for."""
-        if self._preparation is None:
-            from align.data.preparing.raw import Preparation
-            from align.data.studies import open_study
-
-            stored = self.run_.path / PREPARATION
-            if stored.is_file():
-                self._preparation = Preparation.load(stored)
-            else:
-                self._preparation = Preparation.of_study(open_study(self.run_.config), self.run_.subject)
-        return self._preparation
+        """What is done to raw signals before they are decoded."""
+        return self.run_.preparation
 
     def retrieve(self, signals: Any, candidates: Any, top: int | None = 5) -> pd.DataFrame:
         """Which of the candidate pictures each trial shows, by cosine.

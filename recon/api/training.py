@@ -16,7 +16,6 @@ from recon.api.study import Study, as_one
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from align.config import Config
-    from align.data.preparing.raw import Preparation
 
 
 class Training(Parameters):
@@ -24,7 +23,6 @@ class Training(Parameters):
 
     _run: Run | None = None
     _study: Study | None = None
-    _preparation: Preparation | None = None
     _kept: KeptFolder | None = None
 
     def fit(
@@ -72,14 +70,14 @@ class Training(Parameters):
                 if images is not None or groups is not None:
                     raise UserError("a study brings its pictures and groups; leave images and groups out")
                 config, label = self._placed(self._configured(data.pairs), kept), data.require_subject(subject)
-                run, preparation = self._fit_study(config, label, progress), None
+                run = self._fit_study(config, label, progress)
             else:
                 if images is None:
                     raise UserError("signals need pictures to learn from; pass fit(signals, images), or a Study")
                 config = self._placed(self._configured({}), kept)
                 facts = {"sfreq": sfreq, "ch_names": tuple(ch_names or ()), "tmin": tmin}
-                run, preparation = self._fit_arrays(config, as_one(data), images, groups, facts, progress)
-        self._run, self._preparation, self._kept = run, preparation, kept
+                run = self._fit_arrays(config, as_one(data), images, groups, facts, progress)
+        self._run, self._kept = run, kept
         self._study = data if isinstance(data, Study) else None
         return self
 
@@ -98,7 +96,7 @@ class Training(Parameters):
 
     def _fit_arrays(
         self, config: Config, x: np.ndarray, images: Any, groups: Any, facts: dict[str, Any], progress: bool
-    ) -> tuple[Run, Preparation]:
+    ) -> Run:
         from align.data.importing.arrays import as_pictures
         from recon.api.fitting import fit_arrays, forget, prepared, sized, stimuli_of
 
@@ -108,11 +106,11 @@ class Training(Parameters):
         if len(names) != len(x):
             raise UserError(f"{len(x)} trials but {len(names)} images; pass the picture of every trial")
         stimuli, rows = stimuli_of(names, files, groups)
-        recording, preparation = prepared(config, x, rows, stimuli, facts)
+        recording = prepared(config, x, rows, stimuli, facts)
         if not isinstance(self.encoder, str):
             forget(config)
             config = sized(config, self.encoder, lambda: recording.train.x.shape[1:])
-        return fit_arrays(config, recording, progress), preparation
+        return fit_arrays(config, recording, progress)
 
     @property
     def run_(self) -> Run:

@@ -117,8 +117,12 @@ def _scores(facts: RunFacts) -> list[str]:
 
 
 def _run_loading(facts: RunFacts, repository: str) -> str:
+    from align.checkpoint import preparation_path
+
     subject = f", subject={facts.subjects[0]!r}" if len(facts.subjects) > 1 else ""
-    shape = ", ".join(map(str, facts.run.aligner.in_shape))
+    stored = preparation_path(facts.run.path, facts.run.subject).is_file()  # an older run has none
+    in_shape = facts.run.preparation.in_shape if stored else facts.run.aligner.in_shape
+    shape = ", ".join(map(str, in_shape))
     return _code(
         "from recon import load_run\n\n"
         f"run = load_run({repository!r}{subject})  # or a local folder; {repository}@REVISION for a fixed state\n"

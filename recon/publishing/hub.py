@@ -41,10 +41,10 @@ def fetch_run(repository: str, revision: str | None = None) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    from align.checkpoint import CARD, CONFIG, MODEL, SPLIT
+    from align.checkpoint import CARD, CONFIG, MODEL, PREPARATION, SPLIT
 
     name = f"{repository}@{revision}" if revision else repository
-    patterns = [MODEL, CONFIG, SPLIT, REPORTS, CARD]
+    patterns = [MODEL, CONFIG, SPLIT, REPORTS, CARD, PREPARATION.format("*")]
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's client has its own exceptions, and so has each network

@@ -1,7 +1,7 @@
 """A run or conditioner to the Hugging Face hub: the few files that are needed, copied to a folder of their own first.
 
-What goes: weights, configuration, split, reports, card. What never goes: recordings, states of training, predictions,
-pictures, and the paths of this machine.
+What goes: weights, configuration, split, preparation of signals, reports, card. What never goes: recordings, states of
+training, predictions, pictures, and the paths of this machine.
 """
 
 from __future__ import annotations
@@ -65,14 +65,19 @@ def staged(folder: str | Path, to: str, license_id: str | None = None) -> Iterat
 
 
 def _stage_run(facts: RunFacts, stage: Path) -> None:
-    from align.checkpoint import CONFIG, MODEL, SPLIT
+    from align.checkpoint import CONFIG, MODEL, SPLIT, preparation_path
     from align.config import dump_yaml, to_dict
+    from align.data.preparing.raw import Preparation
 
     tensors, metadata = read_tensors(facts.run.path / MODEL)
     config = without_places(facts.run.config)
     save_tensors(stage / MODEL, tensors, {**metadata, "config": json.dumps(to_dict(config))})
     write_atomic(stage / CONFIG, dump_yaml(config))
     write_sealed(stage / SPLIT, {**facts.split, "log": without_paths(facts.split.get("log", []))})
+    for subject in facts.subjects:
+        stored = preparation_path(facts.run.path, subject)
+        if stored.is_file():
+            Preparation.load(stored).save(stage / stored.name)
     for subject, report in facts.reports.items():
         write_sealed(stage / f"report_sub-{file_name(subject)}.json", report)
 

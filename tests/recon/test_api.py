@@ -130,10 +130,10 @@ def test_predict_takes_lists_tensors_and_one_trial(run: Run) -> None:
 @pytest.mark.parametrize(
     ("signals", "told"),
     [
-        (np.zeros(60), "shape (60,)"),
         (np.zeros((2, 59)), "shape (2, 59)"),
         (np.zeros((2, 60, 1)), "shape (2, 60, 1)"),
-        (3.0, "shape ()"),
+        (np.zeros(60), "(60,); pass (n, channels"),
+        (3.0, "(); pass (n, channels"),
         ([[1.0, 2.0], [3.0]], "numbers"),
         ("trials.npy", "numbers"),
         (np.full((2, 60), np.nan), "NaN"),

@@ -103,11 +103,11 @@ def test_predictions_of_raw_trials_are_those_of_prepared_ones(fitted: Decoder) -
 
     recording = open_study(run.config).recording("01")
     rows = [list(recording.train.x[:, 0, 0]).index(x) for x in fitted.preparation(raw)[:, 0, 0]]
-    expected = run.predict(recording.train.x[rows])
+    expected = run.aligner.predict(recording.train.x[rows])
     np.testing.assert_array_equal(embeds, expected["embeds"])
     np.testing.assert_array_equal(tokens, expected["tokens"])
     np.testing.assert_array_equal(fitted.predict(torch.from_numpy(raw).requires_grad_())[1], embeds)
-    assert not np.allclose(run.predict(raw)["embeds"], embeds, atol=1e-3)  # scaling is not the identity here
+    assert not np.allclose(run.aligner.predict(raw)["embeds"], embeds, atol=1e-3)  # scaling is not the identity here
 
 
 def test_another_unit_is_warned_of_with_the_factor(fitted: Decoder) -> None:

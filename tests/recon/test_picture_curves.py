@@ -211,7 +211,7 @@ def test_one_repetition_is_a_single_row_of_the_own_picture(made: Made) -> None:
     rng = np.random.default_rng(derive(QUICK.seed, "repetitions"))
     rows = [np.flatnonzero(recording.test.stimulus == recording.stimuli.ids.index(name)) for name in ids]
     x = recording.test.x[[rng.permutation(part)[0] for part in rows]]
-    single = made.run.predict(x)["tokens"]
+    single = made.run.aligner.predict(x)["tokens"]
     np.testing.assert_allclose(made.given["repetitions 1"][0], single, atol=1e-4)
     assert np.abs(single - made.given["repetitions 3"][0]).max() > 0.1
 

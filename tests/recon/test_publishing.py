@@ -291,7 +291,7 @@ def test_the_recording_is_read_again_once_its_place_is_told(folder: Path, hub: H
     set_key(back.config, "study.root", str(trained / "study"))
 
     def of(run: Run) -> np.ndarray:
-        return run.predict(split_trials(open_recording(run), "test").x)["embeds"]
+        return run.aligner.predict(split_trials(open_recording(run), "test").x)["embeds"]
 
     np.testing.assert_array_equal(of(back), of(own))
 

@@ -79,7 +79,7 @@ def test_one_repetition_is_the_score_of_single_trials(run: Run, result: dict) ->
     for draw in range(6):
         rng = np.random.default_rng([3, draw])
         rows = [rng.permutation(np.flatnonzero(test.stimulus == i))[0] for i in np.unique(test.stimulus)]
-        similarity = retrieval.scores(run.predict(test.x[rows])["embeds"], candidates)
+        similarity = retrieval.scores(run.aligner.predict(test.x[rows])["embeds"], candidates)
         hits.append(retrieval.both_directions(similarity, n_boot=0, n_perm=0))
     for direction in ("brain_to_image", "image_to_brain"):
         for key in ("top1", "top5"):

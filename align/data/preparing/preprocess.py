@@ -1,15 +1,17 @@
 """Signals as stored to signals as used: the steps of ``config.preprocess``, fitted on training rows only.
 
-The result is written once to ``<cache_dir>/signals/<key>/`` (``train.npy``, ``test.npy`` float32, ``signals.json``) and
-mapped from there. The key holds everything that changes it: the steps, the trials and their sessions, and the signals
-themselves. Repetitions stay apart: averaging comes after all steps and costs seconds (`Trials.averaged`), so one
-file serves single-trial training, averaged training and the averaged test alike.
+The result is written once to ``<cache_dir>/signals/<key>/`` (``train.npy``, ``test.npy`` float32, ``signals.json``, and
+what the steps learned in ``preparation.safetensors``) and mapped from there. The key holds everything that changes it:
+the steps, the trials and their sessions, and the signals themselves. Repetitions stay apart: averaging comes after all
+steps and costs seconds (`Trials.averaged`), so one file serves single-trial training, averaged training and the
+averaged test alike.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from align.config import PreprocessConfig
+from align.data.preparing.raw import PREPARATION, Preparation
 from align.data.preparing.steps import Chain, fit_chain, plan_chain
 from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Trials, fingerprint, save_rows
@@ -28,6 +31,7 @@ from align.files import read_json, write_sealed
 from align.files.checksums import map_npy, require_npy
 from align.files.made_once import made_once
 
+log = logging.getLogger(__name__)
 _RECIPE = 1  # raise it when the numbers of a step change
 
 
@@ -47,7 +51,7 @@ def prepare(
     """
     if config == PreprocessConfig() and picks is None:
         return recording
-    folder = Path(cache_dir) / "signals" / cache_key(recording, config, picks)
+    folder = _folder(recording, config, cache_dir, picks)
     files = {"train": folder / "train.npy", "test": folder / "test.npy"}
     facts_file = folder / "signals.json"
 
@@ -58,6 +62,7 @@ def prepare(
         chain = plan_chain(recording, config, picks)
         _require_room(folder, chain, recording)
         fit_chain(chain, config)
+        Preparation.of_chain(recording, config, picks, chain).save(folder / PREPARATION)
         for split, path in files.items():
             if not _is_whole(path):
                 _write(path, chain, getattr(recording, split), f"signals of {chain.what}, {split} rows")
@@ -75,7 +80,25 @@ def prepare(
         sfreq=facts["sfreq"],
         tmin=facts["tmin"],
         log=(*recording.log, *facts["log"]),
+        preparation=preparation_of(recording, config, cache_dir, picks),
     )
+
+
+def preparation_of(
+    recording: Recording, config: PreprocessConfig, cache_dir: str | Path, picks: np.ndarray | None = None
+) -> Preparation:
+    """What `prepare` does to trials, as it was fitted there; fitted here where the cache does not hold it."""
+    stored = _folder(recording, config, cache_dir, picks) / PREPARATION
+    if (config != PreprocessConfig() or picks is not None) and stored.is_file():
+        try:
+            return Preparation.load(stored)
+        except Damaged as error:
+            log.warning("%s; it is made again", error)
+    return Preparation.fit(recording, config, picks)
+
+
+def _folder(recording: Recording, config: PreprocessConfig, cache_dir: str | Path, picks: np.ndarray | None) -> Path:
+    return Path(cache_dir) / "signals" / cache_key(recording, config, picks)
 
 
 def cache_key(recording: Recording, config: PreprocessConfig, picks: np.ndarray | None = None) -> str:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from align.config import Config, PreprocessConfig, load_config, set_key
-from align.data.preparing.selection import resolve
 from align.data.preparing.steps import Chain, fit_chain, plan_chain, refit_chain
 from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Stimuli, Trials
-from align.data.studies.base import Study
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
+from align.files.json_text import parse_json, reading
 
+PREPARATION = "preparation.safetensors"  # beside cached signals, and in the folder of a run
 FAR = 20.0  # ratio of two median sizes from which other units are suspected; people differ by less
+_LARGEST = 1 << 31  # values of a trial
+_FACTS = {
+    "study": str,
+    "subject": str,
+    "in_shape": [int],
+    "ch_names": [str],
+    "sfreq": (float, None),
+    "tmin": float,
+    "size": float,
+    "preprocess": {},
+}
 _LOOKED_AT = 1 << 20  # values of which the median size is taken
 
 
@@ -37,18 +50,24 @@ class Preparation:
     size: float
 
     @classmethod
-    def of_study(cls, study: Study, subject: str) -> Preparation:
-        """Of a subject as its study reads and prepares it; the fitted steps read the training rows once more."""
-        recording = study.read(subject)
-        steps, picks = resolve(study.config, recording, lambda: study.rois(subject))
-        return cls.fit(recording, steps, picks)
-
-    @classmethod
     def fit(cls, recording: Recording, steps: PreprocessConfig, picks: np.ndarray | None = None) -> Preparation:
         """The steps fitted on the training rows of ``recording``, as stored. Raises `UserError` as `prepare` does."""
         chain = plan_chain(recording, steps, picks)
         fit_chain(chain, steps)
+        return cls.of_chain(recording, steps, picks, chain)
+
+    @classmethod
+    def of_chain(
+        cls, recording: Recording, steps: PreprocessConfig, picks: np.ndarray | None, chain: Chain
+    ) -> Preparation:
+        """Of steps that were fitted on ``recording``."""
         return cls(_bare(recording), steps, picks, chain.fitted, median_size(recording.train.x))
+
+    @classmethod
+    def none(cls, study: str, subject: str, shape: tuple[int, ...], size: float = 0.0) -> Preparation:
+        """That of trials (n, *shape) that are used as they are stored."""
+        none, zero = np.zeros(1, np.int64), np.zeros((1, *shape), np.float32)
+        return cls(train_only(zero, none, _no_pictures(), study, subject), PreprocessConfig(), None, {}, size)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -124,12 +143,20 @@ class Preparation:
         tensors, metadata = read_tensors(path)
         if "preparation" not in metadata:
             raise UserError(f"{str(path)!r} says nothing of how signals were prepared; save the decoder again")
-        facts = json.loads(metadata["preparation"])
+        source = f"{str(path)!r}, its preparation"
+        facts = parse_json(metadata["preparation"], source, _FACTS)
+        _require_numbers(tensors, source)
         config = load_config(Config)
-        for name, value in facts["preprocess"].items():
-            set_key(config, f"preprocess.{name}", value)
+        with reading(source):
+            for name, value in facts["preprocess"].items():
+                set_key(config, f"preprocess.{name}", value)
+            config.preprocess.check("preprocess.")
         arrays = {name: value.numpy() for name, value in tensors.items() if name != "none"}
         picks = arrays.pop("picks", None)
+        if not facts["in_shape"] or min(facts["in_shape"]) < 1 or math.prod(facts["in_shape"]) > _LARGEST:
+            raise UserError(f"{source}: no trial has the shape {facts['in_shape']}; the file is damaged")
+        if picks is not None and not (picks.ndim == 1 and _inside(picks, facts["in_shape"][0])):
+            raise UserError(f"{source}: the channels it picks are not those of the trials; the file is damaged")
         recording = train_only(
             np.zeros((1, *facts["in_shape"]), np.float32),
             np.zeros(1, np.int64),
@@ -141,6 +168,16 @@ class Preparation:
             tmin=facts["tmin"],
         )
         return cls(recording, config.preprocess, picks, arrays, facts["size"])
+
+
+def _inside(picks: np.ndarray, count: int) -> bool:
+    return picks.dtype.kind == "i" and len(picks) > 0 and int(picks.min()) >= 0 and int(picks.max()) < count
+
+
+def _require_numbers(tensors: dict[str, Any], source: str) -> None:
+    for name, value in tensors.items():
+        if value.is_complex() or not np.isfinite(value.double().numpy()).all():
+            raise UserError(f"{source}: {name!r} holds values that are not finite numbers; the file is damaged")
 
 
 def train_only(

@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from align.config import Config
+from align.config import Config, PreprocessConfig
 from align.data.signals import Recording, Stimuli
 from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.data.preparing.raw import Preparation
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,21 @@ class Study(ABC):
         With ``study.held_out`` the test trials are those of held-out training pictures (`align.data.held_out`).
         Raises `UserError` on any fault in the files or in what they hold (`align.data.sound`).
         """
-        from align.data.held_out import hold_out
         from align.data.preparing.preprocess import prepare
+
+        stored, steps, picks = self._as_stored(subject)
+        return prepare(stored, steps, self.config.cache_dir, picks)
+
+    def preparation(self, subject: str) -> Preparation:
+        """What `recording` does to stored trials of the subject, for trials that come later."""
+        from align.data.preparing.preprocess import preparation_of
+
+        stored, steps, picks = self._as_stored(subject)
+        return preparation_of(stored, steps, self.config.cache_dir, picks)
+
+    def _as_stored(self, subject: str) -> tuple[Recording, PreprocessConfig, np.ndarray | None]:
+        """Trials as stored, in their splits, with the steps and the channels that are chosen."""
+        from align.data.held_out import hold_out
         from align.data.preparing.selection import resolve
         from align.data.sound import require_sound
 
@@ -80,7 +96,7 @@ class Study(ABC):
         if part.held_out:
             recording = hold_out(recording, part.held_out, part.held_out_seed, self.config.cache_dir)
         steps, picks = resolve(self.config, recording, lambda: self.rois(subject))
-        return prepare(recording, steps, self.config.cache_dir, picks)
+        return recording, steps, picks
 
     def rois(self, subject: str) -> dict[str, tuple[int | str, ...]]:
         """Regions that ``study.roi`` may name: channels or voxels by index from 0, or channels by name."""
