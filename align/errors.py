@@ -85,8 +85,8 @@ def printable(text: str) -> str:
 
 
 def print_anywhere() -> None:
-    """Let standard output and error take every text: signs that their encoding lacks become plain letters, and what a
-    terminal would obey (control characters out of somebody's file) is written out, as ``\\x1b``.
+    """Let standard output and error take every text: signs that their encoding lacks become plain letters or are
+    written out (``\\xe9``), and so is what a terminal would obey (control characters of somebody's file, ``\\x1b``).
 
     A carriage return passes on standard error alone, where progress bars need it.
     """
@@ -126,7 +126,7 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
     """What `codecs.register_error` asks for: the text in place of the signs, and where to go on."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+    return "".join(_PLAIN.get(sign) or _written(sign) for sign in error.object[error.start : error.end]), error.end
 
 
 def _end(name: str, error: BaseException, code: int) -> int:

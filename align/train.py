@@ -285,6 +285,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(config: Config, overwrite: bool) -> int:
+    from align.training.launcher import refuse_options
+
+    refuse_options(config.train.precision)
     from accelerate import PartialState
 
     from align.tracking import setup_logging

@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:  # a script's own folder is on the path, no
 from align.errors import UserError, run_command
 from align.files import locked
 from align.train import use_all_cores
+from align.training.launcher import refuse_options
 from recon.config import ConditionerConfig, StageConfig
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> int:
         config = load_config(ConditionerConfig, options.config, options.overrides)
+        refuse_options()
         use_all_cores()
         print(train(config))
         return 0

@@ -12,14 +12,21 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from align.data.measure import ALIKE, MOST_COMPARED, Looks, measure_channels, measure_pictures, measure_trials, some
-from align.data.signals import Recording, Stimuli
+from align.data.signals import Stimuli
+from align.data.sound import (
+    picture_faults,
+    picture_remarks,
+    repeat_faults,
+    repeat_remarks,
+    repeats_of,
+    signal_faults,
+    signal_remarks,
+)
 from align.data.studies.base import Fact, Study
 from align.data.understood import SCALED, implausible, next_command, understood, understood_line
 from align.errors import UserError
 
-SMALL = 1e-3  # a median below it is that of volts (1e-5) or tesla (1e-13)
 LARGE = 1 << 28  # bytes of signals that had better be mapped
-UNEQUAL = 3.0  # ratio of two medians from which training and test are suspected of different units
 ORDER = "row order: "  # begins a study's sentence about it in `Recording.log`
 
 
@@ -54,7 +61,8 @@ def check_study(study: Study) -> dict[str, Any]:
         before = len(found.faults)
         try:
             found.subjects[subject] = _look_at(study, subject, found)
-            _compare(study, subject, found)
+            if len(found.faults) == before:  # what reads the recording stops at the same fault
+                _compare(study, subject, found)
         except (UserError, OSError) as error:
             found.faults.append(f"subject {subject}: {' '.join(str(error).split())}")
         found.subjects.setdefault(subject, {})["faults"] = found.faults[before:]
@@ -90,19 +98,22 @@ def _look_at(study: Study, subject: str, found: _Findings) -> dict[str, Any]:
         "log": list(recording.log),
     }
     entry["understood"] = understood(recording, entry["training"]["median_abs"])
-    found.remarks += [f"subject {subject}: {text}" for text in implausible(recording)]
-    found.faults += [f"subject {subject}: {text}" for text in _signal_faults(entry)]
-    found.remarks += [f"subject {subject}: {text}" for text in _signal_remarks(entry, study)]
+    repeats = repeats_of(recording)
+    faults = [*signal_faults(entry), *repeat_faults(repeats)]
+    remarks = [*implausible(recording), *signal_remarks(entry, study.config.preprocess), *repeat_remarks(repeats)]
+    remarks += _handling_remarks(entry, study)
     try:
-        pictures = measure_pictures(recording, found.looks_of(recording.stimuli))
+        pictures = entry["pictures"] = measure_pictures(recording, found.looks_of(recording.stimuli))
     except UserError as error:
-        found.faults.append(f"subject {subject}: {error}")
-        return entry
-    entry["pictures"] = pictures
-    if pictures["equal_in_both"]:
-        equal = pictures["equal_in_both"]
-        found.faults.append(f"subject {subject}: {len(equal)} test pictures stand in training too: {some(equal)}")
-    found.remarks += [f"subject {subject}: {text}" for text in _picture_remarks(pictures, recording)]
+        faults.append(str(error))
+    else:
+        faults += picture_faults(pictures)
+        remarks += picture_remarks(pictures)
+        if pictures["alike_in_both"] is None:
+            n = len(recording.stimuli)
+            remarks.append(f"look-alikes were not searched among {n} pictures (the limit is {MOST_COMPARED})")
+    found.faults += [f"subject {subject}: {text}" for text in faults]
+    found.remarks += [f"subject {subject}: {text}" for text in remarks]
     return entry
 
 
@@ -114,57 +125,19 @@ def _compare(study: Study, subject: str, found: _Findings) -> None:
         found.facts.setdefault(fact.what, fact)
 
 
-def _signal_faults(entry: dict[str, Any]) -> Iterator[str]:
+def _handling_remarks(entry: dict[str, Any], study: Study) -> Iterator[str]:
+    """What matters to whoever chooses channels or waits for a file, and to no score."""
     channels = entry["channels"]
-    for split in ("training", "test"):
-        part = entry[split]
-        if part["not_finite"]:
-            row = part["first_not_finite_row"]
-            yield f"{split}: {part['not_finite']} values are NaN or infinite, the first in row {row}; mend them"
-        if not part["median_abs"] and len(part["constant"]) == part["shape"][0]:
-            yield f"{split}: every value is 0"
-    if channels["twice"]:
-        yield f"channel names stand twice: {some(channels['twice'])}"
-    if channels["names"] not in (0, channels["found"]):
-        yield f"{channels['names']} channel names for {channels['found']} channels"
-    if entry["training"]["shape"] != entry["test"]["shape"]:
-        yield f"training trials have shape {entry['training']['shape']}, test trials {entry['test']['shape']}"
-
-
-def _signal_remarks(entry: dict[str, Any], study: Study) -> Iterator[str]:
-    channels, preprocess = entry["channels"], study.config.preprocess
     strange = channels["not_10_20"]
     if study.info.signal == "EEG" and not channels["names"]:
         yield "channels have no names, so preprocess.channels cannot choose among them"
     elif study.info.signal == "EEG" and strange:
         yield f"{len(strange)} of {channels['names']} channel names are none of the 10-20 system: {some(strange)}"
-    medians = [entry[split]["median_abs"] for split in ("training", "test")]
-    if all(medians):
-        if max(medians) / min(medians) > UNEQUAL:
-            yield f"median value {medians[0]:.3g} in training, {medians[1]:.3g} in test: are they of one unit?"
-        if max(medians) < SMALL and preprocess.scale == "none" and not preprocess.mvnn:
-            yield f"median value {max(medians):.3g}, as of volts or tesla: train with preprocess.scale=zscore"
     for split in ("training", "test"):
-        part, constant = entry[split], entry[split]["constant"]
+        part = entry[split]
         if part["bytes"] > LARGE and not part["mapped"]:
             size = f"{part['bytes'] / 1e9:.1f} GB"
             yield f"{split}: {size} are held in memory; recon data convert makes pickled files mappable"
-        if constant:
-            yield f"{split}: {len(constant)} of {channels['found']} channels never change: {some(constant)}"
-
-
-def _picture_remarks(pictures: dict[str, Any], recording: Recording) -> Iterator[str]:
-    alike, concepts = pictures["alike_in_both"], pictures["concepts_in_both"]
-    if alike is None:
-        n = len(recording.stimuli)
-        yield f"look-alikes were not searched among {n} pictures (the limit is {MOST_COMPARED})"
-    elif alike:
-        yield f"{len(alike)} training pictures look like a test picture ({ALIKE}): {some(alike)}"
-    if concepts:
-        yield f"{len(concepts)} of {pictures['concepts'][1]} test concepts have training pictures: {some(concepts)}"
-    for split in ("training", "test"):
-        if pictures[f"equal_in_{split}"]:
-            yield f"{split}: {pictures[f'equal_in_{split}']} pictures stand there under two names"
 
 
 def _verdict(found: _Findings) -> str:

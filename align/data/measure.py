@@ -14,6 +14,7 @@ from align.data.splits import TWIN_R, scene_twins, thumbnails
 MOST_COMPARED = 20_000  # pictures of a subject among which look-alikes are searched
 _PIECE = 1 << 24  # bytes of signals looked at once
 _SAMPLED = 256  # trials, spread over all, whose values give the median
+_EVEN = 2  # of 255: widest range of a channel of one colour, JPEG moves it by a level or two
 _LISTED = 5  # names that are spelled out
 # The 10-20 system with its extensions (10-10, 10-5), mastoids and ear lobes.
 _SITES = "N|Fp|AFp|AF|AFF|F|FFT|FFC|FT|FC|FTT|FCC|T|C|TTP|CCP|TP|CP|TPP|CPP|P|PPO|PO|POO|O|OI|I"
@@ -83,14 +84,24 @@ class Looks:
     def __init__(self, stimuli: Stimuli) -> None:
         self.stimuli = stimuli
         compared = len(stimuli) <= MOST_COMPARED
-        hashes, thumbs = [], []
+        hashes, thumbs, flat = [], [], []
         for i in range(len(stimuli)):
             image = stimuli.load(i)
             hashes.append(pixel_hash(image))
+            flat.append(np.ptp(image.reshape(-1, 3), axis=0).max() <= _EVEN)
             if compared:
                 thumbs.append(thumbnails([image])[0])
         self.hashes = np.array(hashes)
         self.thumbs = np.array(thumbs) if compared else None
+        self.one_colour = np.array(flat, dtype=bool)
+
+    @classmethod
+    def known(cls, stimuli: Stimuli) -> Looks:
+        """Hashes alone, which are decoded once per study and often kept on disk."""
+        looks = object.__new__(cls)
+        looks.stimuli, looks.hashes, looks.thumbs = stimuli, np.array(stimuli.hashes), None
+        looks.one_colour = np.zeros(len(stimuli), dtype=bool)
+        return looks
 
 
 def measure_pictures(recording: Recording, looks: Looks) -> dict[str, Any]:
@@ -108,9 +119,18 @@ def measure_pictures(recording: Recording, looks: Looks) -> dict[str, Any]:
         "alike_in_both": alike,
         "equal_in_training": len(train) - len(np.unique(looks.hashes[train])),
         "equal_in_test": len(test) - len(np.unique(looks.hashes[test])),
+        "twice_in_test": _twice(looks.hashes[test], [stimuli.ids[i] for i in test]),
+        "one_colour": [stimuli.ids[i] for i in np.union1d(train, test) if looks.one_colour[i]],
         "concepts": [len(part) for part in concepts],
         "concepts_in_both": sorted(concepts[0] & concepts[1]),
     }
+
+
+def _twice(hashes: np.ndarray, ids: Sequence[str]) -> list[list[str]]:
+    """Pairs [id, earlier id] of pictures with equal pixels."""
+    first: dict[str, str] = {}
+    pairs = [[name, first.setdefault(str(digest), name)] for digest, name in zip(hashes, ids, strict=True)]
+    return [pair for pair in pairs if pair[0] != pair[1]]
 
 
 def some(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from align.errors import UserError
 from align.files import text_of
+from align.files.labels import tidy
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count for some spreadsheets
 _BREAKS = ("\t", "\r", "\n")
@@ -38,6 +39,31 @@ def read_rows(path: str | Path, columns: Sequence[str], remedy: str = "make it a
     except csv.Error as error:
         raise UserError(f"{str(path)!r}, row {len(rows) + 1}: {error}; {remedy}") from error
     return rows
+
+
+def text_rows(path: str | Path, what: str = "table") -> tuple[list[dict[str, str]], list[str]]:
+    """Rows and header of a UTF-8 CSV file of somebody else's, names and values `tidy`; cells beyond a short row are "".
+
+    Raises `UserError` when it is missing or no CSV text, when two columns have one name, and for a row with more cells
+    than the header.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{what} {str(path)!r} does not exist")
+    try:
+        lines = list(csv.reader(io.StringIO(text_of(path), newline="")))
+    except csv.Error as error:
+        raise UserError(f"{what} {str(path)!r} is no CSV text ({error})") from error
+    lines = [[tidy(cell) for cell in line] for line in lines if line]
+    header = lines[0] if lines else []
+    twice = [name for i, name in enumerate(header) if name and name in header[:i]]
+    if twice:
+        raise UserError(f"{what} {str(path)!r} has two columns called {twice[0]!r}; rename one")
+    for number, line in enumerate(lines[1:], 1):
+        if any(line[len(header) :]):
+            raise UserError(f"{what} {str(path)!r}: row {number} has {len(line)} cells, the header {len(header)}")
+    cells = ([*line, *[""] * (len(header) - len(line))] for line in lines[1:])
+    return [dict(zip(header, line, strict=False)) for line in cells], header
 
 
 def harmless(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image, load_arra
 from align.data.signals import pixel_hash
 from align.data.splits import thumbnails
 from align.errors import UserError
+from align.files.labels import tidy
 from recon.audit import tables
 from recon.audit.checks import Material, Pictures, Samples
 from recon.audit.copies import Likeness, compared, likeness
@@ -90,7 +91,7 @@ def read_pictures(path: Path) -> Pictures:
         files = [file for file in files if not file.name.startswith(".")]
         if not files:
             raise UserError(f"folder {str(path)!r} holds no picture; known endings: {', '.join(IMAGE_SUFFIXES)}")
-        return picture_set([file.stem for file in files], (decode_image(file) for file in files))
+        return picture_set([tidy(file.stem) for file in files], (decode_image(file) for file in files))
     stack = open_pictures(path)
     if stack.samples > 1:
         raise UserError(f"{str(path)!r} holds {stack.samples} pictures per stimulus; a split has one of each")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from align.data.windows import tells
 from recon.audit.verdict import BY_P, Finding, graded, not_checked
 
 _TOLERANCE = 1e-3  # of a standard deviation: rounding of float16 stays below, sampling of 1/sqrt(n) far above
@@ -19,15 +20,24 @@ _PERMUTATIONS = 1999  # smallest p is .0005
 
 
 def shared_recordings(train: np.ndarray, test: np.ndarray) -> Finding:
-    """Test recordings (n, ...) whose values are exactly those of a training recording (N, ...)."""
-    known = {_digest(row) for row in flattened(train)}
-    shared = [i for i, row in enumerate(flattened(test)) if np.ptp(row) > 0 and _digest(row) in known]
+    """Test recordings (n, ...) whose values are exactly those of a training recording (N, ...), and recordings that
+    stand twice on one side: one counted as several repetitions."""
+    sides = {name: _digests(x) for name, x in (("training", train), ("test", test))}
+    known = {digest for digest, _ in sides["training"]}
+    shared = [i for i, (digest, _) in enumerate(sides["test"]) if digest in known and digest]
+    twice = {}
+    for name, rows in sides.items():
+        told = [digest for digest, telling in rows if telling]
+        twice[name] = len(told) - len(set(told))
+    within = " and ".join(f"{count} {name} recordings" for name, count in twice.items() if count)
+    copied = f"; {within} repeat another of their side: one recording counted as several" if within else ""
     return Finding(
         "shared_recordings",
-        "leak" if shared else "clear",
-        f"{len(shared)} of {len(test)} test recordings are number for number a training recording",
-        f"one is enough; up to {_ENTRIES} evenly spaced values of a row are compared, rows of one value left out",
-        {"shared": len(shared), "rows": shared[:20]},
+        "leak" if shared else "suspect" if within else "clear",
+        f"{len(shared)} of {len(test)} test recordings are number for number a training recording{copied}",
+        f"one is enough; up to {_ENTRIES} evenly spaced values of a row are compared, rows of one value left out; "
+        "suspect: a copy within one side",
+        {"shared": len(shared), "rows": shared[:20], "twice": twice},
     )
 
 
@@ -193,6 +203,11 @@ def _nearest_in_time(when: np.ndarray, test: np.ndarray, everyone: bool) -> np.n
     nearer = np.abs(when[sources[left]] - when[queries]) <= np.abs(when[sources[right]] - when[queries])
     found: np.ndarray = sources[np.where(nearer, left, right)]
     return found
+
+
+def _digests(x: np.ndarray) -> list[tuple[bytes, bool]]:
+    """Of each row (n, ...): its digest, b"" for one value throughout; whether a copy of it is no accident."""
+    return [(_digest(row) if np.ptp(row) > 0 else b"", tells(row)) for row in flattened(x)]
 
 
 def _digest(row: np.ndarray) -> bytes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from align.errors import UserError
+from align.files.labels import present
+from align.files.table import text_rows
 from recon.audit.checks import Material, Order
 from recon.audit.selection import Choice
 
@@ -18,17 +19,8 @@ _LABEL = ("label", "concept", "category")
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
-    """Rows of a CSV with a header, whitespace stripped. Raises `UserError` when missing, empty or not text."""
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = [
-                {key.strip(): (value or "").strip() for key, value in row.items() if key}
-                for row in csv.DictReader(file)
-            ]
-    except FileNotFoundError as error:
-        raise UserError(f"table {str(path)!r} does not exist") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"table {str(path)!r} is no CSV text ({error}); save it as UTF-8 CSV with a header") from error
+    """Rows of a CSV with a header, missing values (n/a, NaN, ...) as "". Raises `UserError` when there are none."""
+    rows = [{name: present(value) for name, value in row.items() if name} for row in text_rows(path)[0]]
     if not rows:
         raise UserError(f"table {str(path)!r} has no rows below its header")
     return rows
@@ -53,14 +45,17 @@ def add_labels(material: Material, path: str | Path) -> None:
         strange = [name for name in material.brain_ids if name not in known]
         if strange:
             raise UserError(f"table {str(path)!r} has no test row of stimulus {strange[0]!r}; list every test stimulus")
-        material.labels = [known[name] for name in material.brain_ids]
+        labels = [known[name] for name in material.brain_ids]
     elif len(parts[TEST]) == len(material.brain):
-        material.labels = list(material.test_labels)
+        labels = list(material.test_labels)
     else:
         raise UserError(
             f"table {str(path)!r} has {len(parts[TEST])} test rows for {len(material.brain)} rows of --brain; "
             "list each test stimulus once, in the order of the rows"
         )
+    if "" in labels and any(labels):
+        raise UserError(f"table {str(path)!r}: {labels.count('')} test rows have no {column}; label each, or none")
+    material.labels = labels if any(labels) else None
 
 
 def add_order(material: Material, path: str | Path) -> None:

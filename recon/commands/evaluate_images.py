@@ -117,6 +117,7 @@ def text(report: dict[str, Any]) -> str:
         f"n {report['n_stimuli']}, samples {samples} (mean over all), preset {report['preset']}, + higher is better, "
         f"- lower is better, {f'blended {blend:g} : {1 - blend:g}' if blend else 'nothing blended'}"
     )
+    lines += [f"note: {note}" for note in report["notes"]]
     return "\n".join([*lines, *(f"skipped {name}: {reason}" for name, reason in report["skipped"].items())])
 
 

@@ -253,11 +253,13 @@ def read_pictures(folder: Path, index: dict[str, dict[str, str]], ids: Sequence[
 
 def _read_picture(path: Path) -> torch.Tensor:
     import torch
-    from PIL import Image
+
+    from align.data.reading.safe_load import decode_image
 
     try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except Exception as error:  # PIL raises whatever it likes on broken bytes
-        raise UserError(f"picture {str(path)!r} is not a readable image; delete it and generate again") from error
+        pixels = np.array(decode_image(path))
+    except UserError as error:
+        raise UserError(
+            f"picture {str(path)!r} is not a readable image ({error}); delete it and generate again"
+        ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.names import labelled
+from align.data.sound import remarks_of
 from align.errors import Damaged, UserError
 from align.files import locked, read_json, write_sealed
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
@@ -145,6 +146,7 @@ def evaluate_run(
     report = {**head(run), **named, **retrieval, "n_stimuli": len(ids), "n_test_stimuli": len(run_data.predictions.ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **judges.skipped, **missing, **incomplete}
+    report["notes"] = [*report["notes"], *_flat(rows, targets, ids)]
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds
@@ -165,6 +167,19 @@ def evaluate_run(
     return _write(run, report, {**retrieved, **where}, keep=False)
 
 
+def _flat(rows: dict[str, torch.Tensor], targets: torch.Tensor, ids: list[str]) -> list[str]:
+    """Sentences about pictures of one colour, which are scored as they stand."""
+    from recon.evaluation.picture_scores import OWN
+    from recon.metrics.flat import notes_of
+
+    parts = {
+        "reconstructions": rows[OWN],
+        "pictures of the control oracle": rows.get("oracle"),
+        "seen pictures": targets,
+    }
+    return [note for what, x in parts.items() if x is not None for note in notes_of(x, ids, what)]
+
+
 def _retrieval(run_data: RunData, settings: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ``retrieval`` part, and per stimulus the rank of the own picture and the five nearest pictures."""
     from align import retrieval
@@ -174,7 +189,8 @@ def _retrieval(run_data: RunData, settings: EvaluateConfig) -> tuple[dict[str, A
     similarity = retrieval.scores(run_data.predictions.embeds, candidates)
     part = retrieval.report(similarity, n_boot=settings.n_boot, n_perm=settings.n_perm, seed=settings.seed)
     stimuli = by_stimulus(ids, similarity, retrieval.per_stimulus(similarity))
-    return {"n_stimuli": len(ids), "retrieval": part}, stimuli
+    notes = remarks_of(run_data.recording)
+    return {"n_stimuli": len(ids), "retrieval": part, "notes": notes}, stimuli
 
 
 def by_stimulus(ids: list[str], similarity: np.ndarray, each: dict[str, Any]) -> dict[str, Any]:

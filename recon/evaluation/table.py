@@ -26,6 +26,7 @@ def format_report(report: dict[str, Any]) -> str:
             f"{name:<14} read back {part['accuracy']:.2f} (chance {part['chance']:.2f}, "
             f"p {part['p_permutation']:.2g})  {rows}"
         )
+    lines += [f"note: {note}" for note in report.get("notes", [])]
     lines += [f"skipped {name}: {reason}" for name, reason in report.get("skipped", {}).items()]
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from align.checkpoint import weights_id
 from align.errors import UserError
 from align.files import read_json
 from align.files.json_text import require
+from align.files.labels import present, refuse_alike
 from align.retrieval import bootstrap_interval
 from recon.evaluation.stored import read_report, read_stimuli, require_agreement
 from recon.metrics.stats import t_interval
@@ -52,7 +53,8 @@ def load_results(paths: Iterable[str | Path]) -> list[Result]:
     Raises
     ------
     UserError
-        Nothing there, a JSON of another kind, two results of one method with the same subject and seed.
+        Nothing there, a JSON of another kind, subjects such as 01 and 1 that may be one, two
+        results of one method with the same subject and seed.
     """
     results = [_read(path) for given in paths for path in _files(Path(given))]
     name_methods(results)
@@ -67,6 +69,7 @@ def load_results(paths: Iterable[str | Path]) -> list[Result]:
                 f"{result.subject or '?'}, seed {result.seed}; label them (recon score --name, --subject, --seed)"
             )
         seen[key] = result
+    refuse_alike((result.subject for result in results if result.subject), "subjects", "the results")
     return results
 
 
@@ -241,7 +244,7 @@ def _result(
     metrics: dict[str, dict[str, Any]],
     stimuli: dict[str, dict[str, float]],
 ) -> Result:
-    subject, seed = ("" if content.get(axis) is None else str(content[axis]) for axis in AXES)
+    subject, seed = ("" if content.get(axis) is None else present(str(content[axis])) for axis in AXES)
     pool = retrieval.get("brain_to_image", {}).get("candidates")
     numbers = {"value": float, "better": str, "chance?": (float, None), "n?": (int, None)}
     require(metrics, {str: numbers}, repr(str(path)))

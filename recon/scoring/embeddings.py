@@ -5,7 +5,6 @@ Nothing here runs code of a file: ``.pt`` is read with ``weights_only=True``, ar
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,9 @@ import numpy as np
 
 from align.data.reading.safe_load import load_array
 from align.errors import UserError
+from align.files.labels import present, whole
+from align.files.table import text_rows
+from recon.scoring.number_table import read_numbers
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".safetensors", ".pt", ".pth", ".csv")
 ID_COLUMNS = ("id", "image_id", "stimulus_id")
@@ -42,7 +44,8 @@ def read_matrix(spec: str | Path) -> np.ndarray:
     """The numbers of ``FILE`` or ``FILE:KEY`` as (n, width), in the type they are stored in; later axes are flattened.
 
     ``KEY`` names the array of a .npz, .mat, .h5, .safetensors or .pt that holds several (``embeds`` needs no naming).
-    A .csv may start with one line of names. Raises `UserError` for a missing, foreign, unsafe or empty file.
+    A .csv may start with a line of names, see `read_numbers`. Raises `UserError` for a missing, foreign, unsafe or
+    empty file.
     """
     path, key = _split(spec)
     suffix = path.suffix.lower()
@@ -68,7 +71,7 @@ def read_listing(path: str | Path, label: str | None = None) -> Listing:
     ``label`` None takes the column called ``label`` where there is one. Raises `UserError` when a column is missing,
     an id or label is empty, or ``row`` is not each of 0 .. n - 1 once.
     """
-    lines, names = _csv_lines(Path(path))
+    lines, names = text_rows(path)
     id_column = next((name for name in ID_COLUMNS if name in names), None)
     if id_column is None:
         raise UserError(f"{str(path)!r} has no column {' or '.join(ID_COLUMNS)}; it has: {', '.join(names)}")
@@ -76,13 +79,13 @@ def read_listing(path: str | Path, label: str | None = None) -> Listing:
         raise UserError(f"{str(path)!r} has no column {label!r} of labels; it has: {', '.join(names)}")
     if "row" in names:
         lines = _in_order(lines, path)
-    ids = [line[id_column] or "" for line in lines]
+    ids = [present(line[id_column]) for line in lines]
     if "" in ids:
         raise UserError(f"{str(path)!r}: row {ids.index('')} has no {id_column}")
     column = label or "label"
     if column not in names:
         return Listing(ids, None)
-    labels = [line[column] or "" for line in lines]
+    labels = [present(line[column]) for line in lines]
     if "" in labels:
         raise UserError(f"{str(path)!r}: row {labels.index('')} has no {column}; label every row or drop the column")
     return Listing(ids, labels)
@@ -231,38 +234,13 @@ def _torch(path: Path, key: str | None) -> np.ndarray:
 def _csv(path: Path, key: str | None) -> np.ndarray:
     if key is not None:
         raise UserError(f"{str(path)!r} holds one table; leave out :{key}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        names = 1 if lines and not _is_number(lines[0].split(",")[0]) else 0
-        return np.loadtxt(lines[names:], delimiter=",", ndmin=2) if lines[names:] else np.zeros((0, 0))
-    except ValueError as error:
-        raise UserError(f"{str(path)!r} is no table of numbers ({' '.join(str(error).split())})") from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _csv_lines(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lines, names = list(reader), list(reader.fieldnames or [])
-    except FileNotFoundError as error:
-        raise UserError(f"{str(path)!r} does not exist") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{str(path)!r} is no CSV text ({error})") from error
-    return lines, names
+    return read_numbers(path)
 
 
 def _in_order(lines: list[dict[str, str]], path: str | Path) -> list[dict[str, str]]:
-    rows = [line["row"] or "" for line in lines]
+    rows = [whole(line["row"]) for line in lines]
     wrong = [row for row in rows if not row.isdecimal() or int(row) >= len(rows)]
     if wrong or len({int(row) for row in rows}) != len(rows):
         told = f"{wrong[0]!r}" if wrong else f"{_twice(rows)!r} twice"
         raise UserError(f"{str(path)!r}: column row must hold 0 to {len(rows) - 1} once each, it holds {told}")
-    return sorted(lines, key=lambda line: int(line["row"]))
+    return sorted(lines, key=lambda line: int(whole(line["row"])))

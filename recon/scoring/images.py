@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,17 @@ import numpy as np
 
 from align.errors import UserError
 from align.fields.checks import require_draws
+from align.files.labels import present, tidy
+from align.files.table import text_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from recon.scoring.own_metric import OwnMetric
     from recon.scoring.picture_sets import OpenedPictures
-    from recon.scoring.set_scores import Scored
+    from recon.scoring.set_scores import Scored, Task
 
+logger = logging.getLogger(__name__)
 N_WAY = (10, 50)  # printed beside the saturated two-way scores where there are pictures enough
 COLUMNS = (
     "value", "ci95_low", "ci95_high", "n", "samples", "sample_sd", "better", "chance", "category_ceiling",
@@ -62,7 +65,8 @@ def evaluate_images(
 
     ``.attrs``: ``skipped`` (metric to reason), ``preset``, ``source``, ``resizing``, ``blend`` (share of the
     reconstruction, None where nothing was blended), ``versions`` (here, and of the published numbers), ``category``
-    (where labels were given), ``ids``, ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
+    (where labels were given), ``notes`` (sentences about pictures of one colour), ``ids``,
+    ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
     where undefined).
 
     Raises
@@ -107,10 +111,28 @@ def evaluate_images(
     frame.attrs |= {"skipped": skipped, "preset": preset, "source": chosen.source, "resizing": chosen.resizing}
     frame.attrs |= {"blend": None if low is None else chosen.blend, "ids": list(ids)}
     frame.attrs["versions"] = {"here": versions(), "published": chosen.versions}
+    frame.attrs["notes"] = _flat(task, ids)
+    for note in frame.attrs["notes"]:
+        logger.warning("%s", note)
     frame.attrs["per_stimulus"] = {name: row.values.mean(axis=0).tolist() for name, row in rows.items()}
     if task.labels is not None:
         frame.attrs["category"] = _category(task.labels)
     return frame
+
+
+def _flat(task: Task, ids: Sequence[str]) -> list[str]:
+    """Sentences about reconstructions and targets of one colour; nothing is left out."""
+    import torch
+
+    from recon.metrics.flat import flat_note, one_colour
+
+    notes = []
+    for views, what in ((task.own, "reconstructions"), ([task.target], "targets")):
+        found = [one_colour(view.pictures.batch(rows, view.sample)) for view in views for rows in task.chunks()]
+        names = [f"{name} (sample {view.sample})" if len(views) > 1 else name for view in views for name in ids]
+        even, black = (torch.cat(part).tolist() for part in zip(*found, strict=True))
+        notes += [note for note in [flat_note(names, even, black, what)] if note]
+    return notes
 
 
 def _require_networks(files: Mapping[str, str | Path]) -> None:
@@ -137,27 +159,20 @@ def _labels(labels: Any, ids: Sequence[str], truth: OpenedPictures) -> np.ndarra
     if not isinstance(labels, Mapping):
         if len(labels) != truth.n:
             raise UserError(f"{len(labels)} labels for {truth.n} targets; give one label per target")
-        return np.array([str(label) for label in list(labels)[: len(ids)]])
-    missing = [stimulus for stimulus in ids if labels.get(stimulus) in (None, "")]
+        labels = dict(zip(ids, list(labels), strict=False))
+    labels = {tidy(str(stimulus)): present(str(label)) for stimulus, label in labels.items()}
+    missing = [stimulus for stimulus in ids if not labels.get(tidy(stimulus))]
     if missing:
         raise UserError(
             f"no label for {missing[0]!r} ({len(missing)} of {len(ids)} are missing); add the rows id,label"
         )
-    return np.array([str(labels[stimulus]) for stimulus in ids])
+    return np.array([labels[tidy(stimulus)] for stimulus in ids])
 
 
 def _read_labels(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise UserError(f"labels {str(path)!r} do not exist; pass a CSV with the columns id,label")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"labels {str(path)!r} are no CSV in UTF-8 ({error}); write the columns id,label") from error
-    if not rows or not {"id", "label"} <= set(rows[0]):
-        raise UserError(
-            f"labels {str(path)!r} lack the columns id,label; found {', '.join(rows[0]) if rows else 'none'}"
-        )
+    rows, header = text_rows(path, "labels")
+    if not rows or not {"id", "label"} <= set(header):
+        raise UserError(f"labels {str(path)!r} lack the columns id,label; found {', '.join(header) or 'none'}")
     labels: dict[str, str] = {}
     for row in rows:
         if labels.setdefault(row["id"], row["label"]) != row["label"]:
@@ -217,7 +232,7 @@ def as_report(frame: pd.DataFrame) -> dict[str, Any]:
         if _plain(row["ci95_low"]) is not None:
             entry["ci95"] = [float(row["ci95_low"]), float(row["ci95_high"])]
         entries[str(name)] = entry
-    facts = ("preset", "source", "resizing", "blend", "versions", "category", "skipped")
+    facts = ("preset", "source", "resizing", "blend", "versions", "category", "skipped", "notes")
     kept = {key: frame.attrs[key] for key in facts if key in frame.attrs}
     return {"schema": 1, **kept, "n_stimuli": len(frame.attrs["ids"]), "metrics": entries}
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from align.data.names import listed_file
-from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image
+from align.data.reading.safe_load import IMAGE_SUFFIXES, decode_image, has_alpha, seen_size
 from align.errors import UserError
+from align.files.labels import tidy
 from recon.drawing.folders import listed_picture
 from recon.scoring.picture_sets import OpenedPictures, require_square
 
@@ -33,7 +34,7 @@ _NUMBER = re.compile(r"(.+)_(\d+)")
 def open_folder(folder: Path, known: Sequence[str] | None = None) -> OpenedPictures:
     """The pictures of ``folder``; headers are read here, pixels when asked for. See the rule of names above.
 
-    Raises `UserError` for no pictures, unequal numbers of samples, an alpha channel, sizes that differ, pictures that
+    Raises `UserError` for no pictures, unequal numbers of samples, transparency, sizes that differ, pictures that
     are not square, more than 8 bits, a corrupt file.
     """
     files = _files(folder, known)
@@ -78,7 +79,8 @@ def _files(folder: Path, known: Sequence[str] | None) -> dict[str, list[Path]]:
     if nested:
         nested.sort(key=lambda path: natural(path.name))
         return {
-            path.name: sorted(filter(_is_picture, path.iterdir()), key=lambda p: natural(p.name)) for path in nested
+            tidy(path.name): sorted(filter(_is_picture, path.iterdir()), key=lambda p: natural(p.name))
+            for path in nested
         }
     if not pictures:
         raise UserError(f"{str(folder)!r} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
@@ -88,7 +90,7 @@ def _files(folder: Path, known: Sequence[str] | None) -> dict[str, list[Path]]:
     if indexed:
         return indexed
     found: dict[str, list[Path]] = {}
-    for path, stimulus in zip(pictures, _stimuli([path.stem for path in pictures], known), strict=True):
+    for path, stimulus in zip(pictures, _stimuli([tidy(path.stem) for path in pictures], known), strict=True):
         found.setdefault(stimulus, []).append(path)
     return found
 
@@ -127,7 +129,7 @@ def _index(folder: Path) -> dict[str, list[Path]]:
     for number, row in enumerate(rows, 1):
         listed_file(folder, row["file"], f"{str(path)!r}, row {number}")
     for row in sorted(rows, key=lambda row: natural(row["seed"])):
-        found.setdefault(row["stimulus_id"], []).append(listed_picture(folder, row))
+        found.setdefault(tidy(row["stimulus_id"]), []).append(listed_picture(folder, row))
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
@@ -138,26 +140,28 @@ def _is_picture(path: Path) -> bool:
 def _refuse_twins(pictures: list[Path], folder: Path) -> None:
     seen: dict[str, str] = {}
     for path in pictures:
-        if path.stem in seen:
-            raise UserError(f"{str(folder)!r} holds {seen[path.stem]!r} and {path.name!r}: one id, two pictures")
-        seen[path.stem] = path.name
+        stem = tidy(path.stem)
+        if stem in seen:
+            raise UserError(f"{str(folder)!r} holds {seen[stem]!r} and {path.name!r}: one id, two pictures")
+        seen[stem] = path.name
 
 
 def _common_size(paths: list[Path], folder: Path) -> int:
-    """Side of all pictures, from their headers; refuses alpha channels, more than 8 bits and sizes that differ."""
+    """Side of all pictures as they are seen, from their headers; refuses more than 8 bits, sizes that differ and, where
+    there is an alpha channel, transparency."""
     from PIL import Image
 
     first: tuple[str, tuple[int, int]] | None = None
     for path in paths:
         try:
             with Image.open(path) as picture:
-                size, mode, alpha = picture.size, picture.mode, "transparency" in picture.info
+                size, mode, alpha = seen_size(picture), picture.mode, has_alpha(picture)
         except FileNotFoundError as error:
             raise UserError(f"picture {str(path)!r} of index.csv does not exist") from error
         except Exception as error:  # PIL raises whatever it likes on broken bytes
             raise UserError(f"picture {str(path)!r} is corrupt or no picture; replace the file") from error
-        if alpha or mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-            raise UserError(f"picture {str(path)!r} has an alpha channel; lay it over a background and save it as RGB")
+        if alpha:
+            decode_image(path)
         if mode.startswith(("I", "F")):
             raise UserError(f"picture {str(path)!r} has more than 8 bits per channel; save every picture as 8-bit RGB")
         first = first or (path.name, size)

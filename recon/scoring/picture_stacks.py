@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
+from align.files.labels import tidy
+from recon.scoring.embeddings import as_numpy
 from recon.scoring.picture_sets import OpenedPictures, require_square
 
 SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
 _CHECKED = 2**24  # values looked at together when the range is checked
 _SLACK = 1e-3  # beyond 0 and 1: rounding of half precision and of resizes; clipped
+_OVERSHOOT = 0.25  # part of the range by which a bicubic or Lanczos resize, or a decoder, can pass its ends
+_LISTED = 8  # rows that are spelled out
 _KEYS = ("images", "reconstructions", "recons")  # taken first where a file holds several stacks
 _Rows = Callable[[Any], np.ndarray]  # an index along the first axis to an array
 
@@ -71,38 +75,60 @@ def _check_range(take: Any, shape: tuple[int, ...], kind: str, name: str) -> Non
     if kind not in ("uint8", "float16", "float32", "float64"):
         raise UserError(f"{name!r} holds {kind}; store uint8 (0 to 255) or float in [0, 1]")
     step = max(1, _CHECKED // int(np.prod(shape[1:])))
-    low, high = np.inf, -np.inf
+    low, high, broken = np.inf, -np.inf, list[int]()
     for start in range(0, shape[0], step):
         piece = take((np.arange(start, min(start + step, shape[0])), None))
         lowest, highest = float(np.min(piece)), float(np.max(piece))
         if not np.isfinite([lowest, highest]).all():
-            raise UserError(
-                f"{name!r} holds NaN or infinity between rows {start} and {start + len(piece) - 1}; mend it"
-            )
+            bad = ~np.isfinite(piece.reshape(len(piece), -1)).all(axis=1)
+            broken += (start + np.flatnonzero(bad)).tolist()
         low, high = min(low, lowest), max(high, highest)
+    if broken:
+        rest = f" and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
+        rows = f"{', '.join(map(str, broken[:_LISTED]))}{rest}"
+        raise UserError(f"{name!r} holds NaN or infinity in {len(broken)} of {shape[0]} rows ({rows}); mend it")
     found = f"{name!r} holds values from {low:.4g} to {high:.4g}"
     if kind == "uint8":
-        if high <= 1:
+        if 0 < high <= 1:  # all black is named as such
             raise UserError(f"{found} as uint8: floats in [0, 1] were cast to bytes; multiply by 255 before the cast")
-    elif low < -_SLACK:
-        raise UserError(f"{found}; floats should be in [0, 1]; pictures in [-1, 1] become so by (x + 1) / 2")
-    elif high > 1 + _SLACK:
-        raise UserError(f"{found}; floats should be in [0, 1]; divide 0 to 255 by 255, or store uint8")
+    elif low < -_SLACK or high > 1 + _SLACK:
+        raise UserError(f"{found}; floats should be in [0, 1]; {_remedy(low, high)}")
     elif 0 < high <= 1 / 255 + 1e-6:
         raise UserError(f"{found}; floats should be in [0, 1]; these were divided by 255 twice")
 
 
+def _remedy(low: float, high: float) -> str:
+    """What to do with values from ``low`` to ``high``: only what leads to the right numbers."""
+    if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:
+        return "a little beyond both ends is the overshoot of a resize or decoder: clip to [0, 1], x.clip(0, 1)"
+    if -1 - _OVERSHOOT <= low <= -1 + _OVERSHOOT and 1 - _OVERSHOOT <= high <= 1 + _OVERSHOOT:
+        return "pictures in [-1, 1] become so by ((x + 1) / 2).clip(0, 1)"
+    if low >= -_OVERSHOOT * 255 and 100 < high <= 255 * (1 + _OVERSHOOT):
+        return "divide 0 to 255 by 255 and clip to [0, 1], or store uint8"
+    return (
+        "these are neither [-1, 1] nor 0 to 255: undo what was done to the pixels (of pictures that were standardised "
+        "for a network: x * std + mean), do not stretch them"
+    )
+
+
 def _to_array(source: Any, name: str) -> Any:
     """A numpy array of an in-memory source; torch tensors are shared, not copied; bfloat16 becomes float32."""
+    if np.ma.is_masked(source):
+        raise UserError(f"{name} hold masked values; fill or remove these pictures first")
     if isinstance(source, np.ndarray):
-        return source
+        return np.asarray(source)
     import torch
 
     if isinstance(source, torch.Tensor):
-        tensor = source.detach().cpu()
-        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return as_numpy(source)
     if isinstance(source, list | tuple) and source and all(isinstance(part, torch.Tensor) for part in source):
         return _to_array(_joined(list(source), name), name)
+    if isinstance(source, list | tuple) and source and not any(isinstance(part, str | Path) for part in source):
+        try:
+            return np.asarray(source)
+        except Exception as error:  # ragged lists, and containers that raise what they like
+            line = " ".join(str(error).split())[:200]
+            raise UserError(f"{name} are no stack of pictures of one size ({line})") from error
     raise UserError(
         f"{name} are a {type(source).__name__}; pass a path, an array (n, H, W, 3) or a tensor (n, 3, H, W)"
     )
@@ -112,9 +138,9 @@ def _of_array(array: Any) -> tuple[tuple[int, ...], str, _Rows]:
     def take(index: tuple[np.ndarray, int | None]) -> np.ndarray:
         rows, sample = index
         value: np.ndarray = np.asarray(array[rows] if sample is None else array[rows, sample])
-        return value
+        return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
 
-    return tuple(array.shape), str(array.dtype), take
+    return tuple(array.shape), array.dtype.name, take
 
 
 def _open_file(path: Path) -> tuple[tuple[int, ...], str, _Rows, tuple[str, ...] | None]:
@@ -235,4 +261,4 @@ def _stored_ids(metadata: dict[str, str], path: Path) -> tuple[str, ...] | None:
         ids = None
     if not isinstance(ids, list):
         raise UserError(f"the metadata 'ids' of {str(path)!r} is no JSON list; write json.dumps([...]) there")
-    return tuple(str(item) for item in ids)
+    return tuple(tidy(str(item)) for item in ids)

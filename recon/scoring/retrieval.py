@@ -17,6 +17,7 @@ from align import retrieval
 from align.data.reading.safe_load import require_finite
 from align.errors import UserError
 from align.fields.checks import require_draws
+from align.files.labels import is_missing, tidy
 from align.retrieval import transductive
 from recon.metrics.stats import exact_interval
 from recon.scoring.contest import DIRECTIONS, Contest, Embeddings, Matrix
@@ -278,12 +279,31 @@ def _options(settings: dict[str, Any]) -> ScoreConfig:
 
 def _table(x: Any, what: str) -> np.ndarray:
     """numpy of an array or tensor, trailing axes flattened, without a copy where it can be avoided."""
-    array = as_numpy(x) if hasattr(x, "detach") else np.asarray(x)
+    if np.ma.is_masked(x):
+        raise UserError(f"{what} hold masked values; fill or remove these rows first")
+    if hasattr(x, "toarray"):
+        raise UserError(f"{what} are a sparse matrix; pass x.toarray()")
+    try:
+        array = as_numpy(x) if hasattr(x, "detach") else np.asarray(x)
+    except UserError:
+        raise
+    except Exception as error:  # ragged lists, and containers that raise what they like
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} are no array of numbers ({line}); pass (n, width)") from error
     if array.ndim < 2 or array.size == 0 or array.dtype.kind not in "biuf":
         raise UserError(f"{what}: shape {array.shape} of {array.dtype}; numbers (n, width) are needed, n >= 1")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     flat: np.ndarray = array.reshape(len(array), -1)
     return flat
 
 
 def _names(ids: Sequence[Any] | np.ndarray | None) -> list[str] | None:
-    return None if ids is None else [str(name) for name in ids]
+    """Names of rows as text; raises `UserError` where one is missing (None, NaN, empty)."""
+    if ids is None:
+        return None
+    names = [tidy(str(name)) for name in ids]
+    missing = [row for row, name in enumerate(names) if is_missing(name)]
+    if missing:
+        raise UserError(f"the id of row {missing[0]} is {names[missing[0]]!r}, as of {len(missing)} rows; name each")
+    return names

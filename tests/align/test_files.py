@@ -113,4 +113,4 @@ def test_no_terminal_refuses_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", stream)
     print_anywhere()
     print("3 × 4 → 12 … ± 1, Ω", flush=True)
-    assert bytes_out.getvalue().decode("ascii").strip() == "3 x 4 -> 12 ... +- 1, ?"
+    assert bytes_out.getvalue().decode("ascii").strip() == "3 x 4 -> 12 ... +- 1, \\u03a9"

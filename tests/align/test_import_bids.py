@@ -175,3 +175,38 @@ def test_damaged_files_are_read_or_refused(root: Path, tmp_path: Path) -> None:
     words = ("--bids", root, "--task", "view", "--test-column", "is_test", *WINDOW)
     for path in sorted((root / "sub-01").rglob("*run-1*")):
         survives(path, 12, tmp_path / "out", *words)
+
+
+@pytest.mark.parametrize(
+    ("onsets", "names", "trials"),
+    [
+        ({1: "n/a"}, {}, 10),  # a row without picture
+        ({1: ""}, {}, 10),
+        ({1: "NaN"}, {1: "NaN"}, 10),
+        ({1: "n/a"}, {1: ""}, 10),
+        ({1: 99.0}, {}, 10),  # beyond the end, without picture
+    ],
+)
+def test_onsets_of_events_without_picture_are_not_asked_for(
+    root: Path, tmp_path: Path, onsets: dict[int, object], names: dict[int, str], trials: int
+) -> None:
+    stem = root / "sub-01/ses-02/eeg/sub-01_ses-02_task-view_run-1"
+    write_events(
+        stem,
+        onset=[onsets.get(i, onset) for i, onset in enumerate(ONSETS)],
+        stim_file=[names.get(i, name) for i, name in enumerate(ORDER)],
+    )
+    words = ("--bids", root, "--out", tmp_path / "out", "--task", "view", "--test-column", "is_test", *WINDOW)
+    assert imported(*words)["trials"] == trials
+
+
+def test_onsets_of_unused_events_are_not_asked_for_and_those_of_used_ones_are(root: Path, tmp_path: Path) -> None:
+    split = ["train", "train", "unused", "test", "train", "unused"]
+    words = ("--bids", root, "--out", tmp_path / "out", "--task", "view", *WINDOW)
+    for label in ("01", "02"):
+        stem = root / f"sub-01/ses-{label}/eeg/sub-01_ses-{label}_task-view_run-1"
+        write_events(stem, onset=[*ONSETS[:2], "n/a", *ONSETS[3:5], 4.99], split=split)
+    assert imported(*words)["trials"] == 6
+    write_events(stem, onset=["n/a", *ONSETS[1:]], split=split)
+    fails("event 1 shows a picture and has no onset", lambda: imported(*words[:3], tmp_path / "b", *words[4:]))
+    fails("did you mean --subject 01", lambda: imported(*words[:3], tmp_path / "b", *words[4:], "--subject", "1"))

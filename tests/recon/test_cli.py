@@ -94,7 +94,7 @@ def test_no_command_fails_on_a_terminal_without_utf8(tmp_path: Path) -> None:
     words = [sys.executable, str(tmp_path / "all.py")]
     done = subprocess.run(words, capture_output=True, encoding="ascii", env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("LPIPS v  - 0.1\n") and "Gr??e.safetensors" in done.stderr
+    assert done.stdout.endswith("LPIPS v  - 0.1\n") and r"Gr\xf6\xdfe.safetensors" in done.stderr
 
 
 @pytest.mark.parametrize(

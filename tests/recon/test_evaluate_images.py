@@ -441,7 +441,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "floats of 0 to 255": (lambda f: _save_stack(f, TRUTH.astype(np.float32)), "divide 0 to 255 by 255"),
     "bytes of 0 and 1": (lambda f: _save_stack(f, TRUTH // 255), "floats in [0, 1] were cast to bytes"),
     "[-1, 1]": (lambda f: _save_stack(f, TRUTH.astype(np.float32) / 127.5 - 1), "(x + 1) / 2"),
-    "NaN": (_nan, "NaN or infinity between rows 0 and 11"),
+    "NaN": (_nan, "NaN or infinity in 1 of 12 rows (7)"),
     "too few": (lambda f: _save_stack(f, TRUTH[:11]), "holds 'p00'"),
     "unsafe": (_bomb, "run code, and is refused"),
 }
@@ -475,7 +475,7 @@ def test_a_fault_is_one_line_exit_2_and_nothing_written(
         (["--weights-file", "clip"], "'clip' should be NETWORK=FILE"),
         (["--weights-file", "resnet=x"], "network 'resnet' is not known"),
         (["--weights-dir", "/no/such"], "weights_dir='/no/such' is not a folder"),
-        (["--labels", "/no/such.csv"], "'/no/such.csv' do not exist"),
+        (["--labels", "/no/such.csv"], "'/no/such.csv' does not exist"),
         (["--out", "table.txt"], "'table.txt' should end in .json or .csv"),
         (["--low-level", "/no/such"], "blends nothing"),
         (["--preset", "mindeye2", "--low-level", "/no/such"], "low level '/no/such' do not exist"),

@@ -240,11 +240,11 @@ def broken_stacks() -> dict[str, tuple[object, str]]:
     nan[1, 3, 3, 0] = np.nan
     return {
         "bytes as floats": (base * 255, "divide 0 to 255 by 255"),
-        "minus one to one": (base * 4 - 1.5, r"\[-1, 1\] become so"),
+        "minus one to one": (base * 8 - 3, r"\[-1, 1\] become so"),
         "divided twice": (base / 255 / 2, "divided by 255 twice"),
         "floats cast to bytes": ((base > 0.3).astype(np.uint8), "multiply by 255 before the cast"),
         "integers": ((base * 255).astype(np.int64), "holds int64; store uint8"),
-        "NaN": (nan, "NaN or infinity between rows 0 and 1"),
+        "NaN": (nan, "NaN or infinity in 1 of 2 rows .1."),
         "infinity": (np.where(np.isnan(nan), np.inf, nan), "NaN or infinity"),
         "alpha": (np.full((2, 16, 16, 4), 0.5, np.float32), "4 channels: lay the alpha channel"),
         "one picture": (base[0], "a stack of RGB pictures is"),
@@ -310,11 +310,12 @@ def folder_of(tmp_path: Path, **changed: Image.Image) -> Path:
 
 def test_pictures_that_cannot_be_meant_are_one_line(tmp_path: Path) -> None:
     plain = Image.fromarray(TRUTH[0])
-    glass = plain.convert("P")
-    glass.info["transparency"] = 0
+    glass, veil = plain.convert("P"), plain.convert("RGBA")
+    glass.info["transparency"] = glass.getpixel((0, 0))
+    veil.putpixel((3, 4), (0, 0, 0, 254))
     for wrong, match in (
-        (plain.convert("RGBA"), "has an alpha channel"),
-        (plain.convert("LA"), "has an alpha channel"),
+        (veil, "has an alpha channel"),
+        (veil.convert("LA"), "has an alpha channel"),
         (glass, "has an alpha channel"),
         (Image.fromarray(np.zeros((32, 32), np.uint16)), "more than 8 bits"),
         (plain.resize((40, 40)), r"'bee.png' is 40 x 40 px, 'ant.png' is 32 x 32 px"),
@@ -324,6 +325,8 @@ def test_pictures_that_cannot_be_meant_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="pictures are 32 x 20 px; crop them square"):
         open_pictures(folder_of(tmp_path, ant=plain.crop((0, 0, 32, 20)), bee=plain.crop((0, 0, 32, 20))))
+    opaque = open_pictures(folder_of(tmp_path, ant=plain, bee=plain.convert("RGBA")))
+    np.testing.assert_array_equal(opaque.read([1], 0)[0], np.asarray(plain))
     gray = open_pictures(folder_of(tmp_path, bee=plain.convert("L"), ant=plain))
     assert gray.read([1], 0).shape == (1, 32, 32, 3)
 

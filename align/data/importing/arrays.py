@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from align.data.reading.safe_load import IMAGE_SUFFIXES
+from align.data.reading.safe_load import IMAGE_SUFFIXES, as_seen
 from align.data.signals import pixel_hash
 from align.errors import UserError
 
@@ -77,7 +77,7 @@ def as_picture(image: Any, what: str) -> Picture:
     if hasattr(image, "detach"):
         image = image.detach().cpu().numpy()
     if hasattr(image, "convert"):
-        image = image.convert("RGB")
+        image = as_seen(image, what)
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise UserError(f"{what}: {array.dtype} {array.shape}; a picture is uint8 (H, W, 3), 0 to 255")

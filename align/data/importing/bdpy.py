@@ -73,13 +73,13 @@ def import_bdpy(
     without picture, values that are not finite.
     """
     columns = columns or Columns()
-    parts = [_read(Path(path), columns)]
+    parts = [_read(Path(path), columns, whole=test is None)]
     if test is None:
         if parts[0].split is None:
             raise UserError(f"{str(path)!r} has no column {columns.split!r}; give the test samples as a second file")
         splits = [{columns.train: "train", columns.test: "test"}.get(value, "") for value in parts[0].split]
     else:
-        parts.append(_read(Path(test), columns))
+        parts.append(_read(Path(test), columns, whole=False))
         splits = ["train"] * len(parts[0].stimulus) + ["test"] * len(parts[1].stimulus)
         if parts[0].x.shape[1] != parts[1].x.shape[1]:
             widths = " and ".join(str(part.x.shape[1]) for part in parts)
@@ -96,7 +96,8 @@ def import_bdpy(
     return write_layout(Path(out), x, trials, {name: file for file, name in names.items()}, link=link)
 
 
-def _read(path: Path, columns: Columns) -> _Samples:
+def _read(path: Path, columns: Columns, whole: bool) -> _Samples:
+    """``whole``: the file holds both splits; values of samples of neither (imagery) may be anything."""
     with open_hdf5(path) as file:
         table = _Table(file, path)
         x = table.block(columns.voxels)
@@ -106,9 +107,13 @@ def _read(path: Path, columns: Columns) -> _Samples:
             raise UserError(f"{str(path)!r} has no column {missing!r}; it has: {', '.join(table.keys)}")
         session, split = table.column(columns.session), table.column(columns.split)
         labels = _labels(file, columns.stimulus)
-    require_finite(x, f"{str(path)!r}, {columns.voxels}")
-    require_finite(number, f"{str(path)!r}, {columns.stimulus}")
-    names = [labels.get(value) or _name_of_number(value) for value in number.tolist()]
+    used = np.ones(len(x), bool) if split is None or not whole else np.isin(split, (columns.train, columns.test))
+    require_finite(x[used], f"{str(path)!r}, {columns.voxels}")
+    require_finite(number[used], f"{str(path)!r}, {columns.stimulus}")
+    names = [
+        (labels.get(value) or _name_of_number(value)) if wanted else ""
+        for value, wanted in zip(number.tolist(), used, strict=True)
+    ]
     sessions = [""] * len(names) if session is None else [f"{value:g}" for value in session.tolist()]
     return _Samples(x, names, sessions, split)
 

@@ -25,6 +25,7 @@ from align.data.importing.mne_files import require_tags, signal_channels, unread
 from align.data.importing.parts import Part
 from align.data.importing.trials import Table, TrialChoice, choose, read_table
 from align.errors import UserError
+from align.files.labels import alike, is_missing
 
 KINDS = ("eeg", "meg", "ieeg")
 SUFFIXES = (".vhdr", ".edf", ".bdf", ".set", ".fif")
@@ -49,7 +50,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one recording: Hz, good channels of signals in its order, number of samples, sample of every event."""
+    """Of one recording: Hz, good channels of signals in its order, number of samples, sample of every event (float, NaN
+    where the table says none)."""
 
     sfreq: float
     channels: list[str]
@@ -75,15 +77,24 @@ def read_bids(
     tables = [_events(run) for run in runs]
     facts = [_facts(run, table) for run, table in zip(runs, tables, strict=True)]
     sfreq, channels = _agree(runs, facts)
-    rows, trials, files = choose(_joined(tables, root, choice.subject), choice, Path(images or root / "stimuli"))
-    run_of = np.repeat(np.arange(len(runs)), [len(table) for table in tables])[rows]
-    onset = np.concatenate([fact.onsets for fact in facts])[rows]
     first, last = (round(edge * sfreq) for edge in window)
     if not first < last:
         raise UserError(f"the window from {window[0]:g} to {window[1]:g} s holds no two samples; widen it")
-    _require_inside(runs, facts, run_of, onset + first, onset + last)
-    shape = (len(rows), len(channels), last - first + 1)
-    pieces = Pieces(shape, _read(runs, run_of, onset + first, channels, shape))
+    rows, trials, files = choose(_joined(tables, root, choice.subject), choice, Path(images or root / "stimuli"))
+    run_of = np.repeat(np.arange(len(runs)), [len(table) for table in tables])[rows]
+    onset = np.concatenate([fact.onsets for fact in facts])[rows]
+    end = np.array([fact.n_times for fact in facts])[run_of]
+    with np.errstate(invalid="ignore"):
+        whole = (onset + first >= 0) & (onset + last < end)  # False without an onset
+    kept = [i for i, trial in enumerate(trials) if whole[i] or trial.split != "unused"]
+    if len(kept) < len(trials):
+        logger.info("left out %d unused trials without a whole window", len(trials) - len(kept))
+    run_of, onset, trials = run_of[kept], onset[kept], [trials[i] for i in kept]
+    _require_onsets(tables, runs, np.array(rows)[kept], onset)
+    start = onset.astype(np.int64) + first
+    _require_inside(runs, facts, run_of, start, start + last - first)
+    shape = (len(kept), len(channels), last - first + 1)
+    pieces = Pieces(shape, _read(runs, run_of, start, channels, shape))
     info = {"sfreq": sfreq, "ch_names": channels, "tmin": first / sfreq}
     return Part(f"sub-{choice.subject} of {str(root)!r}", pieces, trials, files, info)
 
@@ -96,7 +107,9 @@ def find_runs(root: Path, subject: str, task: str | None) -> list[Run]:
     """
     home = root / f"sub-{subject}"
     if not home.is_dir():
-        known = ", ".join(sorted(path.name for path in root.glob("sub-*"))) or "none"
+        there = sorted(path.name for path in root.glob("sub-*"))
+        same = [name for name in there if alike(name) == alike(subject)]
+        known = f"{', '.join(there) or 'none'}{f'; did you mean --subject {same[0][4:]}?' if same else ''}"
         raise UserError(f"{str(root)!r} holds no folder sub-{subject}; it holds: {known}")
     found = [run for run in _all_runs(home) if task in (None, run.task)]
     if not found:
@@ -143,10 +156,26 @@ def _facts(run: Run, events: Table) -> Facts:
         table = run.table("channels")
         channels = _listed_channels(read_table(table), names) if table.is_file() else signal_channels(raw, run.path)
     onsets = [_onset(text, i, events.source) for i, text in enumerate(events.column("onset"), 1)]
-    return Facts(sfreq, channels, n_times, np.array([round(onset * sfreq) for onset in onsets], dtype=np.int64))
+    return Facts(sfreq, channels, n_times, np.array([np.rint(onset * sfreq) for onset in onsets]))
+
+
+def _require_onsets(tables: list[Table], runs: list[Run], rows: np.ndarray, onset: np.ndarray) -> None:
+    """Raise `UserError` for an event that shows a picture and has no onset; ``rows``: of all tables joined."""
+    lacking = rows[np.isnan(onset)]
+    if len(lacking):
+        ends = np.cumsum([len(table) for table in tables])
+        run = int(np.searchsorted(ends, lacking[0], side="right"))
+        line = int(lacking[0] - ends[run] + len(tables[run]) + 1)
+        raise UserError(
+            f"{tables[run].source}: event {line} shows a picture and has no onset ({len(lacking)} such events); give "
+            "its onset, or set its picture to n/a"
+        )
 
 
 def _onset(text: str, line: int, source: str) -> float:
+    """Seconds; NaN for n/a, which events without picture may have. Raises `UserError` for any other text."""
+    if is_missing(text):
+        return math.nan
     try:
         onset = float(text)
     except ValueError:

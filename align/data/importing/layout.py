@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import os
 import shutil
@@ -17,9 +18,12 @@ from PIL import Image
 
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
+from align.data.windows import repeated
 from align.errors import UserError
 from align.files import atomic_folder, beside, locked, write_atomic, write_json
+from align.files.labels import refuse_alike
 
+logger = logging.getLogger(__name__)
 PIECE = 32 << 20  # bytes of signals held at once
 
 
@@ -67,7 +71,8 @@ def write_layout(
     ------
     UserError
         ``out`` exists, rows are missing, a split is empty, training and test share a picture, a picture cannot be read
-        or has two names, a value is not finite, the disk is too full, another process is importing there.
+        or has two names, one recording stands there as several repetitions, a value of a trial that is used is not
+        finite, the disk is too full, another process is importing there.
     """
     with locked(beside(out, "lock"), f"importing into {str(out)!r}", keep=False):
         return _write_layout(out, signals, trials, images, info, link)
@@ -84,11 +89,13 @@ def _write_layout(
     if out.exists():
         raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
     require_trials(signals.shape, trials)
-    _require_one_name(images)
+    used = {trial.image for trial in trials if trial.split != "unused"}
+    _require_one_name({name: image for name, image in images.items() if name in used})
     with atomic_folder(out) as temporary:
         (temporary / "images").mkdir()
         names = place_images(temporary, out, images, link)
         write_signals(temporary / "signals.npy", signals, trials)
+        _refuse_repeats(temporary / "signals.npy", trials)
         write_atomic(
             temporary / "stimuli.csv", table_text([replace(trial, image=names[trial.image]) for trial in trials])
         )
@@ -103,6 +110,8 @@ def require_trials(shape: Sequence[int], trials: Sequence[Shown]) -> None:
         raise UserError(f"{shape[0]} rows of signals but {len(trials)} trials; there must be one trial per row")
     if len(shape) not in (2, 3) or 0 in shape:
         raise UserError(f"signals have shape {tuple(shape)}; expected (n, channels, samples) or (n, voxels)")
+    refuse_alike((trial.subject for trial in trials), "subjects", "the trials")
+    refuse_alike((f"{trial.subject} {trial.session}" for trial in trials), "subject and session", "the trials")
     shown = {split: {trial.image for trial in trials if trial.split == split} for split in ("train", "test")}
     for split, images in shown.items():
         if not images:
@@ -146,7 +155,7 @@ def write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Sho
     needed, free = 4 * math.prod(signals.shape), shutil.disk_usage(path.parent).free
     if needed > free:
         raise UserError(f"the signals need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; give another --out")
-    done = 0
+    done, used = 0, np.array([trial.split != "unused" for trial in trials])
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": tuple(signals.shape)}
         np.lib.format.write_array_header_2_0(file, header)
@@ -155,7 +164,7 @@ def write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Sho
                 x = np.ascontiguousarray(block, dtype="<f4")
             if x.shape[1:] != tuple(signals.shape[1:]):
                 raise UserError(f"trial {done} has shape {x.shape[1:]}, expected {tuple(signals.shape[1:])}")
-            bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+            bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim))) & used[done : done + len(x)]
             if bad.any():
                 row = done + int(bad.argmax())
                 where = f"row {row} of the signals (picture {trials[row].image!r})"
@@ -164,6 +173,24 @@ def write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Sho
             done += len(x)
     if done != signals.shape[0]:
         raise UserError(f"{done} rows of signals were found, {signals.shape[0]} announced; the file is damaged")
+
+
+def _refuse_repeats(path: Path, trials: Sequence[Shown]) -> None:
+    """Raise `UserError` where one recording stands there as several repetitions of a picture."""
+    used = np.array([row for row, trial in enumerate(trials) if trial.split != "unused"])
+    x = np.load(path, mmap_mode="r")
+    x = x if len(used) == len(trials) else x[used]
+    for subject in dict.fromkeys(trials[row].subject for row in used):
+        rows = np.array([i for i, row in enumerate(used) if trials[row].subject == subject])
+        part = x if len(rows) == len(x) else x[rows]
+        found = repeated(part, [trials[used[i]].image for i in rows])
+        if found:
+            pairs = found.copies or found.overlaps
+            first = trials[used[rows[pairs[0][0]]]].image
+            raise UserError(f"subject {subject}: {found.said} (the first shows {first!r})")
+        if found.strangers:
+            text = "subject %s: %d trials hold the very numbers of a trial of another picture"
+            logger.warning(text, subject, len(found.strangers))
 
 
 def _blocks(signals: np.ndarray) -> Iterator[np.ndarray]:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from align.data.reading.safe_load import IMAGE_SUFFIXES
 from align.errors import UserError
+from align.files.labels import tidy
 
 
-def find_pictures(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+def find_pictures(folder: Path, names: Iterable[str], strict: bool = True) -> dict[str, Path]:
     """The picture file of every name, anywhere below ``folder``.
 
     "cat.jpg", "animals/cat.jpg", "cat" and "animals/cat" all find ``folder/animals/cat.jpg``; so does
-    "stimuli/cat.jpg", as BIDS counts from its folder stimuli, and the name of ``folder`` itself in its place. Raises
-    `UserError` for a folder that is none, an unknown name (with the number of them) and a name of two files.
+    "stimuli/cat.jpg", as BIDS counts from its folder stimuli, and the name of ``folder`` itself in its place. Accents
+    may be composed or not. Raises `UserError` for a folder that is none, an unknown name (with the number of them) and
+    a name of two files; without ``strict`` unknown names are left out.
     """
     if not folder.is_dir():
         raise UserError(f"{str(folder)!r} is not a folder; give the folder of the pictures")
@@ -25,13 +27,13 @@ def find_pictures(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     wanted = sorted(set(names))
     found = {name: _candidates(files, folder, name) for name in wanted}
     missing = [name for name in wanted if not found[name]]
-    if missing:
+    if missing and strict:
         raise UserError(f"{str(folder)!r} lacks {len(missing)} of {len(wanted)} pictures, first {missing[0]!r}")
     for name, candidates in found.items():
         if len(candidates) > 1:
             first, second = (str(path) for path in candidates[:2])
             raise UserError(f"two pictures are called {name!r}: {first!r} and {second!r}; name the folder too")
-    return {name: candidates[0] for name, candidates in found.items()}
+    return {name: candidates[0] for name, candidates in found.items() if candidates}
 
 
 def short_names(files: Iterable[Path], folder: Path) -> dict[Path, str]:
@@ -50,16 +52,16 @@ def _by_tail(folder: Path) -> dict[str, list[Path]]:
             continue
         parts = path.relative_to(folder).parts
         for first in range(len(parts)):
-            tail = "/".join(parts[first:])
+            tail = tidy("/".join(parts[first:]))
             files.setdefault(tail, []).append(path)
             files.setdefault(tail.removesuffix(path.suffix), []).append(path)
     return files
 
 
 def _candidates(files: dict[str, list[Path]], folder: Path, name: str) -> list[Path]:
-    plain = name.replace("\\", "/").removeprefix("./")
-    for known in (plain, plain.removeprefix(f"{folder.name}/"), plain.removeprefix("stimuli/")):
-        whole = [path for path in files.get(known, []) if path == folder / known]
+    plain = tidy(name).replace("\\", "/").removeprefix("./")
+    for known in (plain, plain.removeprefix(f"{tidy(folder.name)}/"), plain.removeprefix("stimuli/")):
+        whole = [path for path in files.get(known, []) if tidy(path.relative_to(folder).as_posix()) == known]
         if whole or known in files:
             return whole or files[known]
     return []

@@ -13,8 +13,8 @@ from typing import Any
 from align.data.importing.layout import Shown
 from align.data.importing.pictures import find_pictures, short_names
 from align.errors import UserError
+from align.files.labels import is_missing, present, tidy, whole
 
-MISSING = ("", "n/a")  # n/a is what BIDS writes
 SPLITS = {"train": "train", "training": "train", "test": "test", "unused": "unused"}
 _PERSON = re.compile(
     r"(subject|subj?|participant|person|observer|monkey|animal|patient)s?([ _.-]?(id|name|label|nr|no))?", re.I
@@ -80,7 +80,7 @@ def read_table(path: Path) -> Table:
     dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(file, dialect, strict=True) if line]
+            lines = [[tidy(cell) for cell in line] for line in csv.reader(file, dialect, strict=True) if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{str(path)!r} is no UTF-8 table ({error})") from error
     if len(lines) < 2:
@@ -101,29 +101,34 @@ def from_frame(frame: Any, source: str) -> Table:
     columns = {}
     for name in frame.columns:
         values = zip(frame[name].tolist(), frame[name].isna().tolist(), strict=True)
-        columns[str(name)] = ["" if missing else _text(value) for value, missing in values]
+        columns[tidy(str(name))] = ["" if missing else _text(value) for value, missing in values]
     return Table(source, columns, len(frame))
 
 
 def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else tidy(str(value))
 
 
 def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], list[Shown], dict[str, Path]]:
     """Lines of the table that show a picture (rising), a `Shown` for each, and the pictures by the name in `Shown`.
 
-    The names are those of `short_names`. Lines without picture are left out, which the log says. Raises
-    `UserError` for an unknown column, picture or split.
+    The names are those of `short_names`. Lines without picture are left out, and so are unused ones whose picture is
+    not in ``folder``, which the log says; nothing else is asked of them. Raises `UserError` for an unknown column,
+    picture or split.
     """
     stimulus = table.column(choice.stimulus)
-    rows = [row for row, name in enumerate(stimulus) if name not in MISSING]
+    rows = [row for row, name in enumerate(stimulus) if not is_missing(name)]
     if not rows:
         raise UserError(f"{table.source}: column {choice.stimulus!r} names no picture")
-    if len(rows) < len(table):
-        logger.info("left out %d of %d trials without a picture", len(table) - len(rows), len(table))
     who = _people(table, choice, rows)
+    of_others = sum(who[row] is None for row in rows)
     rows = [row for row in rows if who[row] is not None]
-    files = find_pictures(folder, [stimulus[row] for row in rows])
+    unused = _unused(table, choice, rows)
+    files = find_pictures(folder, [stimulus[row] for row in rows if row not in unused])
+    files |= find_pictures(folder, [stimulus[row] for row in unused], strict=False)
+    rows = [row for row in rows if stimulus[row] in files]
+    if len(rows) + of_others < len(table):
+        logger.info("left out %d of %d trials without a picture", len(table) - of_others - len(rows), len(table))
     names = short_names(files.values(), folder)
     splits = _splits(table, choice, folder, rows, [files[stimulus[row]] for row in rows])
     known = {what: _optional(table, getattr(choice, what), what) for what in ("session", "concept", "caption")}
@@ -132,7 +137,7 @@ def choose(table: Table, choice: TrialChoice, folder: Path) -> tuple[list[int], 
             names[files[stimulus[row]]],
             split,
             who[row] or "",
-            **{what: "" if values[row] in MISSING else values[row] for what, values in known.items()},
+            **{what: whole(present(values[row])) for what, values in known.items()},
         )
         for row, split in zip(rows, splits, strict=True)
     ]
@@ -150,7 +155,7 @@ def _people(table: Table, choice: TrialChoice, rows: list[int]) -> list[str | No
     if choice.people.column is None:
         own = choice.subject
         for name in table.columns:
-            found = sorted({table.columns[name][row] for row in rows} - set(MISSING))
+            found = sorted({value for value in (table.columns[name][row] for row in rows) if not is_missing(value)})
             if len(found) > 1 and _PERSON.fullmatch(name.strip()):
                 raise UserError(
                     f"{table.source}: column {name!r} names {len(found)} people ({_few(found)}), who must not be taken "
@@ -160,7 +165,7 @@ def _people(table: Table, choice: TrialChoice, rows: list[int]) -> list[str | No
                 own = found[0]
         return [own or "01"] * len(table)
     labels = table.column(choice.people.column)
-    unnamed = next((row for row in rows if labels[row] in MISSING), None)
+    unnamed = next((row for row in rows if is_missing(labels[row])), None)
     if unnamed is not None:
         raise UserError(f"{table.source}: column {choice.people.column!r} names nobody for trial {unnamed + 1}")
     known, only = {labels[row] for row in rows}, choice.people.only
@@ -174,6 +179,15 @@ def _people(table: Table, choice: TrialChoice, rows: list[int]) -> list[str | No
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _unused(table: Table, choice: TrialChoice, rows: list[int]) -> list[int]:
+    """Those of the lines that a split column calls unused."""
+    name = choice.split or "split"
+    if choice.test is not None or choice.test_list is not None or name not in table.columns:
+        return []
+    column = table.columns[name]
+    return [row for row in rows if column[row].lower() == "unused"]
 
 
 def _optional(table: Table, name: str | None, default: str) -> list[str]:
@@ -190,7 +204,7 @@ def _splits(table: Table, choice: TrialChoice, folder: Path, rows: list[int], im
         tests = set(find_pictures(folder, _lines(choice.test_list)).values())
         return ["test" if image in tests else "train" for image in images]
     if choice.test is not None:
-        values = [table.column(choice.test)[row] for row in rows]
+        values = [whole(table.column(choice.test)[row]) for row in rows]
         _require_known(table, choice.test, values, TRUTH)
         return ["test" if TRUTH[value.lower()] else "train" for value in values]
     if choice.split is None and "split" not in table.columns:
@@ -209,7 +223,7 @@ def _require_known(table: Table, column: str, values: list[str], known: dict[str
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [tidy(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except FileNotFoundError as error:
         raise UserError(f"list of test pictures {str(path)!r} does not exist") from error
     except UnicodeDecodeError as error:

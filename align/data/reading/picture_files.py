@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from align.data.reading.archives import checked_zip
-from align.data.reading.safe_load import IMAGE_FORMATS
+from align.data.reading.safe_load import IMAGE_FORMATS, as_seen
 from align.errors import UserError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -53,7 +53,9 @@ class PictureFiles:
         data = self._data(row)
         try:
             with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-                return np.asarray(image.convert("RGB"))
+                return as_seen(image, self._where(row))
+        except UserError:
+            raise
         except Exception as error:  # pillow raises whatever it likes on broken bytes
             raise UserError(f"{self._where(row)} is not a readable picture: {error}") from error
 

@@ -12,6 +12,7 @@ from align.errors import UserError
 from align.files import beside, locked, read_json, write_sealed
 
 logger = logging.getLogger(__name__)
+_RULE = "as seen"  # what `decode_image` does; another text makes every hash anew
 
 
 def picture_hashes(paths: Sequence[Path], cache_dir: str | Path) -> tuple[str, ...]:
@@ -23,7 +24,7 @@ def picture_hashes(paths: Sequence[Path], cache_dir: str | Path) -> tuple[str, .
     store = Path(cache_dir) / "pictures.json"
     known = _read(store)
     facts = {str(path.resolve()): path.stat() for path in paths if path.is_file()}
-    marks = {name: f"{fact.st_size} {fact.st_mtime_ns}" for name, fact in facts.items()}
+    marks = {name: f"{fact.st_size} {fact.st_mtime_ns} {_RULE}" for name, fact in facts.items()}
     names = [str(path.resolve()) for path in paths]
     new = [i for i, name in enumerate(names) if known.get(name, ("", ""))[0] != marks.get(name)]
     if new:

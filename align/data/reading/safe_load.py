@@ -7,6 +7,7 @@ libraries raise whatever they like on broken bytes (even TokenError), so each is
 from __future__ import annotations
 
 import io
+import logging
 import math
 import zipfile
 from collections import Counter
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from align.data.reading.archives import GRACE, Limits, checked_zip, members
 from align.data.reading.containers import npy_header, stored_npy
@@ -25,10 +26,15 @@ from align.errors import UserError
 if TYPE_CHECKING:
     import h5py
 
+logger = logging.getLogger(__name__)
+
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".mat")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # pillow would hand EPS to an outside program
 MOST_PIXELS = 1 << 26  # of one picture
+_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")  # modes of pillow
+_ORIENTATION, _SIDEWAYS = 0x0112, 5  # the EXIF tag; its values from here on swap width and height
+_TURNED: set[str] = set()  # folders of which a turned picture was told
 RATIO = Limits().ratio  # numbers may take this many times the bytes of their file, beyond `GRACE`
 
 
@@ -72,25 +78,79 @@ def require_rows(n_signals: int, n_images: int, what: str = "recording") -> None
 
 
 def decode_image(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
-    """A picture file (path or bytes) as uint8 (H, W, 3), pixels as stored (EXIF orientation is not applied).
+    """A picture file (path or bytes) as uint8 (H, W, 3), as a viewer shows it: see `as_seen`.
 
-    Transparency is dropped. Raises `UserError` for a missing, corrupt or more than 8-bit picture.
+    Raises `UserError` for a missing, corrupt, transparent or more than 8-bit picture.
     """
     label = name or (str(source) if not isinstance(source, bytes) else "image")
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise UserError(f"image {label!r} does not exist")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS) as picture:
-            if math.prod(picture.size) > MOST_PIXELS:
-                raise UserError(f"image {label!r} has {picture.size[0]} x {picture.size[1]} pixels; make it smaller")
-            if picture.mode.startswith(("I", "F")):
-                raise UserError(f"image {label!r} has more than 8 bits per channel; store it as 8-bit RGB")
-            rgba = picture.convert("RGBA") if "transparency" in picture.info else picture
-            return np.asarray(rgba.convert("RGB"), dtype=np.uint8)
+            return as_seen(picture, label)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"image {label!r} is corrupt or no picture ({_line(error)}); replace the file") from error
+
+
+def as_seen(picture: Image.Image, label: str) -> np.ndarray:
+    """An opened picture as uint8 (H, W, 3), the one rule of all readers: turned upright as its EXIF orientation says,
+    refused where a pixel is transparent.
+
+    What lies behind a transparent pixel was decided by the screen, not by the file; colours that are hidden there
+    would be seen by the backbone alone. An alpha channel that is opaque throughout is dropped.
+    Raises `UserError` for transparency, more than 8 bits a channel, too many pixels.
+    """
+    if math.prod(picture.size) > MOST_PIXELS:
+        raise UserError(f"image {label!r} has {picture.size[0]} x {picture.size[1]} pixels; make it smaller")
+    if picture.mode.startswith(("I", "F")):
+        raise UserError(f"image {label!r} has more than 8 bits per channel; store it as 8-bit RGB")
+    upright = _upright(picture, label)
+    if "transparency" in upright.info or upright.mode in _WITH_ALPHA:
+        upright = upright.convert("RGBA")
+        if np.asarray(upright)[..., 3].min() < 255:
+            raise UserError(
+                f"image {label!r} has an alpha channel with transparent pixels; lay it over the background that was on "
+                "the screen and save it as RGB"
+            )
+    return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+
+
+def has_alpha(picture: Image.Image) -> bool:
+    """Whether pixels of an opened picture can be transparent; its header alone is read."""
+    return "transparency" in picture.info or picture.mode in _WITH_ALPHA
+
+
+def seen_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened picture as it is seen; its header alone is read."""
+    width, height = picture.size
+    turned = picture.format != "TIFF" and _orientation(picture) >= _SIDEWAYS  # pillow turns TIFF itself
+    return (height, width) if turned else (width, height)
+
+
+def _upright(picture: Image.Image, label: str) -> Image.Image:
+    orientation = _orientation(picture)
+    if orientation == 1:
+        return picture
+    _tell_turned(str(Path(label).parent), label)
+    return ImageOps.exif_transpose(picture)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """1 = upright, 2 to 8 = mirrored or turned; 1 also for EXIF data that cannot be read."""
+    try:
+        found = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # pillow raises whatever it likes on broken bytes
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _tell_turned(folder: str, label: str) -> None:
+    """Once per folder."""
+    if folder not in _TURNED:
+        _TURNED.add(folder)
+        logger.info("%s is stored turned: such pictures are turned upright, as their EXIF orientation says", label)
 
 
 def read_image_zip(path: str | Path) -> list[tuple[str, np.ndarray]]:

@@ -72,7 +72,7 @@ class Study(ABC):
         """Training and test trials of one subject: the part ``config.study`` asks for, after ``config.preprocess``.
 
         With ``study.held_out`` the test trials are those of held-out training pictures (`align.data.held_out`).
-        Raises `UserError` on any fault in the files.
+        Raises `UserError` on any fault in the files or in what they hold (`align.data.sound`).
         """
         from align.data.preparing.preprocess import prepare
 
@@ -90,8 +90,9 @@ class Study(ABC):
         """Trials as stored, in their splits, with the steps and the channels that are chosen."""
         from align.data.held_out import hold_out
         from align.data.preparing.selection import resolve
+        from align.data.sound import require_sound
 
-        recording, part = self.read(subject), self.config.study
+        recording, part = require_sound(self.read(subject), self.config.preprocess), self.config.study
         if part.held_out:
             recording = hold_out(recording, part.held_out, part.held_out_seed, self.config.cache_dir)
         steps, picks = resolve(self.config, recording, lambda: self.rois(subject))

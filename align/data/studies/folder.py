@@ -37,6 +37,7 @@ from align.data.splits import merge_groups, refuse_overlap, scene_groups, scene_
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
 from align.errors import UserError
 from align.files import read_json
+from align.files.labels import found_file, is_missing, present, refuse_alike, tidy, whole
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Folder(Study):
     @property
     def subjects(self) -> tuple[str, ...]:
         """Subject labels in order of appearance in ``stimuli.csv``."""
-        return tuple(dict.fromkeys(row.subject for row in self.table))
+        return tuple(dict.fromkeys(row.subject for row in self.table if row.subject))
 
     @cached_property
     def table(self) -> list[Row]:
@@ -200,6 +201,9 @@ def _read_table(path: Path) -> list[Row]:
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             header = [_column(name or "") for name in reader.fieldnames or []]
             reader.fieldnames = header
+            twice = [name for i, name in enumerate(header) if name and name in header[:i]]
+            if twice:
+                raise UserError(f"{path.name} has two columns called {twice[0]!r}; rename one")
             missing = [name for name in ("row", "image", "split", "subject") if name not in header]
             if missing:
                 raise UserError(f"{path.name} lacks the column {missing[0]!r}; it has: {', '.join(header) or 'none'}")
@@ -208,40 +212,48 @@ def _read_table(path: Path) -> list[Row]:
         raise UserError(f"{path.name} is not a UTF-8 table with commas ({error})") from error
     if not rows:
         raise UserError(f"{path.name} lists no trials")
+    refuse_alike((row.subject for row in rows if row.subject), "subjects", path.name)
+    for subject in {row.subject for row in rows}:
+        sessions = (row.session for row in rows if row.subject == subject and row.session)
+        refuse_alike(sessions, f"subject {subject}, sessions", path.name)
     return rows
 
 
 def _column(name: str) -> str:
-    name = name.strip().lower().replace(" ", "_")
+    name = tidy(name).lower().replace(" ", "_")
     return "image" if name == "image_file" else name
 
 
 def _row(cells: dict[str, str | None], line: int) -> Row:
     if None in cells:  # where the reader puts what the header has no column for
         raise UserError(f"stimuli.csv line {line}: more cells than columns; put texts with commas in double quotes")
-    text = {name: (value or "").strip() for name, value in cells.items()}
-    for name in ("row", "image", "split", "subject"):
-        if not text.get(name):
-            raise UserError(f"stimuli.csv line {line}: {name} is empty")
+    text = {name: tidy(value) for name, value in cells.items()}
+    unused = text["split"].lower() == "unused"
+    for name in ("row", "split", "image", "subject"):
+        if is_missing(text[name]) and not (unused and name in ("image", "subject")):
+            said = f"{text[name]!r}" if text[name] else "empty"
+            raise UserError(f"stimuli.csv line {line}: {name} is {said}; say what it is, or set split to unused")
     if text["split"].lower() not in SPLITS:
         raise UserError(f"stimuli.csv line {line}: split {text['split']!r} is not one of {', '.join(SPLITS)}")
+    known = {name: present(text.get(name)) for name in ("concept", "caption", "repetition", "session")}
     return Row(
         line=line,
         row=_whole(text["row"], "row", line),
-        image=text["image"],
+        image=present(text["image"]),
         split=text["split"].lower(),
-        subject=text["subject"],
-        concept=text.get("concept", ""),
-        caption=text.get("caption", ""),
-        repetition=_whole(text["repetition"], "repetition", line) if text.get("repetition") else None,
-        session=text.get("session", ""),
+        subject=present(text["subject"]),
+        concept=known["concept"],
+        caption=known["caption"],
+        repetition=_whole(known["repetition"], "repetition", line) if known["repetition"] else None,
+        session=whole(known["session"]),
     )
 
 
 def _whole(text: str, name: str, line: int) -> int:
-    if not (text.isascii() and text.isdigit()):
+    plain = whole(text)
+    if not (plain.isascii() and plain.isdigit()):
         raise UserError(f"stimuli.csv line {line}: {name} {text!r} is not a whole number from 0 up")
-    return int(text)
+    return int(plain)
 
 
 def _require_each_row_once(table: Sequence[Row]) -> None:
@@ -319,9 +331,9 @@ def _stimuli(root: Path, shown: Sequence[Row]) -> tuple[Stimuli, list[str]]:
 
 
 def _picture_file(root: Path, row: Row) -> Path:
-    for path in (root / row.image, root / "images" / row.image):
-        if path.is_file():
-            return path
+    found = found_file((root / row.image, root / "images" / row.image))
+    if found is not None:
+        return found
     raise UserError(f"stimuli.csv line {row.line}: image {row.image!r} is neither in the folder nor in its images/")
 
 

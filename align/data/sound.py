@@ -1,0 +1,156 @@
+"""One set of checks for a study: faults make a recording unfit for a score, remarks are what its reader should know.
+
+`recon data check` prints them all. Every other command reads its study through `Study.recording`, which stops at a
+fault and keeps the remarks in `Recording.log`, from where reports take them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from align.config import PreprocessConfig
+from align.data.measure import ALIKE, Looks, measure_channels, measure_pictures, measure_trials, some
+from align.data.signals import Recording, Trials, fits
+from align.data.windows import Repeated, repeated
+from align.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SMALL = 1e-3  # a median below it is that of volts (1e-5) or tesla (1e-13)
+UNEQUAL = 3.0  # ratio of two medians from which training and test are suspected of different units
+_MARK = "remark: "  # begins a sentence of `Recording.log` that belongs into every report
+_SIDES = ("training", "test")
+_SAMPLED = 256  # trials that stand for signals too large to be held
+
+
+def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recording:
+    """The recording, trials as stored, with its remarks in the log; each is said once in the log of the program too.
+
+    Reads signals that can be held, of larger ones some trials, and decodes no picture whose hash is known. Values that
+    are not finite are left to what reads them: the channel may not be used. Raises `UserError` for the first fault.
+    """
+    who = f"{recording.study} subject {recording.subject}"
+    for trials in (recording.train, recording.test):
+        if not len(trials):
+            return recording
+    entry = {
+        "channels": measure_channels(recording),
+        **{
+            name: measure_trials(_held(trials), recording.ch_names)
+            for name, trials in zip(_SIDES, (recording.train, recording.test), strict=True)
+        },
+    }
+    for split in _SIDES:
+        entry[split]["not_finite"] = 0
+    pictures = measure_pictures(recording, Looks.known(recording.stimuli))
+    repeats = repeats_of(recording, fits)
+    found = [*picture_faults(pictures), *signal_faults(entry), *repeat_faults(repeats)]
+    if found:
+        raise UserError(f"{who}: {found[0]}")
+    remarks = [*signal_remarks(entry, preprocess), *picture_remarks(pictures), *repeat_remarks(repeats)]
+    for text in remarks:
+        _tell(who, text)
+    return replace(recording, log=(*recording.log, *(f"{_MARK}{text}" for text in remarks)))
+
+
+def remarks_of(recording: Recording) -> list[str]:
+    """Sentences of a recording's log that belong into every report made of it."""
+    return [line.removeprefix(_MARK) for line in recording.log if line.startswith(_MARK) or "look like a test" in line]
+
+
+def signal_faults(entry: dict[str, Any]) -> Iterator[str]:
+    """``entry``: what `align.data.measure` says of ``training``, ``test`` and ``channels``."""
+    channels = entry["channels"]
+    for split in _SIDES:
+        part = entry[split]
+        if part["not_finite"]:
+            row = part["first_not_finite_row"]
+            yield f"{split}: {part['not_finite']} values are NaN or infinite, the first in row {row}; mend them"
+        if not part["median_abs"] and len(part["constant"]) == part["shape"][0]:
+            yield f"{split}: every value is 0"
+    if channels["twice"]:
+        yield f"channel names stand twice: {some(channels['twice'])}"
+    if channels["names"] not in (0, channels["found"]):
+        yield f"{channels['names']} channel names for {channels['found']} channels"
+    if entry["training"]["shape"] != entry["test"]["shape"]:
+        yield f"training trials have shape {entry['training']['shape']}, test trials {entry['test']['shape']}"
+
+
+def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Iterator[str]:
+    """Units that differ or that are too small unscaled, channels that never change."""
+    medians = [entry[split]["median_abs"] for split in _SIDES]
+    if all(medians):
+        if max(medians) / min(medians) > UNEQUAL:
+            yield f"median value {medians[0]:.3g} in training, {medians[1]:.3g} in test: are they of one unit?"
+        if max(medians) < SMALL and preprocess.scale == "none" and not preprocess.mvnn:
+            yield f"median value {max(medians):.3g}, as of volts or tesla: train with preprocess.scale=zscore"
+    for split in _SIDES:
+        constant = entry[split]["constant"]
+        if constant:
+            found = entry["channels"]["found"]
+            yield f"{split}: {len(constant)} of {found} channels never change: {some(constant)}"
+
+
+def picture_faults(pictures: dict[str, Any]) -> Iterator[str]:
+    """``pictures``: what `measure_pictures` says."""
+    equal, twice = pictures["equal_in_both"], pictures["twice_in_test"]
+    if equal:
+        yield f"{len(equal)} test pictures stand in training too: {some(equal)}; mend the split"
+    if twice:
+        pairs = some([f"{name} = {first}" for name, first in twice])
+        yield f"{len(twice)} test pictures stand there under two names: {pairs}; give each picture one name"
+
+
+def picture_remarks(pictures: dict[str, Any]) -> Iterator[str]:
+    """Look-alikes and concepts across the splits, training pictures under two names, pictures of one colour."""
+    alike, concepts = pictures["alike_in_both"], pictures["concepts_in_both"]
+    if alike:
+        yield f"{len(alike)} training pictures look like a test picture ({ALIKE}): {some(alike)}"
+    if concepts:
+        yield f"{len(concepts)} of {pictures['concepts'][1]} test concepts have training pictures: {some(concepts)}"
+    if pictures["equal_in_training"]:
+        yield f"training: {pictures['equal_in_training']} pictures stand there under two names"
+    if pictures["one_colour"]:
+        yield f"{len(pictures['one_colour'])} pictures are of one colour: {some(pictures['one_colour'])}"
+
+
+def repeats_of(recording: Recording, wanted: Callable[[int], bool] = lambda nbytes: True) -> dict[str, Repeated]:
+    """`repeated` of each split whose size in bytes of float32 is ``wanted``."""
+    sides = zip(_SIDES, (recording.train, recording.test), strict=True)
+    return {name: repeated(one.x, one.stimulus) for name, one in sides if wanted(4 * int(np.prod(one.x.shape)))}
+
+
+def repeat_faults(repeats: dict[str, Repeated]) -> Iterator[str]:
+    """One recording counted as several repetitions."""
+    for split, found in repeats.items():
+        if found:
+            yield f"{split}: {found.said}"
+
+
+def repeat_remarks(repeats: dict[str, Repeated]) -> Iterator[str]:
+    """One recording under several pictures."""
+    for split, found in repeats.items():
+        if found.strangers:
+            row, first = found.strangers[0]
+            yield (
+                f"{split}: {len(found.strangers)} trials hold the very numbers of a trial of another picture (first: "
+                f"row {row} = {first})"
+            )
+
+
+def _held(trials: Trials) -> Trials:
+    if fits(4 * int(np.prod(trials.x.shape))):
+        return trials
+    return trials.take(np.unique(np.linspace(0, len(trials) - 1, _SAMPLED).astype(np.int64)))
+
+
+@cache
+def _tell(who: str, text: str) -> None:
+    """Once per recording and sentence."""
+    logger.warning("%s: %s", who, text)

@@ -1,0 +1,116 @@
+"""One recording counted as several: trials that hold the same numbers, or windows of one picture that share samples.
+
+Events that are listed twice, or responses that were averaged and then repeated row by row, make repetitions without
+noise between them: their reliability is 1 whatever was recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from align.data.signals import release
+
+_PIECE = 1 << 24  # bytes of signals looked at once
+_FEW = 16  # entries other than 0 from which two equal rows of whole numbers (spike counts) are no accident
+_ALIKE = 1e-4  # of a channel's deviation: what baseline and rounding to float32 may change in a step between samples
+_ANCHOR = 3  # steps between samples by which an overlap is searched
+_SHARED = 0.5  # part of a window from which two windows of one picture are one recording
+_LEAST = 8  # samples of a window that is searched
+_LISTED = 3  # pairs of rows that are spelled out
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Pairs (row, earlier row) of ``n`` trials: equal numbers under one picture, under two, windows that overlap."""
+
+    n: int
+    copies: list[tuple[int, int]]
+    strangers: list[tuple[int, int]]
+    overlaps: list[tuple[int, int]]
+
+    def __bool__(self) -> bool:
+        return bool(self.copies or self.overlaps)
+
+    @property
+    def said(self) -> str:
+        """What is wrong with copies and overlaps of one picture, and what to do."""
+        what, pairs = (
+            ("hold the very numbers of another trial", self.copies)
+            if self.copies
+            else (f"share {_SHARED:.0%} or more of their samples with another trial", self.overlaps)
+        )
+        rest = f" and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
+        listed = ", ".join(f"{row} = {first}" for row, first in pairs[:_LISTED])
+        return (
+            f"{len(pairs)} of {self.n} trials {what} of their picture (rows {listed}{rest}): one recording counted as "
+            "several repetitions; list each once"
+        )
+
+
+def repeated(x: np.ndarray, labels: Sequence[object] | np.ndarray) -> Repeated:
+    """What stands twice among trials x (n, ...), in memory or mapped; ``labels`` (n,): picture (and person) of each.
+
+    Rows of one value throughout are left aside, and whole numbers with few entries other than 0.
+    """
+    labels = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)[1]
+    copies, strangers = _equal_rows(x, labels)
+    twice = {row for row, _ in copies}
+    return Repeated(len(x), copies, strangers, [pair for pair in _overlaps(x, labels) if pair[0] not in twice])
+
+
+def _equal_rows(x: np.ndarray, labels: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    first: dict[bytes, int] = {}
+    copies, strangers = list[tuple[int, int]](), list[tuple[int, int]]()
+    step = max(1, _PIECE // max(1, x[:1].nbytes))
+    for start in range(0, len(x), step):
+        for i, row in enumerate(np.ascontiguousarray(x[start : start + step]), start):
+            if not tells(row):
+                continue
+            other = first.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), i)
+            if other != i:
+                (copies if labels[i] == labels[other] else strangers).append((i, other))
+        release(x)
+    return copies, strangers
+
+
+def tells(row: np.ndarray) -> bool:
+    """Whether another row can hardly be equal by accident."""
+    if row.min() == row.max() or not np.isfinite(row).all():
+        return False
+    return bool((row != np.rint(row)).any()) or int(np.count_nonzero(row)) >= _FEW
+
+
+def _overlaps(x: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
+    if x.ndim != 3 or x.shape[2] < _LEAST:
+        return []
+    found = []
+    for label in np.flatnonzero(np.bincount(labels) > 1):
+        rows = np.flatnonzero(labels == label)
+        steps = np.diff(np.asarray(x[rows], dtype=np.float64), axis=2)  # whatever a baseline took away is gone
+        found += [(max(rows[i], rows[k]), min(rows[i], rows[k])) for i, k in _shifted(steps)]
+        release(x)
+    return sorted({(int(later), int(earlier)) for later, earlier in found})
+
+
+def _shifted(steps: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (i, k) of windows (r, C, T): the first part of i is the last part of k, from `_SHARED` of it on."""
+    spread = steps.std(axis=(0, 2))
+    channel = int(spread.argmax())
+    if spread[channel] == 0:
+        return []
+    signal, length = steps[:, channel], steps.shape[2]
+    most = int(length * (1 - _SHARED))
+    ahead = np.lib.stride_tricks.sliding_window_view(signal, _ANCHOR, axis=1)[:, 1 : most + 1]
+    pairs = []
+    for i, start in enumerate(signal[:, :_ANCHOR]):
+        near = (np.abs(ahead - start) <= _ALIKE * spread[channel]).all(axis=2)
+        for k, lag in np.argwhere(near):
+            part, other = steps[i, :, : length - lag - 1], steps[k, :, lag + 1 :]
+            alike = (np.abs(part - other) <= 10 * _ALIKE * spread[:, None]).all()
+            if i != k and alike and part[channel].std() > _ALIKE * spread[channel]:
+                pairs.append((i, int(k)))
+    return pairs

@@ -1,0 +1,154 @@
+"""What `recon data check` knows, whatever reads the study knows: it stops, or the remark goes into the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from align.config import Config, load_config
+from align.data.check import check_study
+from align.data.measure import Looks
+from align.data.sound import remarks_of
+from align.data.studies import open_study
+from recon.evaluation.table import format_report
+from tests.align.fixture_studies import blurred, default_rows, picture, png, write_folder
+from tests.one_line import fails
+
+Rows = list[dict[str, object]]
+
+
+def study_of(root: Path, change: Callable[[Rows, np.ndarray, Path], None], *pairs: str) -> Any:
+    """The `folder` study of two people; trial r is row r."""
+    rows = [{**row, "row": i} for i, row in enumerate(default_rows())]
+    x = np.random.default_rng(0).normal(size=(len(rows), 4, 12)).astype(np.float32)
+    (root / "images").mkdir()
+    change(rows, x, root / "images")
+    write_folder(root, x, rows)
+    words = ["study.name=folder", f"study.root={root}", f"cache_dir={root / 'cache'}", *pairs]
+    return open_study(load_config(Config, None, words))
+
+
+def picture_twice(rows: Rows, x: np.ndarray, images: Path) -> None:
+    (images / "pic008.png").write_bytes(png(picture(7)))
+
+
+def silent(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[[i for i, row in enumerate(rows) if row["split"] == "test"]] = 0
+
+
+def copied(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[1] = x[0]
+
+
+def in_both(rows: Rows, x: np.ndarray, images: Path) -> None:
+    (images / "pic006.png").write_bytes(png(picture(0)))
+
+
+def overlapping(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[1, :, :-2] = x[0, :, 2:]
+
+
+FAULTS: dict[str, tuple[Callable[[Rows, np.ndarray, Path], None], str]] = {
+    "picture under two names": (picture_twice, "1 test pictures stand there under two names: pic008.png = pic007"),
+    "no signal": (silent, "test: every value is 0"),
+    "events listed twice": (copied, "one recording counted as several"),
+    "windows that overlap": (overlapping, "one recording counted as several"),
+    "picture in both splits": (in_both, "training"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_stops_check_and_every_reader(fault: str, tmp_path: Path) -> None:
+    change, words = FAULTS[fault]
+    study = study_of(tmp_path, change)
+    report = check_study(study)
+    assert not report["usable"] and words in report["verdict"]
+    fails(f"folder subject 01: .*{words}", lambda: study.recording("01"))
+
+
+def train_picture_twice(rows: Rows, x: np.ndarray, images: Path) -> None:
+    (images / "pic001.png").write_bytes(png(picture(0)))
+
+
+def dead_channel(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[:, 2] = 1
+
+
+def two_units(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[[i for i, row in enumerate(rows) if row["split"] == "test"]] *= 1e6
+
+
+def volts(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x *= 1e-6
+
+
+def shared_concept(rows: Rows, x: np.ndarray, images: Path) -> None:
+    for row in rows:
+        row["concept"] = "cat"
+
+
+def strangers(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[2] = x[0]
+
+
+def look_alike(rows: Rows, x: np.ndarray, images: Path) -> None:
+    (images / "pic006.png").write_bytes(png(blurred(picture(0))))
+
+
+REMARKS: dict[str, tuple[Callable[[Rows, np.ndarray, Path], None], str]] = {
+    "training picture under two names": (train_picture_twice, "training: 1 pictures stand there under two names"),
+    "a dead channel": (dead_channel, "1 of 4 channels never change"),
+    "two units": (two_units, "are they of one unit"),
+    "volts without scaling": (volts, "train with preprocess.scale=zscore"),
+    "concepts on both sides": (shared_concept, "test concepts have training pictures: cat"),
+    "one response, two pictures": (strangers, "very numbers of a trial of another picture"),
+    "look-alikes": (look_alike, "look like a test picture"),
+}
+
+
+@pytest.mark.parametrize("remark", REMARKS)
+def test_a_remark_goes_from_check_into_the_report(
+    remark: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    change, words = REMARKS[remark]
+    study = study_of(tmp_path, change)
+    report = check_study(study)
+    assert any(words in text for text in report["remarks"]), report["remarks"]
+    assert report["usable"] or remark == "training picture under two names"  # a folder declares how many there are
+    with caplog.at_level(logging.WARNING):
+        recording = study.recording("01")
+    notes = remarks_of(recording)
+    assert any(words in note for note in notes) and not any(note.startswith("remark") for note in notes)
+    assert remark == "look-alikes" or words in caplog.text
+    head = {"study": "folder", "subject": "01", "layer": "1", "backbone": "b", "layer_chosen_on": "x", "seed": 0}
+    assert f"note: {notes[0]}" in format_report({**head, "notes": notes})
+
+
+def test_a_sound_study_has_no_remarks_and_is_read_as_before(tmp_path: Path) -> None:
+    recording = study_of(tmp_path, lambda rows, x, images: None).recording("01")
+    assert remarks_of(recording) == [] and len(recording.train) == 12
+
+
+def test_check_names_pictures_of_one_colour(tmp_path: Path) -> None:
+    def black(rows: Rows, x: np.ndarray, images: Path) -> None:
+        (images / "pic002.png").write_bytes(png(picture(2).point(lambda value: 0)))
+
+    study = study_of(tmp_path, black)
+    assert any("1 pictures are of one colour: pic002.png" in text for text in check_study(study)["remarks"])
+
+
+def test_signals_too_large_to_be_held_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(tmp_path, two_units)
+    monkeypatch.setattr("align.data.sound.fits", lambda nbytes: False)
+    assert any("are they of one unit" in note for note in remarks_of(study.recording("01")))
+
+
+def test_known_hashes_are_not_decoded_again(tmp_path: Path) -> None:
+    recording = study_of(tmp_path, lambda rows, x, images: None).recording("01")
+    looks = Looks.known(recording.stimuli)
+    assert tuple(looks.hashes) == recording.stimuli.hashes and looks.thumbs is None
