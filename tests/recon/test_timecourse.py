@@ -224,7 +224,10 @@ def test_command_prints_what_it_writes(study: Path, tmp_path: Path, capsys: pyte
     assert len(rows) == 2 * 4
     assert float(rows[0]["top1"]) == printed["subjects"]["01"]["layers"]["1"]["points"][0]["top1"]
     assert (tmp_path / "timecourse.png").read_bytes()[:4] == b"\x89PNG"
-    assert command(study, tmp_path, "--test") == 0
+    assert command(study, tmp_path, "--test") == 2  # another question: what is there stays
+    assert "timecourse.json of another configuration" in capsys.readouterr().err
+    assert read_json(tmp_path / "timecourse.json") == printed
+    assert command(study, tmp_path, "--test", "--overwrite") == 0
     told = capsys.readouterr().out
     assert "test rows scored once" in told and "chance 16.67 %, n 6" in told
 
