@@ -45,7 +45,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 
 def test_damaged_runs(run: Path, tmp_path: Path) -> None:
-    cases = mutated.fuzz(run, tmp_path, COUNT, seed=1)
+    cases = list(mutated.fuzz(run, tmp_path, COUNT, seed=1))
     wrong = [case for case in cases if case.wrong]
     assert not wrong, "\n".join(map(str, wrong))
     assert sum(case.code == 2 for case in cases) > COUNT / 3  # the damage is seen
