@@ -329,7 +329,7 @@ def _fresh(base: Path, place: Place, writer: Writer) -> None:
     shutil.copytree(base / ("drawn" if writer.drawn else "trained"), place.path, symlinks=True)
 
 
-def prepare(work: Path) -> Path:
+def prepare(work: Path, drawn: bool = True) -> Path:
     """A study with a trained run, and the same with pictures and scores; both are made where they are copied to."""
     place, base = Place(work / "place"), work / "base"
     make_study(place.path / "study")
@@ -342,7 +342,7 @@ def prepare(work: Path) -> Path:
         ],
     }
     for name, writers in made.items():
-        for writer in writers:
+        for writer in writers if drawn or name == "trained" else []:
             if start(writer, place, work / "log").code != 0:
                 raise RuntimeError((work / "log").read_text(encoding="utf-8"))
         shutil.copytree(place.path, base / name, symlinks=True)
@@ -370,7 +370,7 @@ def server(folder: Path) -> Iterator[None]:
 def run(work: Path, writers: Sequence[Writer], moments: int, seed: int = 0) -> Iterator[Found]:
     """Every command one after the other."""
     with server(work / "server"):
-        base = prepare(work)
+        base = prepare(work, any(writer.drawn for writer in writers))
         for writer in writers:
             yield examine(writer, base, work, moments, seed)
 
