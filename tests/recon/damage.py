@@ -105,6 +105,10 @@ def _changed_tree(tree: Any, rng: random.Random) -> str:
         if rng.random() < 0.3:
             del tree[key]
             return f"without {'.'.join(at)}"
+        if isinstance(tree, dict) and rng.random() < 0.2:
+            name = rng.choice(["x", "", "-1", "1.5", "\u00b2", "9" * 5000, "../../x", "\x1b[2J"])
+            tree[name] = tree.pop(key)
+            return f"{'.'.join(at)} is called {name[:12]!r}"
         value = rng.choice(VALUES)
         if isinstance(inner, float) and rng.random() < 0.5:
             value = rng.choice((inner + 0.1, -inner - 1, 1.0))
