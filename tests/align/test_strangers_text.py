@@ -11,7 +11,7 @@ import pytest
 from align.config import Config, load_config
 from align.errors import UserError
 from align.fields.yaml_text import parse_yaml
-from align.files import read_json
+from align.files import LARGEST_TEXT, read_json, text_of
 from align.files.json_text import parse_json, reading, require
 from align.files.table import cell, finite, read_rows
 
@@ -62,6 +62,17 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     for name in names:
         with pytest.raises(UserError, match=name):
             read_json(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["report.json", "index.csv", "metrics.jsonl"])
+def test_a_file_of_gigabytes_is_not_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = {".json": read_json, ".csv": lambda path: read_rows(path, ("a",)), ".jsonl": text_of}
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, LARGEST_TEXT + 1)  # a hole: it takes no room
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it is read"))
+    with pytest.raises(UserError, match=f"{name}.* bytes; at most"):
+        readers[path.suffix](path)
 
 
 @pytest.mark.parametrize(
