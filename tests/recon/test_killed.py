@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import killed_commands
 
-SHORT = ("import", "convert", "download", "targets", "train", "predict", "score")
+SHORT = ("import", "convert", "download", "train", "predict", "score")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts commands as copies of this process")
