@@ -103,8 +103,8 @@ def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
 
     No other process and no other thread is given the same one. With ``flush`` the bytes are on the disk before the file
     has its name, so that a power cut leaves the old file or the new one; without, it may leave an empty one (measured:
-    3 to 5 ms a file; left out for pictures, which are drawn again). What killed processes left half-written in the folder
-    goes when this process first writes there.
+    3 to 5 ms a file; left out for pictures, which are drawn again). What killed processes left half-written in the
+    folder goes when this process first writes there.
     """
     path = Path(path)
     if is_stream(path):
