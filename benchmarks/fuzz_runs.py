@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.recon.mutated import build, fuzz
+from tests.recon.mutated import Case, build, fuzz
 
 
 def main() -> int:
@@ -28,15 +28,22 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run = build(Path(folder))
-        cases = fuzz(run, Path(folder), args.count, args.seed, args.heavy)
+        cases = [_told(case) for case in fuzz(run, Path(folder), args.count, args.seed, args.heavy)]
     wrong = [case for case in cases if case.wrong]
-    for case in wrong:
-        print(f"{case.number}: {case.command}, {case.file}, {case.change}: {case.wrong}")
-    codes = Counter(str(case.code) for case in cases)
+    codes, commands = Counter(str(case.code) for case in cases), Counter(case.command for case in cases)
+    print(", ".join(f"{name} {count}" for name, count in sorted(commands.items())))
     print(f"{len(cases)} damaged files: {codes['2']} refused, {codes['0']} without effect, {len(wrong)} wrong")
     if args.out is not None:
         args.out.write_text(json.dumps([asdict(case) for case in cases], indent=1), encoding="utf-8")
     return int(bool(wrong))
+
+
+def _told(case: Case) -> Case:
+    if case.wrong:
+        print(f"{case.number}: {case.command}, {case.file}, {case.change}: {case.wrong}", flush=True)
+    elif case.number % 100 == 99:
+        print(f"{case.number + 1} cases", flush=True)
+    return case
 
 
 if __name__ == "__main__":

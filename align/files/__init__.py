@@ -31,6 +31,7 @@ LARGEST_TEXT = 2**28  # bytes of a JSON or CSV file that is read at once
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 _STEM = 40  # characters of a name that its temporary name or its lock shows: four bytes each are 160
 _STRAY = re.compile(r"\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}(\.[^.]*)?$")
+_tidied: set[str] = set()  # folders that this process has written to
 
 
 @contextmanager
@@ -102,7 +103,8 @@ def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
 
     No other process and no other thread is given the same one. With ``flush`` the bytes are on the disk before the file
     has its name, so that a power cut leaves the old file or the new one; without, it may leave an empty one (measured:
-    3 to 5 ms a file; left out for pictures, which are drawn again).
+    3 to 5 ms a file; left out for pictures, which are drawn again). What killed processes left half-written in the
+    folder goes when this process first writes there.
     """
     path = Path(path)
     if is_stream(path):
@@ -112,6 +114,7 @@ def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
     if not path.name or path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; pass the name of a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path.parent)
     temporary = beside(path, f"tmp-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}", path.suffix)
     try:
         with naming(path):
@@ -131,6 +134,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path.parent)
     temporary = beside(path, f"tmp-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         temporary.mkdir()
@@ -147,6 +151,14 @@ def beside(path: Path, kind: str, suffix: str = "") -> Path:
     if len(stem) > _STEM:
         stem = f"{stem[:_STEM]}~{hashlib.sha256(stem.encode(errors='surrogateescape')).hexdigest()[:8]}"
     return path.with_name(f".{stem}.{kind}{suffix if len(suffix) <= _STEM else ''}")
+
+
+def _tidy(folder: Path) -> None:
+    """`remove_strays`, once for each folder: a folder of many pictures is not searched for every one of them."""
+    key = str(folder.absolute())
+    if key not in _tidied:
+        _tidied.add(key)
+        remove_strays(folder)
 
 
 def remove_strays(folder: str | Path) -> None:

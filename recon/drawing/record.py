@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import Damaged
 from align.files import locked, read_json, write_sealed
+from align.files.json_text import reading
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -69,9 +70,13 @@ def write_asked(plan: Plan, folder: Path) -> None:
 
 
 def read_asked(folder: Path, run_id: str) -> dict[int, int]:
-    """By seed the number of pictures that was asked for; {} where nothing says so (as before this was written)."""
+    """By seed the number of pictures that was asked for; {} where nothing says so (as before this was written).
+
+    Raises `UserError` for a damaged file.
+    """
     asked = _read(folder).get(_ASKED, {})
-    return {int(seed): int(n) for seed, n in asked["seeds"].items()} if asked.get("run") == run_id else {}
+    with reading(repr(str(folder / FILE))):
+        return {int(seed): n for seed, n in asked["seeds"].items()} if asked.get("run") == run_id else {}
 
 
 def read_record(run: Run, folder: Path, seed: int) -> dict[str, Any] | None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from align import files
 from align.data.signals import save_rows
 from align.errors import Damaged, UserError
 from align.files import (
+    atomic_folder,
     atomic_path,
     beside,
     read_json,
     read_tensors,
     remove_strays,
     save_tensors,
+    write_atomic,
     write_json,
     write_sealed,
 )
@@ -146,6 +151,31 @@ def test_strays_of_killed_processes_alone_are_removed(tmp_path: Path) -> None:
         elsewhere.write_bytes(b"of another computer")
         remove_strays(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {own.name, elsewhere.name}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that is killed")
+@pytest.mark.parametrize("name", ["x", "x.json", ".hidden", "x" * 200 + ".safetensors", "é" * 100])
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path, name: str) -> None:
+    """Also where nobody locks the folder: a command that is killed and given again leaves its file and no other."""
+
+    def killed(write: Callable[[Path], Any]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            with write(tmp_path / name) as temporary:
+                if not temporary.is_dir():
+                    temporary.write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+        assert list(tmp_path.glob(".*.tmp-*"))
+
+    killed(atomic_path)
+    write_atomic(tmp_path / name, "1")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    files._tidied.clear()  # as in a new process
+    killed(atomic_folder)
+    with atomic_folder(tmp_path / "folder"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {name, "folder"}
 
 
 def test_damage_is_a_mistake_that_a_command_tells() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from align.config import Config, load_config
 from align.errors import UserError
 from align.fields.yaml_text import parse_yaml
-from align.files import read_json
+from align.files import LARGEST_TEXT, read_json, text_of
 from align.files.json_text import parse_json, reading, require
 from align.files.table import cell, finite, read_rows
 
@@ -55,13 +56,34 @@ def test_json_of_the_shape_passes() -> None:
 def test_files_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "folder.json").mkdir()
-    names = ["binary.json", "folder.json", "absent.json"]
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe.json")  # opening it would wait for a writer
-        names.append("pipe.json")
-    for name in names:
-        with pytest.raises(UserError, match=name):
-            read_json(tmp_path / name)
+    for name, said in {"binary": "is not UTF-8", "folder": "is no file", "absent": "does not exist"}.items():
+        with pytest.raises(UserError, match=f"{name}.json' {said}"):
+            read_json(tmp_path / f"{name}.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    """Where it is opened, it is found empty: the writer here closes it at once."""
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.open("wb").close(), daemon=True)
+    writer.start()
+    with pytest.raises(UserError, match="is no file"):
+        read_json(pipe)
+    while writer.is_alive():  # it waits for a reader
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join(0.01)
+
+
+@pytest.mark.parametrize("name", ["report.json", "index.csv", "metrics.jsonl"])
+def test_a_file_of_gigabytes_is_not_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = {".json": read_json, ".csv": lambda path: read_rows(path, ("a",)), ".jsonl": text_of}
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, LARGEST_TEXT + 1)  # a hole: it takes no room
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it is read"))
+    with pytest.raises(UserError, match=f"{name}.* bytes; at most"):
+        readers[path.suffix](path)
 
 
 @pytest.mark.parametrize(

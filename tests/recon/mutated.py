@@ -17,6 +17,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from align.checkpoint import load_run
+from align.config import BackboneConfig, Config, load_config
+from align.data.splits import read_split
+from align.errors import run_command
+from align.vision.backbones import BACKBONES
+from align.vision.transformers_models import load_mini
 from recon import cli
+from recon.audit.collect import from_run
+from recon.decoding.bridges.choose import Conditioning
+from recon.decoding.plan import Sampling
+from recon.decoding.predict import read_predictions, run_id
+from recon.drawing.folders import read_pictures, read_seed
+from recon.drawing.record import read_asked, read_record
 from recon.evaluation import judges
+from recon.evaluation.stored import read_report, read_stimuli, require_agreement
+from recon.gallery.audit import audit_summary
+from recon.generation.bridge import own_bridge
+from recon.generation.pipeline import Generator
 from recon.metrics import metrics
+from recon.tuning.chosen import read_choice
 from tests.recon import tiny_run
+from tests.recon.damage import changed, sealed_again
 
+FORGED = (
+    0.5  # of the changes, those whose file gets a checksum that fits: its score may differ, the reader may not fail
+)
 LONGEST = 60  # s of computing, of one command; the slowest takes about three
 ASLEEP = 900  # s of any kind: a command that waits for something computes nothing
 QUICK = ["evaluate.n_boot=9", "evaluate.n_perm=9"]
@@ -46,25 +68,65 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     ],
     "generate": lambda run: ["generate", "--subject", "01", "--run", str(run), "--limit", "2", "--steps", "1"],
 }
-FILES = {  # of a run, with the commands that read them
-    "model.safetensors": ("info", "predict", "retrieve", "audit", "generate"),
-    "config.yaml": ("info-file",),
-    "split.json": ("retrieve", "audit", "predict"),
-    "metrics.jsonl": ("audit",),
-    "predictions/sub-01_test.safetensors": ("retrieve", "audit", "info"),
-    "report_sub-01.json": ("info", "table", "gallery", "audit"),
-    "stimuli_sub-01.json": ("table", "gallery"),
-    "tuning_sub-01.json": ("generate", "audit"),
-    "audit_sub-01.json": ("gallery",),
-    "reconstructions/mini/sub-01/index.csv": ("evaluate", "gallery", "audit"),
-    "reconstructions/mini/sub-01/settings.json": ("evaluate",),
-    "controls/shuffled/mini/sub-01/index.csv": ("evaluate", "gallery"),
+FILES = {  # of a run, with the commands that read them; a pattern stands for the first file it fits
+    "model.safetensors": ("read", "info", "predict", "retrieve", "audit", "generate"),
+    "config.yaml": ("read", "info-file"),
+    "split.json": ("read", "retrieve", "audit", "predict"),
+    "metrics.jsonl": ("read", "audit"),
+    "predictions/sub-01_test.safetensors": ("read", "retrieve", "audit", "info"),
+    "report_sub-01.json": ("read", "info", "table", "gallery", "audit"),
+    "stimuli_sub-01.json": ("read", "table", "gallery"),
+    "tuning_sub-01.json": ("read", "generate", "audit"),
+    "audit_sub-01.json": ("read", "gallery"),
+    "reconstructions/mini/sub-01/index.csv": ("read", "evaluate", "gallery", "audit"),
+    "reconstructions/mini/sub-01/settings.json": ("read", "evaluate", "generate"),
+    "reconstructions/mini/sub-01/*.png": ("read", "evaluate", "gallery", "audit"),
+    "controls/shuffled/mini/sub-01/index.csv": ("read", "evaluate", "gallery"),
 }
-HEAVY = {"evaluate": 0.05, "generate": 0.05, "audit": 0.25, "retrieve": 0.25, "predict": 0.25}  # how often in the suite
-VALUES: tuple[Any, ...] = (
-    *(None, True, -1, 0, 10**12, 10**400, 1e308, float("nan"), float("-inf"), "", "x", "\x1b[2J", "../../x", "é" * 300),
-    *([], {}, [1], ["x"], {"x": 1}, [[]], "9" * 5000),
-)
+HEAVY = {"evaluate": 0.15, "generate": 0.1, "audit": 0.25, "retrieve": 0.25, "gallery": 0.5}  # how often in the suite
+
+
+def _readers(run: Path) -> dict[str, Callable[[], Any]]:
+    """What reads a file of a run, without the command around it."""
+    own = load_run(run)
+    drawn, shuffled = (run / part / "mini" / "sub-01" for part in ("reconstructions", "controls/shuffled"))
+    rows, report, stimuli = partial(read_seed, drawn, 0), run / "report_sub-01.json", run / "stimuli_sub-01.json"
+    predictions = run / "predictions" / "sub-01_test.safetensors"
+
+    def scores() -> None:
+        require_agreement(read_report(report), read_stimuli(stimuli), report)
+
+    def record() -> None:
+        read_record(own, drawn, 0)
+        read_asked(drawn, run_id(own))
+
+    return {
+        "config.yaml": partial(load_config, Config, run / "config.yaml", []),
+        "split.json": partial(read_split, run / "split.json"),
+        "metrics.jsonl": partial(from_run, own, ()),
+        "predictions/sub-01_test.safetensors": partial(read_predictions, predictions),
+        "report_sub-01.json": scores,
+        "stimuli_sub-01.json": scores,
+        "tuning_sub-01.json": partial(read_choice, own, "mini", Conditioning(), Sampling()),
+        "audit_sub-01.json": partial(audit_summary, own),
+        "reconstructions/mini/sub-01/index.csv": rows,
+        "reconstructions/mini/sub-01/settings.json": lambda: (
+            read_record(own, drawn, 0),
+            read_asked(drawn, run_id(own)),
+        ),
+        "reconstructions/mini/sub-01/*.png": lambda: read_pictures(drawn, rows(), list(rows())),
+        "controls/shuffled/mini/sub-01/index.csv": partial(read_seed, shuffled, 0),
+    }
+
+
+def _read(run: Path, file: str) -> int:
+    """Read one file as a command reads it; exit code 2 with a line where it is refused."""
+
+    def work() -> int:
+        load_run(run) if file == "model.safetensors" else _readers(run)[file]()
+        return 0
+
+    return run_command("read", work)
 
 
 class Hangs(BaseException):
@@ -114,43 +176,68 @@ def build(folder: Path) -> Path:
     return run
 
 
+_loaded: dict[str, Any] = {}
+
+
+def _backbone(name: str, config: BackboneConfig) -> Any:
+    key = f"{name} {config}"
+    if key not in _loaded:
+        _loaded[key] = load_mini(name, config)
+    return _loaded[key]
+
+
+_load = Generator.load
+
+
+def _generator(name: str, adapter: Any, runtime: Any, bridge: Any, control: Any) -> Any:
+    if name != "mini" or type(bridge) is not type(own_bridge(adapter)) or control is not None:
+        return _load(name, adapter, runtime, bridge, control)
+    key = f"{name} {adapter.path} {runtime}"
+    if key not in _loaded:
+        _loaded[key] = _load(name, adapter, runtime, bridge)
+    return _loaded[key]
+
+
 @contextmanager
 def _quickly() -> Iterator[None]:
-    """Small pictures and no judges: the true ones are tested with the metrics."""
+    """Small pictures, no judges, and the models of the package, which no case damages, loaded once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "PIXEL_SIZE", 64)
+        patch.setitem(BACKBONES, "mini", _backbone)
+        patch.setattr(Generator, "load", _generator)
         patch.setattr(judges, "load_judge", tiny_run.only_pixels)
         yield
 
 
-def fuzz(run: Path, folder: Path, count: int, seed: int = 0, heavy: float = 0.0) -> list[Case]:
+def fuzz(run: Path, folder: Path, count: int, seed: int = 0, heavy: float = 0.0) -> Iterator[Case]:
     """``count`` cases; ``heavy`` 1: every command as often as any; 0: as often as `HEAVY` says."""
     whole = {name: _called(name, _copy(run, folder / "whole"))[1] for name in COMMANDS}
     rng = random.Random(seed)
-    return [_case(number, run, folder / "damaged", rng, heavy, whole) for number in range(count)]
+    for number in range(count):
+        yield _case(number, run, folder / "damaged", rng, heavy, whole)
 
 
 def _case(number: int, run: Path, folder: Path, rng: random.Random, heavy: float, whole: dict[str, Any]) -> Case:
     file = rng.choice(list(FILES))
     commands = FILES[file]
-    command = rng.choice(commands)
-    if rng.random() > max(heavy, HEAVY.get(command, 1.0)):
-        command = next((name for name in commands if name not in HEAVY), commands[0])
+    often = [max(heavy, HEAVY.get(name, 1.0)) for name in commands]
+    command = rng.choices(commands, often)[0]
     damaged = _copy(run, folder)
-    target = damaged / file
+    target = min(damaged.glob(file))
     before = target.read_bytes()
-    after, change = _changed(before, target, rng)
+    after, change = changed(before, target, rng)
+    forged = rng.random() < FORGED and after != (after := sealed_again(after, target.suffix))
     target.unlink()  # a link to the whole run's file
     target.write_bytes(after)
-    code, scores, wrong = _judged(command, damaged)
-    if code == 0 and not wrong and after != before and scores != whole[command]:
+    code, scores, wrong = _judged(command, damaged, file)
+    if code == 0 and not wrong and not forged and after != before and scores != whole.get(command):
         wrong = f"another score without an error: {_difference(whole[command], scores)}"
-    return Case(number, file, change, command, code, wrong)
+    return Case(number, file, f"{change}{' and its checksum' if forged else ''}", command, code, wrong)
 
 
-def _judged(command: str, run: Path) -> tuple[int | None, Any, str]:
+def _judged(command: str, run: Path, file: str) -> tuple[int | None, Any, str]:
     try:
-        code, scores, said = _called(command, run)
+        code, scores, said = _called(command, run, file)
     except BaseException as error:
         return None, None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if code not in (0, 2):
@@ -160,8 +247,8 @@ def _judged(command: str, run: Path) -> tuple[int | None, Any, str]:
     return code, scores, "prints what a terminal obeys" if "\x1b" in said else ""
 
 
-def _called(command: str, run: Path) -> tuple[int, Any, str]:
-    """Exit code, scores and standard error of a command in this process."""
+def _called(command: str, run: Path, file: str = "") -> tuple[int, Any, str]:
+    """Exit code, scores and standard error of a command, or of the reader of a ``file``, in this process."""
 
     def late(*_: Any) -> None:
         raise Hangs
@@ -172,7 +259,7 @@ def _called(command: str, run: Path) -> tuple[int, Any, str]:
     signal.setitimer(signal.ITIMER_PROF, LONGEST)
     try:
         with redirect_stdout(out), redirect_stderr(said), _quickly():
-            code = cli.main(COMMANDS[command](run))
+            code = _read(run, file) if command == "read" else cli.main(COMMANDS[command](run))
     finally:
         signal.alarm(0)
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -202,141 +289,3 @@ def _copy(run: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run, folder, copy_function=os.link)
     return folder
-
-
-def _changed(content: bytes, path: Path, rng: random.Random) -> tuple[bytes, str]:
-    ways: list[Callable[[bytes, random.Random], tuple[bytes, str]]] = [_bytes]
-    ways += {
-        ".json": [_json, _json],
-        ".jsonl": [_lines],
-        ".csv": [_cells, _cells],
-        ".yaml": [_yaml, _yaml],
-        ".safetensors": [_metadata, _tensors],
-    }[path.suffix]
-    return rng.choice(ways)(content, rng)
-
-
-def _bytes(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    place, length = rng.randrange(len(content)), rng.choice((1, 1, 8, 200))
-    noise = rng.randbytes(length)
-    ways = {
-        "flip": content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :],
-        "cut": content[:place],
-        "hole": content[:place] + content[place + length :],
-        "noise": content[:place] + noise + content[place + length :],
-        "more": content[:place] + noise + content[place:],
-        "zeros": content[:place] + bytes(length) + content[place + length :],
-        "empty": b"",
-    }
-    name = rng.choice(list(ways))
-    return ways[name], f"{name} at {place}"
-
-
-def _json(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    tree = json.loads(content)
-    change = _changed_tree(tree, rng)
-    if rng.random() < 0.05:
-        return b"[" * 5000 + b"]" * 5000, "deep"
-    return json.dumps(tree).encode(), change
-
-
-def _changed_tree(tree: Any, rng: random.Random) -> str:
-    """Change one place of nested lists and objects, and say which."""
-    at: list[str] = []
-    while True:
-        keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
-        if not keys:
-            return f"nothing at {'.'.join(at)}"
-        key = rng.choice(keys)
-        at.append(str(key))
-        inner = tree[key]
-        if isinstance(inner, dict | list) and inner and rng.random() < 0.75:
-            tree = inner
-            continue
-        if rng.random() < 0.3:
-            del tree[key]
-            return f"without {'.'.join(at)}"
-        value = rng.choice(VALUES)
-        if isinstance(inner, float) and rng.random() < 0.5:
-            value = rng.choice((inner + 0.1, -inner - 1, 1.0))
-        tree[key] = value
-        return f"{'.'.join(at)} = {str(value)[:40]!r}"
-
-
-def _lines(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    line = rng.choice([b"{]}\n", b"{" * 5000 + b"}" * 5000 + b"\n", b"[1]\n", b'{"a": NaN}\n', b"{\xff}\n", b"{1}\n"])
-    return content + line, f"line {line[:12]!r}"
-
-
-def _cells(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    rows = list(csv.reader(io.StringIO(content.decode())))
-    row = rng.randrange(len(rows))
-    column = rng.randrange(len(rows[row]))
-    value = rng.choice(["", "x", "-1", "1e9", "\0", "../../x", "/etc/passwd", "x" * 200_000, "\x1b[2J", "²", "0 ", "."])
-    way = rng.choice(["cell", "short", "long", "twice", "gone"])
-    if way == "cell":
-        rows[row][column] = value
-    elif way == "short":
-        rows[row] = rows[row][:column]
-    elif way == "long":
-        rows[row] = [*rows[row], value]
-    elif way == "twice":
-        rows.append(rows[row])
-    else:
-        del rows[row]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(), f"{way} {row},{column} {value[:12]!r}"
-
-
-def _yaml(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    lines = content.decode().splitlines()
-    bomb = "seed: [&a [x,x,x,x,x,x,x,x,x,x]" + "".join(
-        f", &{new} [{','.join([f'*{old}'] * 10)}]" for old, new in zip("abcdefg", "bcdefgh", strict=True)
-    )
-    extra = rng.choice([bomb + "]", "seed: " + "[" * 3000 + "]" * 3000, "seed: &a [*a]", "study: 5", "seed: 1e400"])
-    at = rng.randrange(len(lines))
-    kept = [line for k, line in enumerate(lines) if k != at and not line.startswith("seed")]
-    return "\n".join([*kept, extra]).encode(), f"without line {at}, {extra[:20]!r}"
-
-
-def _metadata(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    """Change the texts of a safetensors file, inside the JSON they hold or as a whole."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    texts = header["__metadata__"]
-    key = rng.choice([name for name in ("meta", "config", "ids", *texts) if name in texts])
-    if key in ("meta", "config", "ids") and rng.random() < 0.8:
-        tree = json.loads(texts[key])
-        change = f"{key}: {_changed_tree(tree, rng)}"
-        texts[key] = json.dumps(tree)
-    else:
-        texts[key] = rng.choice(["", "{", "[]", "x", "[" * 5000, "null", "1e999", "\x1b[2J"])
-        change = f"{key} = {texts[key][:12]!r}"
-    return _with_header(header, content[8 + length :]), change
-
-
-def _tensors(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    """Change a name, type, shape or place in the header of a safetensors file, or write NaN into a tensor."""
-    length = int.from_bytes(content[:8], "little")
-    header, body = json.loads(content[8 : 8 + length]), bytearray(content[8 + length :])
-    name = rng.choice([key for key in header if key != "__metadata__"])
-    way = rng.choice(["nan", "name", "type", "shape", "gone"])
-    entry = header[name]
-    if way == "nan":
-        start = entry["data_offsets"][0]
-        body[start : start + 4] = np.float32(rng.choice([np.nan, np.inf])).tobytes()
-    elif way == "name":
-        header[rng.choice(["x", f"module.{name}", "../x", "\x1b"])] = header.pop(name)
-    elif way == "type":
-        entry["dtype"] = rng.choice(["I32", "U32", "F16", "BOOL", "F64", "X"])
-    elif way == "shape":
-        entry["shape"] = rng.choice([[], [1], [*entry["shape"], 1], entry["shape"][::-1], [10**12], [-1]])
-    else:
-        del header[name]
-    return _with_header(header, bytes(body)), f"{way} {name}"
-
-
-def _with_header(header: dict[str, Any], body: bytes) -> bytes:
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + body

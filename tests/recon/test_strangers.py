@@ -20,6 +20,7 @@ from align.files import read_json, read_tensors, save_tensors, write_json
 from recon import cli
 from recon.audit.collect import from_folder
 from recon.config import places_in
+from recon.drawing.record import read_asked
 from recon.evaluation.settings import EvaluatePairs
 from recon.evaluation.stored import read_report, read_stimuli, require_agreement
 from recon.generation.foreign import require_known_parts, require_no_code
@@ -45,7 +46,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 
 def test_damaged_runs(run: Path, tmp_path: Path) -> None:
-    cases = mutated.fuzz(run, tmp_path, COUNT, seed=1)
+    cases = list(mutated.fuzz(run, tmp_path, COUNT, seed=1))
     wrong = [case for case in cases if case.wrong]
     assert not wrong, "\n".join(map(str, wrong))
     assert sum(case.code == 2 for case in cases) > COUNT / 3  # the damage is seen
@@ -126,6 +127,16 @@ def test_a_score_that_its_stimuli_do_not_have(copied: Path) -> None:
         write_json(copied / "other.json", content)
         with pytest.raises(UserError, match="the mean over its stimuli is"):
             require_agreement(read_report(copied / "other.json"), read_stimuli(stimuli), report)
+
+
+@pytest.mark.parametrize("seed", ["x", "", "1.5", "²", "9" * 5000, "\x1b[2J", "0x1"])
+def test_a_seed_that_is_no_number(seed: str, tmp_path: Path) -> None:
+    """The seeds of settings.json are the names of its entries, which no shape of JSON looks at."""
+    write_json(tmp_path / "settings.json", {"asked": {"run": "a", "seeds": {seed: 1}}})
+    assert read_asked(tmp_path, "of another training") == {}
+    with pytest.raises(UserError, match="is damaged or of another program") as raised:
+        read_asked(tmp_path, "a")
+    assert "\n" not in str(raised.value) and "\x1b" not in str(raised.value)
 
 
 def test_places_named_by_a_run_are_said(
