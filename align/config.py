@@ -93,7 +93,11 @@ View = Annotated[str, Read(parse_view)]
 BackboneName = Annotated[str, Read(split_name)]
 Weighted = Annotated[str, Read(_with_weights)]
 EncoderName = Annotated[str, OneOf(*ENCODERS, unlisted=(OWN,))]
-Band = Annotated[str, Matches(r"channel|\s*0*[1-9][0-9]*\s*", "a size or 'channel'; write for example [30,37]")]
+CHANNEL = "channel"  # encoder.bands: one band per channel
+REST = "rest"  # encoder.bands: what is in none of the regions that are named
+Band = Annotated[
+    str, Matches(r"\s*0*[1-9][0-9]*\s*|.*[^\W\d_].*", "a size, a region or 'channel'; write for example [30,37]")
+]
 Option = Annotated[str, Matches(r"\s*\w+\s*=.*\S.*", "name=value")]
 
 
@@ -207,15 +211,28 @@ class EncoderConfig(Checked):
     alphas: Annotated[list[Positive], Filled()] = field(  # ridge, banded_ridge: penalties tried
         default_factory=lambda: [10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6]
     )
-    bands: list[Band] = field(default_factory=list)  # banded_ridge: sizes in signal order, or channel; empty = one band
+    # banded_ridge: sizes in signal order, regions of the study (and rest), or channel; empty = one band
+    bands: list[Band] = field(default_factory=list)
     band_draws: Whole = 20  # banded_ridge: random weightings of the bands tried beside the equal one
     options: list[Option] = field(default_factory=list)  # braindecode's models: [name=value], as its class calls them
     pretrained: Text | None = None  # labram, cbramod, reve: file, folder or hub name[@revision]; None = untrained
     frozen: bool = False  # labram, cbramod, reve: train the last layer only
 
+    @property
+    def regions(self) -> list[str]:
+        """Those of ``bands`` that are regions of the study by name."""
+        return [band for band in self.bands if not (band.strip().isdigit() or band in (CHANNEL, REST))]
+
     def faults(self, at: str) -> Iterator[str]:
-        if "channel" in self.bands and len(self.bands) > 1:
-            yield f"{at}bands=[{','.join(self.bands)}] holds 'channel' beside others; write [channel], or sizes alone"
+        text, numbers = f"{at}bands=[{','.join(self.bands)}]", [band for band in self.bands if band.strip().isdigit()]
+        if CHANNEL in self.bands and len(self.bands) > 1:
+            yield f"{text} holds 'channel' beside others; write [channel], or sizes alone"
+        elif 0 < len(numbers) < len(self.bands):
+            yield f"{text} holds sizes beside names; write sizes alone, or regions alone"
+        elif self.bands == [REST]:
+            yield f"{text} names no region; name one beside it, or leave it out"
+        elif not numbers and len(set(self.bands)) < len(self.bands):
+            yield f"{text} names a region twice; name each once"
         if self.frozen and self.pretrained is None:
             yield f"{at}frozen=true without weights: pass {at}pretrained=FILE"
 

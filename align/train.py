@@ -172,7 +172,7 @@ def _train_job(
     for recording in tested:
         refuse_overlap(recording, trained_on=trained)
     trials = [training_rows(recording, config.train.average_repetitions, config.cache_dir) for recording in trained]
-    facts = SignalFacts(trained[0].sfreq, trained[0].ch_names)
+    facts = SignalFacts.of(trained[0])
     check_trials(config, trials[0].x.shape[1:], facts, device)
     targets = {
         one.subject: training_targets(backbone, one.stimuli, [layer], config.target, config.cache_dir, progress)[layer]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -177,6 +177,7 @@ class Recording:
     """One subject: training and test trials that share no picture, and the pictures.
 
     ``log``: sentences about what the study removed or averaged. ``sfreq`` in Hz and ``tmin`` in s for (C, T) signals.
+    ``regions``: those that ``encoder.bands`` names, as indices of channels or voxels of these trials.
     ``preparation``: what made these trials of the stored ones; None where they are as stored.
     """
 
@@ -189,6 +190,7 @@ class Recording:
     sfreq: float | None = None
     tmin: float = 0.0
     log: tuple[str, ...] = field(default=())
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     preparation: Any = None  # align.data.preparing.raw.Preparation, which is built on this module
 
     def __repr__(self) -> str:

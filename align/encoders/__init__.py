@@ -17,7 +17,6 @@ from torch import nn
 from align.config import CLOSED_FORM, OWN, EncoderConfig
 from align.encoders import (
     atm,
-    banded_ridge,
     braindecode_nets,
     libraries,
     linear,
@@ -28,6 +27,7 @@ from align.encoders import (
     tsconv,
     weights,
 )
+from align.encoders.bands import lay_out
 from align.encoders.shapes import SignalFacts
 
 LINEAR_FIRST = ("mlp", "residual_mlp", "linear", "ridge")  # a linear map of the whole trial comes first
@@ -72,7 +72,7 @@ def check_encoder(in_shape: tuple[int, ...], config: EncoderConfig, facts: Signa
 
     It is built once, untrained and without its weights, so that this is known before anything costly is done.
     """
-    if config.name == "banded_ridge" and len(banded_ridge.band_sizes(config.bands, in_shape)) > 1:
+    if config.name == "banded_ridge" and len(lay_out(config, in_shape, (facts or SignalFacts()).regions)[0]) > 1:
         libraries.himalaya()
     elif config.name not in (*LINEAR_FIRST, *CLOSED_FORM):
         with torch.random.fork_rng(devices=[]):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 
 from align.encoders.libraries import himalaya
 from align.encoders.ridge import RidgeFit, fit_ridge, reciprocal_ranks
-from align.errors import UserError
 
 _LEAST = 1e-6  # share of the total weight that a band keeps: himalaya divides by it
 _MOST_KERNEL_VALUES = 2**28  # 2 GiB
@@ -25,25 +23,6 @@ class BandedRidgeFit(RidgeFit):
     band_weights: tuple[float, ...]
 
 
-def band_sizes(bands: list[str], in_shape: tuple[int, ...]) -> list[int]:
-    """Sizes of the bands in the order of the flattened trial.
-
-    ``[]`` = one band, ``[channel]`` = one per channel, else whole numbers that add up to the size of a trial (or to
-    its channels, where it has some). Raises `UserError` where they do not.
-    """
-    total, per_channel = math.prod(in_shape), math.prod(in_shape[1:])
-    if not bands:
-        return [total]
-    if bands == ["channel"]:
-        return [per_channel] * in_shape[0]
-    sizes = [int(band) for band in bands]
-    if sum(sizes) == in_shape[0]:
-        return [size * per_channel for size in sizes]
-    if sum(sizes) != total:
-        raise UserError(f"encoder.bands add up to {sum(sizes)}, a trial has {total} values in {in_shape[0]} channels")
-    return sizes
-
-
 def fit_banded_ridge(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -52,14 +31,20 @@ def fit_banded_ridge(
     folds: list[tuple[np.ndarray, np.ndarray]],
     draws: int = 20,
     seed: int = 0,
+    order: np.ndarray | None = None,
 ) -> BandedRidgeFit:
     """Choose the bands' weights by random search, then the penalty and the fit as `fit_ridge` does.
 
     x: (n, P) standardised signals, ``bands`` adding up to P; y: (n, E) target components. ``draws`` weightings are
     drawn from a simplex (Dirichlet, concentrations 0.1 and 1 in turn) and tried beside the equal one, each with all
     penalties, by himalaya's cross-validation on ``folds``; the score is the mean reciprocal rank that `fit_ridge`
-    uses too. With one band the result is that of `fit_ridge`.
+    uses too. With one band the result is that of `fit_ridge`. ``order`` (P,): columns of x in the order of the bands;
+    None = as they stand.
     """
+    if order is not None:
+        back = torch.as_tensor(np.argsort(order), device=x.device)
+        found = fit_banded_ridge(x[:, torch.as_tensor(order, device=x.device)], y, bands, alphas, folds, draws, seed)
+        return replace(found, weight=found.weight[:, back])
     if len(bands) == 1:
         return BandedRidgeFit(**vars(fit_ridge(x, y, alphas, folds)), band_weights=(1.0,))
     weights = torch.as_tensor(_search(x, y, bands, alphas, folds, draws, seed), dtype=torch.float64, device=x.device)

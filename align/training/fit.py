@@ -14,7 +14,8 @@ from align.config import Config
 from align.data.rows import Rows
 from align.data.splits import grouped_folds
 from align.encoders import CLOSED_FORM, LINEAR_FIRST, check_encoder
-from align.encoders.banded_ridge import band_sizes, fit_banded_ridge
+from align.encoders.banded_ridge import fit_banded_ridge
+from align.encoders.bands import lay_out
 from align.encoders.ridge import FOLDS, RidgeFit, fit_ridge
 from align.encoders.shapes import SignalFacts
 from align.errors import UserError
@@ -160,9 +161,9 @@ def _fit_ridge(aligner: Aligner, pairs: Pairs, groups: np.ndarray, state: StateF
         )
     x, y, encoder = pairs.signals.flatten(1), pairs.components[pairs.stimulus], aligner.config.encoder
     if encoder.name == "banded_ridge":
-        bands = band_sizes(encoder.bands, aligner.signals.out_shape)
-        seed = derive(aligner.config.seed, "bands")
-        result: RidgeFit = fit_banded_ridge(x, pairs.components, bands, encoder.alphas, folds, encoder.band_draws, seed)
+        bands, order = lay_out(encoder, aligner.signals.out_shape, aligner.facts.regions)
+        how = (encoder.alphas, folds, encoder.band_draws, derive(aligner.config.seed, "bands"), order)
+        result: RidgeFit = fit_banded_ridge(x, pairs.components, bands, *how)
     else:
         result = fit_ridge(x, y, encoder.alphas, folds)
     linear = aligner.network.encoder[1]  # type: ignore[index]

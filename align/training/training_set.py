@@ -153,8 +153,9 @@ def training_side(study: Study, config: Config, name: str) -> TrainingSide:
     groups = np.asarray(recording.stimuli.groups)[averaged.stimulus]
     pairs = grouped_folds(groups, config.sweep.folds, config.seed)
     folds = [(averaged.stimulus[fitted], averaged.stimulus[held_out]) for fitted, held_out in pairs]
-    facts = SignalFacts(recording.sfreq, recording.ch_names)
-    return TrainingSide(name, recording.stimuli, train, averaged, folds, digest_rows(train, groups), facts)
+    regions = [np.array(voxels) for _, voxels in sorted(recording.regions.items())]
+    digest = digest_rows(train, groups, *regions)
+    return TrainingSide(name, recording.stimuli, train, averaged, folds, digest, SignalFacts.of(recording))
 
 
 def digest_rows(trials: Trials, *more: np.ndarray) -> str:

@@ -99,7 +99,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False, ove
     folder, one = run_folder(config), (recording.subject,)
     require_own(folder, config, Job(one, one), overwrite)
     trials = training_rows(recording, config.train.average_repetitions, config.cache_dir)
-    signal_facts = SignalFacts(recording.sfreq, recording.ch_names)
+    signal_facts = SignalFacts.of(recording)
     check_trials(config, trials.x.shape[1:], signal_facts, device)
     found = training_targets(backbone, recording.stimuli, [layer], config.target, config.cache_dir, progress)
     targets = found[layer]

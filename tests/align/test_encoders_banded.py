@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from align.config import EncoderConfig
-from align.encoders.banded_ridge import BandedRidgeFit, band_sizes, candidate_shares, fit_banded_ridge
+from align.config import Config, EncoderConfig, load_config
+from align.data.studies import open_study
+from align.encoders.banded_ridge import BandedRidgeFit, candidate_shares, fit_banded_ridge
+from align.encoders.bands import lay_out
 from align.encoders.ridge import fit_ridge, reciprocal_ranks
+from align.encoders.shapes import SignalFacts
+from align.training.fit import fit
+from tests.align.fixture_studies import write_folder
 from tests.one_line import fails
 
 BANDS = [4, 20, 6]
@@ -125,18 +133,92 @@ def test_candidates_start_equal_and_stay_inside() -> None:
     ],
 )
 def test_band_sizes(bands: list[str], shape: tuple[int, ...], sizes: list[int]) -> None:
-    assert band_sizes(bands, shape) == sizes
+    assert lay_out(EncoderConfig(bands=bands), shape, {}) == (sizes, None)
 
 
 def test_bands_that_do_not_fit_are_refused() -> None:
-    fails(r"add up to 60, a trial has 67 values", lambda: band_sizes(["30", "30"], (67,)))
+    fails(r"add up to 60, a trial has 67 values", lambda: lay_out(EncoderConfig(bands=["30", "30"]), (67,), {}))
+
+
+REGIONS = {"V1": (3, 0), "V2": (1,), "VC": (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("bands", "shape", "sizes", "order"),
+    [
+        (["V1", "V2", "rest"], (5,), [2, 1, 2], [3, 0, 1, 2, 4]),
+        (["V2", "rest", "V1"], (4,), [1, 1, 2], [1, 2, 3, 0]),
+        (["V2", "V1"], (4, 2), None, "1 of 4 channels or voxels are in none of V2, V1; .*bands=\\[V2,V1,rest\\]"),
+        (["V1", "V2", "VC"], (5,), None, "regions 'V1' and 'VC' share 1 channels or voxels"),
+        (["V1", "V4"], (5,), None, "come without regions, 'V4'"),
+        (["V1", "rest"], (2,), None, "come without regions|nothing is left"),
+        (["V2", "rest"], (2, 3), [3, 3], [3, 4, 5, 0, 1, 2]),
+    ],
+)
+def test_bands_of_regions(bands: list[str], shape: tuple[int, ...], sizes: list[int] | None, order: object) -> None:
+    regions = {"V1": (0, 1)} if shape == (2,) else REGIONS
+    if sizes is None:
+        fails(str(order), lambda: lay_out(EncoderConfig(bands=bands), shape, regions))
+        return
+    found = lay_out(EncoderConfig(bands=bands), shape, regions)
+    assert (found[0], None if found[1] is None else found[1].tolist()) == (sizes, order)
+
+
+def test_bands_that_are_scattered_are_those_put_side_by_side() -> None:
+    pytest.importorskip("himalaya", reason="needs himalaya: pip install '.[encoders]'")
+    x, y, folds = _toy(4)
+    order = np.random.default_rng(0).permutation(x.shape[1])
+    scattered = torch.tensor(x[:, np.argsort(order)])
+    plain = fit_banded_ridge(torch.tensor(x), torch.tensor(y), BANDS, ALPHAS, folds, draws=6)
+    found = fit_banded_ridge(scattered, torch.tensor(y), BANDS, ALPHAS, folds, draws=6, order=order)
+    assert found.band_weights == plain.band_weights
+    torch.testing.assert_close(found.weight[:, order], plain.weight)
+
+
+def test_regions_of_a_study_are_counted_among_what_is_left(tmp_path: Path) -> None:
+    rows = [
+        {"row": i, "image": f"pic{i:03d}.png", "split": "train" if i < 24 else "test", "subject": "01"}
+        for i in range(30)
+    ]
+    write_folder(tmp_path, np.random.default_rng(0).normal(size=(30, 7)).astype(np.float32), rows)
+    (tmp_path / "info.json").write_text('{"roi": {"V1": [6, 1, 3], "V2": [0, 2], "V3": [4]}}')
+
+    def regions(*more: str) -> dict[str, tuple[int, ...]]:
+        pairs = ["study.name=folder", f"study.root={tmp_path}", f"cache_dir={tmp_path / 'cache'}", *more]
+        return dict(open_study(load_config(Config, overrides=pairs)).recording("01").regions)
+
+    assert regions() == {}
+    assert regions("encoder.bands=[V2,V1,rest]") == {"V2": (0, 2), "V1": (1, 3, 6)}
+    assert regions("encoder.bands=[V2,V1]", "study.roi=[V1,V2]") == {"V2": (0, 2), "V1": (1, 3, 4)}
+    assert regions("encoder.bands=[V1,V3]", "study.roi=[V3,V1]", "preprocess.scale=zscore")["V3"] == (2,)
+    fails("encoder.bands: .* has no region 'V9'; did you mean", lambda: regions("encoder.bands=[V1,V9]"))
+    fails("nothing of region 'V2' is left", lambda: regions("encoder.bands=[V1,V2]", "study.roi=[V1]"))
+
+
+def test_a_run_with_bands_by_name_is_that_of_sizes(tmp_path: Path) -> None:
+    """Regions side by side are the same bands, however they are told."""
+    pytest.importorskip("himalaya", reason="needs himalaya: pip install '.[encoders]'")
+    rng = np.random.default_rng(0)
+    x, tokens = rng.normal(size=(40, 6)).astype(np.float32), rng.normal(size=(40, 1, 8)).astype(np.float32)
+    found = []
+    for bands in (["2", "4"], ["V1", "rest"]):
+        config = load_config(
+            Config, overrides=["target.components=6", "encoder.name=banded_ridge", "encoder.band_draws=3"]
+        )
+        config = replace(config, encoder=replace(config.encoder, bands=bands))
+        facts = SignalFacts(regions={"V1": (0, 1)})
+        found.append(fit(config, x, tokens, np.arange(40), facts=facts).predict(x)["embeds"])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("bands", "told"),
     [
-        (["V1", "V2"], "encoder.bands='V1' is not a size or 'channel'"),
-        (["0", "67"], "encoder.bands='0' is not a size"),
+        (["0", "67"], "encoder.bands='0' is not a size, a region or 'channel'"),
+        (["-3"], "encoder.bands='-3' is not a size"),
+        (["V1", "30"], r"encoder.bands=\[V1,30\] holds sizes beside names"),
+        (["V1", "V2", "V1"], r"encoder.bands=\[V1,V2,V1\] names a region twice"),
+        (["rest"], r"encoder.bands=\[rest\] names no region"),
         (["channel", "3"], r"encoder.bands=\[channel,3\] holds 'channel' beside others"),
     ],
 )

@@ -20,6 +20,10 @@ from align.data.signals import Recording
 from align.errors import UserError
 from align.fields.syntax import parse_window
 
+_WITHOUT = {
+    "study.roi": "choose channels by study.channels",
+    "encoder.bands": "give sizes (encoder.bands=[30,37]) or encoder.bands=[channel]",
+}
 Rois = Mapping[str, Sequence[int | str]]  # name to channels or voxels: indices from 0, or channel names
 
 
@@ -84,20 +88,45 @@ def described(config: Config, shape: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _roi_indices(wanted: Sequence[str], rois: Rois, recording: Recording) -> np.ndarray:
+def with_regions(
+    wanted: Sequence[str], stored: Recording, made: Recording, picks: np.ndarray | None, rois: Callable[[], Rois]
+) -> Recording:
+    """``made``, prepared of ``stored``, with the regions ``wanted`` as indices of its channels or voxels.
+
+    ``picks``: what was read of the stored ones; None = all. Raises `UserError` for an unknown region, and for one of
+    which nothing is left.
+    """
+    if not wanted:
+        return made
+    kept = np.arange(stored.train.x.shape[1]) if picks is None else picks
+    if picks is None and made.ch_names != stored.ch_names:
+        kept = np.array([stored.ch_names.index(name) for name in made.ch_names])
+    declared, regions = rois(), {}
+    for name in wanted:
+        inside = np.isin(kept, _roi_indices([name], declared, stored, "encoder.bands"))
+        if not inside.any():
+            raise UserError(
+                f"encoder.bands: nothing of region {name!r} is left in {_of(stored)} (study.roi, study.channels, "
+                "preprocess.channels); leave it out"
+            )
+        regions[name] = tuple(np.flatnonzero(inside).tolist())
+    return replace(made, regions=regions)
+
+
+def _roi_indices(wanted: Sequence[str], rois: Rois, recording: Recording, key: str = "study.roi") -> np.ndarray:
     """Rising indices of all channels or voxels in the regions ``wanted``."""
     what, count = _of(recording), recording.train.x.shape[1]
     if not rois:
-        raise UserError(f"study.roi={','.join(wanted)}: {what} declares no regions; choose channels by study.channels")
+        raise UserError(f"{key}={','.join(wanted)}: {what} declares no regions; {_WITHOUT[key]}")
     chosen: set[int] = set()
     for name in wanted:
         if name not in rois:
             near = difflib.get_close_matches(name, rois, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ";"
-            raise UserError(f"study.roi: {what} has no region {name!r}{hint} There are: {', '.join(rois)}")
+            raise UserError(f"{key}: {what} has no region {name!r}{hint} There are: {', '.join(rois)}")
         chosen |= {_member(entry, name, recording.ch_names, count) for entry in rois[name]}
     if not chosen:
-        raise UserError(f"study.roi={','.join(wanted)} is empty in {what}; choose another")
+        raise UserError(f"{key}={','.join(wanted)} is empty in {what}; choose another")
     return np.array(sorted(chosen), dtype=np.int64)
 
 

@@ -75,9 +75,11 @@ class Study(ABC):
         Raises `UserError` on any fault in the files or in what they hold (`align.data.sound`).
         """
         from align.data.preparing.preprocess import prepare
+        from align.data.preparing.selection import with_regions
 
         stored, steps, picks = self._as_stored(subject)
-        return prepare(stored, steps, self.config.cache_dir, picks)
+        made = prepare(stored, steps, self.config.cache_dir, picks)
+        return with_regions(self.config.encoder.regions, stored, made, picks, lambda: self.rois(subject))
 
     def preparation(self, subject: str) -> Preparation:
         """What `recording` does to stored trials of the subject, for trials that come later."""

@@ -116,7 +116,7 @@ def _measure(run: Run, state_dir: Path) -> Moments:
         data.tokens,
         data.stimulus[rows],
         groups=data.groups[rows],
-        facts=SignalFacts(recording.sfreq, recording.ch_names),
+        facts=SignalFacts.of(recording),
         state_dir=state_dir,
     )
     predicted = scout.predict(data.signals.take(held_out).numpy())["tokens"]
