@@ -40,12 +40,12 @@ class ClusterTest:
     threshold: np.ndarray
     critical: float
 
-    @property
-    def onset(self) -> int | None:
-        """First time of the first significant cluster; None where there is none."""
-        return next((cluster.first for cluster in self.found if cluster.p <= LEVEL), None)
+    def onset(self, earliest: int = 0) -> int | None:
+        """First time, from ``earliest`` on, of the first significant cluster that reaches it; None where none does."""
+        reach = (cluster for cluster in self.found if cluster.p <= LEVEL and cluster.last >= earliest)
+        return next((max(cluster.first, earliest) for cluster in reach), None)
 
-    def onsets(self, curves: np.ndarray) -> np.ndarray:
+    def onsets(self, curves: np.ndarray, earliest: int = 0) -> np.ndarray:
         """Onset index of every curve (R, W), -1 where it has none: first cluster with more than the critical mass."""
         z = (curves - self.centre) / self.spread
         above, onset = z > self.threshold, np.full(len(z), -1)
@@ -53,7 +53,8 @@ class ClusterTest:
         for t in range(z.shape[1]):
             start = np.where(mass > 0, start, t)
             mass = np.where(above[:, t], mass + z[:, t], 0.0)
-            onset = np.where((onset < 0) & (mass > self.critical), start, onset)
+            if t >= earliest:
+                onset = np.where((onset < 0) & (mass > self.critical), np.maximum(start, earliest), onset)
         return onset
 
 

@@ -158,14 +158,23 @@ def _subject(layers: dict[str, _Scored], windows: Sequence[Window], seed: int) -
     """The entry of one subject: a curve per layer, and how its times differ from those of the first layer."""
     centres = np.array([window.centre for window in windows])
     first, entry = next(iter(layers)), {}
+    shown = earliest_onset(windows)
     resampled = {}
     for name, part in layers.items():
         test = cluster_test(part.hits.mean(axis=0), part.null)
         draws = _resampled(part.hits, seed)
-        resampled[name] = (test.onsets(draws), draws.argmax(axis=1))
+        resampled[name] = (test.onsets(draws, shown), draws.argmax(axis=1))
         entry[name] = _curve(part, windows, test, draws, resampled[name])
     later = {name: _later(resampled[first], resampled[name], centres) for name in layers if name != first}
     return {"layers": entry, "later_than": {"layer": first, "layers": later}}
+
+
+def earliest_onset(windows: Sequence[Window]) -> int:
+    """Index of the first window whose middle is not before the stimulus (0 s): no onset is earlier.
+
+    Without this rule windows of noise that happen to touch the response begin its interval before the picture is shown.
+    """
+    return next((i for i, window in enumerate(windows) if window.centre > -1e-9), len(windows))
 
 
 def _resampled(hits: np.ndarray, seed: int) -> np.ndarray:
@@ -212,7 +221,7 @@ def _curve(
         "n": len(part.hits),
         "candidates": part.candidates,
         "chance": part.chance,
-        "onset": _when(test.onset, windows, times[0], centres),
+        "onset": _when(test.onset(earliest_onset(windows)), windows, times[0], centres),
         "peak": {**(_when(int(top1.argmax()), windows, times[1], centres) or {}), "top1": float(top1.max())},
         "clusters": clusters,
         "points": points,
@@ -277,7 +286,8 @@ def _facts(
         "statistics": (
             f"top-1 of brain_to_image among the pictures of a block; ci95: bootstrap over pictures ({N_BOOT}); "
             f"clusters: {settings.n_perm} shuffled pairings, one-sided {LEVEL}, mass = sum of z; onset: first window "
-            "of the first significant cluster, a description (the test is of the cluster); times: middle of a window"
+            "of the first significant cluster, a description (the test is of the cluster), never before the stimulus; "
+            "times: middle of a window"
         ),
         "backbone": backbone,
         "pooling": config.target.pooling,

@@ -7,6 +7,7 @@ import io
 from typing import Any
 
 from align.files.table import cell
+from recon.analysis.clusters import LEVEL
 
 
 def csv_text(result: dict[str, Any]) -> str:
@@ -35,11 +36,23 @@ def format_time_course(result: dict[str, Any]) -> str:
             if onset is not None:
                 p = min(cluster["p"] for cluster in curve["clusters"])
                 told = f"onset {_ms(onset)}, cluster p {p:.2g}"
+            told += before_stimulus(curve)
             lines.append(
                 f"  {subject} layer {layer}: {told}; peak {_ms(peak)} with top-1 {100 * peak['top1']:.1f} % "
                 f"(chance {100 * curve['chance']:.2f} %, n {curve['n']})"
             )
     return "\n".join(lines)
+
+
+def before_stimulus(curve: dict[str, Any]) -> str:
+    """A sentence about significant clusters that begin in a window without a sample after the stimulus; else ""."""
+    early = [c for c in curve["clusters"] if c["p"] <= LEVEL and curve["points"][c["first_window"]]["end"] <= 0]
+    if not early:
+        return ""
+    return (
+        f"; a cluster begins at {1000 * early[0]['begin']:.0f} ms, before the picture is shown: a filter that smears, "
+        "a leak, or wrong times (tmin), so no onset is earlier than 0 ms"
+    )
 
 
 def _ms(when: dict[str, Any]) -> str:

@@ -21,8 +21,9 @@ from recon import cli
 from recon.analysis import timecourse
 from recon.analysis.clusters import cluster_test
 from recon.analysis.figures import new_figure
-from recon.analysis.timecourse import Settings, _mean, _scored, _subject, course
-from recon.analysis.windows import Hits, _best, sliding_windows
+from recon.analysis.timecourse import Settings, _mean, _Scored, _scored, _subject, course, earliest_onset
+from recon.analysis.timecourse_text import before_stimulus
+from recon.analysis.windows import Hits, Window, _best, sliding_windows
 from tests.align.fixture_studies import write_folder
 from tests.one_line import fails
 
@@ -146,9 +147,15 @@ def test_clusters_are_those_of_plain_loops(seed: int) -> None:
     found = cluster_test(observed, null[1:])
     assert [(c.first, c.last, pytest.approx(c.p)) for c in found.found] == clusters_by_loops(observed, null[1:])
     significant = [c.first for c in found.found if c.p <= 0.05]
-    assert found.onset == (significant[0] if significant else None)
+    onset = found.onset()
+    assert onset == (significant[0] if significant else None)
     bumped = np.vstack([observed, observed * 0 + null.mean(axis=0)])
-    assert list(found.onsets(bumped)) == [-1 if found.onset is None else found.onset, -1]
+    assert list(found.onsets(bumped)) == [-1 if onset is None else onset, -1]
+    for earliest in range(16):
+        reach = [max(c.first, earliest) for c in found.found if c.p <= 0.05 and c.last >= earliest]
+        late = found.onset(earliest)
+        assert late == (reach[0] if reach else None)
+        assert list(found.onsets(bumped, earliest)) == [-1 if late is None else late, -1]
 
 
 def test_p_of_the_largest_cluster_is_uniform_without_effect() -> None:
@@ -163,6 +170,34 @@ def test_p_of_the_largest_cluster_is_uniform_without_effect() -> None:
     assert np.mean(np.array(p) <= 0.05) <= 0.09
     with_cluster = np.array([value for value in p if value < 1])
     assert kstest(with_cluster / with_cluster.max(), "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("begins", [-0.3, -0.11, -0.02, 0.0, 0.2])
+def test_no_onset_is_before_the_stimulus(begins: float) -> None:
+    """Noise before 0 s that touches the response, and responses that seem to come earlier, begin no interval there."""
+    rng = np.random.default_rng(1)
+    windows = [Window(k, k + 10, -0.5 + k / 100, -0.4 + k / 100) for k in range(0, 100, 2)]
+    centres = np.array([window.centre for window in windows])
+    null = rng.normal(0.02, 0.01, size=(400, len(windows)))
+    rate = np.where(centres >= begins, 0.2, 0.02)
+    rate[(centres >= -0.2) & (centres < begins)] = 0.06  # now and then above the threshold
+    hits = (rng.random((300, len(windows))) < rate).astype(float)
+    curve = _subject({"x": _Scored(hits, null, 0.02, 50)}, windows, 0)["layers"]["x"]
+    onset = curve["onset"]
+    assert 0 <= onset["ci95"][0] <= onset["centre"] <= onset["ci95"][1] and onset["centre"] <= max(begins, 0) + 0.021
+    assert ("before the picture is shown" in before_stimulus(curve)) == any(
+        c["begin"] <= -0.1 for c in curve["clusters"] if c["p"] <= 0.05
+    )
+    only_before = replace(windows[0], start=0)
+    assert earliest_onset([only_before]) == 1 and earliest_onset(windows) == int(np.argmax(centres > -1e-9))
+
+
+def test_what_is_before_the_stimulus_alone_has_no_onset() -> None:
+    windows = [Window(k, k + 10, -0.5 + k / 100, -0.4 + k / 100) for k in range(0, 40, 2)]
+    rng = np.random.default_rng(2)
+    null = rng.normal(0.02, 0.01, size=(200, len(windows)))
+    curve = _subject({"x": _Scored((rng.random((100, 20)) < 0.3).astype(float), null, 0.02, 50)}, windows, 0)
+    assert curve["layers"]["x"]["onset"] is None and "before the picture" in before_stimulus(curve["layers"]["x"])
 
 
 def test_windows_lie_inside_and_say_when() -> None:
