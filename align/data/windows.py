@@ -57,12 +57,13 @@ def repeated(x: np.ndarray, labels: Sequence[object] | np.ndarray) -> Repeated:
     Rows of one value throughout are left aside, and whole numbers with few entries other than 0.
     """
     labels = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)[1]
-    copies, strangers = _equal_rows(x, labels)
+    copies, strangers = equal_rows(x, labels)
     twice = {row for row, _ in copies}
     return Repeated(len(x), copies, strangers, [pair for pair in _overlaps(x, labels) if pair[0] not in twice])
 
 
-def _equal_rows(x: np.ndarray, labels: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def equal_rows(x: np.ndarray, labels: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs (row, first row) of x (n, ...) that hold the same numbers: under one of ``labels`` (n,), and under two."""
     first: dict[bytes, int] = {}
     copies, strangers = list[tuple[int, int]](), list[tuple[int, int]]()
     step = max(1, _PIECE // max(1, x[:1].nbytes))

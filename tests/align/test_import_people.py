@@ -175,3 +175,37 @@ def test_a_killed_append_is_mended_by_the_next(tmp_path: Path, images: Path, mon
     fails("8", lambda: read_folder(out))  # said, not read wrongly
     assert imported(*words([second], images, out, "--append", "--subject", "02"))["trials"] == 8
     np.testing.assert_array_equal(read_folder(out, "02").train.x, np.load(second[0])[[0, 2, 3]])
+
+
+def test_a_file_that_is_there_already_is_not_added_again(tmp_path: Path, images: Path) -> None:
+    """Under any label, whole or in part, and also within one import."""
+    out, file = tmp_path / "out", write(tmp_path / "in", "0", 0)
+    imported(*words([file], images, out))
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    part = write(tmp_path / "in", "1", 1)
+    x = np.load(part[0])
+    x[1:3] = np.load(file[0])[2:]
+    np.save(part[0], x)
+    lines = file[1].read_text().splitlines()
+    np.save(tmp_path / "in" / "2.npy", np.load(file[0])[::-1])
+    (tmp_path / "in" / "2.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    turned = [tmp_path / "in" / "2.npy", tmp_path / "in" / "2.csv"]
+    for files, label, told in (
+        ([file], "01", "4 of 4 trials of .*0.npy.* are in .* already"),
+        ([file], "02", "4 of 4 trials of"),
+        ([turned], "01", "4 of 4 trials of"),
+        ([part], "01", r"2 of 4 trials of .*first: row 2\); nothing is added"),
+        ([write(tmp_path / "in", "3", 3), file], "01", "4 of 8 trials of 2 files"),
+    ):
+        more = ["--append", "--subject", label]
+        fails(told, lambda f=files, m=more: imported(*words(f, images, out, *m)))
+        assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
+    fails(
+        "subject 02: all 4 trials hold the very numbers of trials of subject 01",
+        lambda: imported(*words([file, file], images, tmp_path / "two", "--subject", "01", "02")),
+    )
+    fails(
+        "one recording counted as several",
+        lambda: imported(*words([file, file], images, tmp_path / "y", "--subject", "1")),
+    )
+    assert imported(*words([write(tmp_path / "in", "4", 4)], images, out, "--append", "--subject", "02"))["trials"] == 8

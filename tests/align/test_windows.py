@@ -15,6 +15,7 @@ from align.data.check import check_study
 from align.data.importing.layout import Shown, write_layout
 from align.data.studies import open_study
 from align.data.windows import repeated
+from align.errors import UserError
 from recon.audit.signals import shared_recordings
 from tests.align.fixture_import import imported, write_pictures, write_table
 from tests.align.fixture_studies import default_rows, picture, write_folder
@@ -112,7 +113,11 @@ def test_import_tells_of_other_pictures_and_passes_unused_rows(
     trials[2] = Shown("b.png", "unused", "01")
     write_layout(tmp_path / "two", x, trials, images)
     people = [*trials[:2], Shown("b.png", "test", "02"), Shown("a.png", "train", "02")]
-    write_layout(tmp_path / "three", np.concatenate([x, x[:1]]), people, images)  # of two people is another matter
+    with pytest.raises(UserError, match="subject 02: all 2 trials hold the very numbers of trials of subject 01"):
+        write_layout(tmp_path / "three", np.concatenate([x, x[:1]]), people, images)
+    with caplog.at_level(logging.WARNING):
+        write_layout(tmp_path / "four", np.concatenate([x, 2 * x[:1]]), people, images)
+    assert "subject 02: 1 trials hold the very numbers of trials of subject 01" in caplog.text
 
 
 def study_of(root: Path, x: np.ndarray) -> Any:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
-from align.data.windows import repeated
+from align.data.windows import equal_rows, repeated
 from align.errors import UserError
 from align.files import atomic_folder, beside, locked, write_atomic, write_json
 from align.files.labels import refuse_alike
@@ -95,7 +95,7 @@ def _write_layout(
         (temporary / "images").mkdir()
         names = place_images(temporary, out, images, link)
         write_signals(temporary / "signals.npy", signals, trials)
-        _refuse_repeats(temporary / "signals.npy", trials)
+        refuse_repeats(temporary / "signals.npy", trials)
         write_atomic(
             temporary / "stimuli.csv", table_text([replace(trial, image=names[trial.image]) for trial in trials])
         )
@@ -175,12 +175,14 @@ def write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Sho
         raise UserError(f"{done} rows of signals were found, {signals.shape[0]} announced; the file is damaged")
 
 
-def _refuse_repeats(path: Path, trials: Sequence[Shown]) -> None:
-    """Raise `UserError` where one recording stands there as several repetitions of a picture."""
+def refuse_repeats(path: Path, trials: Sequence[Shown]) -> None:
+    """Raise `UserError` where one recording stands there as several repetitions of a picture, or as two people's."""
     used = np.array([row for row, trial in enumerate(trials) if trial.split != "unused"])
     x = np.load(path, mmap_mode="r")
     x = x if len(used) == len(trials) else x[used]
-    for subject in dict.fromkeys(trials[row].subject for row in used):
+    people = np.array([trials[row].subject for row in used])
+    _refuse_one_as_two(x, people)
+    for subject in dict.fromkeys(people):
         rows = np.array([i for i, row in enumerate(used) if trials[row].subject == subject])
         part = x if len(rows) == len(x) else x[rows]
         found = repeated(part, [trials[used[i]].image for i in rows])
@@ -191,6 +193,22 @@ def _refuse_repeats(path: Path, trials: Sequence[Shown]) -> None:
         if found.strangers:
             text = "subject %s: %d trials hold the very numbers of a trial of another picture"
             logger.warning(text, subject, len(found.strangers))
+
+
+def _refuse_one_as_two(x: np.ndarray, people: np.ndarray) -> None:
+    """Raise `UserError` where all trials of a person are those of others; some of them are told in the log."""
+    if len(set(people)) < 2:
+        return
+    shared = equal_rows(x, people)[1]
+    for subject in dict.fromkeys(people[row] for row, _ in shared):
+        firsts = [people[first] for row, first in shared if people[row] == subject]
+        told = f"{len(firsts)} trials hold the very numbers of trials of subject {firsts[0]}"
+        if len(firsts) == int((people == subject).sum()):
+            raise UserError(
+                f"subject {subject}: all {told}: one recording is imported as that of two people; give each file the "
+                "label of its own subject"
+            )
+        logger.warning("subject %s: %s", subject, told)
 
 
 def _blocks(signals: np.ndarray) -> Iterator[np.ndarray]:

@@ -13,6 +13,7 @@ from align.data.importing.layout import (
     Pieces,
     Shown,
     place_images,
+    refuse_repeats,
     require_trials,
     rows_at_once,
     table_text,
@@ -23,6 +24,7 @@ from align.data.importing.trials import read_table
 from align.data.reading.containers import stored_npy
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
+from align.data.windows import equal_rows
 from align.errors import UserError
 from align.files import atomic_path, beside, locked, read_json, write_atomic
 
@@ -50,7 +52,8 @@ def write_parts(out: Path, parts: Sequence[Part], link: bool = False, append: bo
     """Write folder ``out`` with the trials of all parts; with ``append`` behind those of a folder that is there.
 
     Raises `UserError` as `write_layout` does, and where parts have other channels, voxels, rates or windows, or one
-    name for two pictures. A killed append leaves the old trials; the same command writes them again.
+    name for two pictures, and where trials are in the folder already. A killed append leaves the old trials; the same
+    command writes them again.
     """
     try:
         whole = _joined(parts)
@@ -93,10 +96,23 @@ def _append(out: Path, new: Part, link: bool) -> Path:
 
     with atomic_path(out / "signals.npy") as temporary:
         write_signals(temporary, Pieces(shape, blocks()), trials)
+        _refuse_known(temporary, len(old.trials), new.source, out)
+        refuse_repeats(temporary, trials)
     added = {name: image for name, image in images.items() if name not in old.images}
     names = {name: name for name in old.images} | place_images(out, out, added, link)
     write_atomic(out / "stimuli.csv", table_text([replace(trial, image=names[trial.image]) for trial in trials]))
     return out
+
+
+def _refuse_known(path: Path, n_old: int, source: str, out: Path) -> None:
+    """Raise `UserError` where a trial from row ``n_old`` on has the numbers of an earlier one."""
+    x = np.load(path, mmap_mode="r")
+    known = equal_rows(x, np.arange(len(x)) >= n_old)[1]
+    if known:
+        raise UserError(
+            f"{len(known)} of {len(x) - n_old} trials of {source} are in {str(out)!r} already (first: row "
+            f"{known[0][1]}); nothing is added: give another file"
+        )
 
 
 def _existing(out: Path) -> Part:
