@@ -23,7 +23,7 @@ from align.data.sound import (
     signal_remarks,
 )
 from align.data.studies.base import Fact, Study
-from align.data.understood import SCALED, implausible, next_command, understood, understood_line
+from align.data.understood import SCALED, implausible, next_command, no_rate, understood, understood_line
 from align.errors import UserError
 
 LARGE = 1 << 28  # bytes of signals that had better be mapped
@@ -100,7 +100,8 @@ def _look_at(study: Study, subject: str, found: _Findings) -> dict[str, Any]:
     entry["understood"] = understood(recording, entry["training"]["median_abs"])
     repeats = repeats_of(recording)
     faults = [*signal_faults(entry), *repeat_faults(repeats)]
-    remarks = [*implausible(recording), *signal_remarks(entry, study.config.preprocess), *repeat_remarks(repeats)]
+    told = (no_rate(recording), implausible(recording), signal_remarks(entry, study.config.preprocess))
+    remarks = [text for part in (*told, repeat_remarks(repeats)) for text in part]
     remarks += _handling_remarks(entry, study)
     try:
         pictures = entry["pictures"] = measure_pictures(recording, found.looks_of(recording.stimuli))

@@ -7,7 +7,7 @@ fault and keeps the remarks in `Recording.log`, from where reports take them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from align.config import PreprocessConfig
 from align.data.measure import ALIKE, Looks, measure_channels, measure_pictures, measure_trials, some
 from align.data.signals import Recording, Trials, fits
+from align.data.understood import SCALED, implausible
 from align.data.windows import Repeated, repeated
 from align.errors import UserError
 
@@ -53,10 +54,16 @@ def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recordi
     found = [*picture_faults(pictures), *signal_faults(entry), *repeat_faults(repeats)]
     if found:
         raise UserError(f"{who}: {found[0]}")
-    remarks = [*signal_remarks(entry, preprocess), *picture_remarks(pictures), *repeat_remarks(repeats)]
-    for text in remarks:
-        _tell(who, text)
-    return replace(recording, log=(*recording.log, *(f"{_MARK}{text}" for text in remarks)))
+    told = (implausible(recording), signal_remarks(entry, preprocess), picture_remarks(pictures))
+    return remarked(recording, [text for part in (*told, repeat_remarks(repeats)) for text in part])
+
+
+def remarked(recording: Recording, remarks: Iterable[str]) -> Recording:
+    """The recording with ``remarks`` in its log; each is said once in the log of the program too."""
+    found = list(remarks)
+    for text in found:
+        _tell(f"{recording.study} subject {recording.subject}", text)
+    return replace(recording, log=(*recording.log, *(f"{_MARK}{text}" for text in found)))
 
 
 def remarks_of(recording: Recording) -> list[str]:
@@ -88,13 +95,21 @@ def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Itera
     if all(medians):
         if max(medians) / min(medians) > UNEQUAL:
             yield f"median value {medians[0]:.3g} in training, {medians[1]:.3g} in test: are they of one unit?"
-        if max(medians) < SMALL and preprocess.scale == "none" and not preprocess.mvnn:
-            yield f"median value {max(medians):.3g}, as of volts or tesla: train with preprocess.scale=zscore"
+        yield from unscaled(max(medians), preprocess)
     for split in _SIDES:
         constant = entry[split]["constant"]
         if constant:
             found = entry["channels"]["found"]
             yield f"{split}: {len(constant)} of {found} channels never change: {some(constant)}"
+
+
+def unscaled(median: float, preprocess: PreprocessConfig) -> Iterator[str]:
+    """A remark on values (median absolute one) that are too small to be used as they are, and that no step scales."""
+    if 0 < median < SMALL and preprocess.scale == "none" and not preprocess.mvnn:
+        yield (
+            f"median value {median:.3g}, as of volts or tesla, and no step scales it: add {SCALED} to the command (in "
+            "Python preprocess__scale='zscore')"
+        )
 
 
 def picture_faults(pictures: dict[str, Any]) -> Iterator[str]:

@@ -41,6 +41,12 @@ def understood_line(entry: dict[str, Any]) -> str:
     return ", ".join([entry["axes"], *timed, f"values {entry['unit']}"])
 
 
+def no_rate(recording: Recording) -> Iterator[str]:
+    """A remark on signals over time whose rate is not told."""
+    if recording.train.x.ndim == 3 and recording.sfreq is None:
+        yield "no sampling rate (info.json: sfreq), so no step and no window in seconds can be had"
+
+
 def implausible(recording: Recording) -> Iterator[str]:
     """Remarks on what is more likely a slip than a recording."""
     x, rate = recording.train.x, recording.sfreq
@@ -49,11 +55,9 @@ def implausible(recording: Recording) -> Iterator[str]:
         yield "one test picture: it is always found among itself; mark more pictures as test"
     if x.ndim != 3:
         return
-    if rate is None:
-        yield "no sampling rate (info.json: sfreq), so no step and no window in seconds can be had"
-    elif not _RATES[0] <= rate <= _RATES[1]:
+    if rate is not None and not _RATES[0] <= rate <= _RATES[1]:
         yield f"sampling rate {rate:g} Hz is implausible (info.json: sfreq is in Hz, not kHz or ms)"
-    elif not _WINDOWS[0] <= x.shape[2] / rate <= _WINDOWS[1]:
+    elif rate is not None and not _WINDOWS[0] <= x.shape[2] / rate <= _WINDOWS[1]:
         yield f"a trial of {x.shape[2]} samples lasts {x.shape[2] / rate:g} s at {rate:g} Hz: is the rate right?"
     if not recording.ch_names and _swapped(x):
         yield (

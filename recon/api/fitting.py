@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.data.preparing.raw import Preparation, train_only
+from align.data.preparing.raw import Preparation, median_size, train_only
 from align.data.signals import Stimuli
+from align.data.sound import remarked, unscaled
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def prepared(
     ``tmin`` in s where they are known.
     """
     stored = train_only(x, stimulus, stimuli, ARRAYS, "01", **facts)
+    stored = remarked(stored, unscaled(median_size(x), config.preprocess))
     preparation = Preparation.fit(stored, config.preprocess)
     chain = preparation.chain()
     return replace(

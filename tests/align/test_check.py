@@ -179,7 +179,10 @@ def test_volts_and_tesla_need_scaling(factor: float) -> None:
     small = replace(
         made, train=replace(made.train, x=made.train.x * factor), test=replace(made.test, x=made.test.x * factor)
     )
-    assert "as of volts or tesla: train with preprocess.scale=zscore" in report(s01=small)["remarks"][0]
+    assert (
+        "as of volts or tesla, and no step scales it: add preprocess.scale=zscore to the command"
+        in report(s01=small)["remarks"][0]
+    )
     for pair in ("preprocess.scale=zscore", "preprocess.mvnn=true"):
         assert report(pair, s01=small)["remarks"] == []
 

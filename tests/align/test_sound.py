@@ -13,8 +13,10 @@ import pytest
 from align.config import Config, load_config
 from align.data.check import check_study
 from align.data.measure import Looks
-from align.data.sound import remarks_of
+from align.data.signals import Stimuli
+from align.data.sound import _tell, remarks_of
 from align.data.studies import open_study
+from recon.api.fitting import prepared
 from recon.evaluation.table import format_report
 from tests.align.fixture_studies import blurred, default_rows, picture, png, write_folder
 from tests.one_line import fails
@@ -100,11 +102,31 @@ def look_alike(rows: Rows, x: np.ndarray, images: Path) -> None:
     (images / "pic006.png").write_bytes(png(blurred(picture(0))))
 
 
+def kilohertz(rows: Rows, x: np.ndarray, images: Path) -> None:
+    (images.parent / "info.json").write_text('{"sfreq": 0.25}')
+
+
+def swapped(rows: Rows, x: np.ndarray, images: Path) -> None:
+    slow = np.cumsum(np.random.default_rng(3).normal(size=(len(x), x.shape[2], x.shape[1])), axis=1)
+    x.resize(slow.shape, refcheck=False)
+    x[:] = slow
+
+
+def one_test_picture(rows: Rows, x: np.ndarray, images: Path) -> None:
+    first = next(row["image"] for row in rows if row["split"] == "test")
+    for row in rows:
+        if row["split"] == "test" and row["image"] != first:
+            row["split"] = "unused"
+
+
 REMARKS: dict[str, tuple[Callable[[Rows, np.ndarray, Path], None], str]] = {
     "training picture under two names": (train_picture_twice, "training: 1 pictures stand there under two names"),
     "a dead channel": (dead_channel, "1 of 4 channels never change"),
     "two units": (two_units, "are they of one unit"),
-    "volts without scaling": (volts, "train with preprocess.scale=zscore"),
+    "volts without scaling": (volts, "add preprocess.scale=zscore to the command"),
+    "a rate in kHz": (kilohertz, "sampling rate 0.25 Hz is implausible"),
+    "swapped axes": (swapped, "are channels and samples swapped?"),
+    "one test picture": (one_test_picture, "one test picture: it is always found among itself"),
     "concepts on both sides": (shared_concept, "test concepts have training pictures: cat"),
     "one response, two pictures": (strangers, "very numbers of a trial of another picture"),
     "look-alikes": (look_alike, "look like a test picture"),
@@ -152,3 +174,25 @@ def test_known_hashes_are_not_decoded_again(tmp_path: Path) -> None:
     recording = study_of(tmp_path, lambda rows, x, images: None).recording("01")
     looks = Looks.known(recording.stimuli)
     assert tuple(looks.hashes) == recording.stimuli.hashes and looks.thumbs is None
+
+
+@pytest.mark.parametrize(
+    ("size", "pairs", "said"),
+    [
+        (1e-13, [], True),
+        (1e-5, [], True),
+        (1e-13, ["preprocess.scale=zscore"], False),
+        (1e-13, ["preprocess.scale=robust"], False),
+        (1.0, [], False),
+    ],
+)
+def test_arrays_that_no_step_scales_are_remarked_too(
+    size: float, pairs: list[str], said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = size * np.random.default_rng(0).normal(size=(6, 4, 12))
+    stimuli = Stimuli(tuple("abcdef"), lambda i: np.zeros((8, 8, 3), np.uint8), np.arange(6), ("",) * 6, ("",) * 6)
+    _tell.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        recording = prepared(load_config(Config, None, pairs), x, np.arange(6), stimuli, {"sfreq": 100.0})
+    assert any("preprocess__scale='zscore'" in note for note in remarks_of(recording)) == said
+    assert ("as of volts or tesla" in caplog.text) == said
