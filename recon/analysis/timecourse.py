@@ -285,7 +285,7 @@ def _facts(
         "decoder": "ridge per window, penalty chosen inside the fitted rows; repetitions averaged",
         "statistics": (
             f"top-1 of brain_to_image among the pictures of a block; ci95: bootstrap over pictures ({N_BOOT}); "
-            f"clusters: {settings.n_perm} shuffled pairings, one-sided {LEVEL}, mass = sum of z; onset: first window "
+            f"clusters: {settings.n_perm} permuted pairings, one-sided {LEVEL}, mass = sum of z; onset: first window "
             "of the first significant cluster, a description (the test is of the cluster), never before the stimulus; "
             "times: middle of a window"
         ),

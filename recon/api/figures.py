@@ -102,7 +102,7 @@ class Figures(Reconstructing):
         width, step : float
             Of the windows, in s.
         n_perm : int
-            Shuffled pairings of the cluster test.
+            Permuted pairings of the cluster test.
 
         Returns
         -------

@@ -145,7 +145,7 @@ def memorisation(
     """Do reconstructions show training pictures instead of the picture that was seen?
 
     A weak honest decoder is nearer to *some* of many training pictures than to its target, so that rate alone proves
-    nothing; it is reported beside the rate with shuffled targets. What decides: copies (r above ``copy_r`` with a
+    nothing; it is reported beside the rate with mismatched targets. What decides: copies (r above ``copy_r`` with a
     training picture, and nearer to it than to the target), and whether the nearest training picture stands out from
     the second nearest by more than the nearest *unseen* picture (a target of another stimulus) does from its second.
     Gaps shrink with the number of pictures, so with more training than test pictures the latter is conservative.
@@ -177,7 +177,7 @@ def memorisation(
         "memorisation",
         verdict,
         f"{copied:.0%} of {n} {what} copy a training picture (r > {copy_r}); {closer.mean():.0%} are nearer to a "
-        f"training picture than to their target ({shuffled:.0%} with shuffled targets); the nearest training picture "
+        f"training picture than to their target ({shuffled:.0%} with mismatched targets); the nearest training picture "
         f"stands out more than the nearest unseen picture in {share:.0%} (without memory at most 50%; p {p:.2g}, "
         f"{len(means)} different ones)",
         f"leak: copies in {_COPIES:.0%}, or standing out in {_STANDS_OUT:.0%} with p < {LEAK_P} (sign flips); suspect: "

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--download", action="store_true", help="fetch missing weights from their public homes")
     parser.add_argument("--labels", type=Path, metavar="CSV", help="columns id,label: the category of each stimulus")
-    parser.add_argument("--seed", type=int, default=0, help="of resampling and of the shuffled control")
+    parser.add_argument("--seed", type=int, default=0, help="of resampling and of the mismatched pairs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table, as .json or .csv")
 
 
@@ -98,7 +98,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
 def text(report: dict[str, Any]) -> str:
     """The report as lines for the terminal."""
     width = max([len(name) for name in report["metrics"]] or [0]) + 2
-    titles = ("value", "95 % interval", "chance", "shuffled", "grey", "sample sd")
+    titles = ("value", "95 % interval", "chance", "mismatched", "grey", "sample sd")
     lines = [f"{'':<{width}}" + "".join(f"{title:>18}" for title in titles)]
     for name, entry in report["metrics"].items():
         cells = [_number(entry, "value"), "[{:.3f}, {:.3f}]".format(*entry["ci95"]) if "ci95" in entry else "-"]

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=float, default=0.1, help="of a window, in s (default: %(default)s)")
     parser.add_argument("--step", type=float, default=0.02, help="between windows, in s (default: %(default)s)")
     parser.add_argument("--test", action="store_true", help="score the test rows (once) instead of cross-validation")
-    parser.add_argument("--permutations", type=int, default=2000, help="shuffled pairings (default: %(default)s)")
+    parser.add_argument("--permutations", type=int, default=2000, help="permuted pairings (default: %(default)s)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the time course of another configuration there"
     )

@@ -3,8 +3,9 @@
 k samples per stimulus are scored one set at a time: sample s of every stimulus against the targets, two-way included.
 No sample is ever picked, least of all by its likeness to the target.
 
-The controls need no model: ``shuffled`` pairs each target with the reconstruction of another stimulus (one cycle
-through all, sample 0), ``grey`` answers every stimulus with flat grey. There is no mean picture among them: the mean
+The controls need no model: ``shuffled``, called mismatched where people read it, pairs each target with the
+reconstruction of another stimulus (one cycle through all, sample 0; `recon generate` draws its shuffled control),
+``grey`` answers every stimulus with flat grey. There is no mean picture among them: the mean
 of the *targets* contains what was to be told, and training pictures are not known here.
 
 Memory: a batch of `BATCH` pictures and, for one network at a time, its features of the targets and of one sample set

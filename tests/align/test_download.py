@@ -580,6 +580,37 @@ def test_a_dry_run_tells_and_does_nothing(toy: Server, tmp_path: Path) -> None:
     assert human(result["bytes_free"])[-2:] == "GB"
 
 
+def test_a_dry_run_of_several_subjects_has_subtotals(toy: Server, tmp_path: Path) -> None:
+    words = ("toy", "--root", str(tmp_path), "--dry-run")
+    one, all_of_them = download(*words, "--subjects", "01"), download(*words)
+    assert "to fetch, of these:" not in one["text"] and "to fetch, of these:" in all_of_them["text"]
+    parts = all_of_them["subtotals"]
+    assert list(parts) == ["01", "02", "share"]
+    assert parts["share"] == {"bytes": len(BODY), "bytes_missing": len(BODY), "of_unknown_size": 0}
+    assert parts["02"] == {"bytes": 0, "bytes_missing": 0, "of_unknown_size": 1}
+    for key in ("bytes_missing", "of_unknown_size"):
+        assert sum(part[key] for part in parts.values()) == all_of_them[key]
+    assert "300 kB  shared by all subjects" in all_of_them["text"] and "subject 02 and 1 of" in all_of_them["text"]
+
+
+@pytest.mark.parametrize("study", ["things_eeg2", "things_meg", "nsd", "cowley2023_v4"])
+def test_subtotals_add_up(study: str, tmp_path: Path) -> None:
+    for variant in sources.catalogue()[study]:
+        result = download(study, "--variant", variant, "--root", str(tmp_path), "--dry-run")
+        assert sum(part["bytes"] for part in result["subtotals"].values()) == result["bytes_missing"]
+        assert len(result["subtotals"]) == len(result["subjects"]) + 1
+
+
+def test_a_dry_run_of_nsd_says_what_its_signals_take(tmp_path: Path) -> None:
+    words = ("nsd", "--root", str(tmp_path), "--dry-run", "--subjects", "01", "08")
+    first, second = download(*words)["in_use"]
+    assert first.startswith("subject 01: 27,000 training trials x 15,724 voxels 1.70 GB on disk, 3,000 test trials")
+    assert second.startswith("subject 08: 20,312 training trials x 14,386 voxels 1.17 GB on disk")
+    (hour, _) = download(*words, "--variant", "1-hour")["in_use"]
+    assert hour.startswith("subject 01: 750 training trials x 15,724 voxels 0.05 GB in memory")
+    assert "0.19 GB in memory" in first and "when used" in download(*words)["text"]
+
+
 def test_a_study_is_fetched_once(toy: Server, tmp_path: Path) -> None:
     words = ("toy", "--root", str(tmp_path), "--yes")
     first = download(*words)

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "by_hand": [_by_hand(page, root) for page in by_hand],
         "bytes_missing": sum(file.size or 0 for file in missing) if args.dry_run else 0,
         "of_unknown_size": sum(file.size is None for file in missing) if args.dry_run else 0,
+        "subtotals": _subtotals(wanted, missing),
+        "in_use": list(wanted.use),
         "bytes_free": free_bytes(root),
         "next": _next(wanted, root),
         "exit_code": 2 if by_hand and not args.dry_run else 0,
@@ -99,6 +101,35 @@ def _entry(file: File, records: Records, state: str) -> dict[str, Any]:
     }
 
 
+def _subtotals(wanted: Plan, missing: list[File]) -> dict[str, dict[str, int]]:
+    """Of every subject, and of what they ``share``: bytes in all, bytes missing, missing files of unknown size."""
+    mine = [file for files in wanted.own.values() for file in files]
+    parts = {**wanted.own, "share": tuple(file for file in wanted.files if file not in mine)}
+    return {
+        name: {
+            "bytes": sum(file.size or 0 for file in files),
+            "bytes_missing": sum(file.size or 0 for file in files if file in missing),
+            "of_unknown_size": sum(file.size is None for file in files if file in missing),
+        }
+        for name, files in parts.items()
+    }
+
+
+def _subtotal_lines(result: dict[str, Any]) -> list[str]:
+    """To be fetched by subject, where they are several."""
+    from align.data.download.part import human
+
+    parts = result["subtotals"]
+    if len(parts) < 3:
+        return []
+    told = {"share": "shared by all subjects"}
+    lines = []
+    for name, part in parts.items():
+        unknown = f" and {part['of_unknown_size']} of unknown size" if part["of_unknown_size"] else ""
+        lines.append(f"  {human(part['bytes_missing']):>10}  {told.get(name, f'subject {name}')}{unknown}")
+    return ["to fetch, of these:", *lines]
+
+
 def _by_hand(page: Page, root: Path) -> dict[str, str]:
     return {"page": page.url, "what": page.what, "expected": str(root / page.expects)}
 
@@ -124,9 +155,13 @@ def _text(result: dict[str, Any], dry_run: bool) -> str:
         lines.append("to be fetched by hand:")
         lines += [f"  {page['page']}: {page['what']} (looked for: {page['expected']})" for page in result["by_hand"]]
     if dry_run:
+        lines += _subtotal_lines(result)
         unknown = result["of_unknown_size"]
         more = f" and {unknown} file{'s' * (unknown > 1)} of unknown size" if unknown else ""
         lines.append(f"to fetch: {human(result['bytes_missing'])}{more}; free: {human(result['bytes_free'])}")
+    if dry_run and result["in_use"]:
+        lines.append("when used, as float32 (on disk: a copy of the rows in cache_dir, read in batches):")
+        lines += [f"  {text}" for text in result["in_use"]]
     published = sum(entry["published_checksum"] for entry in result["files"])
     if result["files"]:
         lines.append(

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from align.data.download.checksums import PUBLISHED
@@ -47,7 +47,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call has to get."""
+    """What one call has to get. ``own``: the files of each subject among ``files``. ``use``: what using them takes."""
 
     study: str
     variant: str | None
@@ -55,11 +55,16 @@ class Plan:
     licence: str
     files: tuple[File, ...]
     pages: tuple[Page, ...] = ()
+    own: Mapping[str, tuple[File, ...]] = field(default_factory=dict)
+    use: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way in which a study is published. ``shared``: files of no one subject, ``own``: those of a subject."""
+    """One way in which a study is published. ``shared``: files of no one subject, ``own``: those of a subject.
+
+    ``use``: what a subject's signals take in memory or on disk when they are used, where declared facts say it.
+    """
 
     subjects: tuple[str, ...]
     licence: str
@@ -67,6 +72,7 @@ class Variant:
     own: Callable[[str], Sequence[File]] = lambda subject: ()
     pages: tuple[Page, ...] = ()
     own_pages: Callable[[str], Sequence[Page]] = lambda subject: ()
+    use: Callable[[str], str] = lambda subject: ""
 
 
 def plan(study: str, variant: str | None = None, subjects: Sequence[str] | None = None) -> Plan:
@@ -79,13 +85,16 @@ def plan(study: str, variant: str | None = None, subjects: Sequence[str] | None 
     name = _known(f"{study} variant", variant or next(iter(variants[known])), tuple(variants[known]))
     chosen = variants[known][name]
     wanted = tuple(dict.fromkeys(_known(f"{study} subject", s, chosen.subjects) for s in subjects or chosen.subjects))
+    own = {subject: tuple(chosen.own(subject)) for subject in wanted}
     return Plan(
         study=study,
         variant=name if len(variants[known]) > 1 else None,
         subjects=wanted,
         licence=chosen.licence,
-        files=(*chosen.shared, *(file for subject in wanted for file in chosen.own(subject))),
+        files=(*chosen.shared, *(file for files in own.values() for file in files)),
         pages=(*chosen.pages, *(page for subject in wanted for page in chosen.own_pages(subject))),
+        own=own,
+        use=tuple(text for text in map(chosen.use, wanted) if text),
     )
 
 
@@ -209,7 +218,7 @@ def _things_meg() -> dict[str, Variant]:
 
 
 def _nsd(one_hour: bool) -> Variant:
-    from align.data.studies.nsd import PICTURES_FILE, SESSION_TRIALS, SUBJECTS
+    from align.data.studies.nsd import PICTURES_FILE, SESSION_TRIALS, SUBJECTS, VARIANTS, in_use
 
     repository = "pscotti/mindeyev2"
 
@@ -234,6 +243,7 @@ def _nsd(one_hour: bool) -> Variant:
             _hugging_face(repository, "semantic_cluster_names.npy", None),
         ),
         own=own,
+        use=lambda subject: in_use(subject, VARIANTS[one_hour]),
     )
 
 

@@ -29,6 +29,7 @@ from align.config import Config
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
 from align.data.studies.nsd_files import (
+    IN_MEMORY,
     Behaviour,
     NsdPictures,
     betas_shape,
@@ -65,6 +66,24 @@ SUBJECTS = {
     "07": Person(12682, 40, 3000),
     "08": Person(14386, 30, 2188),
 }
+
+
+def in_use(subject: str, variant: str) -> str:
+    """What the signals of a subject take when they are used, in a sentence; from the declared facts alone.
+
+    float32, single trials of training (`VARIANTS`) and of the test; of one hour all trials of its session are counted.
+    """
+    person = SUBJECTS[subject]
+    trials = SESSION_TRIALS if variant == VARIANTS[1] else person.sessions * SESSION_TRIALS - person.test
+    train, test = (4 * n * person.voxels for n in (trials, person.test))
+    places = [
+        f"{n:,} {name} trials x {person.voxels:,} voxels {size / 1e9:.2f} GB {'in memory' if fits else 'on disk'}"
+        for name, n, size, fits in (
+            ("training", trials, train, train <= IN_MEMORY),
+            ("test", person.test, test, test <= IN_MEMORY),
+        )
+    ]
+    return f"subject {subject}: {', '.join(places)}"
 
 
 class Nsd(Study):
