@@ -91,8 +91,7 @@ def picture_curves(
     conditioning = Conditioning(library=options.library)
     label, used = generator_label(generator, conditioning), USED_BY_GENERATOR.get(generator_label(generator), ())
     judges = open_judges(settings, run.study, {run.config.backbone.name, *used})
-    absence = "this run and conditioner have none"
-    plan = Plan.of(run, generator, conditioning, options.sampling, None, options.limit, absence)
+    plan = Plan.of(run, generator, conditioning, options.sampling, None, options.limit)
     _ = plan.generator  # one that does not fit is said before pictures are read
     run_data = RunData(run)
     study = _Study(plan, options, run_data.targets(plan.decoder.ids), judges, settings.n_boot)

@@ -89,14 +89,12 @@ class Plan:
         sampling: Sampling | None = None,
         runtime: Runtime | None = None,
         limit: int | None = None,
-        no_coarse: str = "there is none with --low-level none",
     ) -> Plan:
         """Find adapter and bridge, and open the decoder; the generator itself is loaded when it is first asked for.
 
         ``name``: "mini", a folder or a hub id. ``conditioning``: default the own conditioner that fits the run's
-        backbone, layer and pooling. ``limit``: only the first test pictures. ``no_coarse``: why there may be no coarse
-        picture, in the words of the command. Raises `UserError` for what is missing, what does not fit together, and
-        for settings that need a coarse picture where there is none.
+        backbone, layer and pooling. ``limit``: only the first test pictures. Raises `UserError` for what is missing,
+        what does not fit together, and for settings that need a coarse picture where there is none.
         """
         from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
         from recon.decoding.decoder import RunDecoder
@@ -114,7 +112,7 @@ class Plan:
         adapter, bridge = adapter_and_bridge(run, conditioning, name, family_of(folder), device)
         decoder = RunDecoder(run, adapter, conditioning, limit)
         if decoder.low_level == "none":
-            _refuse_without_coarse(conditioning, sampling, no_coarse)
+            _refuse_without_coarse(conditioning, sampling)
         return cls(run, name, folder, conditioning, sampling, runtime, adapter, bridge, decoder)
 
     @cached_property
@@ -157,8 +155,10 @@ def fingerprint(folder: Path, adapter: Path, *settings: object) -> str:
     return digest.hexdigest()[:16]
 
 
-def _refuse_without_coarse(conditioning: Conditioning, sampling: Sampling, reason: str) -> None:
+def _refuse_without_coarse(conditioning: Conditioning, sampling: Sampling) -> None:
     """Raise `UserError` for settings that mean a coarse picture."""
+    asked = conditioning.low_level == "none"
+    reason = "there is none with --low-level none" if asked else "this run and conditioner have none"
     if sampling.strength == 0:
         raise UserError(f"--strength 0 shows the coarse picture itself, and {reason}")
     control = conditioning.control_of

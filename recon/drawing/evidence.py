@@ -242,7 +242,7 @@ def _check(sampling: Sampling, conditioning: Conditioning, limit: int | None) ->
     if conditioning.best_of > 1:
         raise UserError("a map explains one picture; of best-of-n pictures there is none")
     if conditioning.match != "spread":
-        raise UserError(f"halves go through --match spread alone, not {conditioning.match}")
+        raise UserError(f"halves are scaled by their spread alone (match='spread'), not by {conditioning.match}")
     if limit is not None and limit < 2:
         raise UserError(f"--limit {limit} should be 2 or more: the shuffled control needs another stimulus")
     sampling.check()

@@ -16,10 +16,11 @@ from align.errors import UserError
 from recon.commands import curves, evidence, generate
 from recon.config import STRENGTH
 from recon.decoding.bridges.choose import Conditioning
-from recon.decoding.plan import Plan, Sampling
+from recon.decoding.plan import Plan, Sampling, _refuse_without_coarse
 from recon.evaluation.settings import EvaluateConfig
 from recon.generation.loading import Defaults
 from recon.generation.pipeline import Generator
+from tests.one_line import fails
 from tests.recon.test_evidence import found, run, tiny  # noqa: F401  a run and a generator that starts from a sketch
 
 PROJECT = Path(__file__).parents[2]
@@ -106,16 +107,20 @@ def test_the_weights_of_a_plan_change_with_the_controlnet(run: Run, tiny: tuple[
 @pytest.mark.parametrize(
     "wanted, sampling, message",
     [
-        ({"low_level": "none"}, {"strength": 0.0}, "--strength 0 shows the coarse picture itself, and nobody has one"),
+        (
+            {"low_level": "none"},
+            {"strength": 0.0},
+            "--strength 0 shows the coarse picture itself, and there",
+        ),
         (
             {"low_level": "none", "controlnet": "x"},
             {},
-            "--controlnet reads the edges of the coarse picture, and nobody",
+            "--controlnet reads the edges of the coarse picture, and there",
         ),
         (
             {"low_level": "none", "controlnet": "x", "control": "sketch"},
             {},
-            "--controlnet reads the coarse picture, and nobody",
+            "--controlnet reads the coarse picture, and there",
         ),
         ({}, {"steps": 0}, "--steps 0 should be 1 or more"),
         ({}, {"batch_size": 0}, "--batch-size 0 should be 1 or more"),
@@ -130,4 +135,11 @@ def test_what_cannot_be_drawn_is_refused(
     message: str,
 ) -> None:
     with pytest.raises(UserError, match=message):
-        Plan.of(run, str(tiny[0]), Conditioning(**wanted), Sampling(**sampling), no_coarse="nobody has one")
+        Plan.of(run, str(tiny[0]), Conditioning(**wanted), Sampling(**sampling))
+
+
+def test_an_option_is_named_only_where_it_was_given() -> None:
+    """recon evidence and recon curves have no --low-level."""
+    for wanted, words in ((Conditioning(), "this run and conditioner have none"), ("none", "--low-level none")):
+        given = wanted if isinstance(wanted, Conditioning) else Conditioning(low_level=wanted)
+        fails(words, lambda c=given: _refuse_without_coarse(c, Sampling(strength=0.0)))
