@@ -56,6 +56,11 @@ def members(
             yield name, b"".join(_pieces(Path(path), name, size, file))
 
 
+def names_in(path: str | Path, wanted: Callable[[str], bool] | None = None) -> list[str]:
+    """Names of the (wanted) regular files of a zip or tar, checked as `members` does; no content is read from a zip."""
+    return [name for name, _, _ in _entries(Path(path), TO_DISK) if wanted is None or wanted(name)]
+
+
 def extract(
     path: str | Path,
     folder: str | Path,

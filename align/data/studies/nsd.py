@@ -44,6 +44,7 @@ PICTURES_FILE = "coco_images_224_float16.hdf5"
 PICTURES = 73000
 SESSION_TRIALS = 750
 VARIANTS = ("40-hour", "1-hour")  # the first is the default
+_BETAS = "betas_all_subj{}_fp32_renorm.hdf5"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,6 @@ class Nsd(Study):
         signal="fMRI",
         source="https://huggingface.co/datasets/pscotti/mindeyev2",
         licence="NSD terms and conditions (signed form), no redistribution",
-        subjects=tuple(SUBJECTS),
         row_order="trial tables, whose rows of betas are checked against recording sessions, pictures and shared1000",
     )
 
@@ -88,8 +88,10 @@ class Nsd(Study):
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """The subjects whose betas are there."""
-        return tuple(name for name in SUBJECTS if self._betas(name).is_file())
+        """The subjects whose betas are there, whether or not anything is declared of them (`SUBJECTS`)."""
+        start, end = _BETAS.split("{}")
+        names = (path.name[len(start) : -len(end)] for path in self.root.glob(_BETAS.format("*")))
+        return tuple(sorted(name for name in names if name.isascii() and name.isdigit()))
 
     @cached_property
     def clusters(self) -> tuple[str, ...] | None:
@@ -114,6 +116,9 @@ class Nsd(Study):
         stimuli = self._stimuli(shown)
         twins = _twins(stimuli, np.searchsorted(shown, test.picture))
         log = [_about_sessions(subject, self.variant, n_sessions, train), *self._about_clusters(train, test)]
+        voxels = betas_shape(self._betas(subject))[1]
+        if subject in SUBJECTS and voxels != SUBJECTS[subject].voxels:
+            log.append(f"{voxels} voxels, not the {SUBJECTS[subject].voxels} of nsdgeneral: a mask of your own")
         if len(twins):
             same = np.isin(train.picture, shown[twins])
             log.append(f"removed {int(same.sum())} training trials of {len(twins)} pictures equal to a test picture")
@@ -137,27 +142,27 @@ class Nsd(Study):
             self.pictures.load(found - 1)
         for subject in self.config.subjects or self.subjects:
             self.require_subject(subject)
-            declared = SUBJECTS[subject]
+            declared = SUBJECTS.get(subject)
             train, test, n_sessions = self._trials(subject)
             rows, voxels = betas_shape(self._betas(subject))
             _, near = self._near_test(train, test)
             facts += [
-                Fact(f"{subject} voxels", str(declared.voxels), str(voxels)),
-                _at_most(f"{subject} rows of betas", SESSION_TRIALS * declared.sessions, rows),
-                _at_most(f"{subject} recording sessions", declared.sessions, n_sessions),
-                _at_most(f"{subject} test trials", declared.test, len(test)),
+                Fact(f"{subject} voxels", declared and str(declared.voxels), str(voxels), usable=True),
+                _at_most(f"{subject} rows of betas", declared and SESSION_TRIALS * declared.sessions, rows),
+                _at_most(f"{subject} recording sessions", declared and declared.sessions, n_sessions),
+                _at_most(f"{subject} test trials", declared and declared.test, len(test)),
                 Fact(f"{subject} pictures in training and test", "0", str(len(_shared(train, test)))),
                 Fact(f"{subject} test pictures with a training picture of their semantic cluster", near, near),
             ]
         return facts
 
     def _betas(self, subject: str) -> Path:
-        return self.root / f"betas_all_subj{subject}_fp32_renorm.hdf5"
+        return self.root / _BETAS.format(subject)
 
     def _trials(self, subject: str) -> tuple[Behaviour, Behaviour, int]:
         """Trials of training and test, checked against betas and pictures, and the number of sessions on disk."""
         folder = self.root / "wds" / f"subj{subject}"
-        tars = _session_tars(folder / "train", SUBJECTS[subject].sessions)
+        tars = _session_tars(folder / "train", SUBJECTS.get(subject))
         test_tar = folder / "new_test" / "0.tar"
         if not test_tar.is_file():
             old = " (test/0.tar is of an earlier release)" if (folder / "test" / "0.tar").is_file() else ""
@@ -181,9 +186,9 @@ class Nsd(Study):
         """Raise `UserError` where tables, betas, pictures and declared facts do not fit together."""
         path = self._betas(subject)
         rows, voxels = betas_shape(path)
-        declared = SUBJECTS[subject].voxels
-        if voxels != declared:
-            raise UserError(f"{str(path)!r} has {voxels} voxels, not {declared}{_hint(subject, voxels)}")
+        mistaken = _mistaken(subject, voxels)
+        if mistaken:
+            raise UserError(f"{str(path)!r} has {voxels} voxels, not {SUBJECTS[subject].voxels}; {mistaken}")
         count = self.pictures.count()
         shared = read_shared(self.root, count)
         for name, part, flag in (("training", train, False), ("test", test, True)):
@@ -193,7 +198,7 @@ class Nsd(Study):
             if part.picture.max() >= count:
                 raise UserError(f"{what}: picture {part.picture.max()} is beyond the {count} in {PICTURES_FILE}")
             astray = np.flatnonzero(part.row // SESSION_TRIALS + 1 != part.session)
-            if len(astray):
+            if len(astray) and subject in SUBJECTS:  # of others the trials per session are not known
                 row, session = part.row[astray[0]], part.session[astray[0]]
                 raise UserError(f"{what}: trial {row} is not of recording session {session}; the order is lost")
             wrong = part.shared != flag
@@ -251,28 +256,32 @@ class Nsd(Study):
         ]
 
 
-def _session_tars(folder: Path, sessions: int) -> dict[int, Path]:
-    """Tar by recording session from 0, in order; raises `UserError` where there is none, or one too many."""
+def _session_tars(folder: Path, person: Person | None) -> dict[int, Path]:
+    """Tar by recording session from 0, in order; raises `UserError` where there is none, or one more than declared."""
     found = {int(path.stem): path for path in folder.glob("*.tar") if path.stem.isascii() and path.stem.isdigit()}
     if not found:
         raise UserError(f"{str(folder)!r} holds no 0.tar, 1.tar, ...; fetch the recording sessions")
-    if max(found) >= sessions:
-        raise UserError(f"{str(found[max(found)])!r} is beyond the {sessions} recording sessions of this subject")
+    if person is not None and max(found) >= person.sessions:
+        text = f"is beyond the {person.sessions} recording sessions of this subject"
+        raise UserError(f"{str(found[max(found)])!r} {text}; the folders are mixed up")
     return dict(sorted(found.items()))
 
 
-def _hint(subject: str, voxels: int) -> str:
-    """What a wrong number of voxels means."""
-    others = [name for name, person in SUBJECTS.items() if person.voxels == voxels]
+def _mistaken(subject: str, voxels: int) -> str | None:
+    """Which mistake a number of voxels gives away; None for the declared number and for a mask of one's own."""
+    person = SUBJECTS.get(subject)
+    if person is None or person.voxels == voxels:
+        return None
+    others = [name for name, other in SUBJECTS.items() if other.voxels == voxels]
     if others:
-        return f"; that is subject {others[0]}, the files are mixed up"
-    if voxels > 4 * SUBJECTS[subject].voxels:
-        return "; the mask nsdgeneral is coded -1, 0, 1: select the voxels of value 1"
-    return "; the mask is another one than nsdgeneral in func1pt8mm"
+        return f"that is subject {others[0]}, the files are mixed up"
+    if voxels > 4 * person.voxels:
+        return "the mask nsdgeneral is coded -1, 0, 1: select the voxels of value 1"
+    return None
 
 
 def _about_sessions(subject: str, variant: str, n_sessions: int, train: Behaviour) -> str:
-    declared = SUBJECTS[subject].sessions
+    declared = SUBJECTS[subject].sessions if subject in SUBJECTS else n_sessions
     used = len(np.unique(train.session))
     text = f"{variant}: {len(train)} training trials of {len(np.unique(train.picture))} pictures, "
     text += f"{used} of {declared} recording sessions"
@@ -290,6 +299,6 @@ def _shared(train: Behaviour, test: Behaviour) -> np.ndarray:
     return np.intersect1d(train.picture, test.picture)
 
 
-def _at_most(what: str, declared: int, found: int) -> Fact:
-    """A count of which a partial copy holds less."""
-    return Fact(what, str(declared), str(found), usable=0 < found < declared)
+def _at_most(what: str, declared: int | None, found: int) -> Fact:
+    """A count of which a partial copy holds less; None: nothing is declared."""
+    return Fact(what, declared and str(declared), str(found), usable=declared is not None and 0 < found < declared)

@@ -146,7 +146,7 @@ def _block(path: Path, content: Mapping[Any, Any], layout: Layout) -> Block:
     told = {name: content.get(name) if _has(content, name) else None for name in ("ch_names", "times")}
     notes = []
     for name, value in layout.assumed.items():
-        if told[name] is None:
+        if told[name] is None and len(value) == {"ch_names": n_chans, "times": n_times}[name]:  # not another selection
             told[name] = value
             notes.append(f"{path.name} does not tell its {name}; those that its publisher describes are taken")
     return Block(
