@@ -278,12 +278,31 @@ def test_faults_of_the_arrays_are_one_line(own: Path, tmp_path: Path) -> None:
     [
         (15724, "15724 voxels, not 12682; that is subject 01"),
         (100_000, "select the voxels of value 1"),
-        (12681, "another one than nsdgeneral"),
     ],
 )
-def test_another_mask_is_refused(tmp_path: Path, voxels: int, words: str) -> None:
+def test_a_mistaken_mask_is_refused(tmp_path: Path, voxels: int, words: str) -> None:
     write_nsd(tmp_path, voxels=voxels, test=trials_of_test([5]), sessions={0: [Trial(6, 0)]})
     fails(words, lambda: opened(tmp_path).recording(SUBJECT))
+
+
+def test_a_mask_of_ones_own_is_used_and_said(tmp_path: Path) -> None:
+    write_nsd(tmp_path, voxels=50, test=trials_of_test([5]), sessions={0: [Trial(6, 0)]})
+    recording = opened(tmp_path).recording(SUBJECT)
+    assert recording.train.x.shape == (1, 50)
+    assert "50 voxels, not the 12682 of nsdgeneral: a mask of your own" in recording.log
+    facts = {fact.what: fact for fact in opened(tmp_path).check()}
+    assert (facts["07 voxels"].declared, facts["07 voxels"].found, facts["07 voxels"].holds) == ("12682", "50", True)
+
+
+def test_a_subject_that_nothing_is_declared_of_is_read(tmp_path: Path) -> None:
+    write_nsd(tmp_path, voxels=50, test=trials_of_test([5]), sessions={0: [Trial(6, 0)]})
+    (tmp_path / "betas_all_subj07_fp32_renorm.hdf5").rename(tmp_path / "betas_all_subj007_fp32_renorm.hdf5")
+    (tmp_path / "wds" / "subj07").rename(tmp_path / "wds" / "subj007")
+    study = opened(tmp_path)
+    assert study.subjects == ("007",)
+    assert study.recording("007").train.x.shape == (1, 50)
+    facts = {fact.what: (fact.declared, fact.holds) for fact in study.check()}
+    assert facts["007 voxels"] == facts["007 recording sessions"] == (None, True)
 
 
 def test_files_that_point_elsewhere_are_refused(own: Path, tmp_path: Path) -> None:
