@@ -60,7 +60,9 @@ def packaged_state(model_name: str, names: list[str]) -> dict[str, torch.Tensor]
     if known is None or path is None:
         return None
     if _sha256(path) != known.sha256:
-        raise UserError(f"{str(path)!r} is not the published file (SHA-256 {known.sha256[:8]}...); install it again: {INSTALL}")
+        raise UserError(
+            f"{str(path)!r} is not the published file (SHA-256 {known.sha256[:8]}...); install it again: {INSTALL}"
+        )
     from align.vision.weights import read_state_dict
 
     return in_order(read_state_dict(path), names, path)

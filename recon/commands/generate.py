@@ -110,7 +110,11 @@ def dry_run(args: argparse.Namespace) -> dict[str, Any]:
     adapter = args.adapter or default_adapter(args.generator, args.bridge)
     half = precision != "fp32"
     found = needs(args.generator, half, adapter, args.image_encoder, args.bridge, args.controlnet)
-    result = {"generator": args.generator, "adapter": adapter, **summary(found, precision, Path(constants.HF_HUB_CACHE))}
+    result = {
+        "generator": args.generator,
+        "adapter": adapter,
+        **summary(found, precision, Path(constants.HF_HUB_CACHE)),
+    }
     return {**result, "text": as_text(result)}
 
 

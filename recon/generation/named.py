@@ -72,7 +72,9 @@ def _through(base: str, source: str) -> Patch:
     for name in (base, source):
         refuse_transformers(name)
     if not base or not source:
-        raise UserError(f"generator '{base}+{source}' should be BASE+PATCH, such as sdxl+latent-consistency/lcm-lora-sdxl")
+        raise UserError(
+            f"generator '{base}+{source}' should be BASE+PATCH, such as sdxl+latent-consistency/lcm-lora-sdxl"
+        )
     repository, file = (source, "") if Path(source).expanduser().exists() else split_file(source)
     known = _KNOWN.get(repository, Patch(base, repository))
     return Patch(base, repository, file or known.file, known.scheduler or _scheduler_by_name(source))

@@ -123,7 +123,9 @@ def _of_generator(name: str, half: bool) -> list[Need]:
 
 
 def _of_patch(patch: Patch, names: list[str], half: bool) -> list[Need]:
-    found = _of_repository("generator", patch.source, names, f"generator {patch.source!r}", "--generator BASE+FILE", half)
+    found = _of_repository(
+        "generator", patch.source, names, f"generator {patch.source!r}", "--generator BASE+FILE", half
+    )
     if is_lora(names):  # is added to the weights of the base
         return [Need(n.what, n.repository, n.path, n.size, n.cached) for n in found]
     return found

@@ -118,7 +118,9 @@ def add_lora(unet: Any, path: Path) -> None:
     for key, value in read_tensors(path)[0].items():
         place, kind = _lora_place(key, by_underscores)
         if place not in modules or kind is None:
-            raise UserError(f"{str(path)!r} is no LoRA of this UNet: it has no part for {key!r}; is the base another one?")
+            raise UserError(
+                f"{str(path)!r} is no LoRA of this UNet: it has no part for {key!r}; is the base another one?"
+            )
         found.setdefault(place, {})[kind] = value.float()
     for place, own in found.items():
         weight = modules[place].weight
@@ -127,7 +129,9 @@ def add_lora(unet: Any, path: Path) -> None:
         up, down = own["up"], own["down"]
         change = (up.flatten(1) @ down.flatten(1)) * (float(own["alpha"]) / len(down) if "alpha" in own else 1.0)
         if change.numel() != weight.numel() or len(change) != len(weight):
-            raise UserError(f"{str(path)!r} is no LoRA of this UNet: {place} has another shape; is the base another one?")
+            raise UserError(
+                f"{str(path)!r} is no LoRA of this UNet: {place} has another shape; is the base another one?"
+            )
         weight.data = (weight.float() + change.view(weight.shape)).to(weight.dtype)
 
 
@@ -161,7 +165,10 @@ def _write_scheduler(folder: Path, kind: str) -> None:
         TRAILING: {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"},
     }[kind]
     index = read_json(folder / INDEX, {}, finite=False)
-    for target, content in ((path, shared | own), (folder / INDEX, index | {"scheduler": ["diffusers", own["_class_name"]]})):
+    for target, content in (
+        (path, shared | own),
+        (folder / INDEX, index | {"scheduler": ["diffusers", own["_class_name"]]}),
+    ):
         target.unlink()  # a link, which is not written through
         write_json(target, content)
 

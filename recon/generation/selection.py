@@ -92,4 +92,6 @@ def _no_generator(files: list[str], by_part: Mapping[str, list[str]], name: str)
             f"generator {name!r} holds no whole pipeline; a UNet or a LoRA is drawn with through its base: "
             f"--generator sdxl+{name} or sd15+{name} (or +{name}/FILE)"
         )
-    return f"generator {name!r} is no Stable Diffusion in diffusers layout (no {INDEX}); use sd15, sdxl-turbo or the like"
+    return (
+        f"generator {name!r} is no Stable Diffusion in diffusers layout (no {INDEX}); use sd15, sdxl-turbo or the like"
+    )

@@ -93,9 +93,7 @@ def read_choice(
     return Choice(stored["choice"], stored["settings"], stored["chosen_on"])
 
 
-def drawn_by(
-    generator: str, conditioning: Conditioning, sampling: Sampling, half: bool = False
-) -> dict[str, Any]:
+def drawn_by(generator: str, conditioning: Conditioning, sampling: Sampling, half: bool = False) -> dict[str, Any]:
     """What a choice holds for: generator with its files' hash, adapter, bridge and whatever else is not chosen.
 
     ``half``: it runs in 16 bit (`recon.generation.places.generator_folder`).

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 GB = 10**9
-_TOKENIZER = {"merges.txt": 524_619, "special_tokens_map.json": 472, "tokenizer_config.json": 737, "vocab.json": 1_059_962}
+_TOKENIZER = {
+    "merges.txt": 524_619,
+    "special_tokens_map.json": 472,
+    "tokenizer_config.json": 737,
+    "vocab.json": 1_059_962,
+}
 
 
 def _both(folder: str, name: str, full: int, config: int = 600) -> dict[str, int]:

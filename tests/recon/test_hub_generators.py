@@ -86,7 +86,11 @@ def test_patches_are_fetched_beside_their_base(cache: Path) -> None:
     for name, repository, files in (
         ("lcm-sdxl", "latent-consistency/lcm-sdxl", {"diffusion_pytorch_model.fp16.safetensors", "config.json"}),
         ("ByteDance/SDXL-Lightning", "ByteDance/SDXL-Lightning", {"sdxl_lightning_4step_unet.safetensors"}),
-        ("sdxl+ByteDance/SDXL-Lightning/sdxl_lightning_8step_unet.safetensors", "ByteDance/SDXL-Lightning", {"sdxl_lightning_8step_unet.safetensors"}),
+        (
+            "sdxl+ByteDance/SDXL-Lightning/sdxl_lightning_8step_unet.safetensors",
+            "ByteDance/SDXL-Lightning",
+            {"sdxl_lightning_8step_unet.safetensors"},
+        ),
     ):
         found = needs(name, True)
         assert set(paths(found, repository)) == files
@@ -144,7 +148,9 @@ def test_the_dry_run_prints_files_disk_and_memory(
     assert sorted(set(listings.asked)) == ["h94/IP-Adapter", "stabilityai/sdxl-turbo"] and len(listings.asked) == 2
     assert cli.main(command) == 0
     text = capsys.readouterr().out
-    assert "to fetch" in text and "5.14 GB  stabilityai/sdxl-turbo  unet/diffusion_pytorch_model.fp16.safetensors" in text
+    assert (
+        "to fetch" in text and "5.14 GB  stabilityai/sdxl-turbo  unet/diffusion_pytorch_model.fp16.safetensors" in text
+    )
     assert "disk: " in text and "GPU memory in bf16: " in text and "--offload 5.14 GB" in text
     assert cli.main(["generate", "--generator", "sdxl-turbo"]) == 2
     assert "--subject" in capsys.readouterr().err
@@ -213,7 +219,11 @@ def test_a_lora_is_added_to_the_unet_of_its_base(base: Path, tmp_path: Path, mon
         changes[name] = (up.flatten(1) @ down.flatten(1)).view(weight.shape)
         if kohya:
             place = f"lora_unet_{name.replace('.', '_')}"
-            tensors |= {f"{place}.lora_down.weight": down, f"{place}.lora_up.weight": up, f"{place}.alpha": torch.tensor(1.0)}
+            tensors |= {
+                f"{place}.lora_down.weight": down,
+                f"{place}.lora_up.weight": up,
+                f"{place}.alpha": torch.tensor(1.0),
+            }
             changes[name] /= 2
         else:
             tensors |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
@@ -225,12 +235,17 @@ def test_a_lora_is_added_to_the_unet_of_its_base(base: Path, tmp_path: Path, mon
     before = unet.state_dict()
     for name, value in pipe.unet.state_dict().items():
         change = changes.get(name.removesuffix(".weight"))
-        torch.testing.assert_close(value, before[name] if change is None or name.endswith("bias") else before[name] + change)
+        torch.testing.assert_close(
+            value, before[name] if change is None or name.endswith("bias") else before[name] + change
+        )
     assert type(pipe.scheduler).__name__ == "LCMScheduler" and defaults_of(pipe, "pooled") == Defaults(4, 1.0)
     assert pipe.scheduler.config.beta_schedule == "scaled_linear" and loading.family_of(folder) == "sd"
     for fault, words in (
         ({"lora_unet_input_blocks_1.lora_up.weight": torch.zeros(2, 2)}, "no part for 'lora_unet_input"),
-        ({f"unet.{linear}.lora_A.weight": torch.zeros(2, 3), f"unet.{linear}.lora_B.weight": torch.zeros(16, 2)}, "another shape"),
+        (
+            {f"unet.{linear}.lora_A.weight": torch.zeros(2, 3), f"unet.{linear}.lora_B.weight": torch.zeros(16, 2)},
+            "another shape",
+        ),
         ({f"unet.{linear}.lora_A.weight": torch.zeros(2, 16)}, "lacks up"),
         ({"lora_te_text_model.alpha": torch.zeros(1)}, "no part for"),
     ):
@@ -250,18 +265,29 @@ def test_a_unet_takes_the_place_of_its_base_s(base: Path, tmp_path: Path, monkey
     expected = load_file(distilled / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(value, expected[name]) for name, value in pipe.unet.state_dict().items())
     alone = tmp_path / "few_steps_turbo_unet.safetensors"
-    save_file({name: value + 1 for name, value in load_file(base / "unet/diffusion_pytorch_model.safetensors").items()}, alone)
+    save_file(
+        {name: value + 1 for name, value in load_file(base / "unet/diffusion_pytorch_model.safetensors").items()}, alone
+    )
     pipe = load_pipeline(places.generator_folder(f"{base}+{alone}"), Runtime(device="cpu"))
     assert pipe.scheduler.config.timestep_spacing == "trailing" and defaults_of(pipe, "pooled") == Defaults(4, 1.0)
     assert (base / "scheduler" / "scheduler_config.json").read_text().find("trailing") < 0  # the base is as it was
 
 
-def test_the_copy_in_half_is_fetched_for_a_half_run_and_read(base: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_copy_in_half_is_fetched_for_a_half_run_and_read(
+    base: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = base.parent / "hub"
     shutil.copytree(base, source, dirs_exist_ok=True)
-    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+    for part, name in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
         state = load_file(source / part / f"{name}.safetensors")
-        save_file({key: value.half() if value.is_floating_point() else value for key, value in state.items()}, source / part / f"{name}.fp16.safetensors")
+        save_file(
+            {key: value.half() if value.is_floating_point() else value for key, value in state.items()},
+            source / part / f"{name}.fp16.safetensors",
+        )
     (source / "safety_checker").mkdir(exist_ok=True)
     (source / "safety_checker" / "model.safetensors").write_bytes(b"1" * 100)
     files = {path.relative_to(source).as_posix(): path.stat().st_size for path in source.rglob("*") if path.is_file()}

@@ -76,13 +76,38 @@ def test_the_second_judge_is_of_another_family_and_took_no_part(
 @pytest.mark.parametrize(
     ("installed", "used", "expected", "relative"),
     [
-        (True, ("torchvision/squeezenet1_1",), (LITE, "torchvision/squeezenet1_0"), [[], ["torchvision/squeezenet1_1"]]),
-        (True, ("mini", "torchvision/squeezenet1_1"), (LITE, "torchvision/squeezenet1_0"), [[], ["torchvision/squeezenet1_1"]]),
+        (
+            True,
+            ("torchvision/squeezenet1_1",),
+            (LITE, "torchvision/squeezenet1_0"),
+            [[], ["torchvision/squeezenet1_1"]],
+        ),
+        (
+            True,
+            ("mini", "torchvision/squeezenet1_1"),
+            (LITE, "torchvision/squeezenet1_0"),
+            [[], ["torchvision/squeezenet1_1"]],
+        ),
         (True, ("transformers/facebook/dinov2-small",), (LITE, "torchvision/squeezenet1_0"), [[], []]),
         # the target is of the judge's own family: the other one stands first, the sister is said to be one
-        (True, ("timm/tf_efficientnet_lite2",), ("torchvision/squeezenet1_0", LITE), [[], ["timm/tf_efficientnet_lite2"]]),
-        (True, ("torchvision/efficientnet_b0",), ("torchvision/squeezenet1_0", LITE), [[], ["torchvision/efficientnet_b0"]]),
-        (False, ("torchvision/squeezenet1_1",), ("torchvision/squeezenet1_0", LITE), [["torchvision/squeezenet1_1"], []]),
+        (
+            True,
+            ("timm/tf_efficientnet_lite2",),
+            ("torchvision/squeezenet1_0", LITE),
+            [[], ["timm/tf_efficientnet_lite2"]],
+        ),
+        (
+            True,
+            ("torchvision/efficientnet_b0",),
+            ("torchvision/squeezenet1_0", LITE),
+            [[], ["torchvision/efficientnet_b0"]],
+        ),
+        (
+            False,
+            ("torchvision/squeezenet1_1",),
+            ("torchvision/squeezenet1_0", LITE),
+            [["torchvision/squeezenet1_1"], []],
+        ),
     ],
 )
 def test_the_default_judge_is_of_another_family_than_the_target(
@@ -197,7 +222,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def quick(**options: bool) -> EvaluateConfig:
-    return EvaluateConfig(n_boot=100, n_perm=99, **options)
+    return EvaluateConfig(judge="torchvision/squeezenet1_0", n_boot=100, n_perm=99, **options)
 
 
 def test_the_second_judge_adds_keys_and_changes_none(run: Run) -> None:

@@ -24,7 +24,7 @@ from recon.metrics import metrics
 from tests.recon import tiny_run
 from tests.recon.tiny_run import without_packages
 
-FAST = EvaluateConfig(n_boot=200, n_perm=999)
+FAST = EvaluateConfig(n_boot=200, n_perm=999, judge="torchvision/squeezenet1_0")
 
 
 @pytest.fixture(scope="module")

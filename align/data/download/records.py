@@ -105,9 +105,7 @@ def unpack(archive: Path, root: Path, folder: str, password: str | None = None) 
     inside = any(name.startswith(f"{folder}/") for name in names)
     start = f"{folder}/" if inside else ""
     place = root if inside else root / folder
-    extract(
-        archive, place, lambda name: name.startswith(start) and not name.startswith("__MACOSX/"), TO_DISK, password
-    )
+    extract(archive, place, lambda name: name.startswith(start) and not name.startswith("__MACOSX/"), TO_DISK, password)
     for inner in sorted((root / folder).rglob("*.zip")):
         unpack(inner, inner.parent, inner.stem)
         inner.unlink()

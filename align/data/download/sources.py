@@ -224,9 +224,7 @@ def _things_meg() -> dict[str, Variant]:
             subjects,
             terms,
             shared=(
-                replace(
-                    _hugging_face("Haitao999/things-eeg-meg", "things-meg.zip", None), unpack="things-meg"
-                ),
+                replace(_hugging_face("Haitao999/things-eeg-meg", "things-meg.zip", None), unpack="things-meg"),
                 all_pictures,
             ),
         ),
@@ -262,6 +260,7 @@ def _nsd(one_hour: bool) -> Variant:
             _hugging_face(repository, "shared1000.npy", 73_128),
             _hugging_face(repository, "COCO_73k_semantic_cluster.npy", 9_344_128),
             _hugging_face(repository, "semantic_cluster_names.npy", None),
+            _hugging_face("pscotti/naturalscenesdataset", "COCO_73k_annots_curated.npy", None),
         ),
         own=own,
     )

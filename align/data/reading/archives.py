@@ -56,9 +56,7 @@ def members(
             yield name, b"".join(_pieces(Path(path), name, size, file))
 
 
-def names_in(
-    path: str | Path, wanted: Callable[[str], bool] | None = None, password: str | None = None
-) -> list[str]:
+def names_in(path: str | Path, wanted: Callable[[str], bool] | None = None, password: str | None = None) -> list[str]:
     """Names of the (wanted) regular files of a zip or tar, checked as `members` does; no content is read from a zip."""
     return [name for name, _, _ in _entries(Path(path), TO_DISK, password) if wanted is None or wanted(name)]
 

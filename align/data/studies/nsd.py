@@ -6,7 +6,10 @@
   unitless, standardised by its makers per recording session; row = trial in the order of the recording;
 - ``coco_images_224_float16.hdf5``: ``images`` (73000, 3, 224, 224) float16 in [0, 1] (in ``study.images`` if given);
 - ``wds/subj01/train/{0..39}.tar``, one per recording session, and ``wds/subj01/new_test/0.tar``: what was shown when;
-- optionally ``shared1000.npy`` and ``COCO_73k_semantic_cluster.npy`` (with ``semantic_cluster_names.npy``).
+- optionally ``shared1000.npy``, ``COCO_73k_semantic_cluster.npy`` (with ``semantic_cluster_names.npy``) and
+  ``COCO_73k_annots_curated.npy`` (five captions of every picture, from pscotti/naturalscenesdataset).
+
+A root with ``webdataset_avg_split/`` instead of betas is of MindEye1's layout (``study.variant=averaged``).
 
 Protocol: test = the pictures all subjects saw (up to 1000, three repetitions, averaged at prediction); training =
 single trials of the others, of all recording sessions (``study.variant=40-hour``) or of the first (``1-hour``). The two
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -28,12 +31,14 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
+from align.data.studies.nsd_averaged import find_averaged, read_averaged, subjects_in
 from align.data.studies.nsd_files import (
     Behaviour,
     NsdPictures,
     betas_shape,
     read_behaviour,
     read_betas,
+    read_captions,
     read_clusters,
     read_shared,
 )
@@ -43,7 +48,8 @@ LAYOUT = "a copy of the Hugging Face dataset repository pscotti/mindeyev2 (betas
 PICTURES_FILE = "coco_images_224_float16.hdf5"
 PICTURES = 73000
 SESSION_TRIALS = 750
-VARIANTS = ("40-hour", "1-hour")  # the first is the default
+VARIANTS = ("40-hour", "1-hour")  # of MindEye2's layout; the first is the default
+AVERAGED = "averaged"  # MindEye1's layout (`align.data.studies.nsd_averaged`)
 _BETAS = "betas_all_subj{}_fp32_renorm.hdf5"
 
 
@@ -83,12 +89,20 @@ class Nsd(Study):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.root = require_root(config, LAYOUT)
-        self.variant = config.study.variant or VARIANTS[0]
+        averaged = find_averaged(self.root) if config.study.variant in (None, AVERAGED) else None
+        if config.study.variant == AVERAGED and averaged is None:
+            raise UserError(f"study.root={str(self.root)!r} holds no webdataset_avg_split/ with train/ and test/")
+        if config.study.variant is None and any(self.root.glob(_BETAS.format("*"))):
+            averaged = None
+        self.averaged = averaged
+        self.variant = AVERAGED if averaged is not None else config.study.variant or VARIANTS[0]
         self.pictures = NsdPictures(Path(config.study.images or self.root).expanduser() / PICTURES_FILE)
 
     @property
     def subjects(self) -> tuple[str, ...]:
         """The subjects whose betas are there, whether or not anything is declared of them (`SUBJECTS`)."""
+        if self.averaged is not None:
+            return subjects_in(self.averaged)
         start, end = _BETAS.split("{}")
         names = (path.name[len(start) : -len(end)] for path in self.root.glob(_BETAS.format("*")))
         return tuple(sorted(name for name in names if name.isascii() and name.isdigit()))
@@ -100,7 +114,7 @@ class Nsd(Study):
 
     def require_subject(self, subject: str) -> None:
         """Raise `UserError` for an unknown subject and for one whose betas are not there."""
-        if subject in SUBJECTS and subject not in self.subjects:
+        if self.averaged is None and subject in SUBJECTS and subject not in self.subjects:
             raise UserError(f"{str(self._betas(subject))!r} does not exist; fetch it or leave subject {subject} out")
         super().require_subject(subject)
 
@@ -111,6 +125,8 @@ class Nsd(Study):
         from there; only the rows that are needed are read, so the 1-hour variant reads one recording session.
         """
         self.require_subject(subject)
+        if self.averaged is not None:
+            return self._averaged(subject)
         train, test, n_sessions = self._trials(subject)
         shown = np.unique(np.concatenate([train.picture, test.picture]))
         stimuli = self._stimuli(shown)
@@ -136,6 +152,8 @@ class Nsd(Study):
 
     def check(self) -> list[Fact]:
         """Declared facts beside the files'. Counts that fall short are those of a partial copy, which is usable."""
+        if self.averaged is not None:
+            return [fact for name in self.config.subjects or self.subjects for fact in self._averaged_facts(name)]
         found = self.pictures.count()
         facts = [_at_most("pictures", PICTURES, found)]
         if found:
@@ -155,6 +173,27 @@ class Nsd(Study):
                 Fact(f"{subject} test pictures with a training picture of their semantic cluster", near, near),
             ]
         return facts
+
+    def _averaged(self, subject: str) -> Recording:
+        assert self.averaged is not None
+        recording = read_averaged(self.averaged, subject, Path(self.config.cache_dir), self.info.name)
+        captions = self._captions([int(name) for name in recording.stimuli.ids])
+        return replace(recording, stimuli=replace(recording.stimuli, captions=captions))
+
+    def _averaged_facts(self, subject: str) -> list[Fact]:
+        self.require_subject(subject)
+        recording, declared = self._averaged(subject), SUBJECTS.get(subject)
+        pictures = [len(np.unique(part.stimulus)) for part in (recording.train, recording.test)]
+        voxels = str(recording.train.x.shape[1])
+        return [
+            Fact(f"{subject} voxels", declared and str(declared.voxels), voxels, usable=True),
+            Fact(f"{subject} training pictures", None, str(pictures[0])),
+            Fact(f"{subject} test pictures", None, str(pictures[1])),
+        ]
+
+    def _captions(self, shown: Sequence[int]) -> tuple[str, ...]:
+        """The first caption of every picture, "" where the table of captions is absent."""
+        return read_captions(Path(self.config.study.images or self.root).expanduser(), self.root, shown)
 
     def _betas(self, subject: str) -> Path:
         return self.root / _BETAS.format(subject)
@@ -234,7 +273,7 @@ class Nsd(Study):
             load=lambda i: self.pictures.load(int(shown[i])),
             groups=groups.astype(np.int64),
             concepts=concepts,
-            captions=("",) * len(shown),
+            captions=self._captions(shown.tolist()),
         )
 
     def _near_test(self, train: Behaviour, test: Behaviour) -> tuple[bool, str]:

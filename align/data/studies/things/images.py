@@ -113,7 +113,9 @@ def pictures_by_name(split: str, names: Sequence[str], root: Path, images: str |
     for name in names:
         path = find_picture(name, bases)
         if path is None:
-            raise UserError(f"picture {name!r} of the signals is in none of the usual folders; give study.images=FOLDER")
+            raise UserError(
+                f"picture {name!r} of the signals is in none of the usual folders; give study.images=FOLDER"
+            )
         paths.append(path)
     return ThingsPictures(split, tuple(names), tuple(paths))
 

@@ -133,7 +133,9 @@ def split_events(
     wrong = [event for event in np.unique(events[shown]).tolist() if event not in table.paths]
     if wrong:
         told = f"(1 to {len(table.paths)})" if table.source != METADATA else ""
-        raise UserError(f"event {wrong[0]} is no line of {table.source} {told}; take THINGS' own table".replace(" ;", ";"))
+        raise UserError(
+            f"event {wrong[0]} is no line of {table.source} {told}; take THINGS' own table".replace(" ;", ";")
+        )
     names, counts = np.unique(events[shown], return_counts=True)
     tests = names[counts > 1] if kinds is None else np.unique(events[kinds == TEST])
     if len(tests) == 0:
