@@ -155,8 +155,8 @@ class BackboneConfig(Checked):
     weights: Source | None = None
     image_size: Count | None = None  # px; None = the model's own
     revision: Text | None = None  # commit on the hub; None = the known one (`recon targets --costs`), else the newest
-    # own = scaled and cropped as the model's makers do where that is more than a resize (DINOv2: shorter side 256, centre
-    # 224); none = the whole picture
+    # own = scaled and cropped as the model's makers do where that is more than a resize (DINOv2: shorter side 256,
+    # centre 224); none = the whole picture
     crop: Annotated[str, OneOf("own", "none")] = "own"
 
 

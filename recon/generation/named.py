@@ -91,8 +91,8 @@ def refuse_transformers(name: str) -> None:
     last = full_name(name).lower().rstrip("/").rpartition("/")[2]
     if any(last.startswith(word) for word in _REFUSED):
         raise UserError(
-            f"generator {name!r} draws with a transformer (FLUX, SD 3); the adapters here are made for the UNet of Stable "
-            "Diffusion 1.5 and XL: use sd15, sdxl, sdxl-turbo or the like"
+            f"generator {name!r} draws with a transformer (FLUX, SD 3); the adapters here are made for the UNet of "
+            "Stable Diffusion 1.5 and XL: use sd15, sdxl, sdxl-turbo or the like"
         )
 
 

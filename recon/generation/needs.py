@@ -90,8 +90,8 @@ def summary(found: list[Need], precision: str, place: Path) -> dict[str, Any]:
 def as_text(result: dict[str, Any]) -> str:
     """The dry run in lines: every file, then disk and GPU memory."""
     lines = [
-        f"  {'cached' if file['cached'] else 'to fetch':9}{_size(file['bytes']):>12}  {file['repository']}  {file['path']}"
-        for file in result["files"]
+        f"  {'cached' if f['cached'] else 'to fetch':9}{_size(f['bytes']):>12}  {f['repository']}  {f['path']}"
+        for f in result["files"]
     ]
     unknown = result["of_unknown_size"]
     more = f" and {unknown} file{'s' * (unknown > 1)} of unknown size" if unknown else ""

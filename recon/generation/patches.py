@@ -77,7 +77,7 @@ def fetch_patch(patch: Patch, half: bool) -> list[Path]:
 
 
 def put_together(base: Path, patch: Patch, files: list[Path]) -> Path:
-    """The folder of ``base`` with ``files`` of the patch; made once under ``cache/generators`` of the project's home."""
+    """The folder of ``base`` with ``files`` of the patch; made once, under ``cache/generators`` of `home`."""
     lora = is_lora([path.name for path in files])
     parts = sorted(path for path in base.rglob("*") if path.is_file())
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in (*parts, *files)]
@@ -115,12 +115,11 @@ def add_lora(unet: Any, path: Path) -> None:
     modules = {name: module for name, module in unet.named_modules() if getattr(module, "weight", None) is not None}
     by_underscores = {name.replace(".", "_"): name for name in modules}
     found: dict[str, dict[str, torch.Tensor]] = {}
+    what = f"{str(path)!r} is no LoRA of this UNet"
     for key, value in read_tensors(path)[0].items():
         place, kind = _lora_place(key, by_underscores)
         if place not in modules or kind is None:
-            raise UserError(
-                f"{str(path)!r} is no LoRA of this UNet: it has no part for {key!r}; is the base another one?"
-            )
+            raise UserError(f"{what}: it has no part for {key!r}; is the base another one?")
         found.setdefault(place, {})[kind] = value.float()
     for place, own in found.items():
         weight = modules[place].weight
@@ -129,9 +128,7 @@ def add_lora(unet: Any, path: Path) -> None:
         up, down = own["up"], own["down"]
         change = (up.flatten(1) @ down.flatten(1)) * (float(own["alpha"]) / len(down) if "alpha" in own else 1.0)
         if change.numel() != weight.numel() or len(change) != len(weight):
-            raise UserError(
-                f"{str(path)!r} is no LoRA of this UNet: {place} has another shape; is the base another one?"
-            )
+            raise UserError(f"{what}: {place} has another shape; is the base another one?")
         weight.data = (weight.float() + change.view(weight.shape)).to(weight.dtype)
 
 

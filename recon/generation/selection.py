@@ -84,8 +84,8 @@ def _no_generator(files: list[str], by_part: Mapping[str, list[str]], name: str)
     """What a repository without the parts of Stable Diffusion is."""
     if "transformer" in by_part:
         return (
-            f"generator {name!r} draws with a transformer (FLUX, SD 3 and the like); the adapters here are made for the "
-            "UNet of Stable Diffusion 1.5 and XL: use sd15, sdxl, sdxl-turbo or the like"
+            f"generator {name!r} draws with a transformer (FLUX, SD 3 and the like); the adapters here are made for "
+            "the UNet of Stable Diffusion 1.5 and XL: use sd15, sdxl, sdxl-turbo or the like"
         )
     if any(file.endswith(".safetensors") for file in files):
         return (

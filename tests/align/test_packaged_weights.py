@@ -55,7 +55,7 @@ def test_another_file_under_its_name_is_refused(package: Path) -> None:
     fails("is not the published file .SHA-256", lambda: load_backbone(BackboneConfig(f"timm/{LITE}")))
     packages._sha256.cache_clear()
     for change, words in (
-        (lambda s: {k: v for k, v in list(s.items())[1:]}, "holds 295 tensors, the model has 296"),
+        (lambda s: dict(list(s.items())[1:]), "holds 295 tensors, the model has 296"),
         (lambda s: {k: v[..., :1] if k == "blocks.0" else v for k, v in s.items()}, "has shape"),
     ):
         torch.save(change(state), package)

@@ -25,6 +25,7 @@ from tests.recon.test_places import cache, put
 from tests.recon.tiny_family import build_generator
 
 __all__ = ["cache"]  # a fixture
+LIGHTNING = "ByteDance/SDXL-Lightning"
 H94 = LISTINGS["h94/IP-Adapter"]
 
 
@@ -85,10 +86,10 @@ def test_patches_are_fetched_beside_their_base(cache: Path) -> None:
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in paths(lora, named.SHORT["sd15"])
     for name, repository, files in (
         ("lcm-sdxl", "latent-consistency/lcm-sdxl", {"diffusion_pytorch_model.fp16.safetensors", "config.json"}),
-        ("ByteDance/SDXL-Lightning", "ByteDance/SDXL-Lightning", {"sdxl_lightning_4step_unet.safetensors"}),
+        (LIGHTNING, LIGHTNING, {"sdxl_lightning_4step_unet.safetensors"}),
         (
             "sdxl+ByteDance/SDXL-Lightning/sdxl_lightning_8step_unet.safetensors",
-            "ByteDance/SDXL-Lightning",
+            LIGHTNING,
             {"sdxl_lightning_8step_unet.safetensors"},
         ),
     ):
@@ -284,10 +285,8 @@ def test_the_copy_in_half_is_fetched_for_a_half_run_and_read(
         ("text_encoder", "model"),
     ):
         state = load_file(source / part / f"{name}.safetensors")
-        save_file(
-            {key: value.half() if value.is_floating_point() else value for key, value in state.items()},
-            source / part / f"{name}.fp16.safetensors",
-        )
+        half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        save_file(half, source / part / f"{name}.fp16.safetensors")
     (source / "safety_checker").mkdir(exist_ok=True)
     (source / "safety_checker" / "model.safetensors").write_bytes(b"1" * 100)
     files = {path.relative_to(source).as_posix(): path.stat().st_size for path in source.rglob("*") if path.is_file()}

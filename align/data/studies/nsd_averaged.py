@@ -2,8 +2,9 @@
 
 ``webdataset_avg_split/{train,val,test}/subj01/`` (Hugging Face pscotti/naturalscenesdataset) holds, unpacked or in tars
 (also ``train/train_subj01_0.tar``), for every picture ``NAME.nsdgeneral.npy`` (repetitions, voxels) or (voxels,),
-``NAME.coco73k.npy`` (its index) and ``NAME.jpg``. Training = train and val, test = test. Files are read member by member
-and copied once into the cache, where signals are mapped from; a repetition that repeats another one bit by bit is one.
+``NAME.coco73k.npy`` (its index) and ``NAME.jpg``. Training = train and val, test = test. Files are read member by
+member and copied once into the cache, where signals are mapped from; a repetition that repeats another one bit by bit
+is one.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def require_alike(train: Block, test: Block) -> None:
 def partial_copy(train: Block, test: Block, published: Published) -> list[str]:
     """A sentence for every split that has other pictures than were published."""
     return [
-        f"{'partial copy: ' if block.n_images < pictures else 'other pictures: '}{block.n_images} of {pictures} {split} "
+        f"{'partial copy' if block.n_images < pictures else 'other pictures'}: {block.n_images} of {pictures} {split} "
         "pictures; usable, but its scores are not comparable"
         for split, block, (pictures, _) in zip(("training", "test"), (train, test), published, strict=True)
         if block.n_images != pictures

@@ -81,7 +81,7 @@ def find_pictures(root: Path, images: str | None) -> tuple[ThingsPictures, Thing
 
 
 def picture_bases(root: Path) -> list[Path]:
-    """Folders in which pictures may lie: ``root`` and up to three below it; those of single concepts are not entered."""
+    """Folders in which pictures may lie: ``root`` and up to three below it, but for those called ``...images``."""
     found, level = [root], [root]
     for _ in range(3):
         below = sorted(child for folder in level if folder.is_dir() for child in folder.iterdir() if child.is_dir())
@@ -162,7 +162,7 @@ def _base(root: Path, images: str | None) -> Path:
 
 
 def sorted_folders(root: Path, images: str | None) -> Path | None:
-    """The folder that holds both ``training_images`` (or ``train_images``) and ``test_images``, None where none does."""
+    """The folder that holds ``training_images`` (or ``train_images``) and ``test_images``, None where none does."""
     places = picture_bases(root) if images is None else picture_bases(Path(images).expanduser())
     return next(
         (place for place in places if all(any((place / n).is_dir() for n in names) for names in FOLDERS.values())), None

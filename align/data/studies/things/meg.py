@@ -83,7 +83,7 @@ class ThingsMEG(ThingsStudy):
 
     @cached_property
     def table(self) -> Table | None:
-        """THINGS' list of pictures, which the events of epochs refer to that carry no table; None where it is absent."""
+        """THINGS' list of pictures, for epochs that carry no table of their own; None where it is absent."""
         return read_list(self.root, self.config.study.images)
 
     def blocks(self, subject: str) -> tuple[Block, Block, Stimuli, str]:
