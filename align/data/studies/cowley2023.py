@@ -151,11 +151,21 @@ class Cowley2023V4(Study):
             units, columns = responses.shape
             hashes = [pixel_hash(image) for image in images]
             train = len({hashes[row] for row in _training_rows(images)[0]})
-            shape = declared and f"{declared.units} x {declared.images}"
+            shape = None if declared is None else f"{declared.units} x {declared.images}"
             facts += [
                 Fact(f"{subject} units x images", shape, f"{units} x {columns}", usable=True),
-                Fact(f"{subject} distinct images", declared and str(declared.distinct), str(len(set(hashes))), True),
-                Fact(f"{subject} training images", declared and str(declared.train), str(train), usable=train > 0),
+                Fact(
+                    f"{subject} distinct images",
+                    None if declared is None else str(declared.distinct),
+                    str(len(set(hashes))),
+                    True,
+                ),
+                Fact(
+                    f"{subject} training images",
+                    None if declared is None else str(declared.train),
+                    str(train),
+                    usable=train > 0,
+                ),
             ]
         return facts
 

@@ -165,10 +165,12 @@ class Nsd(Study):
             rows, voxels = betas_shape(self._betas(subject))
             _, near = self._near_test(train, test)
             facts += [
-                Fact(f"{subject} voxels", declared and str(declared.voxels), str(voxels), usable=True),
-                _at_most(f"{subject} rows of betas", declared and SESSION_TRIALS * declared.sessions, rows),
-                _at_most(f"{subject} recording sessions", declared and declared.sessions, n_sessions),
-                _at_most(f"{subject} test trials", declared and declared.test, len(test)),
+                Fact(f"{subject} voxels", None if declared is None else str(declared.voxels), str(voxels), usable=True),
+                _at_most(
+                    f"{subject} rows of betas", None if declared is None else SESSION_TRIALS * declared.sessions, rows
+                ),
+                _at_most(f"{subject} recording sessions", None if declared is None else declared.sessions, n_sessions),
+                _at_most(f"{subject} test trials", None if declared is None else declared.test, len(test)),
                 Fact(f"{subject} pictures in training and test", "0", str(len(_shared(train, test)))),
                 Fact(f"{subject} test pictures with a training picture of their semantic cluster", near, near),
             ]
@@ -186,7 +188,7 @@ class Nsd(Study):
         pictures = [len(np.unique(part.stimulus)) for part in (recording.train, recording.test)]
         voxels = str(recording.train.x.shape[1])
         return [
-            Fact(f"{subject} voxels", declared and str(declared.voxels), voxels, usable=True),
+            Fact(f"{subject} voxels", None if declared is None else str(declared.voxels), voxels, usable=True),
             Fact(f"{subject} training pictures", None, str(pictures[0])),
             Fact(f"{subject} test pictures", None, str(pictures[1])),
         ]
@@ -340,4 +342,9 @@ def _shared(train: Behaviour, test: Behaviour) -> np.ndarray:
 
 def _at_most(what: str, declared: int | None, found: int) -> Fact:
     """A count of which a partial copy holds less; None: nothing is declared."""
-    return Fact(what, declared and str(declared), str(found), usable=declared is not None and 0 < found < declared)
+    return Fact(
+        what,
+        None if declared is None else str(declared),
+        str(found),
+        usable=declared is not None and 0 < found < declared,
+    )
