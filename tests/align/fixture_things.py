@@ -192,6 +192,32 @@ def write_meg(root: Path, n_concepts: int = 8, n_tests: int = 3) -> np.ndarray:
     return events
 
 
+def publish_as_openneuro(root: Path) -> None:
+    """Make of what `write_meg` wrote the layout of today: epochs with a table of their trials, no lists of THINGS, and
+    its pictures in ``object_images/``."""
+    import mne
+    import pandas as pd
+
+    table = (root / "image_paths.csv").read_text().split()
+    path = root / "derivatives" / "preprocessed" / "preprocessed_P1-epo.fif"
+    epochs = mne.read_epochs(path, preload=True, verbose="error")
+    rows, seen = [], np.bincount(epochs.events[:, 2][epochs.events[:, 2] != 999999])
+    for event in epochs.events[:, 2]:
+        if event == 999999:
+            rows.append(("catch", "images_catch_meg/catch047.jpg", np.nan, np.nan))
+            continue
+        concept, file = table[event - 1].split("/")[1:]
+        test = seen[event] > 1
+        place = f"images_test_meg/{file}" if test else f"images_meg/{concept}/{file}"
+        rows.append(("test" if test else "exp", place, (event - 1) // 5 + 1, event))
+    columns = ["trial_type", "image_path", "things_category_nr", "things_image_nr"]
+    epochs.metadata = pd.DataFrame(rows, columns=columns)
+    epochs.save(path, fmt="single", overwrite=True, verbose="error")
+    for name in ("image_paths.csv", "image_concept_index.csv"):
+        (root / name).unlink()
+    (root / "images").rename(root / "object_images")
+
+
 def write_meg_repack(fif_root: Path, root: Path, variant: str) -> None:
     """The ATM, UBP or NeuroBridge files and pictures made from what `write_meg` wrote, as their authors' scripts do."""
     import mne
