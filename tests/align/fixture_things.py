@@ -148,6 +148,7 @@ def write_raw(root: Path, n_train: int, n_test: int, subject: str = "01") -> Non
                 onset = 1000 + 1500 * k
                 data[-1, onset : onset + 20] = event
                 data[:-1, onset : onset + 1100] = (np.arange(len(CH_NAMES)) + 1)[:, None] * (event % 99999) * 1e-6
+            data[:-1] += 1e-11 * rng.standard_normal(data[:-1].shape)  # no two recordings are the same numbers
             content = {
                 "raw_eeg_data": data,
                 "ch_names": [*CH_NAMES, "stim"],

@@ -175,7 +175,7 @@ def test_pictures_equal_to_a_test_picture_leave_the_training(own: Path) -> None:
         file["images"][103] = file["images"][TEST_PICTURES[0]]
     recording = opened(own).recording(SUBJECT)
     assert "00103" not in recording.stimuli.ids and len(recording.train) == 45 + len(SECOND) - 2
-    assert recording.log[-1] == "removed 2 training trials of 1 pictures equal to a test picture"
+    assert "removed 2 training trials of 1 pictures equal to a test picture" in recording.log
     ids = [int(recording.stimuli.ids[i]) for i in recording.train.stimulus]
     expected = sorted((trial for trial in training_trials() + SECOND if trial.picture != 103), key=lambda t: t.row)
     assert ids == [trial.picture for trial in expected]
