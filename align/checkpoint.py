@@ -221,6 +221,7 @@ def stored_config(metadata: dict[str, str], file: Path) -> Config:
     """
     config, source = load_config(Config), f"{str(file)!r}, its config"
     try:
+        config.backbone.crop = "none"  # of weights that were stored before there was a choice
         for key, value in flatten(parse_json(metadata["config"], source, {})):
             set_key(config, key, value)
         config.check()

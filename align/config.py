@@ -59,7 +59,7 @@ STUDIES = ("simulated", "cowley2023_v4", "things_eeg2", "things_meg", "folder", 
 VARIANTS = {  # the layouts in which a study circulates: `study.variant`
     "things_eeg2": ("official", "nice", "ubp", "neurobridge", "raw"),
     "things_meg": ("openneuro", "atm", "ubp", "neurobridge"),
-    "nsd": ("40-hour", "1-hour"),
+    "nsd": ("40-hour", "1-hour", "averaged"),
 }
 # Names of tables elsewhere, so that a misspelt one costs no import; a test holds both against each other.
 ENCODERS = (
@@ -159,6 +159,9 @@ class BackboneConfig(Checked):
     weights: Source | None = None
     image_size: Count | None = None  # px; None = the model's own
     revision: Text | None = None  # commit on the hub; None = the known one (`recon targets --costs`), else the newest
+    # own = scaled and cropped as the model's makers do where that is more than a resize (DINOv2: shorter side 256,
+    # centre 224); none = the whole picture
+    crop: Annotated[str, OneOf("own", "none")] = "own"
 
 
 @dataclass

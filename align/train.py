@@ -82,7 +82,7 @@ def train(config: Config, progress: bool = True, overwrite: bool = False) -> lis
 
     config.check()
     study = open_study(config)
-    subjects = list(config.subjects or study.subjects)
+    subjects = list(config.subjects or study.default_subjects)
     for subject in subjects:
         study.require_subject(subject)
     jobs = plan_jobs(config.protocol, subjects)

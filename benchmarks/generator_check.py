@@ -82,7 +82,7 @@ def _options() -> argparse.Namespace:
 
 def _sets(options: argparse.Namespace) -> dict[str, list[np.ndarray]]:
     """Pictures uint8 (H, W, 3) by the name of their set."""
-    from align.data.studies.cowley2023 import N_TEST, SESSIONS, test_images
+    from align.data.studies.cowley2023 import test_images_of
     from recon.pretraining.pictures import read_source
 
     sets = {}
@@ -90,10 +90,7 @@ def _sets(options: argparse.Namespace) -> dict[str, list[np.ndarray]]:
         every = [image for _, image in read_source(Path(options.pictures))]
         sets["photographs"] = [every[i] for i in np.linspace(0, len(every) - 1, options.n).astype(int)]
     if options.v4:
-        images = test_images(options.v4)
-        for k, (name, session) in enumerate(SESSIONS.items()):
-            if not session.apart:
-                sets[name] = images[k * N_TEST : (k + 1) * N_TEST]
+        sets |= test_images_of(options.v4)
     return sets
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from align.config import add_config_option
-from align.errors import print_anywhere, run_command
+from align.errors import UserError, print_anywhere, run_command
 from recon.commands import (
     audit,
     curves,
@@ -177,7 +177,7 @@ def _add_run_commands(add: Any) -> None:
         if name == "gallery":  # takes several of both
             gallery.add_arguments(command)
             continue
-        command.add_argument("--subject", required=True, help="label, e.g. 01")
+        command.add_argument("--subject", required=name != "generate", help="label, e.g. 01")
         several: dict[str, Any] = {"nargs": "+", "action": "extend"} if name == "retrieve" else {}
         text = "run folder (default: the newest of the subject under runs/)"
         more = "; several: one decoder, their similarities averaged" if several else ""
@@ -246,6 +246,10 @@ def _predict(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _generate(args: argparse.Namespace) -> dict[str, Any]:
+    if args.dry_run:
+        return generate.dry_run(args)
+    if args.subject is None:
+        raise UserError("the following arguments are required: --subject; see recon generate --help")
     return generate.run(args, open_run(args))
 
 

@@ -110,7 +110,7 @@ def find(source: str) -> Path:
 
 def _download(repository: str, names: tuple[str, ...], revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
 
     for name in names:
         try:
@@ -122,6 +122,11 @@ def _download(repository: str, names: tuple[str, ...], revision: str | None) -> 
                     f"encoder.pretrained=FOLDER that holds {name}"
                 ) from error
         except Exception as error:  # the hub client has many
+            if isinstance(error, GatedRepoError):  # as brain-bzh/reve-base
+                raise UserError(
+                    f"{repository} is given to those who accept its terms: do so at "
+                    f"https://huggingface.co/{repository}, then run: hf auth login; or pass encoder.pretrained=FOLDER"
+                ) from error
             reason = " ".join(str(error).split())[:100]
             raise UserError(f"{repository} cannot be fetched ({reason}); pass encoder.pretrained=FOLDER") from error
     raise UserError(f"{repository} holds no {' and no '.join(names)}; pass encoder.pretrained=FILE")

@@ -103,7 +103,7 @@ def subject_names(study: Study, config: Config) -> list[str]:
     """The subjects asked for, all if none; raises `UserError` for one the study does not have."""
     for name in config.subjects:
         study.require_subject(name)
-    return list(dict.fromkeys(config.subjects or study.subjects))
+    return list(dict.fromkeys(config.subjects or study.default_subjects))
 
 
 def plan(config: Config, study: Study) -> GridWalk:

@@ -14,6 +14,7 @@ from typing import Any
 
 from align.config import BackboneConfig
 from align.errors import UserError
+from align.vision.packages import PACKAGED, packaged_state
 from align.vision.taps import Backbone
 from align.vision.weights import fetching, hub_file, load_strict, local_state_dict, local_weights
 from align.vision.wrap import convnet, preprocessing, timm_parts, transformer
@@ -57,15 +58,19 @@ def wrap_torchvision(model_name: str, config: BackboneConfig, model: Any) -> Bac
 def load_timm(model_name: str, config: BackboneConfig) -> Backbone:
     """Models of timm: vision transformers by block, everything else by module name.
 
-    ``backbone.weights`` is a state dict or a folder with ``model.safetensors``, such as a snapshot of the hub.
+    ``backbone.weights`` is a state dict or a folder with ``model.safetensors``, such as a snapshot of the hub. Without
+    it, weights that an installed package carries come first (`align.vision.packages`), then the hub.
     """
     import timm
 
     require_known(config.name, model_name.split(".")[0], timm.list_models())
     state = local_state_dict(config, inside="model.safetensors")
+    if state is None and config.revision is None and model_name.partition(".")[0] in PACKAGED:
+        model = timm.create_model(model_name.partition(".")[0], pretrained=False)
+        state = packaged_state(model_name, list(model.state_dict()))
     if state is None:
         with fetching(config):
-            model: Any = timm.create_model(model_name, pretrained=True, pretrained_cfg_overlay=_timm_file(config))
+            model = timm.create_model(model_name, pretrained=True, pretrained_cfg_overlay=_timm_file(config))
     else:
         model = timm.create_model(model_name, pretrained=False)
         load_strict(model, state, config)

@@ -48,7 +48,8 @@ class Backbone(nn.Module):
         SHA-256 of the loaded parameters and buffers in float32.
     preprocessing
         size (px), mean, std, interpolation, antialias, resize. The whole picture is resized to size x size without a
-        crop, so that nothing that was seen is cut off; size, mean, std and interpolation are the model's own.
+        crop, so that nothing that was seen is cut off; size, mean, std and interpolation are the model's own. With
+        ``shorter`` (px; DINOv2, unless ``backbone.crop=none``) the shorter side gets that length and the centre is cut.
     """
 
     def __init__(
@@ -88,8 +89,15 @@ class Backbone(nn.Module):
         if images.numel() and (images.amin() < -1e-3 or images.amax() > 1 + 1e-3):
             raise ValueError(f"images must lie in [0, 1], got [{images.amin():.3g}, {images.amax():.3g}]")
         size, mode = self.preprocessing["size"], self.preprocessing["interpolation"]
-        if images.shape[-2:] != (size, size):
-            images = interpolate(images, (size, size), mode=mode, align_corners=False, antialias=True).clamp(0, 1)
+        shorter = self.preprocessing.get("shorter")
+        height, width = images.shape[-2:]
+        scale = 1.0 if shorter is None else shorter / min(height, width)
+        sides = (size, size) if shorter is None else (round(height * scale), round(width * scale))
+        if (height, width) != sides:
+            images = interpolate(images, sides, mode=mode, align_corners=False, antialias=True).clamp(0, 1)
+        if shorter is not None:
+            top, left = ((side - size) // 2 for side in sides)
+            images = images[..., top : top + size, left : left + size]
         mean, std = (images.new_tensor(self.preprocessing[key]).view(3, 1, 1) for key in ("mean", "std"))
         return (images - mean) / std
 

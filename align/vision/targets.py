@@ -191,7 +191,7 @@ def run(config: Config, progress: bool = True) -> dict[str, Any]:
     backbone = load_backbone(config.backbone).to("cuda" if torch.cuda.is_available() else "cpu")
     layers = list(dict.fromkeys("+".join([config.target.layer, *config.sweep.layers]).split("+")))
     subjects: dict[str, Any] = {}
-    for subject in config.subjects or study.subjects:
+    for subject in config.subjects or study.default_subjects:
         stimuli = study.recording(subject).stimuli
         found = cached_targets(backbone, stimuli, layers, config.target.pooling, config.cache_dir, progress=progress)
         subjects[subject] = {

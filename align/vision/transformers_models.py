@@ -54,9 +54,9 @@ def _from_pretrained(config: BackboneConfig, source: str, *, local: bool) -> Bac
     size = config.image_size or _processor_size(processor)
     if size is None:
         raise UserError(f"{config.name} says no size of its pictures; pass backbone.image_size=PX or another model")
-    own = preprocessing(
-        size, processor.image_mean, processor.image_std, _PIL_FILTERS.get(processor.resample, "bicubic")
-    )
+    filter_ = _PIL_FILTERS.get(processor.resample, "bicubic")
+    shorter = _shorter_side(processor, size) if config.crop == "own" else None
+    own = preprocessing(size, processor.image_mean, processor.image_std, filter_, shorter)
     return wrap_transformers(config, model, own, unhashed=missing)
 
 
@@ -112,6 +112,16 @@ def _processor_size(processor: Any) -> int | None:
     size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
     side = (size.get("height") or size.get("shortest_edge")) if size else None
     return int(side) if side else None
+
+
+def _shorter_side(processor: Any, size: int) -> int | None:
+    """Length (px) of the shorter side before the model's own centre crop, where that is more than the crop itself; in
+    the same proportion for another ``size``. DINOv2: 256 for 224."""
+    crop = _processor_size(processor)
+    side = (getattr(processor, "size", None) or {}).get("shortest_edge")
+    if not getattr(processor, "do_center_crop", False) or not side or not crop or side <= crop:
+        return None
+    return round(size * side / crop)
 
 
 @contextmanager

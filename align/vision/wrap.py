@@ -91,9 +91,14 @@ def timm_parts(
     return convnet(config, model, preprocessing, trunk, path, getattr(trunk, "output_fmt", "NCHW") == "NHWC")
 
 
-def preprocessing(size: int, mean: Iterable[float], std: Iterable[float], interpolation: str) -> dict[str, Any]:
-    """What `Backbone.preprocess` does; filters that torch lacks (lanczos, nearest, random) become bicubic."""
-    return {
+def preprocessing(
+    size: int, mean: Iterable[float], std: Iterable[float], interpolation: str, shorter: int | None = None
+) -> dict[str, Any]:
+    """What `Backbone.preprocess` does; filters that torch lacks (lanczos, nearest, random) become bicubic.
+
+    ``shorter``: px of the shorter side before a centre crop to ``size``; None: no crop.
+    """
+    facts = {
         "size": int(size),
         "mean": [float(value) for value in mean],
         "std": [float(value) for value in std],
@@ -101,6 +106,9 @@ def preprocessing(size: int, mean: Iterable[float], std: Iterable[float], interp
         "antialias": True,
         "resize": "whole picture to size x size, no crop",
     }
+    if shorter is not None:
+        facts |= {"shorter": int(shorter), "resize": f"shorter side to {int(shorter)} px, centre crop to size x size"}
+    return facts
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def time_course(
         )
     config.check()
     study = open_study(config)
-    subjects = list(dict.fromkeys(config.subjects or study.subjects))
+    subjects = list(dict.fromkeys(config.subjects or study.default_subjects))
     for subject in subjects:
         study.require_subject(subject)
     backbone = load_backbone(config.backbone)

@@ -11,11 +11,11 @@ import numpy as np
 
 from align.errors import UserError
 from recon.api.pictures import Pictures
-from recon.decoding.bridges.choose import Conditioning
+from recon.decoding.bridges.choose import Conditioning, default_adapter
 from recon.decoding.guidance import Guidance, require_steps
 from recon.drawing.generate import OWN, check_sampling, generate
 from recon.drawing.sets import Sampling
-from recon.generation.runtime import Runtime
+from recon.generation.runtime import Runtime, default_precision
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -40,7 +40,7 @@ class Drawing:
         strength: float | None,
         batch_size: int,
         device: str,
-        precision: str,
+        precision: str | None,
         conditioning: Mapping[str, Any],
         guide: str | None = None,
     ) -> Drawing:
@@ -53,6 +53,9 @@ class Drawing:
         sampling = Sampling(listed, steps, guidance_scale, batch_size, strength=strength)
         check_sampling(sampling, None)
         wanted = Conditioning(guide=Guidance.parse(guide), **conditioning)
+        if wanted.adapter is None:
+            wanted = replace(wanted, adapter=default_adapter(str(generator), wanted.bridge))
+        precision = precision or default_precision(str(generator), device)
         return cls(str(generator), sampling, wanted, Runtime(precision, device))
 
 
@@ -107,7 +110,7 @@ def draw_signals(
     if not len(x):
         raise UserError("there are no signals to draw from")
     device = check_runtime(drawing.runtime)
-    family = family_of(generator_folder(drawing.generator))
+    family = family_of(generator_folder(drawing.generator, drawing.runtime.half))
     adapter, bridge = adapter_and_bridge(run, wanted, drawing.generator, family, device)
     teller = RunDecoder(run, adapter, wanted)
     model = Generator.load(drawing.generator, adapter, drawing.runtime, bridge, None)

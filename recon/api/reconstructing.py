@@ -31,7 +31,7 @@ class Reconstructing(Scoring):
         strength: float | None = None,
         batch_size: int = 32,
         device: str = "auto",
-        precision: str = "fp32",
+        precision: str | None = None,
         guide: str | None = None,
         **conditioning: Any,
     ) -> Pictures:
@@ -45,7 +45,7 @@ class Reconstructing(Scoring):
         seeds : sequence of int
             Of the starting noise; one picture each.
         generator : str
-            mini, a folder in diffusers layout, or a hub id.
+            mini, a short name such as sd15 or sdxl-turbo, a folder in diffusers layout, or a hub id.
         subject : str, optional
             Whose test rows; left out, those of the person it was trained on.
         limit : int, optional
@@ -58,6 +58,8 @@ class Reconstructing(Scoring):
         steps, guidance_scale, strength : optional
             What the generator is meant for, where left out. ``strength``, 0 to 1: how far it may leave the coarse
             picture; 0 shows that picture itself, 1 starts from noise.
+        precision : str, optional
+            fp32, bf16 or fp16; left out, fp32 on a CPU and for mini, on a GPU bf16 where it has it, else fp16.
         guide : str, optional
             ``encoding`` or ``encoding:SCALE``: the response pulls at the picture while it is drawn.
         **conditioning

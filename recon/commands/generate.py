@@ -26,13 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seeds.add_argument("--seeds", type=int, nargs="+", metavar="N", help="of the starting noise: one picture each")
     seeds.add_argument("--seed", type=int, default=0, help="the same for one picture (default: %(default)s)")
     add("--limit", type=int, help="only the first pictures of the test split")
+    text = "fetch and draw nothing: list the files to fetch with their size, disk and GPU memory (needs no --subject)"
+    add("--dry-run", action="store_true", help=text)
 
 
 def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
     """What pictures are drawn by, how, and on what: the same for every command that takes all of it."""
     add = parser.add_argument
-    add("--generator", default="mini", help="mini, a folder in diffusers layout, or a hub id (default: %(default)s)")
-    add("--adapter", metavar="FILE|DIR|HUB_ID", help="IP-Adapter or -Plus (default: the own conditioner that fits)")
+    text = "mini, sd15, sdxl, sdxl-turbo, sdxl-lightning, lcm-lora-sdxl, a folder in diffusers layout, a hub id, or "
+    add("--generator", default="mini", help=f"{text}BASE+UNET_OR_LORA (default: %(default)s)")
+    text = "IP-Adapter or -Plus (default: the own conditioner that fits; with another bridge h94/IP-Adapter)"
+    add("--adapter", metavar="FILE|DIR|HUB_ID", help=text)
     add("--bridge", choices=["own", "resume", "prior", "ridge"], default="own", help="from tokens to the adapter")
     add("--image-encoder", metavar="DIR", help="of the adapter (default: the one beside it)")
     add("--match", choices=["spread", "none", "moments"], default="spread", help="predicted tokens to true ones")
@@ -61,7 +65,8 @@ def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")
     add("--guidance-scale", type=float, help="(default: what the generator is meant for; 1 = none)")
     add("--batch-size", type=int, default=32, help="never changes a picture (default: %(default)s)")
-    add("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    text = "(default: fp32 on a CPU and for mini; on a GPU bf16 where it has it, else fp16)"
+    add("--precision", choices=["fp32", "bf16", "fp16"], help=text)
     add("--attention", choices=["sdpa", "xformers"], default="sdpa")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--compile", action="store_true", help="torch.compile the denoiser: minutes at first, then faster")
@@ -77,7 +82,7 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
 
     require_agreement(args.choose_by)
     conditioning, sampling, runtime = settings_of(args, tuple(args.seeds or [args.seed]))
-    choice = None if args.no_tuning else read_choice(run, args.generator, conditioning, sampling)
+    choice = None if args.no_tuning else read_choice(run, args.generator, conditioning, sampling, runtime.half)
     if choice is not None:
         given = {name for name in TUNED if getattr(args, name) is not None}
         conditioning, sampling = choice.under(given, conditioning, sampling)
@@ -93,13 +98,34 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     )
 
 
+def dry_run(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command would fetch, without a run: `recon.generation.needs`."""
+    from huggingface_hub import constants
+
+    from recon.decoding.bridges.choose import default_adapter
+    from recon.generation.needs import as_text, needs, summary
+    from recon.generation.runtime import default_precision
+
+    precision = args.precision or default_precision(args.generator, args.device)
+    adapter = args.adapter or default_adapter(args.generator, args.bridge)
+    half = precision != "fp32"
+    found = needs(args.generator, half, adapter, args.image_encoder, args.bridge, args.controlnet)
+    result = {
+        "generator": args.generator,
+        "adapter": adapter,
+        **summary(found, precision, Path(constants.HF_HUB_CACHE)),
+    }
+    return {**result, "text": as_text(result)}
+
+
 def settings_of(args: argparse.Namespace, seeds: tuple[int, ...]) -> tuple[Conditioning, Sampling, Runtime]:
     """What `add_drawing_arguments` was told, with ``seeds`` of the starting noise."""
-    from recon.decoding.bridges.choose import Conditioning
+    from recon.decoding.bridges.choose import Conditioning, default_adapter
     from recon.decoding.guidance import Guidance
     from recon.decoding.plan import Sampling
-    from recon.generation.runtime import Runtime
+    from recon.generation.runtime import Runtime, default_precision
 
+    precision = args.precision or default_precision(args.generator, args.device)
     sampling = Sampling(
         seeds=seeds,
         steps=args.steps,
@@ -109,7 +135,7 @@ def settings_of(args: argparse.Namespace, seeds: tuple[int, ...]) -> tuple[Condi
         strength=args.strength,
     )
     conditioning = Conditioning(
-        args.adapter,
+        args.adapter or default_adapter(args.generator, args.bridge),
         args.bridge,
         args.image_encoder,
         args.match,
@@ -123,4 +149,4 @@ def settings_of(args: argparse.Namespace, seeds: tuple[int, ...]) -> tuple[Condi
         library=args.library,
         guide=Guidance.parse(args.guide),
     )
-    return conditioning, sampling, Runtime(args.precision, args.device, args.attention, args.compile, args.offload)
+    return conditioning, sampling, Runtime(precision, args.device, args.attention, args.compile, args.offload)

@@ -108,7 +108,7 @@ class Plan:
         require_steps(conditioning.guide, sampling.strength)
         runtime = runtime or Runtime()
         device = check_runtime(runtime)
-        folder = generator_folder(name)
+        folder = generator_folder(name, runtime.half)
         adapter, bridge = adapter_and_bridge(run, conditioning, name, family_of(folder), device)
         decoder = RunDecoder(run, adapter, conditioning, limit)
         if decoder.low_level == "none":

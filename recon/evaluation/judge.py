@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 READER = "reader"
+INDEPENDENT = "timm/tf_efficientnet_lite0"  # its weights come with the extra `weights`
+FAMILIES = ("efficientnet", "squeezenet", "alexnet")  # of the judges that are networks of public weights
 # Node read: the last feature map, averaged over space (AlexNet: conv5, flattened).
 _NETWORKS = {
     "torchvision/squeezenet1_0": "squeezenet1_0",
@@ -44,16 +46,33 @@ class Judge:
 
 
 def judge_name(settings: EvaluateConfig, study: str, used: Iterable[str]) -> str:
-    """The judge's name; raises `UserError` when it is unknown or among ``used``, the networks the run is made of."""
+    """The judge's name; raises `UserError` when it is unknown or among ``used``, the networks the run is made of.
+
+    Default: the reader for the simulated study; else `INDEPENDENT` where its weights are here and no network of the run
+    is of its family, otherwise SqueezeNet 1.0 (also where ``settings.judge_weights`` gives weights without a name).
+    """
     settings.check("evaluate.")
-    name = settings.judge or (READER if study == "simulated" else "torchvision/squeezenet1_0")
+    used = set(used)
+    name = settings.judge or (READER if study == "simulated" else _default(settings, used))
     if name == READER and study != "simulated":
         raise UserError(f"the judge 'reader' only knows the simulated study, not {study}; pass evaluate.judge=NAME")
-    used = set(used)
     if took_part(name, used):
         free = [judge for judge in JUDGES if not took_part(judge, used) and (judge != READER or study == "simulated")]
         raise UserError(f"judge {name!r} took part in this run; pass evaluate.judge= one of {', '.join(free)}")
     return name
+
+
+def _default(settings: EvaluateConfig, used: set[str]) -> str:
+    if settings.judge_weights is None and not any(family(INDEPENDENT) == family(other) for other in used):
+        nets = FeatureNets(settings.weights_dir)
+        if nets.has(_NETWORKS[INDEPENDENT]):
+            return INDEPENDENT
+    return "torchvision/squeezenet1_0"
+
+
+def family(name: str) -> str:
+    """Family of a network by its name, the name itself where it is of none of `FAMILIES`."""
+    return next((known for known in FAMILIES if known in name.lower()), name)
 
 
 def took_part(name: str, used: Iterable[str]) -> bool:

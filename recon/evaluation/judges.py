@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from recon.evaluation.judge import READER, Judge, judge_name, load_judge, took_part
+from recon.evaluation.judge import READER, Judge, family, judge_name, load_judge, took_part
 from recon.evaluation.settings import EvaluateConfig
 from recon.metrics.feature_nets import WeightsMissing
 
-FAMILIES = ("efficientnet", "squeezenet", "alexnet")  # of the judges that are networks of public weights
 # In order of preference for the second judge; the weights of the first two come with the extra `weights`.
 _SECOND = ("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1", "torchvision/squeezenet1_0")
 
@@ -66,11 +65,6 @@ def open_judges(settings: EvaluateConfig, study: str, used: Iterable[str]) -> Ju
         except WeightsMissing as error:
             skipped[f"two_way{ending}"] = f"judge {name}: {error}"
     return Judges(names, {name: relatives(name, used) for name in names}, loaded, skipped)
-
-
-def family(name: str) -> str:
-    """Family of a network by its name, the name itself where it is of none of `FAMILIES`."""
-    return next((known for known in FAMILIES if known in name.lower()), name)
 
 
 def relatives(name: str, used: Iterable[str]) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ def head(run: Run) -> dict[str, Any]:
         "split": SPLIT,
         "run": run_id(run),
         "backbone": run.config.backbone.name,
+        "backbone_crop": run.config.backbone.crop,
         "layer": run.config.target.layer,
         "layer_chosen_on": run.meta.get("chosen_on", "not stated"),
         "epoch_chosen_on": "last",

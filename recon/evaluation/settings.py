@@ -19,7 +19,7 @@ class EvaluateConfig(Checked):
     """Where the networks of the metrics are, who judges, how much resampling."""
 
     weights_dir: Source | None = None  # folder searched first for weights of metric networks and of the judge
-    judge: Annotated[str, OneOf(*JUDGES)] | None = None  # None = "reader" for the simulated study, else squeezenet1_0
+    judge: Annotated[str, OneOf(*JUDGES)] | None = None  # None = by `judge.judge_name`
     judge_weights: Source | None = None  # file of the (first) judge; None = found as for the metrics
     download: bool = False  # fetch missing weights from their public homes
     networks: bool = True  # False = leave out the scores that need a network other than the judges

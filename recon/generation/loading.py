@@ -10,8 +10,9 @@ from align.errors import UserError
 from align.files import read_json
 from recon.config import STRENGTH
 from recon.generation.foreign import require_known_parts, require_no_code
-from recon.generation.places import INDEX
+from recon.generation.patches import LORA, add_lora
 from recon.generation.runtime import Runtime
+from recon.generation.selection import INDEX, UNUSED, holds_half
 
 FAMILIES = {
     "StableDiffusionPipeline": "sd",
@@ -53,16 +54,18 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     """
     family, what = family_of(folder), f"generator {str(folder)!r}"
     require_no_code(folder, what)
-    require_known_parts(folder, read_json(folder / INDEX, {}, finite=False), what)
+    index = read_json(folder / INDEX, {}, finite=False)
+    require_known_parts(folder, index, what)
     import diffusers
     from diffusers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     options: dict[str, Any] = {"dtype": runtime.dtype, "local_files_only": True}
+    options |= {part: None for part in UNUSED if part in index}
     if family == "sd":
         options |= {"safety_checker": None, "requires_safety_checker": False}
-    if not any((folder / "unet").glob("*model.safetensors")) and any((folder / "unet").glob("*.fp16.safetensors")):
+    if holds_half(folder / "unet") and (runtime.half or not any((folder / "unet").glob("*model.safetensors"))):
         options["variant"] = "fp16"
     try:
         kind = _kind(folder)
@@ -70,6 +73,8 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     except Exception as error:  # both libraries fail in as many ways as folders can be broken
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"generator {str(folder)!r} cannot be read: {reason}") from error
+    if (folder / LORA).is_file():
+        add_lora(pipe.unet, folder / LORA)
     return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise
 
 

@@ -26,6 +26,7 @@ from recon.generation.control import Control, load_control
 from recon.generation.kept import kept_keys
 from recon.generation.latents import LatentScale
 from recon.generation.loading import FAMILIES, defaults_of, load_pipeline, reads_sketch
+from recon.generation.named import full_name
 from recon.generation.places import generator_folder, mini_folder
 from recon.generation.runtime import Runtime, check_runtime
 from recon.generation.sampling import Guide, denoise, own_noise, set_steps
@@ -89,7 +90,7 @@ class Generator:
         """
         runtime = runtime or Runtime()
         check_runtime(runtime)
-        folder = generator_folder(name)
+        folder = generator_folder(name, runtime.half)
         if conditioner is None:
             raise UserError("a generator needs a conditioner; train one with: accelerate launch recon/train.py")
         adapter = conditioner if isinstance(conditioner, Adapter) else load_adapter(conditioner)
@@ -303,7 +304,11 @@ def own_conditioners(backbone: str, home: Path | None = None, generator: str = "
     every = {
         path: read_info(path) for path in [*trained, *sorted((mini_folder() / "conditioners").glob("*.safetensors"))]
     }
-    return {path: info for path, info in every.items() if (info.backbone, info.generator) == (backbone, generator)}
+    return {
+        path: info
+        for path, info in every.items()
+        if info.backbone == backbone and full_name(info.generator) == full_name(generator)
+    }
 
 
 def find_conditioner(

@@ -30,6 +30,11 @@ class Runtime:
         return PRECISIONS[self.precision]
 
     @property
+    def half(self) -> bool:
+        """Whether the weights have 2 bytes per value."""
+        return self.precision in ("bf16", "fp16")
+
+    @property
     def key(self) -> list[str | bool]:
         """What of it may change the last digits of a picture."""
         return [self.precision, self.attention, self.compile]
@@ -54,6 +59,17 @@ def check_runtime(runtime: Runtime) -> torch.device:
         if reason:
             raise UserError(f"attention xformers cannot run: {reason}; sdpa (the default) needs nothing")
     return device
+
+
+def default_precision(generator: str, device: str = "auto") -> str:
+    """On a GPU the number format it is fast in: bf16 from compute capability 8.0 (A100, RTX 30) on, else fp16.
+
+    The embedded generator is small enough for fp32 everywhere, and so is everything on a CPU.
+    """
+    if generator == "mini" or device.startswith("cpu") or not torch.cuda.is_available():
+        return "fp32"
+    place = torch.device("cuda" if device == "auto" else device)
+    return "bf16" if torch.cuda.get_device_capability(place) >= (8, 0) else "fp16"
 
 
 def xformers_obstacle(device: torch.device) -> str | None:

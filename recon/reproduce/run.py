@@ -185,7 +185,7 @@ def _subjects(study: Study, config: Config) -> list[str]:
     """Those asked for, all if none; raises `UserError` for one the study does not have."""
     for name in config.subjects:
         study.require_subject(name)
-    return list(dict.fromkeys(config.subjects or study.subjects))
+    return list(dict.fromkeys(config.subjects or study.default_subjects))
 
 
 def _facts(walk: Walk) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def choice_path(run: Run) -> Path:
     return labelled(run.path, "tuning_sub-{}.json", run.subject)
 
 
-def read_choice(run: Run, generator: str, conditioning: Conditioning, sampling: Sampling) -> Choice | None:
+def read_choice(
+    run: Run, generator: str, conditioning: Conditioning, sampling: Sampling, half: bool = False
+) -> Choice | None:
     """The choice for this training of the run and these means of drawing; None where there is none.
 
     A choice that was made for another training or other means is not taken, and one line of log says so. Raises
@@ -83,7 +85,7 @@ def read_choice(run: Run, generator: str, conditioning: Conditioning, sampling: 
     if stored["run"] != run_id(run):
         log.info("tuning: %s is of another training of this run and not used; run recon tune-pictures again", path)
         return None
-    asked = drawn_by(generator, conditioning, sampling)
+    asked = drawn_by(generator, conditioning, sampling, half)
     other = [name for name, value in asked.items() if stored["drawn_by"].get(name) != value]
     if other:
         log.info("tuning: %s was made with another %s and is not used", path, ", ".join(other))
@@ -91,12 +93,15 @@ def read_choice(run: Run, generator: str, conditioning: Conditioning, sampling: 
     return Choice(stored["choice"], stored["settings"], stored["chosen_on"])
 
 
-def drawn_by(generator: str, conditioning: Conditioning, sampling: Sampling) -> dict[str, Any]:
-    """What a choice holds for: generator with its files' hash, adapter, bridge and whatever else is not chosen."""
+def drawn_by(generator: str, conditioning: Conditioning, sampling: Sampling, half: bool = False) -> dict[str, Any]:
+    """What a choice holds for: generator with its files' hash, adapter, bridge and whatever else is not chosen.
+
+    ``half``: it runs in 16 bit (`recon.generation.places.generator_folder`).
+    """
     from recon.decoding.plan import fingerprint
     from recon.generation.places import generator_folder
 
-    folder = generator_folder(generator)
+    folder = generator_folder(generator, half)
     return {
         "generator": fingerprint(folder, folder / "model_index.json"),
         "adapter": conditioning.adapter,

@@ -135,7 +135,7 @@ def _facts(run: Run, inner: Run, means: Means) -> dict[str, Any]:
         "subject": run.subject,
         "run": run_id(run),
         "generator": means.generator,
-        "drawn_by": drawn_by(means.generator, means.conditioning, means.sampling),
+        "drawn_by": drawn_by(means.generator, means.conditioning, means.sampling, means.runtime.half),
         "noise_seed": means.sampling.seeds[0],
         "inner_run": {"path": str(inner.path), "run": run_id(inner), "encoder": inner.config.encoder.name},
         "commit": commit(),

@@ -150,8 +150,8 @@ def _transformers(name: str, model_name: str, folder: Path) -> Tiny:
     square = {"height": size, "width": size}
     if known.model_type == "dinov2":
         model.save_pretrained(folder)
-        BitImageProcessor(size={"shortest_edge": 256}, crop_size=square).save_pretrained(folder)
-        own: Any = BitImageProcessor(size=square, do_center_crop=False)  # the whole picture, as `Backbone.preprocess`
+        own: Any = BitImageProcessor(size={"shortest_edge": 256}, crop_size=square)
+        own.save_pretrained(folder)
     else:
         _save_inside_siglip(model, folder)
         own = SiglipImageProcessor(size=square, resample=2)

@@ -59,6 +59,10 @@ class Toy(Study):
         test = replace(test, x=np.roll(test.x, 2 * self.shift, axis=0))
         return ToyRecording(train, _stimuli(), test, type(self).guard, subject)
 
+    def recording(self, subject: str) -> Any:
+        """Without the checks of a study, which look at both splits: guarded is what the sweep itself reads."""
+        return self.read(subject)
+
     def check(self) -> list[Any]:
         return []
 

@@ -148,6 +148,7 @@ def write_raw(root: Path, n_train: int, n_test: int, subject: str = "01") -> Non
                 onset = 1000 + 1500 * k
                 data[-1, onset : onset + 20] = event
                 data[:-1, onset : onset + 1100] = (np.arange(len(CH_NAMES)) + 1)[:, None] * (event % 99999) * 1e-6
+            data[:-1] += 1e-11 * rng.standard_normal(data[:-1].shape)  # no two recordings are the same numbers
             content = {
                 "raw_eeg_data": data,
                 "ch_names": [*CH_NAMES, "stim"],
@@ -190,6 +191,32 @@ def write_meg(root: Path, n_concepts: int = 8, n_tests: int = 3) -> np.ndarray:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         picture(i, 24).save(root / path, quality=90)
     return events
+
+
+def publish_as_openneuro(root: Path) -> None:
+    """Make of what `write_meg` wrote the layout of today: epochs with a table of their trials, no lists of THINGS, and
+    its pictures in ``object_images/``."""
+    import mne
+    import pandas as pd
+
+    table = (root / "image_paths.csv").read_text().split()
+    path = root / "derivatives" / "preprocessed" / "preprocessed_P1-epo.fif"
+    epochs = mne.read_epochs(path, preload=True, verbose="error")
+    rows, seen = [], np.bincount(epochs.events[:, 2][epochs.events[:, 2] != 999999])
+    for event in epochs.events[:, 2]:
+        if event == 999999:
+            rows.append(("catch", "images_catch_meg/catch047.jpg", np.nan, np.nan))
+            continue
+        concept, file = table[event - 1].split("/")[1:]
+        test = seen[event] > 1
+        place = f"images_test_meg/{file}" if test else f"images_meg/{concept}/{file}"
+        rows.append(("test" if test else "exp", place, (event - 1) // 5 + 1, event))
+    columns = ["trial_type", "image_path", "things_category_nr", "things_image_nr"]
+    epochs.metadata = pd.DataFrame(rows, columns=columns)
+    epochs.save(path, fmt="single", overwrite=True, verbose="error")
+    for name in ("image_paths.csv", "image_concept_index.csv"):
+        (root / name).unlink()
+    (root / "images").rename(root / "object_images")
 
 
 def write_meg_repack(fif_root: Path, root: Path, variant: str) -> None:

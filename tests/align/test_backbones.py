@@ -2,13 +2,16 @@
 
 import copy
 import json
+import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -439,3 +442,24 @@ def test_real_squeezenet_weights_name_real_pictures() -> None:
     images = [np.array(Image.open(pictures.open(names[i])).convert("RGB").resize((128, 128))) for i in chosen]
     logits = backbone.tokens(torch.tensor(np.stack(images)).permute(0, 3, 1, 2) / 255, ["classifier"])["classifier"]
     assert (logits[:, 0].argmax(1) == torch.tensor(chosen)).float().mean() > 0.4  # chance .001
+
+
+def test_dinov2_sees_pictures_as_its_own_processor_cuts_them(tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor
+
+    config, _ = dinov2_case(tmp_path)
+    image = np.asarray(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)).resize((120, 80))
+    )
+    pixels = torch.tensor(image).permute(2, 0, 1)[None] / 255
+    own = load_backbone(config)
+    assert own.preprocessing["resize"] == "shorter side to 64 px, centre crop to size x size"
+    with warnings.catch_warnings():  # of torch about arrays inside the processor
+        warnings.simplefilter("ignore", UserWarning)
+        expected = AutoImageProcessor.from_pretrained(tmp_path)(images=image, return_tensors="pt")["pixel_values"]
+    assert own.preprocess(pixels).shape == expected.shape == (1, 3, 56, 56)
+    assert (own.preprocess(pixels) - expected).abs().max() < 0.05  # the processor rounds to 8 bits in between
+    whole = load_backbone(replace(config, crop="none"))
+    assert whole.preprocessing["resize"] == "whole picture to size x size, no crop"
+    assert (whole.preprocess(pixels) - expected).abs().max() > 0.5
+    assert load_backbone(replace(config, image_size=28)).preprocessing["shorter"] == 32

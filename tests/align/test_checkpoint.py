@@ -154,7 +154,7 @@ def test_the_newest_run_of_the_subject_is_found(tmp_path: Path) -> None:
 
 
 def test_no_run_or_runs_of_two_studies(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"align/train.py .*'subjects=\[01\]'"):
+    with pytest.raises(UserError, match=r"recon train --subject 01 .*--run FOLDER"):
         find_run("01", tmp_path)
     _runs(tmp_path, ("a", "folder", "01"), ("b", "simulated", "01"))
     with pytest.raises(UserError, match=r"several studies.*--run.*/a \(folder\).*/b \(simulated\)"):

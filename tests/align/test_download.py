@@ -38,6 +38,7 @@ from recon import cli
 from tests.align import fixture_nsd
 from tests.align import fixture_things as things
 from tests.align.fixture_http import Served, Server, serving, through
+from tests.align.fixture_locked_zip import write_locked
 from tests.conftest import PROJECT, shared_path
 from tests.one_line import fails
 
@@ -476,13 +477,15 @@ def test_every_plan_is_sound(study: str, variant: str) -> None:
     targets = [file.target for file in found.files]
     assert len(set(targets)) == len(targets)
     hosts = {"huggingface.co", "s3.amazonaws.com", "osf.io", "raw.githubusercontent.com"}
+    hosts |= {"files.osf.io", "files.de-1.osf.io"}
     for file in found.files:
         parts = urlsplit(file.url)
-        assert parts.scheme == "https" and parts.netloc in hosts and not parts.query
+        assert parts.scheme == "https" and parts.netloc in hosts and parts.query in ("", "zip=")
         assert not Path(file.target).is_absolute() and ".." not in Path(file.target).parts
         assert file.size is None or file.size > 0
         assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
-        assert (file.unpack is not None) == (file.target.endswith(".zip") and "://osf.io/" in file.url)
+        assert (file.unpack is not None) == (file.target.endswith(".zip") and study != "cowley2023_v4")
+        assert (file.key is None) == (not file.terms)
     assert all(urlsplit(page.url).scheme == "https" and page.what and page.expects for page in found.pages)
     one = plan(study, variant, [found.subjects[0]])
     assert one.subjects == found.subjects[:1] and set(one.files) <= set(found.files)
@@ -511,7 +514,7 @@ def test_sizes_of_nsd_are_those_the_host_shows() -> None:
         (("folder",), "Known: things_eeg2"),
         (("things_eeg2", "nicer"), "did you mean 'nice'"),
         (("nsd", None, ["1"]), "Known: 01, 02"),
-        (("cowley2023_v4", None, ["210324"]), "did you mean '210325'"),
+        (("cowley2023_v4", None, ["2103255"]), "did you mean '210325'"),
     ],
 )
 def test_unknown_names_get_the_nearest(arguments: tuple[Any, ...], words: str) -> None:
@@ -521,7 +524,7 @@ def test_unknown_names_get_the_nearest(arguments: tuple[Any, ...], words: str) -
 def test_a_mirror_of_hugging_face_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
     urls = [file.url for file in plan("nsd", "1-hour", ["01"]).files]
-    assert all(url.startswith("https://mirror.example/datasets/pscotti/mindeyev2/resolve/main/") for url in urls)
+    assert all(url.startswith("https://mirror.example/datasets/pscotti/") and "/resolve/main/" in url for url in urls)
 
 
 # -- the command
@@ -763,6 +766,7 @@ def test_nsd_is_readable_as_it_was_fetched(server: Server, tmp_path: Path, monke
     monkeypatch.setattr(sources, "PUBLISHED", {})  # the stand-ins are not the published files
     subject = fixture_nsd.SUBJECT
     origin = fixture_nsd.write_nsd(tmp_path / "origin", {0: fixture_nsd.training_trials()})
+    np.save(origin / "COCO_73k_annots_curated.npy", np.full(73_000, "a giraffe"))
     disk(monkeypatch, 1 << 40)
     publish(server, plan("nsd", "1-hour", [subject]), origin)
     result = download("nsd", "--variant", "1-hour", "--subjects", subject, "--root", str(tmp_path / "root"), "--yes")
@@ -773,6 +777,110 @@ def test_nsd_is_readable_as_it_was_fetched(server: Server, tmp_path: Path, monke
     )
     np.testing.assert_array_equal(here.train.x, there.train.x)
     assert here.stimuli.concepts == there.stimuli.concepts and here.log == there.log
+
+
+def test_v4_sessions_that_the_list_does_not_know_are_fetched_by_their_date() -> None:
+    found = plan("cowley2023_v4", None, ["190923", "210325"])
+    assert found.subjects == ("190923", "210325")
+    assert [file.size for file in found.files[:2]] == [None, None] and found.files[2].sha256 is not None
+    assert found.files[0].url.endswith("/data_V4_responses/images/images_190923.zip")
+
+
+def test_the_official_copy_is_one_archive_of_archives(server: Server, tmp_path: Path) -> None:
+    """OSF packs it while it sends: no length, no ranges."""
+    origin, root, recorded = tmp_path / "origin", tmp_path / "root", things.epochs()
+    things.write_pictures(origin)
+    inner = tmp_path / "inner"
+    for subject in ("01", "02"):
+        things.write_official(tmp_path / subject, recorded, subject)
+        inner.mkdir(exist_ok=True)
+        shutil.make_archive(str(inner / f"sub-{subject}"), "zip", tmp_path / subject / "preprocessed_data")
+    shutil.make_archive(str(origin / "preprocessed_eeg"), "zip", inner)
+    for file in plan("things_eeg2", "official").files:
+        if file.target != "preprocessed_eeg.zip" and file.unpack:
+            shutil.make_archive(str((origin / file.target).with_suffix("")), "zip", origin, file.unpack)
+        body = (origin / file.target).read_bytes()
+        whole = file.target == "preprocessed_eeg.zip"
+        server.files[urlsplit(file.url).path] = Served(
+            body, chunked=whole, ranges=not whole, cut=[1000] if whole else []
+        )
+    result = download("things_eeg2", "--variant", "official", "--root", str(root), "--yes")
+    assert result["exit_code"] == 0 and not list(root.rglob("*.zip"))
+    study = opened("things_eeg2", root, f"cache_dir={tmp_path / 'cache'}")
+    assert (study.variant, study.subjects) == ("official", ("01", "02"))
+    assert len(study.read("02").train) == 480
+    server.asked.clear()
+    download("things_eeg2", "--variant", "official", "--root", str(root), "--yes")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("variant", ["raw", "ubp"])
+def test_eeg_variants_with_addresses_are_fetched(server: Server, tmp_path: Path, variant: str) -> None:
+    origin, root = tmp_path / "origin", tmp_path / "root"
+    things.write_pictures(origin)
+    if variant == "raw":
+        things.write_raw(tmp_path, len(things.TRAIN), len(things.TEST))
+        shutil.copytree(tmp_path / "Raw_data" / "sub-01", origin / "sub-01")
+    else:
+        things.write_ubp(origin, things.epochs())
+    publish(server, plan("things_eeg2", variant, ["01"]), origin)
+    words = ("things_eeg2", "--variant", variant, "--subjects", "01", "--root", str(root), "--yes")
+    result = download(*words)
+    assert result["exit_code"] == 0 and result["by_hand"] == []
+    study = opened("things_eeg2", root, f"cache_dir={tmp_path / 'cache'}")
+    assert (study.variant, study.subjects) == (variant, ("01",))
+
+
+@pytest.fixture
+def meg(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """THINGS-MEG as OpenNeuro and OSF hold it: epochs with their own table, pictures in a locked archive."""
+    monkeypatch.delenv("RECON_THINGS_PASSWORD", raising=False)
+    origin = tmp_path / "origin"
+    things.write_meg(origin)
+    things.publish_as_openneuro(origin)
+    (tmp_path / "zip").mkdir()
+    (origin / "object_images").rename(tmp_path / "zip" / "object_images")
+    write_locked(origin / "images_THINGS.zip", tmp_path / "zip", "as the terms say")
+    for file in plan("things_meg", "openneuro", ["01"]).files:
+        path = origin / "derivatives" / "preprocessed" / file.target
+        body = (origin / file.target).read_bytes() if file.unpack else path.read_bytes() if path.is_file() else b""
+        server.files[urlsplit(file.url).path] = Served(body, cut=[500])
+    return tmp_path / "root"
+
+
+def test_things_meg_is_readable_as_it_was_fetched(
+    meg: Path, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("things_meg", "--subjects", "01", "--root", str(meg), "--yes")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    text = fails("images_THINGS.zip is locked: read its terms at https://osf.io/j6a3m", lambda: download(*words))
+    assert "RECON_THINGS_PASSWORD=PASSWORD" in text and server.asked == [] and not meg.exists()
+    assert "research only" in capsys.readouterr().err  # the licence comes first
+    assert "RECON_THINGS_PASSWORD" in download(*words, "--dry-run")["text"]
+    monkeypatch.setenv("RECON_THINGS_PASSWORD", "wrong")
+    fails("images_THINGS.zip' cannot be unlocked", lambda: download(*words))
+    assert (meg / "images_THINGS.zip").is_file()
+    monkeypatch.setenv("RECON_THINGS_PASSWORD", "as the terms say")
+    result = download(*words)
+    assert result["exit_code"] == 0 and result["by_hand"] == []
+    assert server.times_asked["/download/rdxy2/"] == 2  # cut once, and not fetched again for another password
+    for name in ("-1", "-2", "-3"):
+        (meg / f"preprocessed_P1-epo{name}.fif").unlink()  # the stand-in has one part
+    study = opened("things_meg", meg, f"cache_dir={tmp_path / 'cache'}")
+    assert study.subjects == ("01",) and len(study.read("01").train) == 20
+
+
+def test_the_password_is_asked_for_on_a_terminal(meg: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    asked: list[str] = []
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("getpass.getpass", lambda text: asked.append(text) or "as the terms say")
+    download("things_meg", "--subjects", "01", "--root", str(meg), "--yes")
+    assert len(asked) == 1 and "https://osf.io/j6a3m" in asked[0]
+    assert (meg / "object_images" / "thing1" / "thing1_00s.jpg").is_file()
 
 
 def test_v4_is_readable_as_it_was_fetched(server: Server, tmp_path: Path) -> None:

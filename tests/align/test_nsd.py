@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from align import train as script
 from align.config import Config, load_config
@@ -174,7 +175,7 @@ def test_pictures_equal_to_a_test_picture_leave_the_training(own: Path) -> None:
         file["images"][103] = file["images"][TEST_PICTURES[0]]
     recording = opened(own).recording(SUBJECT)
     assert "00103" not in recording.stimuli.ids and len(recording.train) == 45 + len(SECOND) - 2
-    assert recording.log[-1] == "removed 2 training trials of 1 pictures equal to a test picture"
+    assert "removed 2 training trials of 1 pictures equal to a test picture" in recording.log
     ids = [int(recording.stimuli.ids[i]) for i in recording.train.stimulus]
     expected = sorted((trial for trial in training_trials() + SECOND if trial.picture != 103), key=lambda t: t.row)
     assert ids == [trial.picture for trial in expected]
@@ -278,12 +279,31 @@ def test_faults_of_the_arrays_are_one_line(own: Path, tmp_path: Path) -> None:
     [
         (15724, "15724 voxels, not 12682; that is subject 01"),
         (100_000, "select the voxels of value 1"),
-        (12681, "another one than nsdgeneral"),
     ],
 )
-def test_another_mask_is_refused(tmp_path: Path, voxels: int, words: str) -> None:
+def test_a_mistaken_mask_is_refused(tmp_path: Path, voxels: int, words: str) -> None:
     write_nsd(tmp_path, voxels=voxels, test=trials_of_test([5]), sessions={0: [Trial(6, 0)]})
     fails(words, lambda: opened(tmp_path).recording(SUBJECT))
+
+
+def test_a_mask_of_ones_own_is_used_and_said(tmp_path: Path) -> None:
+    write_nsd(tmp_path, voxels=50, test=trials_of_test([5]), sessions={0: [Trial(6, 0)]})
+    recording = opened(tmp_path).recording(SUBJECT)
+    assert recording.train.x.shape == (1, 50)
+    assert "50 voxels, not the 12682 of nsdgeneral: a mask of your own" in recording.log
+    facts = {fact.what: fact for fact in opened(tmp_path).check()}
+    assert (facts["07 voxels"].declared, facts["07 voxels"].found, facts["07 voxels"].holds) == ("12682", "50", True)
+
+
+def test_a_subject_that_nothing_is_declared_of_is_read(tmp_path: Path) -> None:
+    write_nsd(tmp_path, voxels=50, test=trials_of_test([5]), sessions={0: [Trial(6, 0)]})
+    (tmp_path / "betas_all_subj07_fp32_renorm.hdf5").rename(tmp_path / "betas_all_subj007_fp32_renorm.hdf5")
+    (tmp_path / "wds" / "subj07").rename(tmp_path / "wds" / "subj007")
+    study = opened(tmp_path)
+    assert study.subjects == ("007",)
+    assert study.recording("007").train.x.shape == (1, 50)
+    facts = {fact.what: (fact.declared, fact.holds) for fact in study.check()}
+    assert facts["007 voxels"] == facts["007 recording sessions"] == (None, True)
 
 
 def test_files_that_point_elsewhere_are_refused(own: Path, tmp_path: Path) -> None:
@@ -341,3 +361,54 @@ def test_one_hour_from_files_to_a_report(root: Path, tmp_path: Path, capsys: pyt
 def test_check_through_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", "nsd", "--root", str(root)]) == 0
     assert "07 recording sessions: 2 instead of 40" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("packed", ["loose", "tars in the folder", "tars of the hub"])
+def test_mindeye1_s_layout_is_read(tmp_path: Path, packed: str) -> None:
+    """webdataset_avg_split/{train,val,test}/subj0X with .nsdgeneral.npy, .coco73k.npy, .jpg."""
+    rng, kept = np.random.default_rng(0), {}
+    for part, pictures in (("train", (7, 3)), ("val", (11,)), ("test", (20, 15))):
+        folder = tmp_path / "nsd" / "webdataset_avg_split" / part
+        loose = folder / "subj07" if packed == "loose" else tmp_path / "made" / part
+        loose.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, coco in enumerate(pictures):
+            betas = rng.normal(size=(3, 6)).astype(np.float16)
+            if coco == 3:
+                betas[2] = betas[0]  # shown twice, filled up
+            kept[coco] = betas[: 2 if coco == 3 else 3].astype(np.float32)
+            stem = loose / f"sample{number:011d}"
+            np.save(f"{stem}.nsdgeneral.npy", betas)
+            np.save(f"{stem}.coco73k.npy", np.array([coco]))
+            np.save(f"{stem}.trial.npy", np.zeros(3))
+            Image.fromarray(picture(coco)).save(f"{stem}.jpg", quality=95)
+        if packed != "loose":
+            place = folder / "subj07" / "0.tar" if "folder" in packed else folder / f"{part}_subj07_0.tar"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as archive:
+                for path in sorted(loose.iterdir()):
+                    archive.add(path, path.name)
+    np.save(tmp_path / "nsd" / "COCO_73k_annots_curated.npy", np.array([["", f"picture {i}"] for i in range(30)]))
+    study = opened(tmp_path / "nsd")
+    assert (study.variant, study.subjects) == ("averaged", ("07",))
+    recording = study.recording("07")
+    assert recording.stimuli.ids == ("00003", "00007", "00011", "00015", "00020")
+    assert recording.stimuli.captions[0] == "picture 3"
+    for part, n in ((recording.train, 8), (recording.test, 6)):
+        assert len(part) == n
+        for i in np.unique(part.stimulus):
+            rows = np.sort(part.x[part.stimulus == i], axis=0)
+            np.testing.assert_array_equal(rows, np.sort(kept[int(recording.stimuli.ids[i])], axis=0))
+    assert "1 repetitions that repeat another bit by bit were left out" in recording.log[0]
+    assert np.abs(recording.stimuli.load(1).astype(int) - picture(7)).mean() < 8
+    assert all(fact.holds for fact in study.check())
+    fails("no subject '01'.*Known: 07", lambda: study.recording("01"))
+
+
+def test_captions_come_from_the_curated_table(own: Path) -> None:
+    assert set(opened(own).recording(SUBJECT).stimuli.captions) == {""}
+    np.save(own / "COCO_73k_annots_curated.npy", np.array([[f"a picture of {i}", ""] for i in range(73000)]))
+    stimuli = opened(own).recording(SUBJECT).stimuli
+    assert stimuli.captions == tuple(f"a picture of {int(name)}" for name in stimuli.ids)
+    np.save(own / "COCO_73k_annots_curated.npy", np.zeros((5, 5)))
+    fails("expected texts", lambda: opened(own).recording(SUBJECT))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from align.config import Config, load_config
+from align.data import sound
 from align.data.check import check_study
 from align.data.measure import Looks
 from align.data.signals import Stimuli
@@ -142,6 +143,7 @@ def test_a_remark_goes_from_check_into_the_report(
     report = check_study(study)
     assert any(words in text for text in report["remarks"]), report["remarks"]
     assert report["usable"] or remark == "training picture under two names"  # a folder declares how many there are
+    sound._tell.cache_clear()  # each sentence is said once in a process
     with caplog.at_level(logging.WARNING):
         recording = study.recording("01")
     notes = remarks_of(recording)

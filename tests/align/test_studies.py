@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from align.config import Config, load_config
+from align.data.check import check_study, format_report
 from align.data.reading.safe_load import decode_image
 from align.data.signals import Recording, pixel_hash
 from align.data.studies import STUDIES, open_study
 from align.data.studies.base import Study
-from align.data.studies.cowley2023 import N_TEST, SESSIONS, Cowley2023V4, pretraining_images
+from align.data.studies.cowley2023 import DECLARED, N_TEST, pretraining_images
 from tests.align.fixture_studies import blurred, default_rows, picture, png, write_folder, write_v4_session
 from tests.conftest import shared_path
 from tests.one_line import fails
@@ -98,16 +99,79 @@ def test_v4_log_tells_what_was_removed(v4_root: Path) -> None:
 def test_v4_check_compares_declared_facts(v4_root: Path) -> None:
     facts = study("cowley2023_v4", v4_root, "subjects=[190927]").check()
     assert [(fact.what, fact.found, fact.holds) for fact in facts] == [
-        ("190927 units x images", f"3 x {N_IMAGES}", False),
-        ("190927 distinct images", str(N_IMAGES - 3), False),
-        ("190927 training images", "8", False),
+        ("sessions", "1", True),
+        ("190927 units x images", f"3 x {N_IMAGES}", True),
+        ("190927 distinct images", str(N_IMAGES - 3), True),
+        ("190927 training images", "8", True),
     ]
+    assert [fact.declared for fact in facts] == [None, "31 x 1200", "1200", "1000"]
 
 
-def test_v4_apart_is_declared() -> None:
-    assert Cowley2023V4.apart == ("210305",)
-    path = Path(__file__).resolve().parents[2] / "configs" / "align" / "cowley2023_v4.yaml"
-    assert set(load_config(Config, path).subjects) == set(SESSIONS) - {"210305"}
+@pytest.mark.parametrize("name", ["cowley2023_v4", "cowley2023_v4_encoding"])
+def test_v4_recipes_name_no_session(name: str) -> None:
+    path = Path(__file__).resolve().parents[2] / "configs" / "align" / f"{name}.yaml"
+    assert load_config(Config, path).subjects == []
+
+
+def test_v4_subjects_are_the_sessions_there_whatever_they_are_called(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [picture(i, size=4) for i in range(N_TEST + 5)]
+    for name in ("monkey_b", "240101", "7"):
+        write_v4_session(tmp_path, name, images)
+    repeated = [*images[5:8], *images[:2], *images[5:]]  # 3 of 5 training rows show a picture of the test
+    write_v4_session(tmp_path, "occluded", repeated)
+    opened = study("cowley2023_v4", tmp_path)
+    assert opened.subjects == ("240101", "7", "monkey_b", "occluded")
+    with caplog.at_level("INFO"):
+        assert opened.default_subjects == ("240101", "7", "monkey_b")
+    assert "occluded: kept out of averages over sessions" in caplog.text
+    assert "report it apart" in opened.recording("occluded").log[-1]
+    facts = {fact.what: (fact.declared, fact.found, fact.holds) for fact in opened.check()}
+    assert facts["monkey_b units x images"] == (None, f"3 x {N_TEST + 5}", True)
+    report = check_study(opened)
+    assert report["verdict"] == "usable"
+    line = next(line for line in format_report(report).splitlines() if "monkey_b units x images" in line)
+    assert line.split() == ["monkey_b", "units", "x", "images", "3", "x", str(N_TEST + 5)]  # nothing was declared
+    further = opened.further_pictures()
+    assert further is not None and len(further) == 5 and len(opened.kept_out()) == 4 * N_TEST
+    fails("no subject '190927'.*Known: 240101, 7, monkey_b, occluded", lambda: opened.recording("190927"))
+
+
+def test_v4_sessions_that_cannot_be_used_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    images = [picture(i, size=4) for i in range(N_TEST + 3)]
+    for name in ("good", "short", "half", "alone", "silent"):
+        write_v4_session(tmp_path, name, images[:N_TEST] if name == "short" else images)
+    folder = tmp_path / "data_V4_responses"
+    place = folder / "responses_repeat_averaged"
+    np.save(place / "responses_half.npy", np.zeros((3, N_TEST)))
+    (place / "responses_silent.npy").unlink()
+    (folder / "images" / "images_alone.zip").unlink()
+    (folder / "images" / "._images_good.zip").write_bytes(b"of a Mac")
+    opened = study("cowley2023_v4", tmp_path)
+    assert opened.subjects == ("good",)
+    report = check_study(opened)
+    assert report["usable"] and list(report["subjects"]) == ["good"]
+    told = report["verdict"]
+    assert told.startswith("usable, but not the whole published dataset: sessions that cannot be used: ")
+    for words in (
+        "alone (images/images_alone.zip is absent)",
+        f"half ({N_TEST} responses but {N_TEST + 3} images",
+        f"short (has {N_TEST} images",
+        "silent (responses_repeat_averaged/responses_silent.npy is absent)",
+    ):
+        assert words in told
+    fails("session half cannot be used: 200 responses but 203 images", lambda: opened.recording("half"))
+    (place / "responses_good.npy").unlink()
+    report = check_study(study("cowley2023_v4", tmp_path))
+    assert not report["usable"] and "no subject was found" in report["verdict"]
+
+
+def test_v4_a_declared_session_with_other_numbers_is_used_and_compared(tmp_path: Path) -> None:
+    write_v4_session(tmp_path, "210305", [picture(i, size=4) for i in range(N_TEST + 2)])
+    opened = study("cowley2023_v4", tmp_path)
+    assert opened.default_subjects == ("210305",)  # no name decides that it stays apart
+    assert "210305 units x images: 3 x 202 instead of 70 x 400" in check_study(opened)["verdict"]
 
 
 def test_v4_faults_are_one_line(tmp_path: Path) -> None:
@@ -119,8 +183,7 @@ def test_v4_faults_are_one_line(tmp_path: Path) -> None:
     array, archive = folder / "responses_repeat_averaged/responses_190927.npy", folder / "images/images_190927.zip"
     opened = study("cowley2023_v4", tmp_path)
     assert len(opened.recording("190927").train) == 2
-    fails("no subject '2103255'.*did you mean '210325'", lambda: opened.recording("2103255"))
-    fails(r"images_190928\.zip.*does not exist", lambda: opened.recording("190928"))
+    fails("no subject '1909277'.*did you mean '190927'", lambda: opened.recording("1909277"))
     np.save(array, responses[:, :-1])
     fails(f"{N_TEST + 1} responses but {N_TEST + 2} images", lambda: opened.recording("190927"))
     np.save(array, np.where(responses == 1003, np.nan, responses))
@@ -140,20 +203,20 @@ def test_v4_faults_are_one_line(tmp_path: Path) -> None:
 
 
 def test_v4_pretraining_excludes_twins_of_every_session(tmp_path: Path) -> None:
-    tests = {name: [picture(10_000 * (k + 1) + i, size=6) for i in range(N_TEST)] for k, name in enumerate(SESSIONS)}
-    for k, name in enumerate(SESSIONS):
+    tests = {name: [picture(10_000 * (k + 1) + i, size=6) for i in range(N_TEST)] for k, name in enumerate(DECLARED)}
+    for k, name in enumerate(DECLARED):
         train = [picture(k, size=6), picture(99, size=6)]  # one of its own, one shared by all sessions
         train += [tests["210325"][5], blurred(tests["190925"][7])] if name == "190928" else []
         write_v4_session(tmp_path, name, train + tests[name])
     found = pretraining_images(tmp_path)
-    ids = [f"{name}_image0001" for name in SESSIONS]
+    ids = [f"{name}_image0001" for name in DECLARED]
     assert [name for name, _ in found] == [ids[0], "190925_image0002", *ids[1:]]
     np.testing.assert_array_equal(found[1][1], np.asarray(picture(99, size=6)))
     kept_out = study("cowley2023_v4", tmp_path).kept_out()
-    assert len(kept_out) == N_TEST * len(SESSIONS)
-    np.testing.assert_array_equal(kept_out[5], np.asarray(tests[next(iter(SESSIONS))][5]))
+    assert len(kept_out) == N_TEST * len(DECLARED)
+    np.testing.assert_array_equal(kept_out[5], np.asarray(tests[next(iter(DECLARED))][5]))
     (tmp_path / "data_V4_responses/images/images_210305.zip").unlink()
-    fails(r"images_210305\.zip.*does not exist", lambda: pretraining_images(tmp_path))
+    assert [name for name, _ in pretraining_images(tmp_path)] == [n for n, _ in found if not n.startswith("210305")]
 
 
 def test_folder_row_by_row(folder_root: Path) -> None:
@@ -353,7 +416,7 @@ def test_real_v4_session(session: str) -> None:
     assert [fact for fact in facts if not fact.holds] == []
     recording = opened.recording(session)
     keeps_the_contract(recording)
-    assert recording.test.x.shape == (N_TEST, SESSIONS[session].units)
+    assert recording.test.x.shape == (N_TEST, DECLARED[session].units)
     removed = {"190925": 200, "210305": 100, "210325": 1}[session]
     assert f"removed {removed} of " in recording.log[0]
     test_hashes = [pixel_hash(recording.stimuli.load(int(i))) for i in recording.test.stimulus]
@@ -363,5 +426,5 @@ def test_real_v4_session(session: str) -> None:
 def test_real_v4_facts_of_the_readme() -> None:
     """Units x images of every session as published; responses alone, so that it stays quick."""
     root = shared_path("data/V4_compact_models/data_V4_responses/responses_repeat_averaged")
-    for name, session in SESSIONS.items():
+    for name, session in DECLARED.items():
         assert np.load(root / f"responses_{name}.npy", mmap_mode="r").shape == (session.units, session.images)

@@ -150,9 +150,10 @@ def test_keys_stand_for_content_not_for_places(toy: type[Toy], tmp_path: Path, f
     sweep.run(config, layers=["1"], out=tmp_path, progress=False, test=False)
     moved = replace(config, backbone=replace(config.backbone, weights="w"), study=replace(config.study, root="r"))
     n = len(fits)
-    sweep.run(replace(moved, cache_dir="c"), layers=["1"], out=tmp_path, progress=False, test=False)
+    asked = {"layers": ["1"], "out": tmp_path, "progress": False, "overwrite": True}
+    sweep.run(replace(moved, cache_dir="c"), **asked, test=False)
     assert len(fits) == n, "the toy's targets and signals are the same wherever they lie"
-    sweep.run(replace(config, target=replace(config.target, root=True)), layers=["1"], out=tmp_path, progress=False)
+    sweep.run(replace(config, target=replace(config.target, root=True)), **asked)
     assert len(fits) > n
 
 

@@ -277,7 +277,7 @@ def test_the_command_caches_what_the_config_names(tmp_path: Path, monkeypatch: p
     stimuli = pictures(4)
 
     class OneStudy:
-        subjects = ("01",)
+        subjects = default_subjects = ("01",)
 
         def require_subject(self, subject: str) -> None:
             if subject not in self.subjects:

@@ -137,7 +137,7 @@ def test_tables_that_do_not_fit_are_refused(published: Path) -> None:
     table.write_text("concept\n" + kept)
     fails("one whole number per line", lambda: study(published).read("01"))
     table.unlink()
-    fails("holds no image_concept_index.csv", lambda: study(published).read("01"))
+    assert len(study(published).read("01").train) == 20  # the numbers are then those of the order in the list
 
 
 def test_events_and_pictures_that_do_not_fit_are_refused(published: Path) -> None:
@@ -159,7 +159,7 @@ def test_epochs_without_a_test_or_damaged_are_refused(published: Path) -> None:
     path.write_bytes(whole)
     epochs = mne.read_epochs(path, preload=True, verbose="error")
     epochs[epochs.events[:, 2] % 5 != 0].save(path, overwrite=True, verbose="error")
-    fails("no picture was shown 12 times", lambda: study(published).read("01"))
+    fails("no picture was shown more than once", lambda: study(published).read("01"))
 
 
 def test_which_recording_is_meant(roots: dict[str, Path], tmp_path: Path) -> None:
@@ -185,3 +185,57 @@ def test_from_files_to_a_retrieval_report(
     assert "20 training rows" in capsys.readouterr().out
     assert cli.main(["retrieve", "--subject", "01", "--json"]) == 0
     assert '"candidates": 3' in capsys.readouterr().out
+
+
+def test_epochs_of_today_need_no_list_of_things(published: Path) -> None:
+    first = study(published, f"cache_dir={published / 'a'}").read("01")
+    hashes = first.stimuli.hashes  # read before the pictures move
+    things.publish_as_openneuro(published)
+    opened = study(published, f"cache_dir={published / 'b'}")
+    found = opened.read("01")
+    for mine, theirs in ((found.train, first.train), (found.test, first.test)):
+        np.testing.assert_array_equal(mine.x, theirs.x)
+        np.testing.assert_array_equal(mine.stimulus, theirs.stimulus)
+    assert found.stimuli.ids == first.stimuli.ids and found.stimuli.hashes == hashes
+    assert "row order: the epochs' own table of trials" in found.log
+    assert all(fact.holds for fact in opened.check())
+    (published / "object_images" / "thing1" / "thing1_00s.jpg").unlink()
+    fails("picture 'images_meg/thing1/thing1_00s.jpg', of event 6, is missing", lambda: study(published).read("01"))
+
+
+def test_the_list_under_its_present_name_is_enough(published: Path) -> None:
+    first = study(published).read("01")
+    (published / "01_image-level").mkdir()
+    (published / "image_paths.csv").rename(published / "01_image-level" / "image-paths.csv")
+    (published / "image_concept_index.csv").unlink()
+    assert study(published).read("01").stimuli.ids == first.stimuli.ids
+    (published / "01_image-level" / "image-paths.csv").unlink()
+    fails("carries no table of its trials, and there is no image-paths.csv", lambda: study(published).read("01"))
+
+
+def test_a_recording_with_fewer_repetitions_is_read(published: Path) -> None:
+    path = epochs_file(published)
+    epochs = mne.read_epochs(path, preload=True, verbose="error")
+    keep, seen = [], {}
+    for row, event in enumerate(epochs.events[:, 2].tolist()):
+        seen[event] = seen.get(event, 0) + 1
+        if seen[event] <= 3 + (event % 3 == 0):  # three or four of the twelve
+            keep.append(row)
+    epochs[keep].save(path, overwrite=True, verbose="error")
+    facts = {fact.what: fact for fact in study(published).check()}
+    fact = facts["01 test pictures x repetitions"]
+    assert (fact.found, fact.holds) == ("3 x 3 to 4", True)
+
+
+def test_ubp_as_its_archive_unpacks_with_the_pictures_of_things(roots: dict[str, Path], tmp_path: Path) -> None:
+    """data/things-meg/Preprocessed_data/sub-01/*.pt, and object_images/ as images_THINGS.zip holds them."""
+    import shutil
+
+    place = tmp_path / "data" / "things-meg" / "Preprocessed_data"
+    shutil.copytree(roots["ubp"] / "preprocessed_MEG" / "sub-01", place / "sub-01")
+    shutil.copytree(roots[OPENNEURO] / "images", tmp_path / "data" / "object_images")
+    opened, first = study(tmp_path), study(roots["ubp"]).read("01")
+    assert (opened.variant, opened.folder) == ("ubp", place)
+    found = opened.read("01")
+    assert found.stimuli.ids == first.stimuli.ids and found.stimuli.hashes == first.stimuli.hashes
+    np.testing.assert_array_equal(found.train.x, first.train.x)

@@ -27,7 +27,7 @@ def scored_run(folder: Path) -> Run:
         patch.setattr(metrics, "PIXEL_SIZE", 64)  # quicker; the true size is tested with the metrics
         patch.setenv("TORCH_HOME", str(folder / "no weights"))
         patch.setattr(judges, "load_judge", tiny_run.only_pixels)
-        report.evaluate_run(made, settings=EvaluateConfig(n_boot=100, n_perm=99))
+        report.evaluate_run(made, settings=EvaluateConfig(judge="torchvision/squeezenet1_0", n_boot=100, n_perm=99))
     return made
 
 

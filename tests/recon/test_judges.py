@@ -73,6 +73,53 @@ def test_the_second_judge_is_of_another_family_and_took_no_part(
         assert (backbone in one["relatives"]) == (family(backbone) == family(one["name"]))
 
 
+@pytest.mark.parametrize(
+    ("installed", "used", "expected", "relative"),
+    [
+        (
+            True,
+            ("torchvision/squeezenet1_1",),
+            (LITE, "torchvision/squeezenet1_0"),
+            [[], ["torchvision/squeezenet1_1"]],
+        ),
+        (
+            True,
+            ("mini", "torchvision/squeezenet1_1"),
+            (LITE, "torchvision/squeezenet1_0"),
+            [[], ["torchvision/squeezenet1_1"]],
+        ),
+        (True, ("transformers/facebook/dinov2-small",), (LITE, "torchvision/squeezenet1_0"), [[], []]),
+        # the target is of the judge's own family: the other one stands first, the sister is said to be one
+        (
+            True,
+            ("timm/tf_efficientnet_lite2",),
+            ("torchvision/squeezenet1_0", LITE),
+            [[], ["timm/tf_efficientnet_lite2"]],
+        ),
+        (
+            True,
+            ("torchvision/efficientnet_b0",),
+            ("torchvision/squeezenet1_0", LITE),
+            [[], ["torchvision/efficientnet_b0"]],
+        ),
+        (
+            False,
+            ("torchvision/squeezenet1_1",),
+            ("torchvision/squeezenet1_0", LITE),
+            [["torchvision/squeezenet1_1"], []],
+        ),
+    ],
+)
+def test_the_default_judge_is_of_another_family_than_the_target(
+    monkeypatch: pytest.MonkeyPatch, installed: bool, used: tuple[str, ...], expected: tuple[str, ...], relative: list
+) -> None:
+    monkeypatch.setattr(judges, "load_judge", never_loaded)
+    monkeypatch.setattr(FeatureNets, "has", lambda self, name: installed)
+    found = open_judges(EvaluateConfig(), "cowley2023_v4", used)
+    assert found.names == expected and [one["relatives"] for one in found.facts()] == relative
+    assert open_judges(EvaluateConfig(), "simulated", used).names[0] == "reader"
+
+
 def test_families_are_read_from_names() -> None:
     for name, wanted in (
         ("torchvision/squeezenet1_1", "squeezenet"),
@@ -175,7 +222,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def quick(**options: bool) -> EvaluateConfig:
-    return EvaluateConfig(n_boot=100, n_perm=99, **options)
+    return EvaluateConfig(judge="torchvision/squeezenet1_0", n_boot=100, n_perm=99, **options)
 
 
 def test_the_second_judge_adds_keys_and_changes_none(run: Run) -> None:

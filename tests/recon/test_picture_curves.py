@@ -107,6 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         patch.setattr(
             prediction, "picture_tokens", lambda of, recording: tokens if of.path == run.path else true(of, recording)
         )
+        tiny_run.without_packages(patch)
         patch.setattr(judges, "load_judge", tiny_run.only_pixels)
         calls: list[tuple[np.ndarray, list[int]]] = []
         draw = Generator.generate

@@ -72,7 +72,9 @@ def test_offline_one_line_says_what_is_missing(cache: Path) -> None:
     with pytest.raises(UserError) as caught:
         places.find_adapter("h94/IP-Adapter", "sdxl")
     line = str(caught.value)
-    assert "file sdxl_models/ip-adapter_sdxl.safetensors" in line and "--adapter FILE" in line and "\n" not in line
+    assert (
+        "file sdxl_models/ip-adapter_sdxl_vit-h.safetensors" in line and "--adapter FILE" in line and "\n" not in line
+    )
 
 
 def test_names_that_are_neither_path_nor_id(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(metrics, "PIXEL_SIZE", 64)
         patch.setenv("TORCH_HOME", str(folder / "no weights"))
         patch.setattr(judges, "load_judge", tiny_run.only_pixels)
-        report.evaluate_run(run, settings=EvaluateConfig(n_boot=50, n_perm=99))
+        report.evaluate_run(run, settings=EvaluateConfig(judge="torchvision/squeezenet1_0", n_boot=50, n_perm=99))
     (run.path / "state").mkdir(exist_ok=True)
     (run.path / "state" / "signals.npy").write_bytes(b"recordings")
     return folder

@@ -24,7 +24,7 @@ from recon.metrics import metrics
 from tests.recon import tiny_run
 from tests.recon.tiny_run import without_packages
 
-FAST = EvaluateConfig(n_boot=200, n_perm=999)
+FAST = EvaluateConfig(n_boot=200, n_perm=999, judge="torchvision/squeezenet1_0")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,8 @@ def test_evaluation_refuses_what_it_cannot_trust(run: Run) -> None:
 
 def test_the_generators_own_networks_may_not_judge() -> None:
     used = {"transformers/x", *judge.USED_BY_GENERATOR["mini"]}
-    assert judge.judge_name(EvaluateConfig(), "cowley2023_v4", used) == "torchvision/squeezenet1_0"
+    plain = EvaluateConfig(judge_weights="squeezenet1_0.pth")  # weights without a name are SqueezeNet's
+    assert judge.judge_name(plain, "cowley2023_v4", used) == "torchvision/squeezenet1_0"
     assert judge.judge_name(EvaluateConfig(), "simulated", used) == "reader"
     with pytest.raises(UserError, match="took part"):
         judge.judge_name(EvaluateConfig(judge="torchvision/squeezenet1_1"), "cowley2023_v4", used)

@@ -24,7 +24,7 @@ from recon.metrics import metrics
 from recon.metrics.feature_nets import FeatureNets
 from tests.recon import gallery_run, tiny_run
 
-FAST = EvaluateConfig(n_boot=50, n_perm=99, networks=False)
+FAST = EvaluateConfig(n_boot=50, n_perm=99, networks=False, judge="torchvision/squeezenet1_0")
 N = 12  # test stimuli
 
 

@@ -293,7 +293,10 @@ def test_values_python_refuses(settings: dict[str, int]) -> None:
 
 ROW = {
     **{"method": "x", "subject": "", "seed": "", "subjects": 1, "seeds": 1, "n": 3, "candidates": None},
-    **{"metrics": {"top1": {"value": 0.5, "ci95": None, "better": "higher"}}, "interval_over": "none"},
+    **{
+        "metrics": {"top1": {"value": 0.5, "ci95": None, "better": "higher", "n": 3, "subjects": 1}},
+        "interval_over": "none",
+    },
 }
 
 

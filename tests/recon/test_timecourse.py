@@ -279,7 +279,7 @@ def test_views_are_learnt_and_chosen_among(
     monkeypatch.setattr(timecourse, "course", watched)
     views = "target.views=[blur:51,mosaic:40]"
     for more in ([], [views], [views, "--test"], [views, "--test", "target.candidate_views=false"]):
-        assert command(study, tmp_path, "--layers", "2", "--json", *more) == 0
+        assert command(study, tmp_path, "--layers", "2", "--json", "--overwrite", *more) == 0
         told = json.loads(capsys.readouterr().out)
         assert told["views"] == (["blur:51", "mosaic:40"] if more else [])
         assert told["candidate_views"] == (len(more) < 3)

@@ -80,7 +80,7 @@ def test_bad_input_ends_in_one_line(folders, capsys):
 def test_the_shipped_configuration_trains_and_names_every_key(folders, capsys):
     path = Path(__file__).parents[2] / "configs" / "recon" / "conditioner.yaml"
     named = [key for key, _ in flatten(yaml.safe_load(path.read_text(encoding="utf-8")))]
-    left = ["backbone.weights", "backbone.image_size", "backbone.revision"]
+    left = ["backbone.weights", "backbone.image_size", "backbone.revision", "backbone.crop"]
     assert sorted([*named, *left]) == sorted(keys(ConditionerConfig()))
     assert train.main(["--config", str(path), *command(folders, "shipped", 2)]) == 0
     assert read_info(capsys.readouterr().out.strip()).layer == "1"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -43,11 +45,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not args.dry_run:
         if missing:
             _require_licence(wanted, args.yes)
+            passwords = _passwords(missing)
             require_space(sum(file.size or 0 for file in missing), root)
         for file in before:
             records.verify(file)
         for file in missing:
-            records.get(file, progress=not args.json)
+            records.get(file, progress=not args.json, password=passwords.get(file.key or ""))
     by_hand = [page for page in wanted.pages if not is_there(page, root)]
     listed = [_entry(file, records, "there" if file in before else _done(args.dry_run)) for file in wanted.files]
     result: dict[str, Any] = {
@@ -86,6 +89,25 @@ def _require_licence(wanted: Plan, accepted: bool) -> None:
     raise UserError(f"the licence of {wanted.study} was not accepted, nothing was fetched; pass --yes to accept it")
 
 
+def _passwords(missing: list[File]) -> dict[str, str]:
+    """Passwords of locked archives by the name of their environment variable, else as typed on the terminal.
+
+    Raises `UserError` where there is neither, before anything is fetched.
+    """
+    found = {}
+    for key, terms, target in {(file.key, file.terms, file.target) for file in missing if file.key}:
+        value = os.environ.get(key or "")
+        if not value and sys.stdin is not None and sys.stdin.isatty():
+            value = getpass.getpass(f"{target} is locked; its password stands with its terms, {terms}. Password: ")
+        if not value:
+            raise UserError(
+                f"{target} is locked: read its terms at {terms}, where the password stands, and run the same command "
+                f"with {key}=PASSWORD before it; nothing was fetched"
+            )
+        found[str(key)] = value
+    return found
+
+
 def _done(dry_run: bool) -> str:
     return "missing" if dry_run else "fetched"
 
@@ -97,6 +119,7 @@ def _entry(file: File, records: Records, state: str) -> dict[str, Any]:
         "bytes": file.size,
         "sha256": records.expected(file),
         "published_checksum": file.sha256 is not None,
+        "password": file.key and {"variable": file.key, "terms": file.terms},
         "state": state,
     }
 
@@ -150,7 +173,9 @@ def _text(result: dict[str, Any], dry_run: bool) -> str:
         lines.append(f"licence: {result['licence']}")
     for entry in result["files"]:
         size = "size unknown" if entry["bytes"] is None else human(entry["bytes"])
-        lines.append(f"  {entry['state']:8}{size:>13}  {entry['target']}  {entry['url']}")
+        locked = entry["password"]
+        told = f"  (locked; password in {locked['variable']}, see {locked['terms']})" if locked else ""
+        lines.append(f"  {entry['state']:8}{size:>13}  {entry['target']}  {entry['url']}{told}")
     if result["by_hand"]:
         lines.append("to be fetched by hand:")
         lines += [f"  {page['page']}: {page['what']} (looked for: {page['expected']})" for page in result["by_hand"]]

@@ -12,7 +12,7 @@ from typing import Any
 from align.data.download.part import hash_file
 from align.data.download.sources import File, Page
 from align.data.download.transfer import Patience, fetch
-from align.data.reading.archives import TO_DISK, extract, members
+from align.data.reading.archives import TO_DISK, extract, names_in
 from align.errors import UserError
 from align.files import beside, locked, read_json, write_sealed
 
@@ -59,7 +59,9 @@ class Records:
             )
         self._remember(file, found)
 
-    def get(self, file: File, patience: Patience | None = None, progress: bool = True) -> None:
+    def get(
+        self, file: File, patience: Patience | None = None, progress: bool = True, password: str | None = None
+    ) -> None:
         """Fetch a file, remember its checksum, unpack it. Raises `UserError` as `fetch` and `extract` do."""
         target = self.root / file.target
         with locked(beside(target, "lock"), f"fetching {str(target)!r}", keep=False):
@@ -69,7 +71,7 @@ class Records:
                 fetched = fetch(file.url, target, self.expected(file), patience, progress)
                 self._remember(file, fetched.sha256)
             if file.unpack is not None:
-                unpack(target, self.root, file.unpack)
+                unpack(target, self.root, file.unpack, password)
                 target.unlink()
 
     def expected(self, file: File) -> str | None:
@@ -94,12 +96,16 @@ def is_there(page: Page, root: Path) -> bool:
     return next(root.glob(page.expects), None) is not None
 
 
-def unpack(archive: Path, root: Path, folder: str) -> None:
-    """Unpack so that the pictures lie below ``root/folder``, whether or not the archive itself holds that folder."""
-    names: list[str] = []
-    for _ in members(archive, lambda name: bool(names.append(name)), TO_DISK):  # type: ignore[func-returns-value]
-        pass
+def unpack(archive: Path, root: Path, folder: str, password: str | None = None) -> None:
+    """Unpack so that all lies below ``root/folder``, whether or not the archive itself holds that folder.
+
+    Archives in the archive (``sub-01.zip``) are unpacked too, to a folder of their name, and removed.
+    """
+    names = names_in(archive, password=password)
     inside = any(name.startswith(f"{folder}/") for name in names)
     start = f"{folder}/" if inside else ""
     place = root if inside else root / folder
-    extract(archive, place, lambda name: name.startswith(start) and not name.startswith("__MACOSX/"))
+    extract(archive, place, lambda name: name.startswith(start) and not name.startswith("__MACOSX/"), TO_DISK, password)
+    for inner in sorted((root / folder).rglob("*.zip")):
+        unpack(inner, inner.parent, inner.stem)
+        inner.unlink()

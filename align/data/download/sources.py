@@ -1,10 +1,12 @@
 """What of each published study lies where, per variant and subject. No address here has been tried by its developers.
 
-Addresses follow four public schemes: Hugging Face ``/datasets/REPOSITORY/resolve/main/PATH`` (the host, or the mirror
+Addresses follow five public schemes: Hugging Face ``/datasets/REPOSITORY/resolve/main/PATH`` (the host, or the mirror
 in ``HF_ENDPOINT``), OpenNeuro's public bucket ``s3.amazonaws.com/openneuro.org/DATASET/PATH``, the file ids of
-``osf.io/download/ID/``, and GitHub ``raw.githubusercontent.com/REPOSITORY/HEAD/PATH``. What lies on a page without such
-an address (folders of OSF, repacks whose file names are not known, pictures behind a licence) is a `Page`: its address
-and what must be put where by hand. Sizes are those the hosts show, rounded, or follow from the shape of the arrays.
+``osf.io/download/ID/``, OSF's storage ``files.osf.io/v1/resources/PROJECT/providers/PROVIDER/PATH`` (``?zip=``: all of
+it), and GitHub ``raw.githubusercontent.com/REPOSITORY/HEAD/PATH``. What lies on a page without such an address (repacks
+whose file names are not known) is a `Page`: its address and what must be put where by hand. Sizes are those the hosts
+show, rounded, or follow from the shape of the arrays. All pictures of THINGS are one archive with a password, which
+stands where its terms do.
 
 A checksum is given where it is known (`align.data.download.checksums`). Every other file has none until its first
 complete download, whose SHA-256 later ones are compared with.
@@ -14,8 +16,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from align.data.download.checksums import PUBLISHED
@@ -26,7 +29,9 @@ from align.errors import UserError
 class File:
     """One file: ``target`` is its place below the study's root, ``size`` in bytes is approximate (None: not known).
 
-    ``unpack``: the folder below root that the archive holds or is unpacked into; None: no archive.
+    ``unpack``: the folder below root that the archive holds or is unpacked into; None: no archive. ``key``: environment
+    variable that holds the password of a locked archive (asked for on a terminal), None = not locked; ``terms``: the
+    page that has it.
     """
 
     url: str
@@ -34,6 +39,8 @@ class File:
     size: int | None
     sha256: str | None = None
     unpack: str | None = None
+    key: str | None = None
+    terms: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class Variant:
     """One way in which a study is published. ``shared``: files of no one subject, ``own``: those of a subject.
 
     ``use``: what a subject's signals take in memory or on disk when they are used, where declared facts say it.
+    ``further``: pattern of labels of subjects that are published too and whose sizes are not known here.
     """
 
     subjects: tuple[str, ...]
@@ -73,6 +81,7 @@ class Variant:
     pages: tuple[Page, ...] = ()
     own_pages: Callable[[str], Sequence[Page]] = lambda subject: ()
     use: Callable[[str], str] = lambda subject: ""
+    further: str | None = None
 
 
 def plan(study: str, variant: str | None = None, subjects: Sequence[str] | None = None) -> Plan:
@@ -84,7 +93,13 @@ def plan(study: str, variant: str | None = None, subjects: Sequence[str] | None 
     known = _known("study", study, tuple(variants))
     name = _known(f"{study} variant", variant or next(iter(variants[known])), tuple(variants[known]))
     chosen = variants[known][name]
-    wanted = tuple(dict.fromkeys(_known(f"{study} subject", s, chosen.subjects) for s in subjects or chosen.subjects))
+    asked = subjects or chosen.subjects
+    wanted = tuple(
+        dict.fromkeys(
+            s if chosen.further and re.fullmatch(chosen.further, s) else _known(f"{study} subject", s, chosen.subjects)
+            for s in asked
+        )
+    )
     own = {subject: tuple(chosen.own(subject)) for subject in wanted}
     return Plan(
         study=study,
@@ -136,16 +151,28 @@ def _things_eeg2() -> dict[str, Variant]:
             _hugging_face("LidongYang/EEG_Image_decode", f"{folder}/preprocessed_eeg_test.npy", 2_020_000_000),
         ]
 
-    archive = "sub-{s}.zip, unpacked to sub-{s}/"
+    def raw(subject: str) -> list[File]:
+        base = "https://files.osf.io/v1/resources/crxs4/providers/googledrive"
+        return [File(f"{base}/sub-{subject}.zip", f"sub-{subject}.zip", None, unpack=f"sub-{subject}")]
+
+    def ubp(subject: str) -> list[File]:
+        folder = f"Preprocessed_data_250Hz_whiten/sub-{subject}"
+        return [
+            _hugging_face("Haitao999/things-eeg", f"{folder}/train.pt", 2_090_000_000),
+            _hugging_face("Haitao999/things-eeg", f"{folder}/test.pt", 505_000_000),
+        ]
+
+    everybody = File(  # one archive that holds sub-01.zip to sub-10.zip
+        "https://files.de-1.osf.io/v1/resources/anp5v/providers/osfstorage/?zip=",
+        "preprocessed_eeg.zip",
+        None,
+        unpack="preprocessed_eeg",
+    )
     return {
         "nice": Variant(subjects, terms + repack, shared=pictures, own=nice),
-        "official": by_hand("https://osf.io/anp5v", archive, "sub-{s}/preprocessed_eeg_training.npy"),
-        "raw": by_hand("https://osf.io/crxs4", archive, "sub-{s}/ses-01/raw_eeg_training.npy"),
-        "ubp": by_hand(
-            "https://huggingface.co/datasets/Haitao999/things-eeg",
-            "Preprocessed_data_250Hz_whiten/sub-{s}/ with train.pt and test.pt",
-            "sub-{s}/train.pt",
-        ),
+        "official": Variant(subjects, terms, shared=(*pictures, everybody)),
+        "raw": Variant(subjects, terms, shared=pictures, own=raw),
+        "ubp": Variant(subjects, terms, shared=pictures, own=ubp),
         "neurobridge": by_hand(
             "https://huggingface.co/datasets/Feronl/NeuroBridge",
             "sub-{s}/ with train.npy and test.npy",
@@ -161,9 +188,13 @@ def _things_meg() -> dict[str, Variant]:
         "research only, not to be passed on."
     )
     things = "https://osf.io/jum2f"
-    tables = tuple(
-        Page(things, f"{name} of THINGS' metadata", f"**/{name}")
-        for name in ("image_paths.csv", "image_concept_index.csv")
+    all_pictures = File(
+        "https://osf.io/download/rdxy2/",
+        "images_THINGS.zip",
+        None,
+        unpack="object_images",
+        key="RECON_THINGS_PASSWORD",
+        terms="https://osf.io/j6a3m",
     )
     sorted_pictures = (
         Page(things, "the THINGS pictures in training_images/00001_aardvark/...", "**/training_images"),
@@ -194,20 +225,15 @@ def _things_meg() -> dict[str, Variant]:
         )
 
     return {
-        "openneuro": Variant(
+        "openneuro": Variant(subjects, terms, shared=(all_pictures,), own=openneuro),
+        "atm": Variant(subjects, terms, own=atm, pages=sorted_pictures),
+        "ubp": Variant(  # train.pt and test.pt list their pictures, which are found in object_images/
             subjects,
             terms,
-            own=openneuro,
-            pages=(
-                *tables,
-                Page(things, "the THINGS pictures in images/aardvark/aardvark_01b.jpg, ...", "**/aardvark"),
+            shared=(
+                replace(_hugging_face("Haitao999/things-eeg-meg", "things-meg.zip", None), unpack="things-meg"),
+                all_pictures,
             ),
-        ),
-        "atm": Variant(subjects, terms, own=atm, pages=sorted_pictures),
-        "ubp": by_hand(
-            "https://huggingface.co/datasets/Haitao999/things-meg",
-            "sub-{s}/ with train.pt and test.pt",
-            "sub-{s}/train.pt",
         ),
         "neurobridge": by_hand(
             "https://huggingface.co/datasets/Feronl/NeuroBridge",
@@ -241,6 +267,7 @@ def _nsd(one_hour: bool) -> Variant:
             _hugging_face(repository, "shared1000.npy", 73_128),
             _hugging_face(repository, "COCO_73k_semantic_cluster.npy", 9_344_128),
             _hugging_face(repository, "semantic_cluster_names.npy", None),
+            _hugging_face("pscotti/naturalscenesdataset", "COCO_73k_annots_curated.npy", None),
         ),
         own=own,
         use=lambda subject: in_use(subject, VARIANTS[one_hour]),
@@ -265,13 +292,14 @@ def _cowley() -> Variant:
     def own(session: str) -> list[File]:
         names = (f"images/images_{session}.zip", f"responses_repeat_averaged/responses_{session}.npy")
         paths = [f"data_V4_responses/{name}" for name in names]
-        sizes = zip(paths, _V4_BYTES[session], strict=True)
-        return [File(f"{base}/{path}", path, size, PUBLISHED[path]) for path, size in sizes]
+        sizes = zip(paths, _V4_BYTES.get(session, (None, None)), strict=True)
+        return [File(f"{base}/{path}", path, size, PUBLISHED.get(path)) for path, size in sizes]
 
     return Variant(
         tuple(_V4_BYTES),
         "Cowley, Stan, Pillow & Smith 2023, repository cowleygroup/V4_compact_models: GPL-3.0; cite the paper.",
         own=own,
+        further=r"\d{6}",  # the repository has 50 sessions, named by date
     )
 
 

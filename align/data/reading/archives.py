@@ -56,21 +56,28 @@ def members(
             yield name, b"".join(_pieces(Path(path), name, size, file))
 
 
+def names_in(path: str | Path, wanted: Callable[[str], bool] | None = None, password: str | None = None) -> list[str]:
+    """Names of the (wanted) regular files of a zip or tar, checked as `members` does; no content is read from a zip."""
+    return [name for name, _, _ in _entries(Path(path), TO_DISK, password) if wanted is None or wanted(name)]
+
+
 def extract(
     path: str | Path,
     folder: str | Path,
     wanted: Callable[[str], bool] | None = None,
     limits: Limits | None = None,
+    password: str | None = None,
 ) -> list[Path]:
     """Unpack the wanted files under ``folder`` and return their paths; each file is whole or absent.
 
-    Nothing is written when any member is refused. Raises `UserError` as `members` does, and for a full disk.
+    ``password``: of a locked zip (the old ZIP encryption; the stronger AES one cannot be read). Nothing is written when
+    any member is refused. Raises `UserError` as `members` does, for a wrong password, and for a full disk.
     """
     path, folder, limits = Path(path), Path(folder), limits or TO_DISK
-    for _ in _entries(path, limits):  # a refused member is found before the first file is written
+    for _ in _entries(path, limits, password):  # a refused member is found before the first file is written
         pass
     written = []
-    for name, size, file in _entries(path, limits):
+    for name, size, file in _entries(path, limits, password):
         if wanted is not None and not wanted(name):
             continue
         target = folder / name
@@ -86,7 +93,18 @@ def extract(
     return written
 
 
-def checked_zip(archive: zipfile.ZipFile, path: Path, limits: Limits | None = None) -> dict[str, zipfile.ZipInfo]:
+def is_locked(path: str | Path) -> bool:
+    """Whether a file is a zip with a locked member."""
+    with _faults(Path(path)):
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return any(info.flag_bits & 1 for info in archive.infolist())
+
+
+def checked_zip(
+    archive: zipfile.ZipFile, path: Path, limits: Limits | None = None, unlocked: bool = False
+) -> dict[str, zipfile.ZipInfo]:
     """The regular files of an open zip by safe name; raises `UserError` for everything the module refuses."""
     limits = limits or TO_DISK
     found: dict[str, zipfile.ZipInfo] = {}
@@ -98,7 +116,7 @@ def checked_zip(archive: zipfile.ZipFile, path: Path, limits: Limits | None = No
             continue
         if kind not in (0, stat.S_IFREG):
             raise UserError(f"archive {str(path)!r}: {_shown(name)} is a link or device, which is refused")
-        if info.flag_bits & 1:
+        if info.flag_bits & 1 and not unlocked:
             raise UserError(f"archive {str(path)!r}: {_shown(name)} is locked with a password; unlock the archive")
         guard.size(name, info.file_size, info.compress_size)
         found[name] = info
@@ -116,7 +134,9 @@ def _pieces(path: Path, name: str, size: int, file: Callable[[], BinaryIO]) -> I
             raise UserError(f"archive {str(path)!r} is truncated inside {_shown(name)}; fetch it again")
 
 
-def _entries(path: Path, limits: Limits) -> Iterator[tuple[str, int, Callable[[], BinaryIO]]]:
+def _entries(
+    path: Path, limits: Limits, password: str | None = None
+) -> Iterator[tuple[str, int, Callable[[], BinaryIO]]]:
     """(name, size, opener) of every regular file, checked."""
     if not path.is_file():
         raise UserError(f"archive {str(path)!r} does not exist or is no file")
@@ -125,8 +145,9 @@ def _entries(path: Path, limits: Limits) -> Iterator[tuple[str, int, Callable[[]
         file.seek(0)
         if head.startswith(b"PK"):
             with zipfile.ZipFile(file) as archive:
-                for name, info in checked_zip(archive, path, limits).items():
-                    yield name, info.file_size, lambda info=info: cast(BinaryIO, archive.open(info))  # type: ignore[misc]
+                key = None if password is None else password.encode()
+                for name, info in checked_zip(archive, path, limits, password is not None).items():
+                    yield name, info.file_size, lambda info=info: cast(BinaryIO, archive.open(info, pwd=key))  # type: ignore[misc]
         elif head.startswith(b"\x1f\x8b"):
             with gzip.open(file) as unpacked:
                 yield from _tar_entries(_Bounded(unpacked, path, limits), path, limits)
@@ -227,6 +248,8 @@ def _faults(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:200] or type(error).__name__
+        if "assword" in text or "encryption" in text or isinstance(error, NotImplementedError):
+            raise UserError(f"archive {str(path)!r} cannot be unlocked ({text}); check the password") from error
         raise UserError(f"archive {str(path)!r} is truncated or corrupt ({text}); fetch it again") from error
 
 

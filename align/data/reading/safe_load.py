@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from align.data.reading.archives import GRACE, Limits, checked_zip, members
+from align.data.reading.archives import GRACE, Limits, checked_zip, members, names_in
 from align.data.reading.containers import npy_header, stored_npy
 from align.data.signals import mapped_file
 from align.errors import UserError
@@ -164,6 +164,11 @@ def read_image_zip(path: str | Path) -> list[tuple[str, np.ndarray]]:
     if twice:
         raise UserError(f"archive {str(path)!r} holds two pictures called {twice[0]!r}; their order is unknown")
     return [(name, decode_image(data, f"{path.name}/{name}")) for name, data in entries]
+
+
+def count_pictures(path: str | Path) -> int:
+    """How many pictures `read_image_zip` would read, by the archive's list alone. Raises `UserError` as it does."""
+    return sum(1 for _ in names_in(path, _is_picture))
 
 
 def _is_picture(name: str) -> bool:

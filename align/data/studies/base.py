@@ -34,20 +34,20 @@ class StudyInfo:
 
 @dataclass(frozen=True)
 class Fact:
-    """One declared fact beside what the files say.
+    """One declared fact beside what the files say; ``declared`` None: nothing is known to compare it with.
 
     ``usable``: what was found differs, but can be used: a part of what was published, or the same prepared otherwise.
     """
 
     what: str
-    declared: str
+    declared: str | None
     found: str
     usable: bool = False
 
     @property
     def as_declared(self) -> bool:
-        """The files say what was declared."""
-        return self.declared == self.found
+        """The files say what was declared, or nothing was."""
+        return self.declared in (None, self.found)
 
     @property
     def holds(self) -> bool:
@@ -67,6 +67,11 @@ class Study(ABC):
     def subjects(self) -> tuple[str, ...]:
         """Subject labels, text, in order."""
         return self.info.subjects
+
+    @property
+    def default_subjects(self) -> tuple[str, ...]:
+        """The subjects that are trained and averaged when none are asked for: all, but for those a study sets apart."""
+        return self.subjects
 
     def recording(self, subject: str) -> Recording:
         """Training and test trials of one subject: the part ``config.study`` asks for, after ``config.preprocess``.

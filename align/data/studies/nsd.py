@@ -6,7 +6,10 @@
   unitless, standardised by its makers per recording session; row = trial in the order of the recording;
 - ``coco_images_224_float16.hdf5``: ``images`` (73000, 3, 224, 224) float16 in [0, 1] (in ``study.images`` if given);
 - ``wds/subj01/train/{0..39}.tar``, one per recording session, and ``wds/subj01/new_test/0.tar``: what was shown when;
-- optionally ``shared1000.npy`` and ``COCO_73k_semantic_cluster.npy`` (with ``semantic_cluster_names.npy``).
+- optionally ``shared1000.npy``, ``COCO_73k_semantic_cluster.npy`` (with ``semantic_cluster_names.npy``) and
+  ``COCO_73k_annots_curated.npy`` (five captions of every picture, from pscotti/naturalscenesdataset).
+
+A root with ``webdataset_avg_split/`` instead of betas is of MindEye1's layout (``study.variant=averaged``).
 
 Protocol: test = the pictures all subjects saw (up to 1000, three repetitions, averaged at prediction); training =
 single trials of the others, of all recording sessions (``study.variant=40-hour``) or of the first (``1-hour``). The two
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -28,6 +31,7 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
+from align.data.studies.nsd_averaged import find_averaged, read_averaged, subjects_in
 from align.data.studies.nsd_files import (
     IN_MEMORY,
     Behaviour,
@@ -35,6 +39,7 @@ from align.data.studies.nsd_files import (
     betas_shape,
     read_behaviour,
     read_betas,
+    read_captions,
     read_clusters,
     read_shared,
 )
@@ -44,7 +49,9 @@ LAYOUT = "a copy of the Hugging Face dataset repository pscotti/mindeyev2 (betas
 PICTURES_FILE = "coco_images_224_float16.hdf5"
 PICTURES = 73000
 SESSION_TRIALS = 750
-VARIANTS = ("40-hour", "1-hour")  # the first is the default
+VARIANTS = ("40-hour", "1-hour")  # of MindEye2's layout; the first is the default
+AVERAGED = "averaged"  # MindEye1's layout (`align.data.studies.nsd_averaged`)
+_BETAS = "betas_all_subj{}_fp32_renorm.hdf5"
 
 
 @dataclass(frozen=True)
@@ -95,20 +102,29 @@ class Nsd(Study):
         signal="fMRI",
         source="https://huggingface.co/datasets/pscotti/mindeyev2",
         licence="NSD terms and conditions (signed form), no redistribution",
-        subjects=tuple(SUBJECTS),
         row_order="trial tables, whose rows of betas are checked against recording sessions, pictures and shared1000",
     )
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.root = require_root(config, LAYOUT)
-        self.variant = config.study.variant or VARIANTS[0]
+        averaged = find_averaged(self.root) if config.study.variant in (None, AVERAGED) else None
+        if config.study.variant == AVERAGED and averaged is None:
+            raise UserError(f"study.root={str(self.root)!r} holds no webdataset_avg_split/ with train/ and test/")
+        if config.study.variant is None and any(self.root.glob(_BETAS.format("*"))):
+            averaged = None
+        self.averaged = averaged
+        self.variant = AVERAGED if averaged is not None else config.study.variant or VARIANTS[0]
         self.pictures = NsdPictures(Path(config.study.images or self.root).expanduser() / PICTURES_FILE)
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """The subjects whose betas are there."""
-        return tuple(name for name in SUBJECTS if self._betas(name).is_file())
+        """The subjects whose betas are there, whether or not anything is declared of them (`SUBJECTS`)."""
+        if self.averaged is not None:
+            return subjects_in(self.averaged)
+        start, end = _BETAS.split("{}")
+        names = (path.name[len(start) : -len(end)] for path in self.root.glob(_BETAS.format("*")))
+        return tuple(sorted(name for name in names if name.isascii() and name.isdigit()))
 
     @cached_property
     def clusters(self) -> tuple[str, ...] | None:
@@ -117,7 +133,7 @@ class Nsd(Study):
 
     def require_subject(self, subject: str) -> None:
         """Raise `UserError` for an unknown subject and for one whose betas are not there."""
-        if subject in SUBJECTS and subject not in self.subjects:
+        if self.averaged is None and subject in SUBJECTS and subject not in self.subjects:
             raise UserError(f"{str(self._betas(subject))!r} does not exist; fetch it or leave subject {subject} out")
         super().require_subject(subject)
 
@@ -128,11 +144,16 @@ class Nsd(Study):
         from there; only the rows that are needed are read, so the 1-hour variant reads one recording session.
         """
         self.require_subject(subject)
+        if self.averaged is not None:
+            return self._averaged(subject)
         train, test, n_sessions = self._trials(subject)
         shown = np.unique(np.concatenate([train.picture, test.picture]))
         stimuli = self._stimuli(shown)
         twins = _twins(stimuli, np.searchsorted(shown, test.picture))
         log = [_about_sessions(subject, self.variant, n_sessions, train), *self._about_clusters(train, test)]
+        voxels = betas_shape(self._betas(subject))[1]
+        if subject in SUBJECTS and voxels != SUBJECTS[subject].voxels:
+            log.append(f"{voxels} voxels, not the {SUBJECTS[subject].voxels} of nsdgeneral: a mask of your own")
         if len(twins):
             same = np.isin(train.picture, shown[twins])
             log.append(f"removed {int(same.sum())} training trials of {len(twins)} pictures equal to a test picture")
@@ -150,33 +171,58 @@ class Nsd(Study):
 
     def check(self) -> list[Fact]:
         """Declared facts beside the files'. Counts that fall short are those of a partial copy, which is usable."""
+        if self.averaged is not None:
+            return [fact for name in self.config.subjects or self.subjects for fact in self._averaged_facts(name)]
         found = self.pictures.count()
         facts = [_at_most("pictures", PICTURES, found)]
         if found:
             self.pictures.load(found - 1)
         for subject in self.config.subjects or self.subjects:
             self.require_subject(subject)
-            declared = SUBJECTS[subject]
+            declared = SUBJECTS.get(subject)
             train, test, n_sessions = self._trials(subject)
             rows, voxels = betas_shape(self._betas(subject))
             _, near = self._near_test(train, test)
             facts += [
-                Fact(f"{subject} voxels", str(declared.voxels), str(voxels)),
-                _at_most(f"{subject} rows of betas", SESSION_TRIALS * declared.sessions, rows),
-                _at_most(f"{subject} recording sessions", declared.sessions, n_sessions),
-                _at_most(f"{subject} test trials", declared.test, len(test)),
+                Fact(f"{subject} voxels", None if declared is None else str(declared.voxels), str(voxels), usable=True),
+                _at_most(
+                    f"{subject} rows of betas", None if declared is None else SESSION_TRIALS * declared.sessions, rows
+                ),
+                _at_most(f"{subject} recording sessions", None if declared is None else declared.sessions, n_sessions),
+                _at_most(f"{subject} test trials", None if declared is None else declared.test, len(test)),
                 Fact(f"{subject} pictures in training and test", "0", str(len(_shared(train, test)))),
                 Fact(f"{subject} test pictures with a training picture of their semantic cluster", near, near),
             ]
         return facts
 
+    def _averaged(self, subject: str) -> Recording:
+        assert self.averaged is not None
+        recording = read_averaged(self.averaged, subject, Path(self.config.cache_dir), self.info.name)
+        captions = self._captions([int(name) for name in recording.stimuli.ids])
+        return replace(recording, stimuli=replace(recording.stimuli, captions=captions))
+
+    def _averaged_facts(self, subject: str) -> list[Fact]:
+        self.require_subject(subject)
+        recording, declared = self._averaged(subject), SUBJECTS.get(subject)
+        pictures = [len(np.unique(part.stimulus)) for part in (recording.train, recording.test)]
+        voxels = str(recording.train.x.shape[1])
+        return [
+            Fact(f"{subject} voxels", None if declared is None else str(declared.voxels), voxels, usable=True),
+            Fact(f"{subject} training pictures", None, str(pictures[0])),
+            Fact(f"{subject} test pictures", None, str(pictures[1])),
+        ]
+
+    def _captions(self, shown: Sequence[int]) -> tuple[str, ...]:
+        """The first caption of every picture, "" where the table of captions is absent."""
+        return read_captions(Path(self.config.study.images or self.root).expanduser(), self.root, shown)
+
     def _betas(self, subject: str) -> Path:
-        return self.root / f"betas_all_subj{subject}_fp32_renorm.hdf5"
+        return self.root / _BETAS.format(subject)
 
     def _trials(self, subject: str) -> tuple[Behaviour, Behaviour, int]:
         """Trials of training and test, checked against betas and pictures, and the number of sessions on disk."""
         folder = self.root / "wds" / f"subj{subject}"
-        tars = _session_tars(folder / "train", SUBJECTS[subject].sessions)
+        tars = _session_tars(folder / "train", SUBJECTS.get(subject))
         test_tar = folder / "new_test" / "0.tar"
         if not test_tar.is_file():
             old = " (test/0.tar is of an earlier release)" if (folder / "test" / "0.tar").is_file() else ""
@@ -200,9 +246,9 @@ class Nsd(Study):
         """Raise `UserError` where tables, betas, pictures and declared facts do not fit together."""
         path = self._betas(subject)
         rows, voxels = betas_shape(path)
-        declared = SUBJECTS[subject].voxels
-        if voxels != declared:
-            raise UserError(f"{str(path)!r} has {voxels} voxels, not {declared}{_hint(subject, voxels)}")
+        mistaken = _mistaken(subject, voxels)
+        if mistaken:
+            raise UserError(f"{str(path)!r} has {voxels} voxels, not {SUBJECTS[subject].voxels}; {mistaken}")
         count = self.pictures.count()
         shared = read_shared(self.root, count)
         for name, part, flag in (("training", train, False), ("test", test, True)):
@@ -212,7 +258,7 @@ class Nsd(Study):
             if part.picture.max() >= count:
                 raise UserError(f"{what}: picture {part.picture.max()} is beyond the {count} in {PICTURES_FILE}")
             astray = np.flatnonzero(part.row // SESSION_TRIALS + 1 != part.session)
-            if len(astray):
+            if len(astray) and subject in SUBJECTS:  # of others the trials per session are not known
                 row, session = part.row[astray[0]], part.session[astray[0]]
                 raise UserError(f"{what}: trial {row} is not of recording session {session}; the order is lost")
             wrong = part.shared != flag
@@ -248,7 +294,7 @@ class Nsd(Study):
             load=lambda i: self.pictures.load(int(shown[i])),
             groups=groups.astype(np.int64),
             concepts=concepts,
-            captions=("",) * len(shown),
+            captions=self._captions(shown.tolist()),
         )
 
     def _near_test(self, train: Behaviour, test: Behaviour) -> tuple[bool, str]:
@@ -270,28 +316,32 @@ class Nsd(Study):
         ]
 
 
-def _session_tars(folder: Path, sessions: int) -> dict[int, Path]:
-    """Tar by recording session from 0, in order; raises `UserError` where there is none, or one too many."""
+def _session_tars(folder: Path, person: Person | None) -> dict[int, Path]:
+    """Tar by recording session from 0, in order; raises `UserError` where there is none, or one more than declared."""
     found = {int(path.stem): path for path in folder.glob("*.tar") if path.stem.isascii() and path.stem.isdigit()}
     if not found:
         raise UserError(f"{str(folder)!r} holds no 0.tar, 1.tar, ...; fetch the recording sessions")
-    if max(found) >= sessions:
-        raise UserError(f"{str(found[max(found)])!r} is beyond the {sessions} recording sessions of this subject")
+    if person is not None and max(found) >= person.sessions:
+        text = f"is beyond the {person.sessions} recording sessions of this subject"
+        raise UserError(f"{str(found[max(found)])!r} {text}; the folders are mixed up")
     return dict(sorted(found.items()))
 
 
-def _hint(subject: str, voxels: int) -> str:
-    """What a wrong number of voxels means."""
-    others = [name for name, person in SUBJECTS.items() if person.voxels == voxels]
+def _mistaken(subject: str, voxels: int) -> str | None:
+    """Which mistake a number of voxels gives away; None for the declared number and for a mask of one's own."""
+    person = SUBJECTS.get(subject)
+    if person is None or person.voxels == voxels:
+        return None
+    others = [name for name, other in SUBJECTS.items() if other.voxels == voxels]
     if others:
-        return f"; that is subject {others[0]}, the files are mixed up"
-    if voxels > 4 * SUBJECTS[subject].voxels:
-        return "; the mask nsdgeneral is coded -1, 0, 1: select the voxels of value 1"
-    return "; the mask is another one than nsdgeneral in func1pt8mm"
+        return f"that is subject {others[0]}, the files are mixed up"
+    if voxels > 4 * person.voxels:
+        return "the mask nsdgeneral is coded -1, 0, 1: select the voxels of value 1"
+    return None
 
 
 def _about_sessions(subject: str, variant: str, n_sessions: int, train: Behaviour) -> str:
-    declared = SUBJECTS[subject].sessions
+    declared = SUBJECTS[subject].sessions if subject in SUBJECTS else n_sessions
     used = len(np.unique(train.session))
     text = f"{variant}: {len(train)} training trials of {len(np.unique(train.picture))} pictures, "
     text += f"{used} of {declared} recording sessions"
@@ -309,6 +359,11 @@ def _shared(train: Behaviour, test: Behaviour) -> np.ndarray:
     return np.intersect1d(train.picture, test.picture)
 
 
-def _at_most(what: str, declared: int, found: int) -> Fact:
-    """A count of which a partial copy holds less."""
-    return Fact(what, str(declared), str(found), usable=0 < found < declared)
+def _at_most(what: str, declared: int | None, found: int) -> Fact:
+    """A count of which a partial copy holds less; None: nothing is declared."""
+    return Fact(
+        what,
+        None if declared is None else str(declared),
+        str(found),
+        usable=declared is not None and 0 < found < declared,
+    )

@@ -18,7 +18,7 @@ from recon.decoding.words import WORDS
 from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.bridge import Bridge, own_bridge
 from recon.generation.control import Control
-from recon.generation.places import find_adapter, image_encoder_folder
+from recon.generation.places import ADAPTERS, find_adapter, image_encoder_folder
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,14 @@ class Conditioning:
         return Control(
             self.controlnet, self.control or "edges", 1.0 if self.control_scale is None else self.control_scale
         )
+
+
+def default_adapter(generator: str, bridge: str) -> str | None:
+    """What no --adapter means: the own conditioner (None), or for a bridge to a public adapter `ADAPTERS`.
+
+    The embedded generator has no public adapter.
+    """
+    return None if bridge == "own" or generator == "mini" else ADAPTERS
 
 
 def adapter_and_bridge(

@@ -81,9 +81,10 @@ def require_alike(train: Block, test: Block) -> None:
 
 
 def partial_copy(train: Block, test: Block, published: Published) -> list[str]:
-    """A sentence for every split that has fewer pictures than were published."""
+    """A sentence for every split that has other pictures than were published."""
     return [
-        f"partial copy: {block.n_images} of {pictures} {split} pictures; usable, but its scores are not comparable"
+        f"{'partial copy' if block.n_images < pictures else 'other pictures'}: {block.n_images} of {pictures} {split} "
+        "pictures; usable, but its scores are not comparable"
         for split, block, (pictures, _) in zip(("training", "test"), (train, test), published, strict=True)
         if block.n_images != pictures
     ]
@@ -95,7 +96,7 @@ def block_facts(subject: str, train: Block, test: Block, published: Published, s
     for split, block, (pictures, repetitions) in zip(("training", "test"), (train, test), published, strict=True):
         found = f"{block.n_images} x {block.repetitions}"
         what = f"{subject} {split} pictures x repetitions"
-        facts.append(Fact(what, f"{pictures} x {repetitions}", found, usable=block.n_images <= pictures))
+        facts.append(Fact(what, f"{pictures} x {repetitions}", found, usable=block.n_images > 0))
     _, n_chans, n_times = train.x.shape
     return [
         *facts,
@@ -105,8 +106,8 @@ def block_facts(subject: str, train: Block, test: Block, published: Published, s
 
 
 def copied(what: str, published: int, found: int) -> Fact:
-    """A count; fewer than published is a partial copy, which can be used."""
-    return Fact(what, str(published), str(found), usable=0 < found < published)
+    """A count; fewer than published is a partial copy, more a longer one; both can be used."""
+    return Fact(what, str(published), str(found), usable=found > 0)
 
 
 def _span(block: Block) -> str:

@@ -8,7 +8,7 @@ concepts of both splits) and, where a signal file lists its pictures, that list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,46 @@ def find_pictures(root: Path, images: str | None) -> tuple[ThingsPictures, Thing
     return train, test, IN_ORDER
 
 
+def picture_bases(root: Path) -> list[Path]:
+    """Folders in which pictures may lie: ``root`` and up to three below it, but for those called ``...images``."""
+    found, level = [root], [root]
+    for _ in range(3):
+        below = sorted(child for folder in level if folder.is_dir() for child in folder.iterdir() if child.is_dir())
+        level = [f for f in below if not f.name.startswith((".", "sub-")) and not f.name.lower().endswith("images")]
+        found += level
+    return found
+
+
+def find_picture(name: str, bases: Sequence[Path], listed: Sequence[str] = ()) -> Path | None:
+    """The file of "00001_aardvark/aardvark_01b.jpg" in one of the usual places below ``bases``, None where it is not.
+
+    The folders of THINGS itself (``object_images/aardvark/``), those that the repacks sort (``training_images/``,
+    ``test_images/``), the concepts themselves, and ``listed``.
+    """
+    concept, file = concept_of(name), name.rpartition("/")[2]
+    own = f"{concept}/{file}"
+    sorted_ones = [f"{folder}/{name}" for folders in FOLDERS.values() for folder in folders]
+    tails = [*listed, f"object_images/{own}", f"images/{own}", f"Images/{own}", own, *sorted_ones]
+    return next((base / tail for base in bases for tail in tails if (base / tail).is_file()), None)
+
+
+def pictures_by_name(split: str, names: Sequence[str], root: Path, images: str | None) -> ThingsPictures:
+    """Pictures that a signal file lists itself, wherever they lie (`find_picture`).
+
+    Raises `UserError` naming the first that is nowhere.
+    """
+    bases = picture_bases(root if images is None else Path(images).expanduser())
+    paths = []
+    for name in names:
+        path = find_picture(name, bases)
+        if path is None:
+            raise UserError(
+                f"picture {name!r} of the signals is in none of the usual folders; give study.images=FOLDER"
+            )
+        paths.append(path)
+    return ThingsPictures(split, tuple(names), tuple(paths))
+
+
 def stimuli_of(train: ThingsPictures, test: ThingsPictures, cache_dir: str | Path) -> Stimuli:
     """Training pictures, then test pictures; ids such as "train/00001_aardvark/aardvark_01b.jpg"; groups = concepts.
 
@@ -114,18 +154,19 @@ def require_pictures_of(block: Block, pictures: ThingsPictures) -> None:
 
 
 def _base(root: Path, images: str | None) -> Path:
-    places = list(_places(root)) if images is None else list(_places(Path(images).expanduser()))
-    for place in places:
-        if all(any((place / name).is_dir() for name in names) for names in FOLDERS.values()):
-            return place
+    found = sorted_folders(root, images)
+    if found is not None:
+        return found
     given = f"study.images={images!r}" if images is not None else f"study.root={str(root)!r}"
     raise UserError(f"{given} holds no pictures; give study.images=FOLDER, {LAYOUT}")
 
 
-def _places(folder: Path) -> Iterator[Path]:
-    yield folder
-    if folder.is_dir():
-        yield from sorted(child for child in folder.iterdir() if child.is_dir())
+def sorted_folders(root: Path, images: str | None) -> Path | None:
+    """The folder that holds ``training_images`` (or ``train_images``) and ``test_images``, None where none does."""
+    places = picture_bases(root) if images is None else picture_bases(Path(images).expanduser())
+    return next(
+        (place for place in places if all(any((place / n).is_dir() for n in names) for names in FOLDERS.values())), None
+    )
 
 
 def _listing(base: Path, split: str) -> ThingsPictures:

@@ -1,13 +1,13 @@
 """THINGS-MEG (Hebart et al. 2023): 4 people see photographs of objects, 271 MEG sensors, 12 recording sessions.
 
-``study.root`` is a folder that holds (at most three folders deep) one of these variants, recognised from the files or
+``study.root`` is a folder that holds (at most four folders deep) one of these variants, recognised from the files or
 given as ``study.variant``:
 
 ===============  ==========================================================  ==========================================
 variant          files                                                       what they hold
 ===============  ==========================================================  ==========================================
-``openneuro``    ``preprocessed_P1-epo.fif``, ``image_paths.csv``,           271 x 281 at 200 Hz from -0.1 s; OpenNeuro
-                 ``image_concept_index.csv``                                 ds004212, tables from osf.io/jum2f
+``openneuro``    ``preprocessed_P1-epo.fif`` (and ``image-paths.csv``,       271 x 281 at 200 Hz from -0.1 s; OpenNeuro
+                 for epochs without a table of their trials)                 ds004212
 ``atm``          ``sub-01/preprocessed_meg_training.pkl``, ``_zs_test.pkl``  271 x 201 at 200 Hz from 0 s
 ``ubp``          ``sub-01/train.pt``, ``test.pt``                            the same, with picture names
 ``neurobridge``  ``sub-01/train.npy``, ``test.npy``                          271 x 200
@@ -15,7 +15,8 @@ variant          files                                                       wha
 
 Protocol: the 200 pictures that were shown 12 times are the test; of the 1854 concepts that were shown once per
 picture, the 200 of the test are removed, which leaves 1654 x 12 training trials. Pictures: as in `things_images` for
-the repacks; ``openneuro`` also finds those of THINGS itself (``aardvark/aardvark_01b.jpg``).
+the repacks; ``openneuro`` and ``ubp``, which name their pictures, also find those of THINGS itself
+(``object_images/aardvark/aardvark_01b.jpg``).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from align.config import Config
 from align.data.signals import Stimuli
 from align.data.studies.base import Fact, StudyInfo, require_root
 from align.data.studies.things.block import Block, Published, block_facts, copied, require_alike
-from align.data.studies.things.images import require_pictures_of, stimuli_of
-from align.data.studies.things.meg_epochs import Table, find_epochs, pictures_of, read_epochs, read_table
+from align.data.studies.things.images import pictures_by_name, require_pictures_of, sorted_folders, stimuli_of
+from align.data.studies.things.meg_epochs import METADATA, Table, find_epochs, pictures_of, read_epochs, read_list
 from align.data.studies.things.study import ThingsStudy
 from align.data.studies.things.variants import Layout, find_layout, read_dict, read_plain, read_torch_dict
 from align.errors import UserError
@@ -81,28 +82,32 @@ class ThingsMEG(ThingsStudy):
             self.variant, self.folder, self.found = find_layout(self.root, LAYOUTS, config.study.variant, "THINGS-MEG")
 
     @cached_property
-    def table(self) -> Table:
-        """THINGS' list of pictures, which the epochs' events refer to."""
-        return read_table(self.root, self.config.study.images)
+    def table(self) -> Table | None:
+        """THINGS' list of pictures, for epochs that carry no table of their own; None where it is absent."""
+        return read_list(self.root, self.config.study.images)
 
     def blocks(self, subject: str) -> tuple[Block, Block, Stimuli, str]:
         """Training and test as the files hold them, their pictures, and what the order of the two rests on."""
         if self.variant == OPENNEURO:
-            train, test, events = read_epochs(self.epochs[subject], self.table, Path(self.config.cache_dir))
+            cache = Path(self.config.cache_dir)
+            train, test, events, table = read_epochs(self.epochs[subject], self.table, cache)
             pictures = [
-                pictures_of(split, event, self.table, self.root, self.config.study.images)
+                pictures_of(split, event, table, self.root, self.config.study.images)
                 for split, event in zip(("train", "test"), events, strict=True)
             ]
-            return (
-                train,
-                test,
-                stimuli_of(pictures[0], pictures[1], self.config.cache_dir),
-                "the events' numbers, by image_paths.csv",
-            )
+            order = METADATA if table.source == METADATA else f"the events' numbers, by {table.source}"
+            return train, test, stimuli_of(pictures[0], pictures[1], self.config.cache_dir), order
         layout, folder = LAYOUTS[self.variant], self.folder / f"sub-{subject}"
         assert layout.read is not None
         train, test = layout.read(folder / layout.train, layout), layout.read(folder / layout.test, layout)
         require_alike(train, test)
+        if train.images and test.images and sorted_folders(self.root, self.config.study.images) is None:
+            listed = [
+                pictures_by_name(split, block.images or (), self.root, self.config.study.images)
+                for split, block in (("train", train), ("test", test))
+            ]
+            order = "the pictures that the signal files list"
+            return train, test, stimuli_of(listed[0], listed[1], self.config.cache_dir), order
         for block, shown_pictures in zip((train, test), self.pictures[:2], strict=True):
             require_pictures_of(block, shown_pictures)
         return train, test, self.stimuli, self.pictures[2]

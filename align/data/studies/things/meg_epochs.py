@@ -1,16 +1,20 @@
 """THINGS-MEG as its authors publish it: MNE epochs, where an event's number is the number of a picture.
 
-``preprocessed_P1-epo.fif`` (with its continuations ``-epo-1.fif``, ...) holds every trial of a person. Event k is line
-k, from 1, of ``image_paths.csv``; ``image_concept_index.csv`` has the number of its concept in the same line; both
-tables have no header. 999999 = a catch trial. Pictures shown `TEST_REPETITIONS` times are the test; training trials
-of their concepts are removed. Trials are copied once, a piece at a time, into ``.npy`` files in the cache, since epochs
-on disk need scaling by channel and cannot be mapped.
+``preprocessed_P1-epo.fif`` (with its continuations ``-epo-1.fif``, ...) holds every trial of a person. The epochs carry
+a table of their trials (``sample_attributes_P1.csv`` of the publication): ``trial_type`` exp, test or catch,
+``image_path`` (``images_meg/aardvark/aardvark_01b.jpg``; ``images_test_meg/tuxedo_16s.jpg`` for the test) and
+``things_category_nr``. Without it event k is line k, from 1, of THINGS' list ``image-paths.csv`` (earlier called
+``image_paths.csv``, beside ``image_concept_index.csv`` with the number of the concept in the same line; no headers),
+999999 is a catch trial and pictures shown more than once are the test. Training trials of the test concepts are
+removed. Trials are copied once, a piece at a time, into ``.npy`` files in the cache, since epochs on disk need scaling
+by channel and cannot be mapped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,30 +23,35 @@ from typing import Any
 import numpy as np
 
 from align.data.studies.things.block import Block
-from align.data.studies.things.images import ThingsPictures
+from align.data.studies.things.images import ThingsPictures, find_picture, picture_bases
 from align.errors import UserError
 from align.files import atomic_path, read_json, write_sealed
 from align.files.checksums import append_checksum, map_npy
 from align.files.made_once import made_once
 
 CATCH = 999999
-TEST_REPETITIONS = 12
-TABLES = ("image_paths.csv", "image_concept_index.csv")
+LISTS = ("image-paths.csv", "image_paths.csv")
+NUMBERS = "image_concept_index.csv"
+METADATA = "the epochs' own table of trials"
+EXP, TEST = "exp", "test"  # trial_type of training and test; all else is left out
 _PIECE = 256  # trials copied at once
 
 
 @dataclass(frozen=True)
 class Table:
-    """THINGS' list of pictures: ``paths`` "images/aardvark/aardvark_01b.jpg" and concept ``numbers``, line by line."""
+    """A list of pictures: ``paths`` "images/aardvark/aardvark_01b.jpg" and concept ``numbers``, by event.
 
-    folder: Path
-    paths: tuple[str, ...]
-    numbers: np.ndarray
+    ``source``: the file, or `METADATA`.
+    """
+
+    source: str
+    paths: dict[int, str]
+    numbers: dict[int, int]
 
     def name(self, event: int) -> str:
         """ "00001_aardvark/aardvark_01b.jpg" of an event."""
-        folder, _, file = self.paths[event - 1].rpartition("/")
-        return f"{self.numbers[event - 1]:05d}_{folder.rpartition('/')[2]}/{file}"
+        folder, _, file = self.paths[event].rpartition("/")
+        return f"{self.numbers[event]:05d}_{folder.rpartition('/')[2]}/{file}"
 
 
 def find_epochs(root: Path) -> dict[str, Path]:
@@ -58,49 +67,85 @@ def find_epochs(root: Path) -> dict[str, Path]:
     return found
 
 
-def read_table(root: Path, images: str | None) -> Table:
-    """The two tables, from ``root`` or ``study.images`` or up to three folders below them."""
+def read_list(root: Path, images: str | None) -> Table | None:
+    """THINGS' list, from ``root`` or ``study.images`` or up to three folders below them; None where there is none.
+
+    Concepts have the numbers of ``image_concept_index.csv`` where that is there too, else those of their order in the
+    list, which is that of THINGS. Raises `UserError` for tables that do not fit together.
+    """
     places = [root] if images is None else [root, Path(images).expanduser()]
-    files = []
-    for name in TABLES:
-        path = next((path for place in places for path in sorted(_at_depths(place, name))), None)
-        if path is None:
-            raise UserError(
-                f"study.root={str(root)!r} holds no {name}; it is among the metadata of THINGS, osf.io/jum2f"
-            )
-        files.append(path)
-    paths = _lines(files[0])
-    try:
-        numbers = np.array([int(line) for line in _lines(files[1])])
-    except ValueError as error:
-        raise UserError(f"{str(files[1])!r} should hold one whole number per line ({error})") from error
-    if len(paths) != len(numbers):
-        raise UserError(f"{TABLES[0]} has {len(paths)} lines, {TABLES[1]} {len(numbers)}; they belong line to line")
-    _require_one_name_per_number(paths, numbers)
-    return Table(files[0].parent, tuple(paths), numbers)
+
+    def find(name: str) -> Path | None:
+        return next((path for place in places for path in sorted(_at_depths(place, name))), None)
+
+    listed = next((path for name in LISTS if (path := find(name)) is not None), None)
+    if listed is None:
+        return None
+    paths, second = _lines(listed), find(NUMBERS)
+    if second is None:
+        order = {name: number for number, name in enumerate(dict.fromkeys(p.rpartition("/")[0] for p in paths), 1)}
+        numbers = [order[path.rpartition("/")[0]] for path in paths]
+    else:
+        numbers = _numbers(second)
+        if len(paths) != len(numbers):
+            raise UserError(f"{listed.name} has {len(paths)} lines, {NUMBERS} {len(numbers)}; they belong line to line")
+    _require_one_name_per_number(listed.name, paths, numbers)
+    return Table(listed.name, dict(enumerate(paths, 1)), dict(enumerate(numbers, 1)))
 
 
-def split_events(events: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def table_of(metadata: Any, events: np.ndarray) -> Table | None:
+    """The list that the epochs carry, None where they carry none (or one without ``image_path``).
+
+    Raises `UserError` where trials of one event name two pictures.
+    """
+    if metadata is None or "image_path" not in metadata:
+        return None
+    paths: dict[int, str] = {}
+    concepts: dict[str, int] = {}
+    category = metadata["things_category_nr"] if "things_category_nr" in metadata else [None] * len(events)
+    for event, path, number in zip(events.tolist(), metadata["image_path"], category, strict=True):
+        if event == CATCH or not isinstance(path, str) or "_catch_" in path:
+            continue
+        path = _in_concept_folder(path.replace("\\", "/"))
+        if paths.setdefault(event, path) != path:
+            raise UserError(f"event {event} is {paths[event]!r} and {path!r} in {METADATA}; fetch the epochs again")
+        if number is not None and number == number:  # no NaN
+            concepts.setdefault(path.split("/")[-2], int(number))
+    rest = sorted({path.split("/")[-2] for path in paths.values()} - set(concepts))
+    start = max(concepts.values(), default=0) + 1
+    concepts |= {name: start + k for k, name in enumerate(rest)}
+    return Table(METADATA, paths, {event: concepts[path.split("/")[-2]] for event, path in paths.items()})
+
+
+def split_events(
+    events: np.ndarray, table: Table, kinds: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Indices of the training and of the test trials, sorted by event, and a sentence about those removed.
+
+    ``kinds``: ``trial_type`` of every trial; None: pictures shown more than once are the test.
 
     Raises
     ------
     UserError
-        An event beyond the table, or no picture that was shown `TEST_REPETITIONS` times.
+        An event beyond the table, or no test picture.
     """
-    shown = np.flatnonzero(events != CATCH)
-    wrong = events[shown][(events[shown] < 1) | (events[shown] > len(table.paths))]
-    if len(wrong):
-        raise UserError(f"event {wrong[0]} is no line of {TABLES[0]} (1 to {len(table.paths)}); take THINGS' own table")
+    shown = np.flatnonzero(events != CATCH if kinds is None else np.isin(kinds, (EXP, TEST)))
+    wrong = [event for event in np.unique(events[shown]).tolist() if event not in table.paths]
+    if wrong:
+        told = f"(1 to {len(table.paths)})" if table.source != METADATA else ""
+        raise UserError(
+            f"event {wrong[0]} is no line of {table.source} {told}; take THINGS' own table".replace(" ;", ";")
+        )
     names, counts = np.unique(events[shown], return_counts=True)
-    tests = names[counts == TEST_REPETITIONS]
+    tests = names[counts > 1] if kinds is None else np.unique(events[kinds == TEST])
     if len(tests) == 0:
-        raise UserError(f"no picture was shown {TEST_REPETITIONS} times, so there are no test pictures")
-    number = table.numbers[events[shown] - 1]
+        raise UserError("no picture was shown more than once, so there are no test pictures")
+    number = np.array([table.numbers[event] for event in events[shown].tolist()])
+    test_numbers = {table.numbers[event] for event in tests.tolist()}
     is_test = np.isin(events[shown], tests)
-    of_test = np.isin(number, table.numbers[tests - 1]) & ~is_test
+    of_test = np.isin(number, sorted(test_numbers)) & ~is_test
     log = (
-        f"removed {int(of_test.sum())} training trials of the {len(np.unique(table.numbers[tests - 1]))} test concepts "
+        f"removed {int(of_test.sum())} training trials of the {len(test_numbers)} test concepts "
         f"and {len(events) - len(shown)} catch trials"
     )
     train, test = shown[~is_test & ~of_test], shown[is_test]
@@ -108,10 +153,13 @@ def split_events(events: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarr
     return order[0], order[1], [log]
 
 
-def read_epochs(path: Path, table: Table, cache: Path) -> tuple[Block, Block, tuple[np.ndarray, np.ndarray]]:
-    """Training and test of one person, mapped from ``cache``, and the events (picture numbers) of their rows.
+def read_epochs(
+    path: Path, table: Table | None, cache: Path
+) -> tuple[Block, Block, tuple[np.ndarray, np.ndarray], Table]:
+    """Training and test of one person, mapped from ``cache``, the events (picture numbers) of their rows, their list.
 
-    ``x`` (n, 271, 281) float32 in T, -0.1 to 1.3 s at 200 Hz, in the file's own units and window.
+    ``table``: THINGS' list, for epochs that carry none. ``x`` (n, 271, 281) float32 in T, -0.1 to 1.3 s at 200 Hz, in
+    the file's own units and window.
     """
     folder = cache / "things_meg" / f"{path.stem}-{_key(path, table)}"
     stored, facts = made_once(
@@ -138,31 +186,41 @@ def read_epochs(path: Path, table: Table, cache: Path) -> tuple[Block, Block, tu
             )
         )
         events.append(names)
-    return blocks[0], blocks[1], (events[0], events[1])
+    pictures = {int(event): entry for event, entry in facts["pictures"].items()}
+    used = Table(facts["source"], {e: p for e, (p, _) in pictures.items()}, {e: n for e, (_, n) in pictures.items()})
+    return blocks[0], blocks[1], (events[0], events[1]), used
 
 
 def pictures_of(split: str, events: np.ndarray, table: Table, root: Path, images: str | None) -> ThingsPictures:
     """The pictures of the events; raises `UserError` naming the first that is in none of the usual places."""
-    bases = [Path(images).expanduser()] if images is not None else [root, *_folders(root)]
+    bases = picture_bases(root if images is None else Path(images).expanduser())
     names, paths = [], []
-    for event in events:
-        name, listed = table.name(int(event)), table.paths[int(event) - 1]
-        short = "/".join(listed.split("/")[-2:])
-        tails = [listed, short, *(f"{f}/{name}" for f in ("training_images", "train_images", "test_images"))]
-        path = next((base / tail for base in bases for tail in tails if (base / tail).is_file()), None)
+    for event in events.tolist():
+        name, listed = table.name(event), table.paths[event]
+        path = find_picture(name, bases, [listed])
         if path is None:
-            raise UserError(f"picture {listed!r}, line {event} of {TABLES[0]}, is missing; give study.images=FOLDER")
+            where = f"line {event} of {table.source}" if table.source != METADATA else f"of event {event}"
+            raise UserError(f"picture {listed!r}, {where}, is missing; give study.images=FOLDER")
         names.append(name)
         paths.append(path)
     return ThingsPictures(split, tuple(names), tuple(paths))
 
 
-def _copy(path: Path, table: Table, folder: Path) -> None:
+def _copy(path: Path, table: Table | None, folder: Path) -> None:
     """Copy the trials that are used into ``train.npy`` and ``test.npy``; ``facts.json`` last."""
     epochs = _open(path)
     try:
         events = np.asarray(epochs.events[:, 2], dtype=np.int64)
-        train, test, log = split_events(events, table)
+        own = table_of(epochs.metadata, events)
+        used = own or table
+        if used is None:
+            raise UserError(
+                f"{str(path)!r} carries no table of its trials, and there is no {LISTS[0]} of THINGS (osf.io/jum2f, "
+                "01_image-level); put it into study.root"
+            )
+        typed = own is not None and "trial_type" in epochs.metadata
+        kinds = np.asarray(epochs.metadata["trial_type"], dtype=str) if typed else None
+        train, test, log = split_events(events, used, kinds)
         if len(train) == 0:
             raise UserError(f"{str(path)!r} has no training trial outside the test concepts")
         picks = [i for i, kind in enumerate(epochs.get_channel_types()) if kind in ("mag", "grad")]
@@ -178,6 +236,11 @@ def _copy(path: Path, table: Table, folder: Path) -> None:
             "train": events[train].tolist(),
             "test": events[test].tolist(),
             "log": log,
+            "source": used.source,
+            "pictures": {
+                str(event): [used.paths[event], used.numbers[event]]
+                for event in np.unique(events[np.concatenate([train, test])]).tolist()
+            },
         }
     finally:
         for part in getattr(epochs, "_raw", None) or ():  # MNE leaves the files open as long as the object lives
@@ -206,7 +269,10 @@ def _open(path: Path) -> Any:
 
     require_tags([path])
     try:
-        return mne.read_epochs(path, preload=False, verbose="error")
+        with warnings.catch_warnings():  # of MNE about the way it makes its table of trials
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            return mne.read_epochs(path, preload=False, verbose="error")
     except Exception as error:
         raise _unreadable(path, error) from error
 
@@ -216,10 +282,10 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{str(path)!r} is truncated or no epochs file ({text}); fetch it again")
 
 
-def _key(path: Path, table: Table) -> str:
-    """Changes with the files and with the tables."""
+def _key(path: Path, table: Table | None) -> str:
+    """Changes with the files and with the list."""
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(path.parent.glob(f"{path.stem}*.fif"))]
-    text = json.dumps([stats, table.paths, table.numbers.tolist()])
+    text = json.dumps([stats, None if table is None else [table.source, table.paths, table.numbers]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -231,22 +297,33 @@ def _lines(path: Path) -> list[str]:
     return [line.strip().strip('"').replace("\\", "/") for line in lines if line.strip()]
 
 
-def _require_one_name_per_number(paths: list[str], numbers: np.ndarray) -> None:
+def _numbers(path: Path) -> list[int]:
+    try:
+        return [int(line) for line in _lines(path)]
+    except ValueError as error:
+        raise UserError(f"{str(path)!r} should hold one whole number per line ({error})") from error
+
+
+def _in_concept_folder(path: str) -> str:
+    """images_test_meg/tuxedo_16s.jpg as images_test_meg/tuxedo/tuxedo_16s.jpg, in the folder of its concept."""
+    folder, _, file = path.rpartition("/")
+    if folder.rpartition("/")[2].startswith("images"):
+        folder = f"{folder}/{file.rpartition('_')[0]}"
+    return f"{folder}/{file}"
+
+
+def _require_one_name_per_number(listed: str, paths: list[str], numbers: list[int]) -> None:
     """The two tables are of one order: pictures of one folder have one concept number, and the reverse."""
     name_of: dict[int, str] = {}
     number_of: dict[str, int] = {}
-    for line, (path, number) in enumerate(zip(paths, numbers.tolist(), strict=True), 1):
+    for line, (path, number) in enumerate(zip(paths, numbers, strict=True), 1):
         name = path.rpartition("/")[0]
         if not name:
-            raise UserError(f"{TABLES[0]} line {line}: {path!r} is no folder/file")
+            raise UserError(f"{listed} line {line}: {path!r} is no folder/file")
         if name_of.setdefault(number, name) != name or number_of.setdefault(name, number) != number:
-            raise UserError(f"{TABLES[0]} line {line} is {path!r}, {TABLES[1]} says concept {number}: they do not fit")
+            raise UserError(f"{listed} line {line} is {path!r}, {NUMBERS} says concept {number}: they do not fit")
 
 
 def _at_depths(root: Path, pattern: str) -> Iterator[Path]:
     for folder in ("", "*/", "*/*/", "*/*/*/"):
         yield from root.glob(folder + pattern)
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(child for child in root.iterdir() if child.is_dir())

@@ -56,7 +56,7 @@ class Layout:
 def find_layout(
     root: Path, layouts: Mapping[str, Layout], variant: str | None, title: str
 ) -> tuple[str, Path, tuple[str, ...]]:
-    """(variant, folder of the subjects, subject labels) of the one recording at or up to two folders below ``root``.
+    """(variant, folder of the subjects, subject labels) of the one recording at or up to four folders below ``root``.
 
     Raises
     ------
@@ -115,10 +115,10 @@ def read_plain(path: Path, layout: Layout) -> Block:
 def _subject_folders(root: Path) -> Iterator[Path]:
     """Every ``sub-*`` folder in root, its folders, and theirs; folders of pictures are passed over."""
     level = [root]
-    for _ in range(3):
+    for _ in range(5):  # data/things-meg/Preprocessed_data/sub-01 is the deepest in circulation
         folders = sorted(child for folder in level for child in folder.iterdir() if child.is_dir())
         yield from (folder for folder in folders if folder.name.startswith("sub-"))
-        level = [f for f in folders if not f.name.startswith(("sub-", ".")) and not f.name.endswith("images")]
+        level = [f for f in folders if not f.name.startswith(("sub-", ".")) and not f.name.lower().endswith("images")]
 
 
 def _dict(path: Path) -> dict[Any, Any]:
@@ -146,7 +146,7 @@ def _block(path: Path, content: Mapping[Any, Any], layout: Layout) -> Block:
     told = {name: content.get(name) if _has(content, name) else None for name in ("ch_names", "times")}
     notes = []
     for name, value in layout.assumed.items():
-        if told[name] is None:
+        if told[name] is None and len(value) == {"ch_names": n_chans, "times": n_times}[name]:  # not another selection
             told[name] = value
             notes.append(f"{path.name} does not tell its {name}; those that its publisher describes are taken")
     return Block(
