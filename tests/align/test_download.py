@@ -762,6 +762,31 @@ def test_an_interrupted_unpacking_is_done_again(server: Server, tmp_path: Path) 
     assert "/download/3v527/" not in server.times_asked and not (root / "training_images.zip").exists()
 
 
+def test_an_archive_left_by_a_killed_download_is_compared_and_remembered(tmp_path: Path) -> None:
+    (tmp_path / "in" / "pictures").mkdir(parents=True)
+    (tmp_path / "in" / "pictures" / "a.jpg").write_bytes(BODY)
+    archive, root = Path(shutil.make_archive(str(tmp_path / "p"), "zip", tmp_path / "in")), tmp_path / "root"
+    for sha256, right in (("0" * 64, False), (hash_file(archive), True)):
+        root.mkdir(exist_ok=True)
+        shutil.copy(archive, root)
+        known, file = records.Records(root), File("https://data.example/p", "p.zip", None, sha256, unpack="pictures")
+        if right:
+            known.get(file)
+            assert known.entries["p.zip"]["sha256"] == sha256 and (root / "pictures" / "a.jpg").is_file()
+        else:
+            fails("its publisher states", lambda: known.get(file))
+            assert not (root / "pictures").exists()
+
+
+def test_what_a_killed_download_left_beside_a_whole_file_goes(toy: Server, tmp_path: Path) -> None:
+    download("toy", "--root", str(tmp_path), "--subjects", "01", "--yes")
+    kept = sorted(path.name for path in tmp_path.rglob("*"))
+    for name in (".known.npy.lock", "known.npy.part.json", "known.npy.part.lock", ".checksums.json.lock"):
+        (tmp_path / name).write_text("{}")
+    download("toy", "--root", str(tmp_path), "--subjects", "01", "--yes")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == kept
+
+
 def test_nsd_is_readable_as_it_was_fetched(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "PUBLISHED", {})  # the stand-ins are not the published files
     subject = fixture_nsd.SUBJECT

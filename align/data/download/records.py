@@ -45,9 +45,15 @@ class Records:
         return folder.is_dir() and any(folder.iterdir()) and not waiting
 
     def verify(self, file: File) -> None:
-        """Compare a file that is there with what is known of it, and remember it. Raises `UserError` if it differs."""
-        if file.unpack is not None:
-            return
+        """Compare a file that is there with what is known of it, and remember it. Raises `UserError` if it differs.
+
+        What a killed download left beside it goes.
+        """
+        self._tidy(self.root / file.target)
+        if file.unpack is None:
+            self._compare(file)
+
+    def _compare(self, file: File) -> None:
         target, entry = self.root / file.target, self.entries.get(file.target, {})
         if entry and entry.get("size") == target.stat().st_size and entry.get("mtime_ns") == target.stat().st_mtime_ns:
             return
@@ -67,12 +73,30 @@ class Records:
         with locked(beside(target, "lock"), f"fetching {str(target)!r}", keep=False):
             if self.has(file):
                 return
-            if not target.is_file():
+            if target.is_file():  # an archive that a killed download fetched and did not unpack
+                self._compare(file)
+            else:
                 fetched = fetch(file.url, target, self.expected(file), patience, progress)
                 self._remember(file, fetched.sha256)
             if file.unpack is not None:
                 unpack(target, self.root, file.unpack, password)
                 target.unlink()
+
+    def _tidy(self, target: Path) -> None:
+        """Remove locks that nobody holds and the note of a part whose file is whole."""
+        notes = [target.with_name(f"{target.name}.part.{end}") for end in ("json", "lock")]
+        lock = beside(target, "lock")
+        if lock.exists() or any(note.exists() for note in notes):
+            with locked(lock, f"fetching {str(target)!r}", keep=False):
+                for note in notes:
+                    note.unlink(missing_ok=True)
+        if self._lock.exists():
+            with locked(self._lock, f"writing {str(self.path)!r}", wait=None, keep=False):
+                pass
+
+    @property
+    def _lock(self) -> Path:
+        return beside(self.path, "lock")
 
     def expected(self, file: File) -> str | None:
         """The published checksum, else that of the first download."""
@@ -86,8 +110,9 @@ class Records:
     def _remember(self, file: File, sha256: str) -> None:
         stat = (self.root / file.target).stat()
         entry = {"sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "url": file.url}
-        with locked(beside(self.path, "lock"), f"writing {str(self.path)!r}", wait=None, keep=False):
-            self.entries = self._read() | {file.target: {**entry, "published": file.sha256 is not None}}
+        with locked(self._lock, f"writing {str(self.path)!r}", wait=None, keep=False):
+            entries = self._read() | {file.target: {**entry, "published": file.sha256 is not None}}
+            self.entries = dict(sorted(entries.items()))
             write_sealed(self.path, {"schema": 1, "files": self.entries})
 
 
