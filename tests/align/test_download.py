@@ -19,6 +19,7 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -774,7 +775,7 @@ def test_an_archive_left_by_a_killed_download_is_compared_and_remembered(tmp_pat
             known.get(file)
             assert known.entries["p.zip"]["sha256"] == sha256 and (root / "pictures" / "a.jpg").is_file()
         else:
-            fails("its publisher states", lambda: known.get(file))
+            fails("its publisher states", partial(known.get, file))
             assert not (root / "pictures").exists()
 
 
