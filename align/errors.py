@@ -133,7 +133,7 @@ def _end(name: str, error: BaseException, code: int) -> int:
     """Say the error unless nobody listens, and keep the interpreter from failing over what is left in the streams."""
     with suppress(OSError, ValueError):
         if code != 141:
-            print(f"{name}: {one_line(error)}", file=sys.stderr, flush=True)
+            print(f"{name}: {printable(one_line(error))}", file=sys.stderr, flush=True)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -213,7 +213,7 @@ def _read_table(path: Path) -> list[Row]:
     if not rows:
         raise UserError(f"{path.name} lists no trials")
     refuse_alike((row.subject for row in rows if row.subject), "subjects", path.name)
-    for subject in {row.subject for row in rows}:
+    for subject in dict.fromkeys(row.subject for row in rows):
         sessions = (row.session for row in rows if row.subject == subject and row.session)
         refuse_alike(sessions, f"subject {subject}, sessions", path.name)
     return rows
