@@ -17,6 +17,7 @@ from align.encoders.bands import lay_out
 from align.encoders.ridge import fit_ridge, reciprocal_ranks
 from align.encoders.shapes import SignalFacts
 from align.training.fit import fit
+from align.training.training_set import training_side
 from tests.align.fixture_studies import write_folder
 from tests.one_line import fails
 
@@ -193,6 +194,23 @@ def test_regions_of_a_study_are_counted_among_what_is_left(tmp_path: Path) -> No
     assert regions("encoder.bands=[V1,V3]", "study.roi=[V3,V1]", "preprocess.scale=zscore")["V3"] == (2,)
     fails("encoder.bands: .* has no region 'V9'; did you mean", lambda: regions("encoder.bands=[V1,V9]"))
     fails("nothing of region 'V2' is left", lambda: regions("encoder.bands=[V1,V2]", "study.roi=[V1]"))
+
+
+def test_cells_of_a_sweep_know_other_regions_of_the_same_name(tmp_path: Path) -> None:
+    rows = [
+        {"row": i, "image": f"pic{i:03d}.png", "split": "train" if i < 24 else "test", "subject": "01"}
+        for i in range(30)
+    ]
+    write_folder(tmp_path, np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32), rows)
+
+    def digest(region: str, *more: str) -> str:
+        (tmp_path / "info.json").write_text(f'{{"roi": {{"V1": {region}}}}}')
+        pairs = ["study.name=folder", f"study.root={tmp_path}", f"cache_dir={tmp_path / 'cache'}", *more]
+        config = load_config(Config, None, pairs)
+        return training_side(open_study(config), config, "01").digest
+
+    assert digest("[0]") == digest("[1]")
+    assert digest("[0]", "encoder.bands=[V1,rest]") != digest("[1]", "encoder.bands=[V1,rest]")
 
 
 def test_a_run_with_bands_by_name_is_that_of_sizes() -> None:
