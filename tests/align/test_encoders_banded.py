@@ -17,6 +17,7 @@ from align.encoders.bands import lay_out
 from align.encoders.ridge import fit_ridge, reciprocal_ranks
 from align.encoders.shapes import SignalFacts
 from align.training.fit import fit
+from align.training.training_set import training_side
 from tests.align.fixture_studies import write_folder
 from tests.one_line import fails
 
@@ -195,20 +196,36 @@ def test_regions_of_a_study_are_counted_among_what_is_left(tmp_path: Path) -> No
     fails("nothing of region 'V2' is left", lambda: regions("encoder.bands=[V1,V2]", "study.roi=[V1]"))
 
 
-def test_a_run_with_bands_by_name_is_that_of_sizes(tmp_path: Path) -> None:
-    """Regions side by side are the same bands, however they are told."""
+def test_cells_of_a_sweep_know_other_regions_of_the_same_name(tmp_path: Path) -> None:
+    rows = [
+        {"row": i, "image": f"pic{i:03d}.png", "split": "train" if i < 24 else "test", "subject": "01"}
+        for i in range(30)
+    ]
+    write_folder(tmp_path, np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32), rows)
+
+    def digest(region: str, *more: str) -> str:
+        (tmp_path / "info.json").write_text(f'{{"roi": {{"V1": {region}}}}}')
+        pairs = ["study.name=folder", f"study.root={tmp_path}", f"cache_dir={tmp_path / 'cache'}", *more]
+        config = load_config(Config, None, pairs)
+        return training_side(open_study(config), config, "01").digest
+
+    assert digest("[0]") == digest("[1]")
+    assert digest("[0]", "encoder.bands=[V1,rest]") != digest("[1]", "encoder.bands=[V1,rest]")
+
+
+def test_a_run_with_bands_by_name_is_that_of_sizes() -> None:
+    """Scattered regions are the same bands as those that stand side by side."""
     pytest.importorskip("himalaya", reason="needs himalaya: pip install '.[encoders]'")
-    rng = np.random.default_rng(0)
-    x, tokens = rng.normal(size=(40, 6)).astype(np.float32), rng.normal(size=(40, 1, 8)).astype(np.float32)
+    rng, order = np.random.default_rng(0), [3, 0, 1, 2, 4, 5]
+    x, tokens = rng.normal(size=(60, 6)).astype(np.float32), rng.normal(size=(60, 1, 8)).astype(np.float32)
+    tokens[:, 0, :4] += 3 * x[:, [3, 0, 0, 3]]  # told by the first region
     found = []
-    for bands in (["2", "4"], ["V1", "rest"]):
-        config = load_config(
-            Config, overrides=["target.components=6", "encoder.name=banded_ridge", "encoder.band_draws=3"]
-        )
+    for bands, signals in ((["2", "4"], x[:, order]), (["V1", "rest"], x)):
+        config = load_config(Config, None, ["target.components=6", "encoder.name=banded_ridge", "encoder.band_draws=6"])
         config = replace(config, encoder=replace(config.encoder, bands=bands))
-        facts = SignalFacts(regions={"V1": (0, 1)})
-        found.append(fit(config, x, tokens, np.arange(40), facts=facts).predict(x)["embeds"])
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+        facts = SignalFacts(regions={"V1": (3, 0)})
+        found.append(fit(config, signals, tokens, np.arange(60), facts=facts).predict(signals)["embeds"])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_what_is_no_single_picture_is_refused(run: Run, tiny: tuple[Path, Path])
     for sampling, wanted, told in (
         (dataclasses.replace(QUICK, seeds=(0, 1)), Conditioning(), "one seed"),
         (QUICK, Conditioning(best_of=2), "best-of-n"),
-        (QUICK, Conditioning(match="none"), "match spread"),
+        (QUICK, Conditioning(match="none"), "match='spread'"),
     ):
         with pytest.raises(UserError, match=told):
             evidence(run, str(tiny[0]), sampling, conditioning=wanted)
