@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Stimuli
 from align.errors import Damaged, UserError
-from align.files import locked, read_json, write_sealed
+from align.files import beside, locked, read_json, write_sealed
 from align.files.checksums import require_crc
 from align.vision.views import canonical, views_of
 
@@ -85,12 +86,26 @@ def cached_targets(
     def absent(say: bool = False) -> dict[str, str]:
         return {name: key for name, key in keys.items() if not _is_whole(folder / f"{key}.safetensors", say)}
 
-    if absent():
-        with locked(folder / ".lock", f"extracting targets into {str(folder)!r}", wait=None):
-            todo = absent(say=True)
+    if lacking := absent():
+        with _alone_with(folder, lacking):
+            todo = {name: key for name, key in absent(say=True).items() if name in lacking}
             if todo:
                 _extract(backbone, images, todo, pooling, folder, batch_size, progress, views)
     return {layer: open_targets(folder / f"{keys[name]}.safetensors") for layer, name in names.items()}
+
+
+@contextmanager
+def _alone_with(folder: Path, keys: dict[str, str]) -> Iterator[None]:
+    """Others extract other layers and pictures at the same time; whoever wants one of ``keys`` waits.
+
+    Locks are taken in the order of the keys, so that two sets that overlap never wait for each other.
+    """
+    with ExitStack() as stack:
+        for layer, key in sorted(keys.items(), key=lambda item: item[1]):
+            doing = f"extracting targets of layer {layer} into {str(folder)!r}"
+            lock = beside(folder / f"{key}.safetensors", "lock")
+            stack.enter_context(locked(lock, doing, wait=None, keep=False))
+        yield
 
 
 def target_key(backbone: Backbone, images: Stimuli, layer: str, pooling: str, views: Sequence[str] = ()) -> str:

@@ -5,6 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +65,7 @@ def test_rows_are_the_backbones_tokens(tmp_path: Path) -> None:
         assert np.array_equal(stored, target.tokens)
         info = json.loads(target.path.with_suffix(".json").read_text())
         assert info["ids"] == list(stimuli.ids) and info["layer"] == layer and info["pooling"] == "grid:2"
-    kept = {path.name for path in (tmp_path / "targets").iterdir()} - {".lock"}  # not every system keeps it
+    kept = {path.name for path in (tmp_path / "targets").iterdir()}
     assert kept == {f"{t.key}{end}" for t in found.values() for end in (".safetensors", ".json")}
 
 
@@ -201,6 +204,69 @@ def test_sigkill_at_any_moment_and_two_processes_at_once_end_with_identical_file
     assert len(whole) == 4
     assert killed == whole
     assert both == whole
+
+
+class Held:
+    """Pictures whose extraction stops at one of them until ``go``."""
+
+    def __init__(self, stimuli: Stimuli, stop: int = 0) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+        self.stimuli = replace(stimuli, load=lambda index: self._load(stimuli, index, stop))
+        self.stimuli.__dict__["hashes"] = stimuli.hashes
+
+    def _load(self, stimuli: Stimuli, index: int, stop: int) -> np.ndarray:
+        if index == stop:
+            self.reached.set()
+            assert self.go.wait(20)
+        return stimuli.load(index)
+
+
+def started(stimuli: Stimuli, layers: list[str], folder: Path) -> threading.Thread:
+    def extract() -> None:
+        cached_targets(tiny_backbone(), stimuli, layers, "mean", folder, progress=False)
+
+    thread = threading.Thread(target=extract, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_only_those_who_want_the_same_wait_for_each_other(tmp_path: Path) -> None:
+    """Locks of threads keep each other out as those of processes do."""
+    held, others = Held(pictures()), pictures(7)
+    assert target_key(tiny_backbone(), held.stimuli, "first", "mean") == target_key(
+        tiny_backbone(), pictures(), "first", "mean"
+    )
+    slow = started(held.stimuli, ["first"], tmp_path)
+    assert held.reached.wait(20)
+    for stimuli, layers in ((pictures(), ["second"]), (others, ["first"]), (others, LAYERS)):
+        quick = started(stimuli, layers, tmp_path)
+        quick.join(20)
+        assert not quick.is_alive(), f"{layers} of {len(stimuli)} pictures waited for another extraction"
+    same = started(pictures(), LAYERS, tmp_path)
+    same.join(0.5)
+    assert same.is_alive(), "the same layer of the same pictures is extracted once"
+    held.go.set()
+    for thread in (slow, same):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(list((tmp_path / "targets").glob("*.safetensors"))) == 4 and not list(tmp_path.rglob(".*lock"))
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_overlapping_sets_cannot_block_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: int) -> None:
+    """Whatever the order in which layers are named, locks are taken in the order of the keys."""
+    taken: list[str] = []
+
+    @contextmanager
+    def noted(lock: Path, doing: str, **how: object) -> Iterator[None]:
+        lock.parent.mkdir(exist_ok=True)
+        taken.append(doing.split(" of layer ")[1].split(" ")[0])
+        yield
+
+    monkeypatch.setattr(module, "locked", noted)
+    cached_targets(tiny_backbone(), pictures(5), LAYERS[::turn], "mean", tmp_path, progress=False)
+    keys = {name: target_key(tiny_backbone(), pictures(5), name, "mean") for name in LAYERS}
+    assert taken == sorted(keys, key=lambda name: keys[name])
 
 
 def test_health_against_all_pairs(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
