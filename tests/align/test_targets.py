@@ -20,6 +20,7 @@ from torch import nn
 from align.data.signals import Stimuli
 from align.errors import UserError
 from align.vision import targets as module
+from align.vision.part import Part
 from align.vision.taps import Backbone, Tap
 from align.vision.targets import cached_targets, health, open_targets, target_key
 
@@ -140,7 +141,7 @@ def test_another_batch_size_or_a_lost_part_starts_over(tmp_path: Path) -> None:
     ]
     folder = tmp_path / "cut" / "targets"
     for fault in ("batch_size", "shorter", "gone"):
-        part = module._Part(folder, whole.key, N, 7)
+        part = Part(folder, whole.key, N, 7)
         folder.mkdir(parents=True, exist_ok=True)
         part.append(np.ones((7, 1, 4), dtype=np.float16))
         if fault == "shorter":
@@ -160,7 +161,7 @@ SCRIPT = """
 import os, signal, sys
 from dataclasses import replace
 import torch
-from align.vision import targets
+from align.vision import part, targets
 from tests.align.test_targets import LAYERS, pictures, tiny_backbone
 
 torch.set_num_threads(1)
@@ -175,11 +176,11 @@ def start(folder, at_picture=None, at_record=None):
         return child
     slain = replace(stimuli, load=lambda index: die() if index == at_picture else stimuli.load(index))
     slain.__dict__["hashes"] = stimuli.hashes
-    record, count = targets.write_sealed, []
+    record, count = part.write_sealed, []
     def write_sealed(path, value, **how):
         count.append(path)
         die() if len(count) == at_record else record(path, value, **how)
-    targets.write_sealed = write_sealed
+    part.write_sealed = write_sealed
     targets.cached_targets(tiny_backbone(), slain, LAYERS, "tokens", folder, batch_size=2, progress=False)
     os._exit(0)
 
