@@ -213,10 +213,11 @@ def run(config: Config, progress: bool = True) -> dict[str, Any]:
     import torch
 
     from align.data.studies import open_study
+    from align.tracking import Stopwatch
     from align.vision.backbones import load_backbone
 
     config.check()
-    study = open_study(config)
+    watch, study = Stopwatch(), open_study(config)
     for subject in config.subjects:
         study.require_subject(subject)
     backbone = load_backbone(config.backbone).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -236,6 +237,7 @@ def run(config: Config, progress: bool = True) -> dict[str, Any]:
         "weights_hash": backbone.weights_hash,
         "pooling": config.target.pooling,
         "subjects": subjects,
+        "measured": watch.read(),
     }
 
 
@@ -302,10 +304,12 @@ def _fill(
     """Extract the rows that the parts lack."""
     from tqdm import tqdm
 
+    from align.tracking import Forecast
+
     one = next(iter(parts.values()))
     start, end, size = min(part.next for part in parts.values()), one.own.stop, one.batch_size
     title = f"targets {backbone.name} ({len(parts)} layer{'s' if len(parts) > 1 else ''})"
-    done = start - one.own.start
+    done, forecast = start - one.own.start, Forecast(title, end - start, "picture", progress)
     with tqdm(total=len(one.own), initial=done, desc=title, unit="img", disable=None if progress else True) as bar:
         for first in range(start, end, size):
             rows = range(first, min(first + size, end))
@@ -314,6 +318,7 @@ def _fill(
             for layer in wanted:
                 parts[layer].append(_half(tokens.pop(layer), backbone.name, layer))
             bar.update(len(rows))
+            forecast.done(len(rows))
 
 
 def _read(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from align.files import launched, locked
+from align.tracking import Stopwatch
 from recon.decoding.conditions import CONTROLS, LIKELIEST
 from recon.decoding.decoder import predicts_responses
 from recon.decoding.plan import Plan, Sampling
@@ -62,6 +63,7 @@ def generate(
 
     sampling, controls = sampling or Sampling(), _controls(run, controls)
     check_sampling(sampling, limit)
+    watch = Stopwatch()
     plan = Plan.of(run, generator, conditioning, sampling, runtime, limit)
     decoder, conditioning = plan.decoder, plan.conditioning
     with launched.first_then_others():
@@ -77,7 +79,7 @@ def generate(
             sampled += maker.fill_all(names)
             if LIKELIEST in controls:
                 show_likeliest(plan, maker.folders.control(LIKELIEST))
-            write_record(plan, folder, chosen_on)
+            write_record(plan, folder, chosen_on, watch.read() if sampled else None)
     added = None if conditioning.library is None else decoder.library.added
     return {
         "study": run.study,
@@ -97,6 +99,7 @@ def generate(
         "n_stimuli": len(decoder.ids),
         "seeds": list(sampling.seeds),
         "sampled": sampled,
+        "measured": watch.read(),
         "folders": {name: str(_folder(maker.folders, name)) for name in (OWN, *controls)},
         **({} if added is None else {"library": asdict(added)}),
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.files.launched import place
+from align.files.launched import is_first, place
 from align.seeding import derive
 from recon.decoding.plan import Sampling
 from recon.drawing.folders import DIGEST, INDEX_COLUMNS, merge_index, read_index, safe_names, same_file, write_png
@@ -130,7 +130,7 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     """
     import torch
 
-    from align.tracking import progress_bar
+    from align.tracking import Forecast, progress_bar
 
     used = sampling.filled(model.defaults)
     plan = _plan(weights, pictures, used)
@@ -145,6 +145,7 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     todo = [item for item in mine if not item.have]
     options: dict[str, Any] = {"steps": used.steps, "guidance_scale": used.guidance_scale}
     options |= {"batch_size": used.batch_size, "scale": used.scale}
+    forecast = Forecast(f"generate {pictures.name}", len(todo), "picture", is_first())
     with progress_bar(len(todo), f"generate {pictures.name}", show=bool(todo), unit="picture") as bar:
         for start in range(0, len(todo), sampling.batch_size):
             batch = todo[start : start + sampling.batch_size]
@@ -161,6 +162,7 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
             done = [item.row for item in mine if item.have]
             merge_index(pictures.folder, done, used.seeds, pictures.run_id, planned)
             bar.update(len(batch))
+            forecast.done(len(batch))
     if not todo:
         merge_index(pictures.folder, [item.row for item in mine], used.seeds, pictures.run_id, planned)
     return len(todo)

@@ -18,6 +18,7 @@ import numpy as np
 from align.data.names import labelled
 from align.errors import Damaged, UserError
 from align.files import launched, locked, read_json, write_sealed
+from align.tracking import Stopwatch, duration
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
 from recon.drawing.record import read_record
 from recon.evaluation.complete import require_complete
@@ -117,7 +118,7 @@ def evaluate_run(
         No reconstructions, some that are missing (unless ``partial``), pictures of another training of the run, a judge
         that took part in the run.
     """
-    settings = settings or EvaluateConfig()
+    settings, watch = settings or EvaluateConfig(), Stopwatch()
     from recon.evaluation.attributes import read_back
     from recon.evaluation.picture_scores import OWN, score
     from recon.evaluation.provenance import read_curves
@@ -138,6 +139,8 @@ def evaluate_run(
     ids, rows, missing = _pictures(run_data, folders, seed, index)
     others, incomplete = _other_seeds(run, folders.reconstructions, ids, seed)
     log.info("evaluate: seed %d, %d of %d test pictures", seed, len(ids), len(run_data.predictions.ids))
+    if took := _kept(report_path(run)).get("measured", {}).get("seconds"):
+        log.info("evaluate: the last one of this run took %s", duration(took))
     nets = FeatureNets(settings.weights_dir, download=settings.download)
     targets = run_data.targets(ids)
     known = run_data.training_pictures(rows[OWN].shape[-1])
@@ -157,6 +160,7 @@ def evaluate_run(
         report["drawn_with"] = drawn
     if curves := read_curves(run, folders.generator):
         report["curves"] = curves
+    report["measured"] = watch.read()
     where: dict[str, Any] = {
         "ids": ids,
         "scores": scores.per_stimulus,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -19,7 +18,7 @@ from align.data.splits import refuse_overlap
 from align.data.studies import open_study
 from align.data.studies.base import Study
 from align.files import launched, locked, remove_strays, write_atomic, write_sealed
-from align.tracking import logger, progress_bar
+from align.tracking import Stopwatch, logger, progress_bar
 from align.training.fit import check_trials
 from align.training.training_set import TrainingSide, device, digest_rows, training_side
 from align.vision.backbones import Backbone, load_backbone
@@ -103,7 +102,7 @@ def reproduce(
     UserError
         Bad recipe, configuration or files; an encoder that cannot read the trials (see `adapted`).
     """
-    started = time.monotonic()
+    watch = Stopwatch()
     recipe = load_recipe(name, study_file, pairs)
     given = {pair.partition("=")[0].strip() for pair in pairs}
     walk = Walk(recipe, open_study(recipe.config), adapt, given, progress)
@@ -115,10 +114,10 @@ def reproduce(
         if first:
             remove_strays(walk.folder / "curves")
         launched.wait()
-        return _reproduce(walk, started)
+        return _reproduce(walk, watch)
 
 
-def _reproduce(walk: Walk, started: float) -> dict[str, Any]:
+def _reproduce(walk: Walk, watch: Stopwatch) -> dict[str, Any]:
     validation = _validate(walk)
     chosen = rules.clean(validation, walk.layers)
     with launched.first_then_others():
@@ -132,7 +131,8 @@ def _reproduce(walk: Walk, started: float) -> dict[str, Any]:
         "oracle": rules.oracle(test, walk.layers),
     }
     found = summarise(choices, test, ids)
-    result = {**_facts(walk), **found, "seconds": round(time.monotonic() - started, 1)}
+    measured = watch.read()
+    result = {**_facts(walk), **found, "seconds": measured["seconds"], "measured": measured}
     text = markdown(result)
     if launched.is_first():
         write_sealed(walk.folder / "reproduction.json", result)

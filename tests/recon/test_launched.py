@@ -86,7 +86,7 @@ def test_generate_after_a_kill_and_evaluate(commands: ModuleType, place: Callabl
     one, two = place("one"), place("two")
     for at in (one, two):
         shutil.rmtree(at.run / "predictions", ignore_errors=True)
-    draw = ["--steps", "1", "--batch-size", "2", "--limit", "2", "--best-of", "2"]
+    draw = ["--steps", "1", "--batch-size", "1", "--limit", "2", "--best-of", "2"]
     alone(commands, one.of_run("generate", *draw)[1:], one.path / "logs")
     words = two.of_run("generate", *draw)[1:]
     killed, said = launch(words, two.path / "logs", {1: die_at("recon.drawing.sets", "write_png", 2)})
