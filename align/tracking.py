@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import sys
@@ -129,7 +130,7 @@ class Lines:
         left = (now - self._began) / max(1, self.n - self._first) * (self.total - self.n)
         share = 100 * self.n / max(1, self.total)
         logger.info(
-            "%s: %d of %d %ss (%.0f %%), %s left", self.stage, self.n, self.total, self.unit, share, _span(left)
+            "%s: %d of %d %ss (%.0f %%), %s left", self.stage, self.n, self.total, self.unit, share, duration(left)
         )
 
     def close(self) -> None:
@@ -142,8 +143,70 @@ class Lines:
         self.close()
 
 
-def _span(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
+class Stopwatch:
+    """What a command took, for its record."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+
+    def read(self) -> dict[str, Any]:
+        """``seconds`` since it was made; ``device``; ``memory``: bytes at the peak of this process so far;
+        ``gpu_memory``: the same of torch on its GPU. What this system does not say is left out."""
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - self.started, 1), "device": "cpu"}
+        if (bytes_ := peak_memory()) is not None:
+            found["memory"] = bytes_
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            found |= {"device": torch.cuda.get_device_name(), "gpu_memory": int(torch.cuda.max_memory_allocated())}
+        return found
+
+
+def peak_memory() -> int | None:
+    """Bytes that this process has held at most; None where the system does not say (Windows)."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:
+        return None
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+class Forecast:
+    """Says once how long the work will take, as soon as its second piece is done: the first one warms up.
+
+    Nothing is said of what takes less than ``LEAST`` seconds, and nothing before a piece is timed.
+    """
+
+    LEAST = 60
+
+    def __init__(self, stage: str, total: int, unit: str, show: bool = True) -> None:
+        self.stage, self.left, self.unit, self.show = stage, total, unit, show
+        self.since: float | None = None
+
+    def done(self, count: int = 1) -> None:
+        """``count`` units are done."""
+        now, self.left = time.monotonic(), self.left - count
+        if not self.show or count < 1:
+            return
+        if self.since is not None:
+            each, self.show = (now - self.since) / count, False
+            if self.left * each >= self.LEAST:
+                told = (self.stage, self.left, self.unit, duration(self.left * each), each, _memory_text())
+                logger.info("%s: %d more %ss take about %s (%.2g s each)%s", *told)
+        self.since = now
+
+
+def _memory_text() -> str:
+    facts = Stopwatch().read()
+    names = {"memory": "memory", "gpu_memory": "GPU memory"}
+    return "".join(f", {text} {facts[key] / 1e9:.1f} GB so far" for key, text in names.items() if key in facts)
+
+
+def duration(seconds: float) -> str:
+    """In words of one unit: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def progress_bar(total: int, stage: str, show: bool, start: int = 0, unit: str = "step") -> tqdm[Any] | Lines:

@@ -16,7 +16,6 @@ import argparse
 import functools
 import os
 import sys
-import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from align.tracking import JsonLines
     from align.training.protocols import Job
     from align.vision.backbones import Backbone
+
+MEASURED = "measured.json"  # seconds, device and memory of the call that finished a run
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,14 @@ def _train_job(
     from align.checkpoint import METRICS, save_run, tensors_hash
     from align.data.splits import joint_manifest, refuse_overlap
     from align.encoders.shapes import SignalFacts
+    from align.files import write_sealed
+    from align.tracking import Stopwatch
     from align.training.distributed import world
     from align.training.fit import check_trials, fit
     from align.training.training_set import join, training_rows
     from align.vision.fused import training_targets
 
-    started = time.monotonic()
-    layer = config.target.layer
+    watch, layer = Stopwatch(), config.target.layer
     recordings = {subject: study.recording(subject) for subject in dict.fromkeys((*job.trained_on, *job.tested_on))}
     trained, tested = ([recordings[subject] for subject in part] for part in (job.trained_on, job.tested_on))
     _require_alike(config, list(recordings.values()))
@@ -199,21 +201,12 @@ def _train_job(
         "targets": {subject: targets[subject].key for subject in job.tested_on},
         "n_training_rows": len(data.stimulus),
         "weights_hash": digest,
-        "trained": {"device": _device_name(device), "seconds": round(time.monotonic() - started, 1)},
     }
     if world()[0] == 0:
         save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
-    seconds = time.monotonic() - started
+        write_sealed(folder / MEASURED, watch.read())  # beside the weights, which are the same however long it took
+    seconds = watch.read()["seconds"]
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
-
-
-def _device_name(device: Any) -> str:
-    """The model of a GPU, else the number of threads on the CPU."""
-    import torch
-
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def _require_alike(config: Config, recordings: list[Recording]) -> None:

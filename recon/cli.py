@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from align.config import add_config_option
 from align.errors import UserError, print_anywhere, run_command
+from align.files import launched
 from recon.commands import (
     audit,
     curves,
@@ -39,6 +40,13 @@ from recon.commands.evaluate import run_evaluate, run_retrieve
 from recon.commands.runs import evaluate_settings, open_run
 from recon.config import PLACES
 
+SHARED = (
+    "targets",
+    "generate",
+    "evaluate",
+    "evaluate-images",
+    "reproduce",
+)  # by the processes of torchrun and the like
 _PAIR = re.compile(r"[A-Za-z_][\w.]*=")
 _SETTINGS = "evaluate.weights_dir, evaluate.judge, evaluate.judge_weights and the like"
 
@@ -57,10 +65,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
 
     def work() -> int:
-        if args.command != "info":
-            _log_to_stderr()
-        result = args.function(args)
-        show(result, args.json)
+        if args.command in SHARED:
+            launched.join()
+        with launched.one_voice():
+            if args.command != "info":
+                _log_to_stderr()
+            result = args.function(args)
+            show(result, args.json)
+            launched.wait()  # nobody leaves before all is written
         return int(result.get("exit_code", 0))
 
     return run_command(f"recon {args.command}", work, args.debug, "the same command continues from here")

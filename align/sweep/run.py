@@ -17,7 +17,6 @@ Every layer is compared at the same pooling and the same number of principal com
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +35,7 @@ from align.sweep.plots import FIGURES, draw
 from align.sweep.points import curves
 from align.sweep.report import TABLES, SweepResult, chosen_on, summarise, write_report
 from align.sweep.workers import compute
-from align.tracking import progress_bar
+from align.tracking import Forecast, Stopwatch, progress_bar
 
 
 def settled(
@@ -96,7 +95,7 @@ def run(
         Unknown subject, layer, encoder or backbone; fewer groups than folds; a worker that was killed; a folder with
         the sweep of another configuration.
     """
-    started = time.monotonic()
+    watch = Stopwatch()
     if processes < 1:
         raise UserError(f"{processes} processes: give 1 or more")
     config = settled(config, layers, encoders, backbones)
@@ -108,7 +107,7 @@ def run(
         for part in ("cells", "test"):
             remove_strays(folder / part)
         _claim(folder, config, walk.subjects, overwrite)
-        return _sweep(grid, study, folder, processes, test, progress, started)
+        return _sweep(grid, study, folder, processes, test, progress, watch)
 
 
 def _claim(folder: Path, config: Config, subjects: Sequence[str], overwrite: bool) -> None:
@@ -122,14 +121,15 @@ def _claim(folder: Path, config: Config, subjects: Sequence[str], overwrite: boo
 
 
 def _sweep(
-    grid: Grid, study: Study, folder: Path, processes: int, test: bool, progress: bool, started: float
+    grid: Grid, study: Study, folder: Path, processes: int, test: bool, progress: bool, watch: Stopwatch
 ) -> SweepResult:
     walk, cells = grid.walk, Cells(grid, study, folder)
     validated = _results(cells, walk.cells(), "cross-validation", processes, progress)
     choice = _store_choice(folder / "choice.json", grid, validated, test)
     tests = _results(cells, _refits(walk, choice), "refit and test", processes, progress) if test else []
     summary = summarise(grid.config, validated, tests, choice, facts(walk))
-    summary["seconds"] = round(time.monotonic() - started, 1)
+    summary["measured"] = watch.read()
+    summary["seconds"] = summary["measured"]["seconds"]
     write_report(folder, grid.config, [*validated, *tests], summary, walk.backbones)
     draw(summary, folder)
     return SweepResult(folder, summary)
@@ -189,6 +189,7 @@ def _results(cells: Cells, plan: Sequence[Cell], stage: str, processes: int, pro
     """The result of every cell of ``plan``, in its order; those that are stored are not computed again."""
     found = {cell: cells.find(cell) for cell in plan}
     missing = [cell for cell, result in found.items() if result is None]
+    forecast = Forecast(stage, len(missing), "fit", progress)
     bar = progress_bar(len(plan), stage, progress, len(plan) - len(missing), unit="fit")
     if processes > 1 and len(missing) > 1:
         start = bar.n
@@ -200,6 +201,7 @@ def _results(cells: Cells, plan: Sequence[Cell], stage: str, processes: int, pro
         if result is None:
             result = cells.compute(cell)
             bar.update()
+            forecast.done()
         results.append(result)
     bar.close()
     return results

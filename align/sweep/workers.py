@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +19,7 @@ from align.config import Config
 from align.errors import UserError
 from align.sweep.grid import Cell
 
+T = TypeVar("T")
 Running = tuple[BaseProcess, Connection]  # a worker and the end of a pipe on which it reports
 
 _LOOK = 0.3  # s between two looks at how far the workers are
@@ -35,7 +37,7 @@ class Share:
     threads: int
 
 
-def divide(cells: Sequence[Cell], processes: int) -> list[tuple[Cell, ...]]:
+def divide(cells: Sequence[T], processes: int) -> list[tuple[T, ...]]:
     """Cell i goes to process i modulo ``processes``; no empty shares."""
     return [tuple(cells[k::processes]) for k in range(min(processes, len(cells)))]
 

@@ -11,6 +11,7 @@ import torch
 from torch import distributed, nn
 
 from align.errors import UserError
+from align.files.launched import place, rows_of_all
 
 _alone = False
 
@@ -22,8 +23,8 @@ def alone() -> None:
 
 
 def world() -> tuple[int, int]:
-    """(rank, number of processes that share a batch); (0, 1) without a process group."""
-    if _alone or not (distributed.is_available() and distributed.is_initialized()):
+    """(rank, number of processes that share a batch); (0, 1) without a process group, and where a command is shared."""
+    if _alone or place()[1] > 1 or not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
@@ -50,14 +51,7 @@ def all_rows(x: torch.Tensor) -> torch.Tensor:
     rank, size = world()
     if size == 1:
         return x
-    sizes = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(size)]
-    distributed.all_gather(sizes, torch.tensor([len(x)], device=x.device))
-    counts = [int(count) for count in sizes]
-    padded = x.detach().new_zeros(max(counts), *x.shape[1:])
-    padded[: len(x)] = x.detach()
-    parts = [torch.empty_like(padded) for _ in range(size)]
-    distributed.all_gather(parts, padded)
-    rows = [part[:count] for part, count in zip(parts, counts, strict=True)]
+    rows = rows_of_all(x.detach(), size)
     rows[rank] = x
     return torch.cat(rows)
 

@@ -20,7 +20,7 @@ from align.files import read_json, remove_strays, write_json
 from align.model.aligner import Network
 from align.model.losses import part_names, weighted_sum
 from align.seeding import derive, seed_step
-from align.tracking import JsonLines, logger, progress_bar
+from align.tracking import Forecast, JsonLines, logger, progress_bar
 from align.training.batches import Ahead, Batch, Pairs
 from align.training.distributed import own_part, sum_gradients, wait_for_all, world
 from align.training.objective import loss_parts
@@ -151,6 +151,7 @@ def optimise(
         rows = own_part(batch_rows(n_rows, train.batch_size, order, step))
         return pairs.batch(rows, train.average_up_to, derive(order, "average", step, rank))
 
+    forecast = Forecast(stage, total - start, "step", progress)
     reader = Ahead(read, range(start, total), streamed)
     for step, batch in enumerate(reader, start):
         seed_step(config.seed, step, stage if rank == 0 else f"{stage}/{rank}")
@@ -178,6 +179,7 @@ def optimise(
         if done % train.checkpoint_every == 0 or done == total:
             state.save(stage, modules, optimizer, done)
         bar.update()
+        forecast.done()
     bar.close()
     if streamed:
         logger.info("%s: waited %.1f s for signals to be read", stage, reader.waited)

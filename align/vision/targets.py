@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,9 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Stimuli
 from align.errors import Damaged, UserError
-from align.files import locked, read_json, write_sealed
+from align.files import beside, launched, locked, read_json
 from align.files.checksums import require_crc
+from align.vision.part import Part
 from align.vision.views import canonical, views_of
 
 if TYPE_CHECKING:
@@ -65,11 +65,14 @@ def cached_targets(
     batch_size: int = 16,
     progress: bool = True,
     views: Sequence[str] = (),
+    shared: bool = False,
 ) -> dict[str, Targets]:
     """Targets of every layer, from the cache where they are, else extracted on the backbone's device.
 
     The result is keyed by the layer as asked for; ``Targets.layer`` is its resolved name. Memory stays at one batch.
     ``views``: altered copies of every picture (see `align.vision.views`), whose tokens are averaged.
+    ``shared``: all processes of a launch come here and extract a share each (see `align.files.launched`); without,
+    whoever comes first extracts, and the others wait for it.
 
     Raises
     ------
@@ -85,12 +88,40 @@ def cached_targets(
     def absent(say: bool = False) -> dict[str, str]:
         return {name: key for name, key in keys.items() if not _is_whole(folder / f"{key}.safetensors", say)}
 
-    if absent():
-        with locked(folder / ".lock", f"extracting targets into {str(folder)!r}", wait=None):
-            todo = absent(say=True)
+    shared = shared and launched.place()[1] > 1
+    decides = launched.is_first() or not shared
+    lacking = absent() if decides else {}
+    if lacking or shared:
+        with _alone_with(folder, lacking):
+            todo = {name: key for name, key in (absent(say=True) if lacking else {}).items() if name in lacking}
+            if shared:
+                todo = _told_by_first(keys, todo)
             if todo:
-                _extract(backbone, images, todo, pooling, folder, batch_size, progress, views)
+                _extract(backbone, images, todo, pooling, folder, batch_size, progress, views, shared)
+            if shared:
+                launched.wait()
     return {layer: open_targets(folder / f"{keys[name]}.safetensors") for layer, name in names.items()}
+
+
+def _told_by_first(keys: dict[str, str], todo: dict[str, str]) -> dict[str, str]:
+    """What the first process of a launch has found to be done."""
+    names = sorted(keys)
+    wanted = launched.of_all(np.array([[name in todo for name in names]], dtype=np.int64))[0]
+    return {name: keys[name] for name, due in zip(names, wanted, strict=True) if due}
+
+
+@contextmanager
+def _alone_with(folder: Path, keys: dict[str, str]) -> Iterator[None]:
+    """Others extract other layers and pictures at the same time; whoever wants one of ``keys`` waits.
+
+    Locks are taken in the order of the keys, so that two sets that overlap never wait for each other.
+    """
+    with ExitStack() as stack:
+        for layer, key in sorted(keys.items(), key=lambda item: item[1]):
+            doing = f"extracting targets of layer {layer} into {str(folder)!r}"
+            lock = beside(folder / f"{key}.safetensors", "lock")
+            stack.enter_context(locked(lock, doing, wait=None, keep=False))
+        yield
 
 
 def target_key(backbone: Backbone, images: Stimuli, layer: str, pooling: str, views: Sequence[str] = ()) -> str:
@@ -182,18 +213,20 @@ def run(config: Config, progress: bool = True) -> dict[str, Any]:
     import torch
 
     from align.data.studies import open_study
+    from align.tracking import Stopwatch
     from align.vision.backbones import load_backbone
 
     config.check()
-    study = open_study(config)
+    watch, study = Stopwatch(), open_study(config)
     for subject in config.subjects:
         study.require_subject(subject)
     backbone = load_backbone(config.backbone).to("cuda" if torch.cuda.is_available() else "cpu")
     layers = list(dict.fromkeys("+".join([config.target.layer, *config.sweep.layers]).split("+")))
     subjects: dict[str, Any] = {}
+    cache = config.cache_dir
     for subject in config.subjects or study.default_subjects:
         stimuli = study.recording(subject).stimuli
-        found = cached_targets(backbone, stimuli, layers, config.target.pooling, config.cache_dir, progress=progress)
+        found = cached_targets(backbone, stimuli, layers, config.target.pooling, cache, progress=progress, shared=True)
         subjects[subject] = {
             target.layer: {"path": str(target.path), "shape": list(target.tokens.shape), **target.health}
             for target in found.values()
@@ -204,6 +237,7 @@ def run(config: Config, progress: bool = True) -> dict[str, Any]:
         "weights_hash": backbone.weights_hash,
         "pooling": config.target.pooling,
         "subjects": subjects,
+        "measured": watch.read(),
     }
 
 
@@ -226,25 +260,63 @@ def _extract(
     batch_size: int,
     progress: bool,
     views: Sequence[str],
+    shared: bool = False,
 ) -> None:
-    """One pass over the pictures for all layers. Batches start at multiples of ``batch_size``, resumed or not."""
-    from align.tracking import progress_bar
+    """One pass over the pictures for all layers. Batches start at multiples of ``batch_size``, resumed or not, by one
+    process or by several that were launched together (``shared``)."""
+    parts = {layer: Part(folder, key, len(images), batch_size) for layer, key in keys.items()}
+    if shared:
+        _share(backbone, images, parts, pooling, progress, views)
+    else:
+        _fill(backbone, images, parts, pooling, progress, views)
+    if shared and not launched.is_first():
+        return
+    reports = {}
+    for layer, part in parts.items():
+        reports[layer] = part.finish(_facts(backbone, images, layer, pooling, views), health)
+    _warn(backbone.name, reports)
 
-    parts = {layer: _Part(folder, key, len(images), batch_size) for layer, key in keys.items()}
-    start = min(part.rows for part in parts.values())
+
+def _share(
+    backbone: Backbone, images: Stimuli, parts: dict[str, Part], pooling: str, progress: bool, views: Sequence[str]
+) -> None:
+    """Every process of a launch extracts some batches of the rows that are open; the first one joins them."""
+    one = next(iter(parts.values()))
+    opened = range(min(part.rows for part in parts.values()), one.n, one.batch_size)
+    pieces = [launched.share_of(opened, rank) for rank in range(launched.place()[1])]
+    ranges = [range(piece[0], min(piece[-1] + one.batch_size, one.n)) if piece else None for piece in pieces]
+
+    def share(part: Part, rows: range) -> Part:
+        return Part(part.path.parent, part.key, part.n, part.batch_size, rows)
+
+    own = ranges[launched.place()[0]]
+    if own is not None:
+        _fill(backbone, images, {name: share(part, own) for name, part in parts.items()}, pooling, progress, views)
+    launched.wait()
+    if launched.is_first():
+        for part in parts.values():
+            part.join([share(part, rows) for rows in ranges if rows is not None])
+
+
+def _fill(
+    backbone: Backbone, images: Stimuli, parts: dict[str, Part], pooling: str, progress: bool, views: Sequence[str]
+) -> None:
+    """Extract the rows that the parts lack."""
+    from align.tracking import Forecast, progress_bar
+
+    one = next(iter(parts.values()))
+    start, end, size = min(part.next for part in parts.values()), one.own.stop, one.batch_size
     title = f"targets {backbone.name} ({len(parts)} layer{'s' if len(parts) > 1 else ''})"
-    with progress_bar(len(images), title, progress, start, unit="picture") as bar:
-        for first in range(start, len(images), batch_size):
-            rows = range(first, min(first + batch_size, len(images)))
-            wanted = [layer for layer, part in parts.items() if part.rows == first]
+    done, forecast = start - one.own.start, Forecast(title, end - start, "picture", progress)
+    with progress_bar(len(one.own), title, progress, done, unit="picture") as bar:
+        for first in range(start, end, size):
+            rows = range(first, min(first + size, end))
+            wanted = [layer for layer, part in parts.items() if part.next == first]
             tokens = _read(backbone, _pixels(backbone, images, rows, views), len(rows), wanted, pooling)
             for layer in wanted:
                 parts[layer].append(_half(tokens.pop(layer), backbone.name, layer))
             bar.update(len(rows))
-    reports = {}
-    for layer, part in parts.items():
-        reports[layer] = part.finish(_facts(backbone, images, layer, pooling, views))
-    _warn(backbone.name, reports)
+            forecast.done(len(rows))
 
 
 def _read(
@@ -288,70 +360,3 @@ def _half(tokens: torch.Tensor, backbone: str, layer: str) -> np.ndarray:
     if not np.isfinite(half).all():
         raise UserError(f"{backbone} layer {layer!r} gives values outside float16 (or NaN); choose another layer")
     return half
-
-
-class _Part:
-    """A cache file under construction: header, then rows of float16, then the count of rows known to be whole."""
-
-    def __init__(self, folder: Path, key: str, n: int, batch_size: int) -> None:
-        self.final, self.key, self.n, self.batch_size = folder / f"{key}.safetensors", key, n, batch_size
-        self.path, self.progress = folder / f"{key}.part", folder / f"{key}.part.json"
-        self.rows, self.head, self.row_bytes, self.crc = 0, 0, 0, 0
-        if self.path.is_file() and self.progress.is_file():
-            self._recall()
-        if self.path.is_file() and self.path.stat().st_size < self.end:
-            self.rows = self.head = self.row_bytes = self.crc = 0
-
-    def _recall(self) -> None:
-        """Take up what an interrupted call left; a damaged note of it counts as none."""
-        try:
-            done = read_json(self.progress)
-            if done["batch_size"] == self.batch_size:
-                self.rows, self.head, self.row_bytes, self.crc = (
-                    done[key] for key in ("rows", "head", "row_bytes", "crc32")
-                )
-        except (Damaged, KeyError, TypeError):
-            logger.info("%s is not whole; these targets are extracted from the start", self.progress)
-
-    @property
-    def end(self) -> int:
-        """Byte after the last whole row."""
-        return self.head + self.rows * self.row_bytes
-
-    def append(self, tokens: np.ndarray) -> None:
-        """Add rows; they count once the progress file says so."""
-        if self.rows == 0:
-            header = _header(self.n, tokens.shape[1:], self.key)
-            self.path.write_bytes(header)
-            self.head, self.row_bytes, self.crc = len(header), tokens[0].nbytes, zlib.crc32(header)
-        with self.path.open("r+b") as file:
-            file.truncate(self.end)
-            file.seek(self.end)
-            written = tokens.tobytes()
-            file.write(written)
-        self.rows, self.crc = self.rows + len(tokens), zlib.crc32(written, self.crc)
-        done = {"rows": self.rows, "head": self.head, "row_bytes": self.row_bytes, "batch_size": self.batch_size}
-        # Not flushed: rows that a power cut takes do not have this checksum, and an empty note is a damaged one.
-        write_sealed(self.progress, {**done, "crc32": self.crc}, flush=False)
-
-    def finish(self, info: dict[str, Any]) -> dict[str, Any]:
-        """Write the description, then give the file its name; returns the health report."""
-        with self.path.open("r+b") as file:
-            file.truncate(self.end)
-            os.fsync(file.fileno())
-            flat = np.memmap(file, dtype=np.float16, mode="r", offset=self.head, shape=(self.n, self.row_bytes // 2))
-            report = health(flat)
-            del flat  # Windows renames no file that is mapped
-        write_sealed(self.final.with_suffix(".json"), {**info, "health": report, "crc32": self.crc})
-        os.replace(self.path, self.final)
-        self.progress.unlink(missing_ok=True)
-        return report
-
-
-def _header(n: int, shape: tuple[int, ...], key: str) -> bytes:
-    """The head of a safetensors file with one float16 tensor ``tokens`` (n, *shape)."""
-    full = [n, *shape]
-    entry = {"dtype": "F16", "shape": full, "data_offsets": [0, 2 * int(np.prod(full))]}
-    text = json.dumps({"__metadata__": {"key": key}, "tokens": entry}).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text

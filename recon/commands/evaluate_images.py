@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score, write ``--out`` where asked, and return the report with the table as ``text``."""
     from align.files import write_atomic, write_json
+    from align.files.launched import is_first
     from recon.scoring.images import as_report, evaluate_images
 
     if args.out is not None and args.out.suffix not in (".json", ".csv"):
@@ -73,9 +74,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         progress=lambda stage: print(f"scoring {stage}", file=sys.stderr),
     )
     report = as_report(frame)
-    if args.out is not None and args.out.suffix == ".json":
+    if args.out is None or not is_first():
+        pass
+    elif args.out.suffix == ".json":
         write_json(args.out, report)
-    elif args.out is not None:
+    else:
         write_atomic(args.out, _csv(frame))
     return {**report, "text": text(report)}
 

@@ -6,10 +6,14 @@ import argparse
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.config import add_config_option
 from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.config import Config
+    from align.sweep.report import SweepResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--cell", nargs="+", type=int, metavar="NUMBER", help="compute these cells only; a later sweep finds them"
     )
+    text = "cells as an array of jobs, of SLURM or of this machine (pip install 'shallow-recon[slurm]')"
+    one.add_argument("--submit", choices=["slurm", "local"], help=text)
+    text = "of --submit: how many jobs share the cells (default: one per cell on SLURM, one per core here)"
+    parser.add_argument("--jobs", type=int, metavar="N", help=text)
+    text = "of --submit, repeatable: what submitit is told, as slurm_partition=gpu, timeout_min=240, gpus_per_node=1"
+    parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -48,10 +58,31 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if args.processes != 1:
             raise UserError("--cell computes in one process; leave out --processes")
         return compute_cells(config, args.cell, args.out)
-    result = run(config, out=args.out, processes=args.processes, test=not args.no_test, overwrite=args.overwrite)
+    result = _submitted(args, config) or run(
+        config, out=args.out, processes=args.processes, test=not args.no_test, overwrite=args.overwrite
+    )
     best = result.folder / "best.yaml"
     text = f"{result.table()}\nfolder: {result.folder}\nbest: {best}"
     return {**result.summary, "folder": str(result.folder), "text": text}
+
+
+def _submitted(args: argparse.Namespace, config: Config) -> SweepResult | None:
+    """The sweep by jobs, None where none are asked for."""
+    if not args.submit:
+        if args.jobs is not None or args.slurm:
+            raise UserError("--jobs and --slurm belong to --submit slurm or --submit local")
+        return None
+    if args.processes != 1:
+        raise UserError("--submit divides the cells into jobs (--jobs N); leave out --processes")
+    if odd := [word for word in args.slurm if not word.partition("=")[1]]:
+        raise UserError(f"--slurm {odd[0]!r} should be KEY=VALUE, as slurm_partition=gpu")
+    from align.sweep.submit import submit
+
+    options = {
+        name: int(value) if value.isdigit() else value for name, _, value in (w.partition("=") for w in args.slurm)
+    }
+    how = {"test": not args.no_test, "overwrite": args.overwrite}
+    return submit(config, args.submit, out=args.out, jobs=args.jobs, options=options, **how)
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -40,7 +40,7 @@ def draw_best(plan: Plan, pictures: FolderPlan, folder: Path, condition: Conditi
     """Sample n (``plan.decoder.best_of``) candidates per picture and seed into ``folder``, copy the best.
 
     Candidate j of seed s has the noise (and, from a library, the tokens) of seed n s + j. Returns how many pictures
-    were sampled.
+    were sampled. Where they are shared, only the candidates are drawn: a choice takes those of all.
     """
     from align.vision.backbones import load_backbone
     from recon.drawing.folders import read_pictures, read_seed
@@ -58,11 +58,16 @@ def draw_best(plan: Plan, pictures: FolderPlan, folder: Path, condition: Conditi
                 item = replace(item, start=start.numpy(), control=None if held is None else held.numpy())
             guide = guide_for(plan.generator, decoder, other, plan.sampling, item.start is not None)
             sampled += draw(plan.generator, item, replace(plan.sampling, seeds=(j,)), plan.weights, guide)
+            if pictures.shared:  # the choice takes the candidates of all
+                continue
             images = read_pictures(folder, read_seed(folder, j), pictures.ids)
             agreed.append(agreement(plan.run, backbone, images, _embeds(condition)))
+        if pictures.shared:
+            continue
         best = seed * n + np.argmax(agreed, axis=0)
         chosen += _copied(pictures, folder, seed, best)
-    merge_index(pictures.folder, chosen, seeds, pictures.run_id)
+    if not pictures.shared:
+        merge_index(pictures.folder, chosen, seeds, pictures.run_id)
     return sampled
 
 

@@ -142,13 +142,26 @@ def write_index(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_atomic(folder / "index.csv", buffer.getvalue())
 
 
-def merge_index(folder: Path, rows: Sequence[dict[str, Any]], seeds: Sequence[int], run_id: str) -> None:
+def merge_index(
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    seeds: Sequence[int],
+    run_id: str,
+    planned: Sequence[dict[str, Any]] = (),
+) -> None:
     """Put ``rows`` in the place of those of ``seeds``, in the order of the seeds; those of other seeds of the same
-    training of the run stay, also where another process is writing them."""
+    training of the run stay, also where another process is writing them. So do those of ``planned``, which other
+    processes draw for the same seeds."""
     mine = {str(seed) for seed in seeds}
+    theirs = {_picture_of(row) for row in planned} - {_picture_of(row) for row in rows}
     with locked(folder / ".index.lock", f"writing {str(folder / 'index.csv')!r}", wait=None, keep=False):
-        others = [row for row in read_index(folder) if row["seed"] not in mine and row["run"] == run_id]
+        own = [row for row in read_index(folder) if row["run"] == run_id]
+        others = [row for row in own if row["seed"] not in mine or _picture_of(row) in theirs]
         write_index(folder, sorted([*others, *rows], key=lambda row: int(row["seed"])))
+
+
+def _picture_of(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(column) or "") for column in ("stimulus_id", "seed", "settings"))
 
 
 def write_png(path: Path, image: np.ndarray) -> str:

@@ -16,13 +16,14 @@ in another than the usual way lie under a longer name, such as <generator>_<adap
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
-from align.files import locked
+from align.files import launched, locked
+from align.tracking import Stopwatch
 from recon.decoding.conditions import CONTROLS, LIKELIEST
 from recon.decoding.decoder import predicts_responses
 from recon.decoding.plan import Plan, Sampling
@@ -62,19 +63,23 @@ def generate(
 
     sampling, controls = sampling or Sampling(), _controls(run, controls)
     check_sampling(sampling, limit)
+    watch = Stopwatch()
     plan = Plan.of(run, generator, conditioning, sampling, runtime, limit)
     decoder, conditioning = plan.decoder, plan.conditioning
-    _ = decoder.ids  # a recording that cannot be read is said before the generator is loaded
+    with launched.first_then_others():
+        _ = decoder.ids  # a recording that cannot be read is said before the generator is loaded
     _ = plan.generator  # one that cannot be loaded leaves no folder behind
     maker, names = _Maker(plan, PictureFolders.of(plan, out)), [OWN, *(name for name in controls if name != LIKELIEST)]
-    sampled = 0
-    with _alone_with(sampling.seeds, maker.folders.reconstructions):
-        write_asked(plan, maker.folders.reconstructions)
-        for seeds in [(seed,) for seed in sampling.seeds] if decoder.varies else [sampling.seeds]:
-            sampled += sum(maker.fill(name, seeds, seeds[0] == sampling.seeds[0]) for name in names)
-        if LIKELIEST in controls:
-            show_likeliest(plan, maker.folders.control(LIKELIEST))
-        write_record(plan, maker.folders.reconstructions, chosen_on)
+    first, folder = launched.is_first(), maker.folders.reconstructions
+    with _alone_with(sampling.seeds, folder) if first else nullcontext():
+        if first:
+            write_asked(plan, folder)
+        sampled = launched.total(_draw_own_share(maker, names))
+        if first:  # what the others have drawn is found there
+            sampled += maker.fill_all(names)
+            if LIKELIEST in controls:
+                show_likeliest(plan, maker.folders.control(LIKELIEST))
+            write_record(plan, folder, chosen_on, watch.read() if sampled else None)
     added = None if conditioning.library is None else decoder.library.added
     return {
         "study": run.study,
@@ -94,9 +99,18 @@ def generate(
         "n_stimuli": len(decoder.ids),
         "seeds": list(sampling.seeds),
         "sampled": sampled,
+        "measured": watch.read(),
         "folders": {name: str(_folder(maker.folders, name)) for name in (OWN, *controls)},
         **({} if added is None else {"library": asdict(added)}),
     }
+
+
+def _draw_own_share(maker: _Maker, names: Sequence[str]) -> int:
+    """Of several processes that were launched together, each draws a part of all pictures; how many it sampled."""
+    if launched.place()[1] == 1:
+        return 0
+    launched.wait()  # the first one keeps others out for all
+    return replace(maker, shared=True).fill_all(names)
 
 
 @contextmanager
@@ -119,10 +133,17 @@ def _controls(run: Run, wanted: Sequence[str] | None) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class _Maker:
-    """Fills one folder after the other."""
+    """Fills one folder after the other; where they are ``shared``, with this process's part of the pictures."""
 
     plan: Plan
     folders: PictureFolders
+    shared: bool = False
+
+    def fill_all(self, names: Sequence[str]) -> int:
+        """The folders of ``names``, all seeds; returns how many pictures were sampled."""
+        every, varies = self.plan.sampling.seeds, self.plan.decoder.varies
+        turns = [(seed,) for seed in every] if varies else [every]
+        return sum(self.fill(name, seeds, seeds[0] == every[0]) for seeds in turns for name in names)
 
     def fill(self, name: str, seeds: tuple[int, ...], first: bool) -> int:
         """The folder of the reconstructions or of a control; returns how many pictures were sampled.
@@ -135,7 +156,7 @@ class _Maker:
         plan, decoder = self.plan, self.plan.decoder
         condition = decoder.condition(name, seeds[0])
         start, own = decoder.start(plan.generator, condition), run_id(plan.run)
-        if name == OWN and first and start is not None:
+        if name == OWN and first and start is not None and not self.shared:
             write_pictures(self.folders.low_level, decoder.ids, start, seed=seeds[0], run_id=own)
         held = control_for(plan.generator, start)
         pictures = FolderPlan(
@@ -149,6 +170,7 @@ class _Maker:
             condition.prompts,
             None if held is None else held.numpy(),
             None if decoder.guidance is None else decoder.responses(condition),
+            self.shared,
         )
         if decoder.best_of > 1 and condition.embeds is not None:
             return draw_best(plan, pictures, self.folders.candidates(name), condition, seeds)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FILE = "settings.json"
-_ASKED = "asked"
+_ASKED, _MEASURED = "asked", "measured"
 _SHAPE = {
     "run?": str,
     "seeds?": [int],
@@ -27,10 +27,11 @@ _SHAPE = {
 }
 
 
-def write_record(plan: Plan, folder: Path, chosen_on: str | None) -> None:
+def write_record(plan: Plan, folder: Path, chosen_on: str | None, measured: dict[str, Any] | None = None) -> None:
     """Of the last drawing into ``folder``, and of those before it that were drawn alike.
 
-    ``chosen_on``: what defaults were chosen on, None = nothing was chosen.
+    ``chosen_on``: what defaults were chosen on, None = nothing was chosen. ``measured``: what the drawing took (see
+    `align.tracking.Stopwatch`); None where nothing was drawn, which leaves what stands there.
     """
     from recon.decoding.predict import run_id
 
@@ -54,7 +55,8 @@ def write_record(plan: Plan, folder: Path, chosen_on: str | None) -> None:
         kept = {key: value for key, value in before.items() if key in record and key != "seeds"}
         if kept == {key: value for key, value in record.items() if key != "seeds"}:
             record["seeds"] = sorted({*before["seeds"], *used.seeds})
-        write_sealed(folder / FILE, {**record, **{key: before[key] for key in (_ASKED,) if key in before}})
+        stays = {key: before[key] for key in (_ASKED, _MEASURED) if key in before}
+        write_sealed(folder / FILE, {**record, **stays, **({} if measured is None else {_MEASURED: measured})})
 
 
 def write_asked(plan: Plan, folder: Path) -> None:

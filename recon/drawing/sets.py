@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.files.launched import is_first, place
 from align.seeding import derive
 from recon.decoding.plan import Sampling
 from recon.drawing.folders import DIGEST, INDEX_COLUMNS, merge_index, read_index, safe_names, same_file, write_png
@@ -36,7 +37,8 @@ class FolderPlan:
     """One folder to fill: ``tokens`` (n, N, D) for ``ids``; ``tokens_of`` names whose tokens row i holds.
 
     ``start``, ``control`` (n, 3, H, W) in [0, 1]: coarse pictures, and what a ControlNet reads. ``prompts`` (n):
-    texts beside the tokens. ``responses`` (n, E): what guides the drawing, where something does.
+    texts beside the tokens. ``responses`` (n, E): what guides the drawing, where something does. ``shared``: the
+    processes of a launch draw a part of the pictures each (see `align.files.launched`).
     """
 
     name: str
@@ -49,6 +51,7 @@ class FolderPlan:
     prompts: tuple[str, ...] | None = None
     control: np.ndarray | None = None
     responses: np.ndarray | None = None
+    shared: bool = False
 
 
 def noise_of(stimulus_id: str, seed: int) -> int:
@@ -119,6 +122,7 @@ def control_for(model: Generator, start: torch.Tensor | None) -> torch.Tensor | 
 
 def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: str, guide: Hook | None = None) -> int:
     """Sample the pictures that the folder does not yet hold under the same settings; returns how many were sampled.
+    Where they are shared, every n-th batch of them: rounding depends on what is in a batch.
 
     ``weights`` names the weights and whatever else the generator was made of (`recon.decoding.plan.fingerprint`).
     ``guide(x0, step, rows)`` is called as `Generator.generate` says, with the rows of ``pictures`` in place of those of
@@ -126,7 +130,7 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     """
     import torch
 
-    from align.tracking import progress_bar
+    from align.tracking import Forecast, progress_bar
 
     used = sampling.filled(model.defaults)
     plan = _plan(weights, pictures, used)
@@ -137,9 +141,11 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
         if stored is not None and same_file(pictures.folder, stored):
             item.row |= {"file": stored["file"], DIGEST: stored.get(DIGEST) or ""}
             item.have = True
-    todo = [item for item in plan if not item.have]
+    mine, planned = _own_part(plan, sampling.batch_size) if pictures.shared else (plan, [])
+    todo = [item for item in mine if not item.have]
     options: dict[str, Any] = {"steps": used.steps, "guidance_scale": used.guidance_scale}
     options |= {"batch_size": used.batch_size, "scale": used.scale}
+    forecast = Forecast(f"generate {pictures.name}", len(todo), "picture", is_first())
     with progress_bar(len(todo), f"generate {pictures.name}", show=bool(todo), unit="picture") as bar:
         for start in range(0, len(todo), sampling.batch_size):
             batch = todo[start : start + sampling.batch_size]
@@ -153,10 +159,12 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
             for item, image in zip(batch, images.numpy(), strict=True):
                 item.row[DIGEST] = write_png(pictures.folder / item.row["file"], image)
                 item.have = True
-            merge_index(pictures.folder, [item.row for item in plan if item.have], used.seeds, pictures.run_id)
+            done = [item.row for item in mine if item.have]
+            merge_index(pictures.folder, done, used.seeds, pictures.run_id, planned)
             bar.update(len(batch))
+            forecast.done(len(batch))
     if not todo:
-        merge_index(pictures.folder, [item.row for item in plan], used.seeds, pictures.run_id)
+        merge_index(pictures.folder, [item.row for item in mine], used.seeds, pictures.run_id, planned)
     return len(todo)
 
 
@@ -182,6 +190,13 @@ def _extra_inputs(
 def _on_set(guide: Hook, own: np.ndarray) -> Guide:
     """The hook of a set as one of a call of the generator for the rows ``own`` of it."""
     return lambda x0, step, rows: guide(x0, step, own[list(rows)])
+
+
+def _own_part(plan: list[_Planned], batch_size: int) -> tuple[list[_Planned], list[dict[str, str]]]:
+    """The pictures that this process of a launch draws, and the rows of all."""
+    rank, size = place()
+    batches = [plan[start : start + batch_size] for start in range(0, len(plan), batch_size)]
+    return [item for batch in batches[rank::size] for item in batch], [item.row for item in plan]
 
 
 @dataclass

@@ -18,7 +18,8 @@ import numpy as np
 from align.data.names import labelled
 from align.data.sound import remarks_of
 from align.errors import Damaged, UserError
-from align.files import locked, read_json, write_sealed
+from align.files import launched, locked, read_json, write_sealed
+from align.tracking import Stopwatch, duration
 from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
 from recon.drawing.record import read_record
 from recon.evaluation.complete import require_complete
@@ -118,7 +119,7 @@ def evaluate_run(
         No reconstructions, some that are missing (unless ``partial``), pictures of another training of the run, a judge
         that took part in the run.
     """
-    settings = settings or EvaluateConfig()
+    settings, watch = settings or EvaluateConfig(), Stopwatch()
     from recon.evaluation.attributes import read_back
     from recon.evaluation.picture_scores import OWN, score
     from recon.evaluation.provenance import read_curves
@@ -130,6 +131,8 @@ def evaluate_run(
     used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator.partition("_")[0], ())}
     judges = open_judges(settings, run.study, used)
     run_data = RunData(run)
+    with launched.first_then_others():
+        _ = run_data.predictions  # where they are absent, the first one predicts
     seed = lowest_seed(folders.reconstructions) if seed is None else seed
     index = _index(run_data, folders, seed)
     if not partial:
@@ -137,6 +140,8 @@ def evaluate_run(
     ids, rows, missing = _pictures(run_data, folders, seed, index)
     others, incomplete = _other_seeds(run, folders.reconstructions, ids, seed)
     log.info("evaluate: seed %d, %d of %d test pictures", seed, len(ids), len(run_data.predictions.ids))
+    if took := _kept(report_path(run)).get("measured", {}).get("seconds"):
+        log.info("evaluate: the last one of this run took %s", duration(took))
     nets = FeatureNets(settings.weights_dir, download=settings.download)
     targets = run_data.targets(ids)
     known = run_data.training_pictures(rows[OWN].shape[-1])
@@ -157,6 +162,7 @@ def evaluate_run(
         report["drawn_with"] = drawn
     if curves := read_curves(run, folders.generator):
         report["curves"] = curves
+    report["measured"] = watch.read()
     where: dict[str, Any] = {
         "ids": ids,
         "scores": scores.per_stimulus,
@@ -237,8 +243,11 @@ def _pictures(
         _refuse_stale(found, run_id(run_data.run), folders.control(name))
         rows[name] = read_pictures(folders.control(name), found, ids)
     size = rows[OWN].shape[-1]
-    for name, images in run_data.control_pictures(ids, size).items():
-        write_pictures(folders.control(name), ids, images, seed=seed, run_id=run_id(run_data.run))
+    made = run_data.control_pictures(ids, size)
+    with launched.first_then_others():
+        for name, images in made.items() if launched.is_first() else ():
+            write_pictures(folders.control(name), ids, images, seed=seed, run_id=run_id(run_data.run))
+    for name in made:
         rows[name] = read_pictures(folders.control(name), read_seed(folders.control(name), seed), ids)
     return ids, rows, missing
 
@@ -265,7 +274,12 @@ def _refuse_stale(index: dict[str, dict[str, str]], run_id: str, folder: Path) -
 
 
 def _write(run: Run, report: dict[str, Any], stimuli: dict[str, Any], *, keep: bool) -> dict[str, Any]:
-    """Write both files; with ``keep`` the new parts are laid over what the same training of the run has on disk."""
+    """Write both files; with ``keep`` the new parts are laid over what the same training of the run has on disk.
+
+    Of several processes that were launched together, the first one writes.
+    """
+    if not launched.is_first():
+        return Report(report)
     stimuli = {"run": report["run"], **stimuli}
     with report_lock(run):
         for path, new in ((report_path(run), report), (stimuli_path(run), stimuli)):

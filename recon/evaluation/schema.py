@@ -35,6 +35,7 @@ _DIRECTION = {
 _ENTRY = {"value": float, "ci95": list, "n": int, "better": str, "p_vs_control": dict, "protocol": str}
 _JUDGE: dict[str, type] = {"name": str, "weights": str, "family": str, "relatives": list, "score": str}
 _SPREAD = {"values": list, "sd_between_seeds": float, "sd_within_stimulus": float, "sd_between_stimuli": float}
+_MEASURED: dict[str, type] = {"seconds": float, "device": str}
 _ATTRIBUTE = {
     "accuracy": float,
     "ci95": list,
@@ -58,6 +59,8 @@ def faults(report: dict[str, Any]) -> list[str]:
         found += _retrieval(report["retrieval"])
     if "reconstruction" in report:
         found += _reconstruction(report) + _seeds(report)
+    if "measured" in report:
+        found += _keys("measured", report["measured"], _MEASURED)
     for name, attribute in report.get("attributes", {}).items():
         found += _keys(f"attributes.{name}", attribute, _ATTRIBUTE) + _fractions(f"attributes.{name}", attribute)
     return found

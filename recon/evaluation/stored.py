@@ -53,6 +53,7 @@ REPORT = {
     "seed?": (int, None),
     "commit?": str,
     "versions?": {str: str},
+    "measured?": {"seconds": float, "device": str, "memory?": int, "gpu_memory?": int},
     "generator?": str,
     "judge?": str,
     "judges?": [{"name": str, "weights": str, "family": str, "relatives": [str], "score": str}],

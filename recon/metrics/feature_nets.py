@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
+from align.files import launched
+from align.files.launched import rows_in
 from align.vision.packages import INSTALL, packaged_file
 from recon.metrics.networks import CLIP_FILES, CLIP_REPOSITORY, CLIP_SIZE, CLIP_STATS, NETWORKS, Network
 from recon.metrics.pixels import enter, resize
@@ -58,7 +60,8 @@ class FeatureNets:
 
     def source(self, name: str) -> str:
         """File name of the weights and the first 8 digits of their SHA-256; raises `WeightsMissing`."""
-        path = self._find_clip() / CLIP_FILES[1] if name == "clip" else self._find(NETWORKS[name], name)
+        with launched.first_then_others():  # the first one fetches it, where it may
+            path = self._find_clip() / CLIP_FILES[1] if name == "clip" else self._find(NETWORKS[name], name)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         label = f"{path.parent.name}/{path.name}" if name == "clip" else path.name
@@ -81,18 +84,18 @@ class FeatureNets:
 
     def read(self, name: str, images: torch.Tensor) -> np.ndarray:
         """`features` of which nothing is kept."""
-        size = self.size(name)
-        batches = (resize(enter(images[i : i + _BATCH]), size) for i in range(0, len(images), _BATCH))
-        return self.extract(name, batches, len(images))
+        size, own = self.size(name), launched.own_share(range(0, len(images), _BATCH))
+        batches = (resize(enter(images[i : i + _BATCH]), size) for i in own)
+        return launched.of_all(self.extract(name, batches, rows_in(own, _BATCH, len(images))) if own else None)
 
     def lpips(self, name: str, recons: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
         """LPIPS v0.1 of each pair at 256 x 256, (n,); Zhang et al. 2018, linear weights of the lpips package."""
         size = self.size(name)
         values = [
             self.lpips_pairs(name, *(resize(enter(images[i : i + _BATCH]), size) for images in (recons, targets)))
-            for i in range(0, len(recons), _BATCH)
+            for i in launched.own_share(range(0, len(recons), _BATCH))
         ]
-        return np.concatenate(values)
+        return launched.of_all(np.concatenate(values) if values else None)
 
     def lpips_pairs(self, name: str, recons: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
         """LPIPS of one batch (B, 3, S, S) at the size in which the pictures come, (B,)."""

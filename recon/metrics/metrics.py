@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from align.files import launched
 from recon.metrics.identification import correlation_distance, two_way
 from recon.metrics.pixels import (
     ENTRY_SIZE,
@@ -56,22 +57,22 @@ class Metric:
 def pix_corr(recons: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
     """Pearson r over all RGB values at 425 x 425 of each pair, (n,)."""
     values = []
-    for start in range(0, len(recons), _CHUNK):
+    for start in launched.own_share(range(0, len(recons), _CHUNK)):
         a, b = (enter(images[start : start + _CHUNK]) for images in (recons, targets))
         if PIXEL_SIZE >= ENTRY_SIZE:
             values.append(enlarged_correlation(a, b, PIXEL_SIZE))
         else:
             values.append(correlation(resize(a, PIXEL_SIZE), resize(b, PIXEL_SIZE)))
-    return np.concatenate(values)
+    return launched.of_all(np.concatenate(values) if values else None)
 
 
 def ssim(recons: torch.Tensor, targets: torch.Tensor, *, legacy_columnwise: bool = False) -> np.ndarray:
     """Structural similarity of each pair at 425 x 425 in gray, (n,); see `pixels.structural_similarity`."""
     values = []
-    for start in range(0, len(recons), _CHUNK):
+    for start in launched.own_share(range(0, len(recons), _CHUNK)):
         a, b = (resize(gray(enter(images[start : start + _CHUNK])), PIXEL_SIZE) for images in (recons, targets))
         values.append(structural_similarity(a, b, columnwise=legacy_columnwise))
-    return np.concatenate(values)
+    return launched.of_all(np.concatenate(values) if values else None)
 
 
 def _feature_metric(

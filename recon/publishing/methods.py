@@ -133,8 +133,11 @@ def _scores(facts: RunFacts) -> str:
 
 def _tools(facts: RunFacts) -> str:
     from align import __version__
+    from align.files import read_json
+    from align.train import MEASURED
 
-    report, trained = next(iter(facts.reports.values()), None), facts.run.meta.get("trained")
+    report, measured = next(iter(facts.reports.values()), None), facts.run.path / MEASURED
+    trained = read_json(measured) if measured.is_file() else None
     versions = {} if report is None else report["versions"]
     told = ", ".join(f"{name} {value}" for name, value in versions.items()) or f"shallow-recon {__version__}"
     where = "hardware and time of the training were not recorded"

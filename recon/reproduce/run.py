@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from align.data.names import file_name, joined_name, subject_name
 from align.data.splits import refuse_overlap
 from align.data.studies import open_study
 from align.data.studies.base import Study
-from align.files import locked, remove_strays, write_atomic, write_sealed
-from align.tracking import logger, progress_bar
+from align.files import launched, locked, remove_strays, write_atomic, write_sealed
+from align.tracking import Stopwatch, logger, progress_bar
 from align.training.fit import check_trials
 from align.training.training_set import TrainingSide, device, digest_rows, training_side
 from align.vision.backbones import Backbone, load_backbone
@@ -30,6 +31,8 @@ from recon.reproduce.curves import Curve, curve, fit_key, pooled
 from recon.reproduce.recipe import Recipe, load_recipe
 from recon.reproduce.report import markdown, summarise
 from recon.reproduce.rules import Cell
+
+Fit = tuple[Cell, Callable[[], Curve]]  # a curve that is read where it is stored, else computed
 
 
 class Walk:
@@ -99,21 +102,27 @@ def reproduce(
     UserError
         Bad recipe, configuration or files; an encoder that cannot read the trials (see `adapted`).
     """
-    started = time.monotonic()
+    watch = Stopwatch()
     recipe = load_recipe(name, study_file, pairs)
     given = {pair.partition("=")[0].strip() for pair in pairs}
     walk = Walk(recipe, open_study(recipe.config), adapt, given, progress)
     for change in walk.recipe.stand_ins:
         logger.info("%s: %s", walk.recipe.name, change)
-    with locked(walk.folder / ".reproduce.lock", f"reproducing into {str(walk.folder)!r}", wait=None, keep=False):
-        remove_strays(walk.folder / "curves")
-        return _reproduce(walk, started)
+    doing = f"reproducing into {str(walk.folder)!r}"
+    first = launched.is_first()  # it keeps others out for all processes of a launch
+    with locked(walk.folder / ".reproduce.lock", doing, wait=None, keep=False) if first else nullcontext():
+        if first:
+            remove_strays(walk.folder / "curves")
+        launched.wait()
+        return _reproduce(walk, watch)
 
 
-def _reproduce(walk: Walk, started: float) -> dict[str, Any]:
+def _reproduce(walk: Walk, watch: Stopwatch) -> dict[str, Any]:
     validation = _validate(walk)
     chosen = rules.clean(validation, walk.layers)
-    write_sealed(walk.folder / "choice.json", chosen.as_json())
+    with launched.first_then_others():
+        if launched.is_first():
+            write_sealed(walk.folder / "choice.json", chosen.as_json())
     test, ids = _test(walk)
     paper = walk.recipe.paper
     choices = {
@@ -122,31 +131,81 @@ def _reproduce(walk: Walk, started: float) -> dict[str, Any]:
         "oracle": rules.oracle(test, walk.layers),
     }
     found = summarise(choices, test, ids)
-    result = {**_facts(walk), **found, "seconds": round(time.monotonic() - started, 1)}
+    measured = watch.read()
+    result = {**_facts(walk), **found, "seconds": measured["seconds"], "measured": measured}
     text = markdown(result)
-    write_sealed(walk.folder / "reproduction.json", result)
-    write_atomic(walk.folder / "reproduction.md", text + "\n")
+    if launched.is_first():
+        write_sealed(walk.folder / "reproduction.json", result)
+        write_atomic(walk.folder / "reproduction.md", text + "\n")
     return {**result, "folder": str(walk.folder), "text": text}
 
 
 def _validate(walk: Walk) -> dict[Cell, np.ndarray]:
     """Validation top-1 after every epoch (E,) of every cell: rows of all folds, each scored by the fit without it."""
-    found: dict[Cell, np.ndarray] = {}
     total = len(walk.subjects) * len(walk.layers) * len(walk.seeds) * walk.config.sweep.folds
-    bar = progress_bar(total, "cross-validation", walk.progress, unit="fit")
+    parts: dict[Cell, list[Curve]] = {}
+    for cell, found in _computed(walk, _folds, total, "cross-validation"):
+        parts.setdefault(cell, []).append(found)
+    return {cell: pooled(curves) for cell, curves in parts.items()}
+
+
+def _test(walk: Walk) -> tuple[dict[Cell, Curve], dict[str, list[str]]]:
+    """Refits on all training rows: the curve of every cell on the test rows; of every subject the test picture ids."""
+    ids: dict[str, list[str]] = {}
+    for name in walk.subjects:
+        recording = walk.study.recording(name)
+        refuse_overlap(recording)
+        ids[name] = [recording.stimuli.ids[i] for i in recording.test.averaged().stimulus]
+    total = len(walk.subjects) * len(walk.layers) * len(walk.seeds)
+    return dict(_computed(walk, _refits, total, "refit")), ids
+
+
+def _computed(walk: Walk, fits: Callable[[Walk], Iterator[Fit]], total: int, stage: str) -> list[tuple[Cell, Curve]]:
+    """The curve of each of ``fits``, in their order. Several processes of a launch compute every n-th of them each, and
+    find those of the others on disk."""
+    rank, size = launched.place()
+    bar = progress_bar(total, stage, walk.progress, unit="fit")
+    if size > 1:
+        for number, (_, fitted) in enumerate(fits(walk)):
+            if number % size == rank:
+                fitted()
+            bar.update()
+        launched.wait()
+    found = []
+    for cell, fitted in fits(walk):
+        found.append((cell, fitted()))
+        if size == 1:
+            bar.update()
+    bar.close()
+    return found
+
+
+def _folds(walk: Walk) -> Iterator[Fit]:
+    """Fits without one fold, scored on its rows."""
     for name in walk.subjects:
         side = training_side(walk.study, walk.config, name)
         targets = walk.targets(walk.config, side)
         among = walk.candidates(side, targets)
         for layer in walk.layers:
             for seed in walk.seeds:
-                parts = []
                 for fold in range(len(side.folds)):
-                    parts.append(_fold(walk, (layer, name, seed), side, fold, targets[layer], among[layer]))
-                    bar.update()
-                found[layer, name, seed] = pooled(parts)
-    bar.close()
-    return found
+                    cell = (layer, name, seed)
+                    yield cell, partial(_fold, walk, cell, side, fold, targets[layer], among[layer])
+
+
+def _refits(walk: Walk) -> Iterator[Fit]:
+    """Fits on all training rows, scored on the test rows."""
+    for name in walk.subjects:
+        side = training_side(walk.study, walk.config, name)
+        held = walk.study.recording(name).test.averaged()
+        targets = walk.targets(walk.config, side)
+        among = walk.candidates(side, targets)
+        for layer in walk.layers:
+            for seed in walk.seeds:
+                cell, config = (layer, name, seed), walk.of_cell(layer, seed)
+                key = fit_key(config, targets[layer], side, f"test rows {digest_rows(held)}")
+                rows, path = np.arange(len(side.train)), walk.path(cell, "test")
+                yield cell, partial(curve, path, key, config, side, rows, held, targets[layer], among[layer])
 
 
 def _fold(walk: Walk, cell: Cell, side: TrainingSide, fold: int, targets: Targets, among: Targets) -> Curve:
@@ -154,31 +213,6 @@ def _fold(walk: Walk, cell: Cell, side: TrainingSide, fold: int, targets: Target
     config = walk.of_cell(cell[0], cell[2])
     key = fit_key(config, targets, side, f"fold {fold} of {len(side.folds)}, dealt by seed {walk.config.seed}")
     return curve(walk.path(cell, f"fold-{fold}"), key, config, side, rows, held, targets, among)
-
-
-def _test(walk: Walk) -> tuple[dict[Cell, Curve], dict[str, list[str]]]:
-    """Refits on all training rows: the curve of every cell on the test rows; of every subject the test picture ids."""
-    found: dict[Cell, Curve] = {}
-    ids: dict[str, list[str]] = {}
-    bar = progress_bar(len(walk.subjects) * len(walk.layers) * len(walk.seeds), "refit", walk.progress, unit="fit")
-    for name in walk.subjects:
-        side = training_side(walk.study, walk.config, name)
-        recording = walk.study.recording(name)
-        refuse_overlap(recording)
-        held = recording.test.averaged()
-        ids[name] = [side.stimuli.ids[i] for i in held.stimulus]
-        targets = walk.targets(walk.config, side)
-        among = walk.candidates(side, targets)
-        for layer in walk.layers:
-            for seed in walk.seeds:
-                cell, config = (layer, name, seed), walk.of_cell(layer, seed)
-                key = fit_key(config, targets[layer], side, f"test rows {digest_rows(held)}")
-                rows = np.arange(len(side.train))
-                path = walk.path(cell, "test")
-                found[cell] = curve(path, key, config, side, rows, held, targets[layer], among[layer])
-                bar.update()
-    bar.close()
-    return found, ids
 
 
 def _subjects(study: Study, config: Config) -> list[str]:

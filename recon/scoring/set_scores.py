@@ -16,7 +16,7 @@ double precision.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
+from align.files import launched
 from recon.metrics.dream_sim import PROTOCOL as DREAM_SIM_PROTOCOL
 from recon.metrics.dream_sim import SIZE as DREAM_SIM_SIZE
 from recon.metrics.dream_sim import load_dream_sim
@@ -141,7 +142,7 @@ def _pixel_values(task: Task, view: View, names: list[str]) -> dict[str, np.ndar
     preset, size = task.preset, task.preset.pixel_size
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     linear = preset.resize == "tensor" and preset.entry_size is not None and size >= preset.entry_size
-    for rows in task.chunks(4):
+    for rows in launched.own_share(list(task.chunks(4))):
         if linear:  # what is linear can be done before the pictures are enlarged
             a, b = view.entered(rows), task.target.entered(rows)
             r = enlarged_correlation(a, b, size) if "PixCorr" in names else None
@@ -156,7 +157,7 @@ def _pixel_values(task: Task, view: View, names: list[str]) -> dict[str, np.ndar
         for name in set(names) - {"PixCorr"}:
             columnwise = preset.ssim_columnwise or name == "SSIM(columnwise)"
             found[name].append(structural_similarity(gray_a, gray_b, columnwise=columnwise))
-    return {name: np.concatenate(values) for name, values in found.items()}
+    return {name: launched.of_all(np.concatenate(values) if values else None) for name, values in found.items()}
 
 
 def _metric(task: Task, name: str) -> tuple[Metric, str]:
@@ -181,7 +182,8 @@ def _network_rows(task: Task, names: list[str]) -> dict[str, Scored]:
     """Rows of one metric, or of several that read one network."""
     name = names[0]
     if name == "DreamSim":
-        distance = load_dream_sim(task.nets.weights_dir, download=task.nets.download)
+        with launched.first_then_others():
+            distance = load_dream_sim(task.nets.weights_dir, download=task.nets.download)
         return {name: _paired_row(task, distance, DREAM_SIM_SIZE, DREAM_SIM_PROTOCOL, None)}
     metric, network = _metric(task, name)
     weights, size = task.nets.source(network), task.nets.size(network)
@@ -198,8 +200,9 @@ def _paired_row(
     """A distance that needs both pictures of a pair at once."""
 
     def values(view: View) -> np.ndarray:
-        parts = [distance(view.network(rows, size), task.target.network(rows, size)) for rows in task.chunks()]
-        return np.concatenate(parts)
+        own = launched.own_share(list(task.chunks()))
+        parts = [distance(view.network(rows, size), task.target.network(rows, size)) for rows in own]
+        return launched.of_all(np.concatenate(parts) if parts else None)
 
     own = np.stack([values(view) for view in task.own])
     controls = {name: values(view) for name, view in task.controls.items()}
@@ -212,15 +215,20 @@ def _feature_rows(task: Task, names: list[str], weights: str) -> dict[str, Score
     networks = {name: _metric(task, name)[1] for name in names}
     size = task.nets.size(networks[names[0]])
 
-    def features(view: View, chunks: Iterable[list[int]], n: int) -> dict[str, np.ndarray]:
-        return task.nets.extract_together(list(networks.values()), (view.network(rows, size) for rows in chunks), n)
+    def extract(view: View, chunks: Sequence[list[int]]) -> dict[str, np.ndarray]:
+        batches, n = (view.network(rows, size) for rows in chunks), sum(map(len, chunks))
+        return task.nets.extract_together(list(networks.values()), batches, n)
 
-    truth = features(task.target, task.chunks(), task.n)
+    def features(view: View) -> dict[str, np.ndarray]:
+        own = extract(view, launched.own_share(list(task.chunks())))
+        return {network: launched.of_all(own.get(network)) for network in dict.fromkeys(networks.values())}
+
+    truth = features(task.target)
     # one grey picture stands for all of them
-    grey = features(task.controls["grey"], [[0]], 1) if "grey" in task.controls else {}
+    grey = extract(task.controls["grey"], [[0]]) if "grey" in task.controls else {}
     rows: dict[str, Scored] = {}
     for view in task.own:
-        told = features(view, task.chunks(), task.n)
+        told = features(view)
         for name, network in networks.items():
             found = _sample_rows(task, name, told[network], truth[network], grey.get(network))
             for row, scored in found.items():

@@ -5,6 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from torch import nn
 from align.data.signals import Stimuli
 from align.errors import UserError
 from align.vision import targets as module
+from align.vision.part import Part
 from align.vision.taps import Backbone, Tap
 from align.vision.targets import cached_targets, health, open_targets, target_key
 
@@ -62,7 +66,7 @@ def test_rows_are_the_backbones_tokens(tmp_path: Path) -> None:
         assert np.array_equal(stored, target.tokens)
         info = json.loads(target.path.with_suffix(".json").read_text())
         assert info["ids"] == list(stimuli.ids) and info["layer"] == layer and info["pooling"] == "grid:2"
-    kept = {path.name for path in (tmp_path / "targets").iterdir()} - {".lock"}  # not every system keeps it
+    kept = {path.name for path in (tmp_path / "targets").iterdir()}
     assert kept == {f"{t.key}{end}" for t in found.values() for end in (".safetensors", ".json")}
 
 
@@ -137,7 +141,7 @@ def test_another_batch_size_or_a_lost_part_starts_over(tmp_path: Path) -> None:
     ]
     folder = tmp_path / "cut" / "targets"
     for fault in ("batch_size", "shorter", "gone"):
-        part = module._Part(folder, whole.key, N, 7)
+        part = Part(folder, whole.key, N, 7)
         folder.mkdir(parents=True, exist_ok=True)
         part.append(np.ones((7, 1, 4), dtype=np.float16))
         if fault == "shorter":
@@ -157,7 +161,7 @@ SCRIPT = """
 import os, signal, sys
 from dataclasses import replace
 import torch
-from align.vision import targets
+from align.vision import part, targets
 from tests.align.test_targets import LAYERS, pictures, tiny_backbone
 
 torch.set_num_threads(1)
@@ -172,11 +176,11 @@ def start(folder, at_picture=None, at_record=None):
         return child
     slain = replace(stimuli, load=lambda index: die() if index == at_picture else stimuli.load(index))
     slain.__dict__["hashes"] = stimuli.hashes
-    record, count = targets.write_sealed, []
+    record, count = part.write_sealed, []
     def write_sealed(path, value, **how):
         count.append(path)
         die() if len(count) == at_record else record(path, value, **how)
-    targets.write_sealed = write_sealed
+    part.write_sealed = write_sealed
     targets.cached_targets(tiny_backbone(), slain, LAYERS, "tokens", folder, batch_size=2, progress=False)
     os._exit(0)
 
@@ -201,6 +205,69 @@ def test_sigkill_at_any_moment_and_two_processes_at_once_end_with_identical_file
     assert len(whole) == 4
     assert killed == whole
     assert both == whole
+
+
+class Held:
+    """Pictures whose extraction stops at one of them until ``go``."""
+
+    def __init__(self, stimuli: Stimuli, stop: int = 0) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+        self.stimuli = replace(stimuli, load=lambda index: self._load(stimuli, index, stop))
+        self.stimuli.__dict__["hashes"] = stimuli.hashes
+
+    def _load(self, stimuli: Stimuli, index: int, stop: int) -> np.ndarray:
+        if index == stop:
+            self.reached.set()
+            assert self.go.wait(20)
+        return stimuli.load(index)
+
+
+def started(stimuli: Stimuli, layers: list[str], folder: Path) -> threading.Thread:
+    def extract() -> None:
+        cached_targets(tiny_backbone(), stimuli, layers, "mean", folder, progress=False)
+
+    thread = threading.Thread(target=extract, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_only_those_who_want_the_same_wait_for_each_other(tmp_path: Path) -> None:
+    """Locks of threads keep each other out as those of processes do."""
+    held, others = Held(pictures()), pictures(7)
+    assert target_key(tiny_backbone(), held.stimuli, "first", "mean") == target_key(
+        tiny_backbone(), pictures(), "first", "mean"
+    )
+    slow = started(held.stimuli, ["first"], tmp_path)
+    assert held.reached.wait(20)
+    for stimuli, layers in ((pictures(), ["second"]), (others, ["first"]), (others, LAYERS)):
+        quick = started(stimuli, layers, tmp_path)
+        quick.join(20)
+        assert not quick.is_alive(), f"{layers} of {len(stimuli)} pictures waited for another extraction"
+    same = started(pictures(), LAYERS, tmp_path)
+    same.join(0.5)
+    assert same.is_alive(), "the same layer of the same pictures is extracted once"
+    held.go.set()
+    for thread in (slow, same):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(list((tmp_path / "targets").glob("*.safetensors"))) == 4 and not list(tmp_path.rglob(".*lock"))
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_overlapping_sets_cannot_block_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: int) -> None:
+    """Whatever the order in which layers are named, locks are taken in the order of the keys."""
+    taken: list[str] = []
+
+    @contextmanager
+    def noted(lock: Path, doing: str, **how: object) -> Iterator[None]:
+        lock.parent.mkdir(exist_ok=True)
+        taken.append(doing.split(" of layer ")[1].split(" ")[0])
+        yield
+
+    monkeypatch.setattr(module, "locked", noted)
+    cached_targets(tiny_backbone(), pictures(5), LAYERS[::turn], "mean", tmp_path, progress=False)
+    keys = {name: target_key(tiny_backbone(), pictures(5), name, "mean") for name in LAYERS}
+    assert taken == sorted(keys, key=lambda name: keys[name])
 
 
 def test_health_against_all_pairs(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

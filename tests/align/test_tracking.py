@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from align.config import Config
-from align.tracking import JsonLines, Tracked
+from align.tracking import Forecast, JsonLines, Stopwatch, Tracked, peak_memory
 from align.train import _metrics
 from tests.one_line import fails
 
@@ -49,3 +50,46 @@ def test_unknown_and_absent_trackers_are_one_line(tmp_path: Path) -> None:
     fails("tracker='tensorbored' is not known", lambda: Tracked(tmp_path / "m.jsonl", "tensorbored", {}))
     if importlib.util.find_spec("tensorboard") is None and importlib.util.find_spec("tensorboardX") is None:
         fails("pip install tensorboard", lambda: Tracked(tmp_path / "m.jsonl", "tensorboard", {}))
+
+
+def test_a_stopwatch_reads_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([100.0, 102.54])
+    monkeypatch.setattr("align.tracking.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("align.tracking.peak_memory", lambda: 5)
+    assert Stopwatch().read() == {"seconds": 2.5, "device": "cpu", "memory": 5}
+
+
+def test_memory_is_in_bytes_and_left_out_where_the_system_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("resource"):
+        assert 10**7 < (peak_memory() or 0) < 10**12
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory() is None and "memory" not in Stopwatch().read()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "total", "told"),
+    [
+        ([(9.0, 10), (1.0, 10)], 1020, "1000 more pictures take about 2 min (0.1 s each)"),  # the first piece warms up
+        ([(1.0, 1), (40.0, 1), (40.0, 1)], 500, "498 more pictures take about 5.5 h (40 s each)"),
+        ([(1.0, 1), (40.0, 1)], 4, "2 more pictures take about 80 s (40 s each)"),
+        ([(1.0, 10), (1.0, 10)], 100, ""),  # below a minute
+        ([(1000.0, 10)], 100, ""),  # nothing but the first piece is known
+    ],
+)
+def test_a_forecast_is_said_once_and_only_from_what_was_timed(
+    pieces: list[tuple[float, int]],
+    total: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("align.tracking.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("align.tracking.peak_memory", lambda: 2_500_000_000)
+    forecast = Forecast("targets", total, "picture")
+    with caplog.at_level("INFO", logger="align"):
+        for seconds, count in pieces:
+            now[0] += seconds
+            forecast.done(count)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ([f"targets: {told}, memory 2.5 GB so far"] if told else [])

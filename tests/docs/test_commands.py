@@ -32,6 +32,10 @@ def check(words: list[str]) -> None:
         words = words[1:]
     if words[0] == "recon":
         check_recon(cli.parse(words[1:]))
+    elif words[0] == "torchrun" and "-m" in words:  # a command that several processes share
+        assert words[words.index("-m") + 1] == "recon.cli"
+        check(["recon", *words[words.index("-m") + 2 :]])
+        assert words[words.index("-m") + 2] in cli.SHARED
     elif words[:2] == ["accelerate", "launch"]:
         check_launch(words[2:])
     elif words[0] == "torchrun":
