@@ -137,7 +137,7 @@ def _tools(facts: RunFacts) -> str:
     from align.train import MEASURED
 
     report, measured = next(iter(facts.reports.values()), None), facts.run.path / MEASURED
-    trained = read_json(measured) if measured.is_file() else None
+    trained = read_json(measured, {"device": str, "seconds": float}) if measured.is_file() else None
     versions = {} if report is None else report["versions"]
     told = ", ".join(f"{name} {value}" for name, value in versions.items()) or f"shallow-recon {__version__}"
     where = "hardware and time of the training were not recorded"
