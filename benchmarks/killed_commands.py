@@ -39,7 +39,13 @@ from tests.align.fixture_http import Served, serving, through
 
 TRAIN, TEST, REPEATS = 24, 6, 3  # pictures, and trials of each test picture
 LIMIT = 600  # s that one command may take
-VOLATILE = {"seconds", "mtime_ns", "commit"}  # times, and how the source stands, which may change meanwhile
+VOLATILE = {
+    "seconds",
+    "mtime_ns",
+    "commit",
+    "memory",
+    "gpu_memory",
+}  # times, and how the source stands, which may change meanwhile
 BODY = np.random.default_rng(0).bytes(300_001)  # what is downloaded
 
 

@@ -77,7 +77,7 @@ MISTAKES: list[tuple[str, str, str]] = [  # command, pairs that cannot be, what 
     ("align/train.py", "encoder.name=tscov", "did you mean 'tsconv'? Known: ridge, "),
     ("align/train.py", "encoder.dropout=1", "encoder.dropout=1 should be 0 or more and below 1"),
     ("align/train.py", "encoder.alphas=[1,-1]", "encoder.alphas=-1 should be above 0"),
-    ("align/train.py", "encoder.bands=[V1,V2]", "encoder.bands='V1' is not a size or 'channel'"),
+    ("align/train.py", "encoder.bands=[2,V1]", "encoder.bands=[2,V1] holds sizes beside names"),
     ("align/train.py", "encoder.options=[pool]", "encoder.options='pool' is not name=value"),
     ("align/train.py", "encoder.frozen=true encoder.name=labram", "encoder.frozen=true without weights"),
     ("align/train.py", "loss.kind=infonc", "did you mean 'infonce'? Known: infonce, siglip, softclip"),

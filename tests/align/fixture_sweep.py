@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +33,7 @@ class ToyRecording:
     study: str = "toy"
     sfreq: float | None = None
     ch_names: tuple[str, ...] = ()
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def test(self) -> Trials:

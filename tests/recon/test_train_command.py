@@ -110,7 +110,7 @@ def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: pyt
             bar.update()
     told = list(dict.fromkeys(record.message for record in caplog.records))  # seen by two handlers
     assert told[0] == "train: 32 of 100 steps (32 %), 6 min left" and len(told) == 6
-    assert tracking._span(7200) == "2.0 h"
+    assert tracking.duration(7200) == "2.0 h"
 
 
 def test_a_terminal_gets_a_bar_a_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_the_methods_paragraph_says_what_was_done(
         "(ridge) was solved in closed form",
         "fitted on 10 rows (seed 0)",
         "Test trials have not been scored",
-        "threads for",
+        "ran on cpu for",
     ):
         assert told in text, told
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
