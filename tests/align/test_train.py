@@ -61,7 +61,15 @@ def test_every_subject_gets_a_run(place: Path, tmp_path: Path, monkeypatch: pyte
         assert one.path == tmp_path / "runs" / "align" / name == find_run(one.subjects[0], tmp_path)
         assert one.weights_hash == weights_hash(one.path) and one.weights_hash[:12] in str(one)
         files = {path.name for path in one.path.iterdir()}
-        told = {"model.safetensors", "config.yaml", "metrics.jsonl", "split.json", "README.md", "state", script.MEASURED}
+        told = {
+            "model.safetensors",
+            "config.yaml",
+            "metrics.jsonl",
+            "split.json",
+            "README.md",
+            "state",
+            script.MEASURED,
+        }
         assert files == told | {f"preparation_{one.label}.safetensors"}
         run = load_run(one.path)
         assert run.meta["n_training_rows"] == 16 and run.meta["chosen_on"] == "a test"
