@@ -203,8 +203,9 @@ def _train_job(
         "weights_hash": digest,
     }
     if world()[0] == 0:
+        # Beside the weights, which are the same however long it took, and before them: they say that a run is whole.
+        write_sealed(folder / MEASURED, watch.read())
         save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
-        write_sealed(folder / MEASURED, watch.read())  # beside the weights, which are the same however long it took
     seconds = watch.read()["seconds"]
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
 

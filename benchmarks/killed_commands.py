@@ -37,7 +37,7 @@ from PIL import Image
 from benchmarks.parallel_commands import PLAIN, Place, call, make_pickles, warm
 from tests.align.fixture_http import Served, serving, through
 
-TRAIN, TEST, REPEATS = 24, 6, 3  # pictures, and trials of each test picture
+TRAIN, TEST, REPEATS = 24, 12, 3  # pictures, and trials of each test picture
 LIMIT = 600  # s that one command may take
 VOLATILE = {
     "seconds",
@@ -45,6 +45,7 @@ VOLATILE = {
     "commit",
     "memory",
     "gpu_memory",
+    "measured",
 }  # times, and how the source stands, which may change meanwhile
 BODY = np.random.default_rng(0).bytes(300_001)  # what is downloaded
 
@@ -145,7 +146,7 @@ def _score(place: Place) -> list[str]:
 
 
 def _evaluate_images(place: Place) -> list[str]:
-    words = ["--reconstructions", _images(place, "reconstructions"), "--targets", _images(place, "oracle")]
+    words = ["--reconstructions", _images(place, "reconstructions"), "--targets", _images(place, "controls/oracle")]
     words += ["--metrics", "PixCorr", "SSIM", "--out", str(place.path / "pictures.csv")]
     return ["recon", "evaluate-images", *words]
 

@@ -85,10 +85,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _csv(frame: pd.DataFrame) -> str:
     """The table with a row for each skipped metric, its reason under ``protocol``: nothing is left out silently."""
+    from pandas.api.types import is_numeric_dtype
+
     table = frame.astype({"n": "Int64", "samples": "Int64"})
     for name, reason in frame.attrs["skipped"].items():
         table.loc[name, "protocol"] = f"skipped: {reason}"
-    return table.map(cell).rename(index=cell).to_csv()
+    table = table.astype({"n": "Int64", "samples": "Int64"})  # pandas 3.0 makes floats of them for a new row
+    for name in [name for name in table if not is_numeric_dtype(table[name])]:
+        table[name] = table[name].map(cell)
+    return table.rename(index=cell).to_csv()
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
