@@ -86,6 +86,13 @@ def locked(lock: str | Path, doing: str, wait: float | None = 0, keep: bool = Tr
         handle.release()
 
 
+def remove_unheld(lock: str | Path) -> None:
+    """Remove the lock file that a killed process left; one that is held stays."""
+    if Path(lock).exists():
+        with suppress(UserError), locked(lock, "looking after a lock", keep=False):
+            pass
+
+
 def _acquire(handle: BaseFileLock, doing: str, wait: float | None) -> None:
     """Raises filelock's ``Timeout``, a `TimeoutError`, after ``wait`` seconds."""
     try:

@@ -122,8 +122,8 @@ class Part:
             report = health(flat)
             del flat  # Windows renames no file that is mapped
         write_sealed(self.final.with_suffix(".json"), {**info, "health": report, "crc32": self.crc})
+        self.progress.unlink(missing_ok=True)  # first: nobody looks for it once the file has its name
         os.replace(self.path, self.final)
-        self.progress.unlink(missing_ok=True)
         return report
 
 

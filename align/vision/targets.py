@@ -100,7 +100,14 @@ def cached_targets(
                 _extract(backbone, images, todo, pooling, folder, batch_size, progress, views, shared)
             if shared:
                 launched.wait()
+    if decides:
+        for key in keys.values():
+            remove_unheld(_lock(folder, key))
     return {layer: open_targets(folder / f"{keys[name]}.safetensors") for layer, name in names.items()}
+
+
+def _lock(folder: Path, key: str) -> Path:
+    return beside(folder / f"{key}.safetensors", "lock")
 
 
 def _told_by_first(keys: dict[str, str], todo: dict[str, str]) -> dict[str, str]:
@@ -119,8 +126,7 @@ def _alone_with(folder: Path, keys: dict[str, str]) -> Iterator[None]:
     with ExitStack() as stack:
         for layer, key in sorted(keys.items(), key=lambda item: item[1]):
             doing = f"extracting targets of layer {layer} into {str(folder)!r}"
-            lock = beside(folder / f"{key}.safetensors", "lock")
-            stack.enter_context(locked(lock, doing, wait=None, keep=False))
+            stack.enter_context(locked(_lock(folder, key), doing, wait=None, keep=False))
         yield
 
 

@@ -14,7 +14,7 @@ from align.data.download.sources import File, Page
 from align.data.download.transfer import Patience, fetch
 from align.data.reading.archives import TO_DISK, extract, names_in
 from align.errors import UserError
-from align.files import beside, locked, read_json, write_sealed
+from align.files import beside, locked, read_json, remove_unheld, write_sealed
 
 NAME = "checksums.json"
 
@@ -90,9 +90,7 @@ class Records:
             with locked(lock, f"fetching {str(target)!r}", keep=False):
                 for note in notes:
                     note.unlink(missing_ok=True)
-        if self._lock.exists():
-            with locked(self._lock, f"writing {str(self.path)!r}", wait=None, keep=False):
-                pass
+        remove_unheld(self._lock)
 
     @property
     def _lock(self) -> Path:
