@@ -192,6 +192,11 @@ def _listed(test: Any) -> list[Any]:
 
 def part_of_arrays(subject: str, x: np.ndarray, *columns: Any) -> Part:
     """Trials x (n, ...) of one person; ``columns``: the further fields of `Part`, in order. Raises `UserError`."""
+    if not isinstance(subject, (str, int, np.integer)) or isinstance(subject, bool):
+        raise UserError(
+            f"subject is {str(subject)[:40]!r}, but it names one person; make a study of each, or one from a folder "
+            "whose stimuli.csv has the column subject"
+        )
     if not str(subject).strip():
         raise UserError("subject is empty; write for example subject='01'")
     return Part(str(subject), x, *columns)
