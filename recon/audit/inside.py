@@ -19,8 +19,8 @@ KINDS = ("reconstructions", "controls", "candidates", "low_level", "evidence")
 
 
 def places(run: Run) -> tuple[list[str], list[str]]:
-    """Sentences about links and rows that leave the run folder and pictures that were changed after they were drawn, and
-    about scored pictures that lie elsewhere."""
+    """Sentences about links and rows that leave the run folder and pictures that were changed later, and about scored
+    pictures that lie elsewhere."""
     return list(_strays(run.path)), list(_elsewhere(run))
 
 
@@ -28,7 +28,8 @@ def outside_run(strays: list[str], elsewhere: list[str]) -> Finding:
     """A table or link that leaves the run is a leak, and so is a picture that was put in the place of a drawn one;
     pictures scored from another folder are only suspect."""
     verdict = "leak" if strays else "suspect" if elsewhere else "clear"
-    listed = some([*strays, *elsewhere], 3) or "every table and folder of pictures stays inside the run; no picture was changed"
+    clear = "every table and folder of pictures stays inside the run; no picture was changed"
+    listed = some([*strays, *elsewhere], 3) or clear
     return Finding(
         "outside_run",
         verdict,

@@ -240,7 +240,7 @@ def test_row_numbers_as_ids_are_never_passed_over() -> None:
     plain = score(brain, images, **FAST)["brain_to_image"]
     assert score(brain, images, ids=rows, **FAST)["brain_to_image"] == plain
     for shuffled in (order, order[::-1], np.roll(np.arange(10), 1)):
-        with pytest.raises(UserError, match="give --image-ids|Give --image-ids"):
+        with pytest.raises(UserError, match="Give --image-ids"):
             score(brain[shuffled], images, ids=shuffled, **FAST)
         told = score(brain[shuffled], images, ids=shuffled, image_ids=rows, **FAST)
         assert told["brain_to_image"] == plain
