@@ -190,9 +190,9 @@ def _listed(test: Any) -> list[Any]:
     return list(test) if isinstance(test, list | tuple) else np.asarray(test).tolist()
 
 
-def part_of_arrays(subject: str, x: np.ndarray, *columns: Any) -> Part:
+def part_of_arrays(subject: object, x: np.ndarray, *columns: Any) -> Part:
     """Trials x (n, ...) of one person; ``columns``: the further fields of `Part`, in order. Raises `UserError`."""
-    if not isinstance(subject, (str, int, np.integer)) or isinstance(subject, bool):
+    if isinstance(subject, bool) or not isinstance(subject, (str, int, np.integer)):
         raise UserError(
             f"subject is {str(subject)[:40]!r}, but it names one person; make a study of each, or one from a folder "
             "whose stimuli.csv has the column subject"
