@@ -15,6 +15,7 @@ MOST_COMPARED = 20_000  # pictures of a subject among which look-alikes are sear
 _PIECE = 1 << 24  # bytes of signals looked at once
 _SAMPLED = 256  # trials, spread over all, whose values give the median
 _EVEN = 2  # of 255: widest range of a channel of one colour, JPEG moves it by a level or two
+FAR_ROW = 1e3  # times the usual size from which a single trial is of another unit; blinks and movements stay below
 _LISTED = 5  # names that are spelled out
 # The 10-20 system with its extensions (10-10, 10-5), mastoids and ear lobes.
 _SITES = "N|Fp|AFp|AF|AFF|F|FFT|FFC|FT|FC|FTT|FCC|T|C|TTP|CCP|TP|CP|TPP|CPP|P|PPO|PO|POO|O|OI|I"
@@ -25,7 +26,7 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
     """Counts over one split; the signals are read once, a piece at a time.
 
     ``median_abs`` (in the unit of the file) is that of `_SAMPLED` trials spread over the split, None without a finite
-    value. ``constant``: channels or voxels with one value throughout, by name where they have one.
+    value. ``far``: `far_rows`. ``constant``: channels or voxels with one value throughout, by name where they have one.
     """
     x = trials.x
     low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
@@ -55,8 +56,26 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
         "not_finite": not_finite,
         "first_not_finite_row": first,
         "median_abs": _median(x),
+        "far": far_rows(x),
         "constant": [ch_names[i] if len(ch_names) == x.shape[1] else str(i) for i in constant],
     }
+
+
+def far_rows(x: np.ndarray, size: float | None = None) -> list[int]:
+    """Trials of x (n, ...) of another unit than ``size``, a mean absolute value; left out, it is that of the others.
+
+    Their mean absolute value is above `FAR_ROW` times ``size``, or their largest below its part. Trials without
+    signal and values that are not finite are left aside.
+    """
+    means, tops = np.zeros(len(x)), np.zeros(len(x))
+    step = max(1, _PIECE // max(1, x[:1].nbytes))
+    for start in range(0, len(x), step):
+        each = np.abs(np.nan_to_num(x[start : start + step], nan=0.0, posinf=0.0, neginf=0.0)).reshape(-1, x[0].size)
+        means[start : start + step] = each.mean(axis=1, dtype=np.float64)
+        tops[start : start + step] = each.max(axis=1)
+    usual = (np.sort(means[tops > 0])[int((tops > 0).sum()) // 2] if tops.any() else 0.0) if size is None else size
+    far = (means > FAR_ROW * usual) | ((tops > 0) & (tops < usual / FAR_ROW))
+    return [int(i) for i in np.flatnonzero(far)] if usual > 0 else []
 
 
 def _median(x: np.ndarray) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from align.config import PreprocessConfig
-from align.data.measure import ALIKE, Looks, measure_channels, measure_pictures, measure_trials, some
+from align.data.measure import ALIKE, FAR_ROW, Looks, measure_channels, measure_pictures, measure_trials, some
 from align.data.signals import Recording, Trials, fits
 from align.data.understood import SCALED, implausible
 from align.data.windows import Repeated, repeated
@@ -90,13 +90,20 @@ def signal_faults(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Iterator[str]:
-    """Units that differ or that are too small unscaled, channels that never change."""
+    """Units that differ between or within splits or that are too small unscaled, channels that never change."""
     medians = [entry[split]["median_abs"] for split in _SIDES]
     if all(medians):
         if max(medians) / min(medians) > UNEQUAL:
             yield f"median value {medians[0]:.3g} in training, {medians[1]:.3g} in test: are they of one unit?"
         yield from unscaled(max(medians), preprocess)
     for split in _SIDES:
+        far = entry[split]["far"]
+        if far:
+            n = entry[split]["trials"]
+            yield (
+                f"{split}: {len(far)} of {n} trials (first: {far[0]}) are more than {FAR_ROW:g} times as large or as "
+                "small as the others: are all of one unit?"
+            )
         constant = entry[split]["constant"]
         if constant:
             found = entry["channels"]["found"]

@@ -20,29 +20,38 @@ _ALIKE = 1e-4  # of a channel's deviation: what baseline and rounding to float32
 _ANCHOR = 3  # steps between samples by which an overlap is searched
 _SHARED = 0.5  # part of a window from which two windows of one picture are one recording
 _LEAST = 8  # samples of a window that is searched
+_ROUNDED = 1e-3  # of a trial's deviation: what half precision (3e-4), single precision and text files may change
+_SAMPLED = 256  # trials, spread over all, that show what all share
 _LISTED = 3  # pairs of rows that are spelled out
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """Pairs (row, earlier row) of ``n`` trials: equal numbers under one picture, under two, windows that overlap."""
+    """Pairs (row, earlier row) of ``n`` trials: equal numbers under one picture, under two, windows that overlap,
+    numbers of one picture that are equal but for rounding, an offset or a factor."""
 
     n: int
     copies: list[tuple[int, int]]
     strangers: list[tuple[int, int]]
     overlaps: list[tuple[int, int]]
+    rounded: list[tuple[int, int]]
 
     def __bool__(self) -> bool:
-        return bool(self.copies or self.overlaps)
+        return bool(self.pairs)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Those of the first kind that there is, of copies, overlaps and rounded copies of one picture."""
+        return self.copies or self.overlaps or self.rounded
 
     @property
     def said(self) -> str:
         """What is wrong with copies and overlaps of one picture, and what to do."""
-        what, pairs = (
-            ("hold the very numbers of another trial", self.copies)
-            if self.copies
-            else (f"share {_SHARED:.0%} or more of their samples with another trial", self.overlaps)
-        )
+        pairs, what = self.pairs, "hold the numbers of another trial, but for rounding, an offset or a factor,"
+        if self.copies:
+            what = "hold the very numbers of another trial"
+        elif self.overlaps:
+            what = f"share {_SHARED:.0%} or more of their samples with another trial"
         rest = f" and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
         listed = ", ".join(f"{row} = {first}" for row, first in pairs[:_LISTED])
         return (
@@ -59,7 +68,8 @@ def repeated(x: np.ndarray, labels: Sequence[object] | np.ndarray) -> Repeated:
     labels = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)[1]
     copies, strangers = equal_rows(x, labels)
     twice = {row for row, _ in copies}
-    return Repeated(len(x), copies, strangers, [pair for pair in _overlaps(x, labels) if pair[0] not in twice])
+    overlaps = [pair for pair in _overlaps(x, labels) if pair[0] not in twice]
+    return Repeated(len(x), copies, strangers, overlaps, [pair for pair in _rounded(x, labels) if pair[0] not in twice])
 
 
 def equal_rows(x: np.ndarray, labels: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -83,6 +93,38 @@ def tells(row: np.ndarray) -> bool:
     if row.min() == row.max() or not np.isfinite(row).all():
         return False
     return bool((row != np.rint(row)).any()) or int(np.count_nonzero(row)) >= _FEW
+
+
+def _rounded(x: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
+    """Trials of one picture, of `_FEW` entries or more, that are one but for rounding, an offset and a factor above 0.
+
+    The offset of a channel is taken away, and in trials without time what the trials share (the mean of a voxel): large
+    ones make all trials alike. Then a factor is not seen.
+    """
+    twice = np.flatnonzero(np.bincount(labels) > 1)
+    if x[:1].size < _FEW or not len(twice):
+        return []
+    timed = x.ndim == 3 and x.shape[2] >= _LEAST
+    spread = np.unique(np.linspace(0, len(x) - 1, _SAMPLED).astype(np.int64))
+    shared = 0.0 if timed else np.median(np.nan_to_num(np.asarray(x[spread], dtype=np.float64)), axis=0)
+    found = []
+    for label in twice:
+        rows = np.flatnonzero(labels == label)
+        rows = rows[np.array([tells(x[row]) for row in rows], dtype=bool)]
+        if len(rows) < 2:
+            continue
+        stored = np.asarray(x[rows], dtype=np.float64)
+        part = stored - (stored.mean(axis=2, keepdims=True) if timed else shared)
+        part = part.reshape(len(rows), -1)
+        part -= part.mean(axis=1, keepdims=True)
+        size = np.linalg.norm(part, axis=1)
+        plain = size > _ALIKE**2 * np.abs(stored).max(initial=0)
+        rows, unit = rows[plain], part[plain] / size[plain, None]
+        near = np.argwhere(np.tril(unit @ unit.T, -1) > 1 - _ROUNDED**2 / 2)
+        first = {int(i): int(k) for i, k in near[::-1]}  # the earliest of several
+        found += [(int(rows[i]), int(rows[k])) for i, k in first.items()]
+        release(x)
+    return sorted(found)
 
 
 def _overlaps(x: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:

@@ -52,9 +52,13 @@ def refuse_alike(labels: Iterable[str], what: str, where: str) -> None:
 
 
 def found_file(candidates: Sequence[Path]) -> Path | None:
-    """The first of the paths that is a file, its name in whichever Unicode form it is stored."""
+    """The first of the paths that is a file, its name in whichever Unicode form it is stored.
+
+    Raises `UserError` where two different files have that name in two Unicode forms: tables cannot tell them apart.
+    """
     for path in candidates:
         if path.is_file():
+            _refuse_two_forms(path)
             return path
     for path in candidates:
         if str(path).isascii():
@@ -67,6 +71,16 @@ def found_file(candidates: Sequence[Path]) -> Path | None:
         if mixed is not None:
             return mixed
     return None
+
+
+def _refuse_two_forms(path: Path) -> None:
+    if path.name.isascii():
+        return
+    forms = {path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD")}
+    if any(other.is_file() and not other.samefile(path) for other in forms):
+        raise UserError(
+            f"{str(path)!r} stands there twice, its accents composed and decomposed (two forms of Unicode); rename one"
+        )
 
 
 def _in_any_form(path: Path) -> Path | None:

@@ -190,8 +190,13 @@ def _listed(test: Any) -> list[Any]:
     return list(test) if isinstance(test, list | tuple) else np.asarray(test).tolist()
 
 
-def part_of_arrays(subject: str, x: np.ndarray, *columns: Any) -> Part:
+def part_of_arrays(subject: object, x: np.ndarray, *columns: Any) -> Part:
     """Trials x (n, ...) of one person; ``columns``: the further fields of `Part`, in order. Raises `UserError`."""
+    if isinstance(subject, bool) or not isinstance(subject, (str, int, np.integer)):
+        raise UserError(
+            f"subject is {str(subject)[:40]!r}, but it names one person; make a study of each, or one from a folder "
+            "whose stimuli.csv has the column subject"
+        )
     if not str(subject).strip():
         raise UserError("subject is empty; write for example subject='01'")
     return Part(str(subject), x, *columns)

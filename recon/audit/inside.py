@@ -1,4 +1,5 @@
-"""Do the tables of a run name files outside it? Such a picture is not what this run drew, whatever its name says."""
+"""Do the tables of a run name files outside it, or files that were changed since? Such a picture is not what this run
+drew, whatever its name says."""
 
 from __future__ import annotations
 
@@ -18,26 +19,30 @@ KINDS = ("reconstructions", "controls", "candidates", "low_level", "evidence")
 
 
 def places(run: Run) -> tuple[list[str], list[str]]:
-    """Sentences about links and rows that leave the run folder, and about scored pictures that lie elsewhere."""
+    """Sentences about links and rows that leave the run folder and pictures that were changed later, and about scored
+    pictures that lie elsewhere."""
     return list(_strays(run.path)), list(_elsewhere(run))
 
 
 def outside_run(strays: list[str], elsewhere: list[str]) -> Finding:
-    """A table or link that leaves the run is a leak; pictures scored from another folder are only suspect."""
+    """A table or link that leaves the run is a leak, and so is a picture that was put in the place of a drawn one;
+    pictures scored from another folder are only suspect."""
     verdict = "leak" if strays else "suspect" if elsewhere else "clear"
-    listed = some([*strays, *elsewhere], 3) or "every table and folder of pictures stays inside the run"
+    clear = "every table and folder of pictures stays inside the run; no picture was changed"
+    listed = some([*strays, *elsewhere], 3) or clear
     return Finding(
         "outside_run",
         verdict,
         listed,
-        "leak: a row of an index.csv or a link under the folders of pictures leads out of the run; suspect: "
+        "leak: a row of an index.csv or a link under the folders of pictures leads out of the run, or the sha256 of a "
+        "picture is not that of the index; suspect: "
         "recon evaluate was given another folder (--images)",
         {"strays": len(strays), "elsewhere": len(elsewhere)},
     )
 
 
 def _strays(base: Path) -> Iterator[str]:
-    from recon.drawing.folders import read_index
+    from recon.drawing.folders import read_index, same_file
 
     for kind in KINDS:
         if (base / kind).is_symlink():
@@ -50,7 +55,10 @@ def _strays(base: Path) -> Iterator[str]:
                 if Path(at, name).is_symlink()
             )
             try:
-                read_index(Path(at))
+                for row in read_index(Path(at)):
+                    path = Path(at, row["file"])
+                    if path.is_file() and not same_file(Path(at), row):
+                        yield f"{path.relative_to(base).as_posix()} was changed after it was drawn"
             except (UserError, ValueError) as error:
                 yield " ".join(str(error).split())
 

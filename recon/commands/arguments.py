@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,10 @@ def _fault(option: argparse.Action, value: Any) -> str | None:
 
 
 def _fault_of_place(option: argparse.Action, place: Path) -> str | None:
+    """What is wrong with it that can be seen; a name that is too long is left to the writer, who says so."""
     if str(option.metavar or "").startswith("FILE"):
-        return "is a folder; pass the name of a file" if place.is_dir() or not place.name else None
-    return "is a file; pass a folder" if place.is_file() else None
+        return "is a folder; pass the name of a file" if os.path.isdir(place) or not place.name else None
+    return "is a file; pass a folder" if os.path.isfile(place) else None
 
 
 def _brief(value: Any) -> str:

@@ -94,25 +94,30 @@ def read_listing(path: str | Path, label: str | None = None) -> Listing:
 def pair(n_rows: int, candidates: int, ids: list[str] | None, image_ids: list[str] | None) -> Pairing:
     """Which picture each of ``n_rows`` brain rows shows, out of ``candidates``.
 
-    Without ids row i shows picture i. ``ids`` (n_rows,) alone name the rows of both arrays, which are in one order.
+    Without ids row i shows picture i. ``ids`` (n_rows,) alone name the rows of both arrays, which are in one order;
+    where pictures repeat or lack, they are row numbers of the pictures or their names in sorted order.
     With ``image_ids`` (candidates,) the two are matched by name; pictures without a recording are further candidates.
 
     Raises
     ------
     UserError
-        Lengths that differ, a picture listed twice, a brain row whose picture is not among the candidates.
+        Lengths that differ, a picture listed twice, a brain row whose picture is not among the candidates, ids alone
+        that do not say which candidate is which picture.
     """
     for given, size, what in ((ids, n_rows, "brain rows"), (image_ids, candidates, "pictures")):
         if given is not None and len(given) != size:
             raise UserError(f"{len(given)} ids are given for {size} {what}; there must be one for each row")
     if image_ids is None:
-        if ids is not None and n_rows != candidates:
+        if ids is not None and (n_rows != candidates or len(set(ids)) < len(ids)):
             return pair(n_rows, candidates, ids, _order_of(ids, candidates))
+        if ids is not None and _are_other_rows(ids):
+            raise UserError(
+                "the ids are 0 to n - 1 in another order: row numbers of the pictures, or names in the order of both "
+                "arrays? Give --image-ids (a CSV with an id for each candidate)"
+            )
         if n_rows != candidates:
             raise UserError(f"{n_rows} brain rows but {candidates} pictures; give the ids of both to pair them")
         names = [str(i) for i in range(n_rows)] if ids is None else ids
-        if len(set(names)) != len(names):
-            raise UserError(f"id {_twice(names)!r} stands twice; give the ids of the pictures too to pair them")
         return Pairing(np.arange(n_rows), np.arange(candidates), names)
     if len(set(image_ids)) != len(image_ids):
         raise UserError(f"picture {_twice(image_ids)!r} stands twice among the candidates; keep one")
@@ -125,6 +130,12 @@ def pair(n_rows: int, candidates: int, ids: list[str] | None, image_ids: list[st
     seen = sorted(set(ids), key=place.__getitem__)
     number = {name: i for i, name in enumerate(seen)}
     return Pairing(np.array([number[name] for name in ids]), np.array([place[name] for name in seen]), seen)
+
+
+def _are_other_rows(ids: list[str]) -> bool:
+    """Whether they are the rows 0 ... n - 1 in another order, as a table of shuffled trials has them."""
+    rows = [str(row) for row in range(len(ids))]
+    return ids != rows and sorted(ids) == sorted(rows)
 
 
 def _order_of(ids: list[str], candidates: int) -> list[str]:

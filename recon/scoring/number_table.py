@@ -139,9 +139,9 @@ def _features(path: Path, x: np.ndarray, names: list[str] | None) -> np.ndarray:
         return x
     counting = [k for k in range(x.shape[1]) if _counts_rows(x, k)]
     if names is None:
-        if counting:
+        for column, what in [(k, "counts") for k in counting] + [(k, "seems to name") for k in _alone_whole(x)]:
             raise UserError(
-                f"{str(path)!r}: column {counting[0] + 1} counts the rows and is no feature; delete it, or give the "
+                f"{str(path)!r}: column {column + 1} {what} the rows and is no feature; delete it, or give the "
                 "columns names"
             )
         return x
@@ -166,6 +166,22 @@ def _counts_rows(x: np.ndarray, column: int) -> bool:
         return False
     others = np.delete(x, column, axis=1)
     return bool((others != np.rint(others)).any())
+
+
+def _alone_whole(x: np.ndarray) -> list[int]:
+    """The first or last column, where it alone holds whole numbers from 0 up, three or more of them, and no other
+    column that varies does: a shuffled index or ids, of which few repeat."""
+    if len(x) < _FEWEST or x.shape[1] < _FEWEST:
+        return []
+    varied = x.min(axis=0) != x.max(axis=0)
+    whole = np.flatnonzero((x == np.rint(x)).all(axis=0) & varied)
+    ends = (0, x.shape[1] - 1)
+    return [int(k) for k in whole if len(whole) == 1 and k in ends and x[:, k].min() >= 0 and _names(x[:, k])]
+
+
+def _names(values: np.ndarray) -> bool:
+    """Whether so many different numbers stand there that they are no class and no count of spikes."""
+    return len(np.unique(values)) > max(_FEWEST - 1, len(values) // 4)
 
 
 def _foreign(x: np.ndarray, names: list[str]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import unicodedata
 from pathlib import Path
@@ -138,6 +139,23 @@ def test_accents_in_either_form_find_their_picture(stored: str, tmp_path: Path) 
     mixed = unicodedata.normalize("NFC", "Füße") + "/" + unicodedata.normalize("NFD", "é0.png")
     assert found_file([tmp_path / "images" / mixed]) is not None
     assert found_file([tmp_path / "images" / "Füße" / "è0.png"]) is None
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_two_pictures_whose_names_differ_in_unicode_form_alone(split: str, tmp_path: Path) -> None:
+    """A table cannot tell them apart, so the trials of one would be those of the other."""
+    rows = default_rows()
+    write_folder(tmp_path, rows=rows)
+    names = list(dict.fromkeys(str(row["image"]) for row in rows if row["split"] == split))
+    renamed = dict(zip(names, (f"{COMPOSED}.png", f"{APART}.png"), strict=False))
+    for old, new in renamed.items():
+        next(tmp_path.rglob(old)).rename(tmp_path / new)
+    rows = [{**row, "image": renamed.get(str(row["image"]), row["image"])} for row in rows]
+    with (tmp_path / "stimuli.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    fails("composed and decomposed", lambda: study_of(tmp_path).recording("01"))
 
 
 def test_accents_in_either_form_pair_pictures_ids_and_labels(tmp_path: Path) -> None:

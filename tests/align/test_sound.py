@@ -86,6 +86,14 @@ def two_units(rows: Rows, x: np.ndarray, images: Path) -> None:
     x[[i for i, row in enumerate(rows) if row["split"] == "test"]] *= 1e6
 
 
+def some_in_another_unit(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[[i for i, row in enumerate(rows) if row["split"] == "train"][::2]] *= 1e6
+
+
+def one_broken_trial(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[next(i for i, row in enumerate(rows) if row["split"] == "test")] *= 1e-5
+
+
 def volts(rows: Rows, x: np.ndarray, images: Path) -> None:
     x *= 1e-6
 
@@ -124,6 +132,8 @@ REMARKS: dict[str, tuple[Callable[[Rows, np.ndarray, Path], None], str]] = {
     "training picture under two names": (train_picture_twice, "training: 1 pictures stand there under two names"),
     "a dead channel": (dead_channel, "1 of 4 channels never change"),
     "two units": (two_units, "are they of one unit"),
+    "every second trial in another unit": (some_in_another_unit, "times as large or as small as the others"),
+    "one trial in another unit": (one_broken_trial, "1 of 3 trials"),
     "volts without scaling": (volts, "add preprocess.scale=zscore to the command"),
     "a rate in kHz": (kilohertz, "sampling rate 0.25 Hz is implausible"),
     "swapped axes": (swapped, "are channels and samples swapped?"),

@@ -37,6 +37,11 @@ def with_copy(x: np.ndarray, row: int, first: int) -> np.ndarray:
     return x
 
 
+def altered(how: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...] = (4, 40), base: float = 0) -> np.ndarray:
+    x = RNG.normal(size=shape) + base * RNG.normal(size=shape[1:])
+    return with_copy(x, 1, 0) if how is None else np.concatenate([x[:1], how(x[:1]), x[2:]])
+
+
 FOUND: dict[str, np.ndarray] = {
     "an event listed twice": windows(0, 0, 100, 200),
     "the same, rows of betas": with_copy(RNG.normal(size=(4, 9)), 1, 0),
@@ -45,6 +50,11 @@ FOUND: dict[str, np.ndarray] = {
     "one sample later": windows(0, 1, 100, 200),
     "half a window later": windows(0, 19, 100, 200),
     "earlier": windows(12, 0, 100, 200),
+    "once through half precision": altered(lambda x: x.astype(np.float16)),
+    "once as text": altered(lambda x: x.round(4), (4, 20)),
+    "once in another unit": altered(lambda x: (x * 1e6).astype(np.float32), (4, 3, 40)),
+    "once after a baseline": altered(lambda x: x - 0.7, (4, 3, 40)),
+    "with offsets of the channels": altered(lambda x: x.astype(np.float32), (4, 100), base=100),
     "after a baseline": windows(0, 7, 100, 200, baseline=True),
 }
 
@@ -52,7 +62,7 @@ FOUND: dict[str, np.ndarray] = {
 @pytest.mark.parametrize("kind", FOUND)
 def test_one_recording_is_found(kind: str) -> None:
     found = repeated(FOUND[kind], LABELS)
-    assert found and (found.copies + found.overlaps) == [(1, 0)] and not found.strangers
+    assert found.pairs == [(1, 0)] and not found.strangers
     assert "1 of 4 trials" in found.said and "rows 1 = 0" in found.said
 
 
@@ -67,6 +77,9 @@ def test_one_recording_is_found(kind: str) -> None:
         np.zeros((4, 5)),
         np.repeat(np.arange(4.0)[:, None], 5, axis=1),
         RNG.normal(size=(4, 2, 5)).round(1),
+        RNG.normal(size=(4, 64, 1)) + 0 * RNG.normal(size=(4, 64, 20)) + 1e4 * RNG.normal(size=(1, 64, 1)),  # offsets
+        RNG.normal(size=40) * 1e5 + RNG.normal(size=(4, 40)),  # what all trials share
+        RNG.normal(size=(2, 1, 40)).repeat(2, 1).reshape(4, 40) + 0.05 * RNG.normal(size=(4, 40)),  # little noise
     ],
 )
 def test_noise_and_rapid_series_are_not(x: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,18 @@ def test_predictions_of_raw_trials_are_those_of_prepared_ones(fitted: Decoder) -
 def test_another_unit_is_warned_of_with_the_factor(fitted: Decoder) -> None:
     with pytest.warns(UserWarning, match="e-06 times as large as those of training"):
         fitted.predict(signals() * 1e-6)
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1e6, "1 of 72 trials"), (1e-6, "first: row 3"), (0, None)])
+def test_one_trial_in_another_unit_is_warned_of(fitted: Decoder, factor: float, words: str | None) -> None:
+    x = signals()
+    x[3] *= factor
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fitted.predict(x)
+    assert [words in str(warning.message) for warning in said] == ([] if words is None else [True])
+    with pytest.warns(UserWarning, match="every value of the signals is 0"):
+        fitted.predict(x * 0)
 
 
 @pytest.mark.parametrize(

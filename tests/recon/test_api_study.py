@@ -180,6 +180,14 @@ def test_what_does_not_fit_is_one_line(change: dict[str, Any], told: str) -> Non
     fails(re.escape(told), lambda: Study.from_arrays(**{**usual, **change}))
 
 
+@pytest.mark.parametrize("subject", [["01", "02"], np.array(["01", "02"]), ("01",), {"01": 1}, None, 1.5, True])
+def test_several_people_are_no_single_subject(subject: Any) -> None:
+    """A column of subjects became the label of one person with the trials of all."""
+    images = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3)).astype(np.uint8)
+    x = np.random.default_rng(1).normal(size=(6, 4))
+    fails("names one person", lambda: Study.from_arrays(x, images, subject=subject))
+
+
 def test_opening_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     fails("did you mean 'things_eeg2'", lambda: Study.open("things_eeg"))
     fails("is not a folder", lambda: Study.open("folder", tmp_path / "no").subjects)

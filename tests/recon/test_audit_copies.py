@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from recon.audit.copies import NEAR_R, Likeness, compared, likeness, seen_pictures
 from recon.audit.inside import outside_run, places
-from recon.drawing.folders import DIGEST, INDEX_COLUMNS, write_index
+from recon.drawing.folders import DIGEST, INDEX_COLUMNS, file_digest, write_index
 from tests.recon.clean_material import blend, random_pictures
 
 
@@ -77,7 +77,8 @@ def drawn(run: Path, file: str) -> Path:
     folder = run / "reconstructions" / "mini" / "sub-01"
     folder.mkdir(parents=True)
     (folder / "a.png").write_bytes(b"a")
-    write_index(folder, [dict.fromkeys((*INDEX_COLUMNS, DIGEST), "0") | {"file": file}])
+    right = {"file": file, DIGEST: file_digest(folder / "a.png")}
+    write_index(folder, [dict.fromkeys((*INDEX_COLUMNS, DIGEST), "0") | right])
     return folder
 
 
@@ -91,6 +92,18 @@ def test_rows_that_leave_the_run(tmp_path: Path, file: str) -> None:
     drawn(tmp_path, file)
     verdict, evidence = verdict_of(tmp_path)
     assert verdict == "leak" and "row 1" in evidence
+
+
+@pytest.mark.parametrize("kind", ["reconstructions", "controls", "low_level"])
+def test_a_picture_put_in_the_place_of_a_drawn_one(kind: str, tmp_path: Path) -> None:
+    """The seen picture, copied over the reconstruction, was an input that the audit lacked: no sign of a leak."""
+    folder = drawn(tmp_path, "a.png")
+    assert verdict_of(tmp_path)[0] == "clear"
+    if kind != "reconstructions":
+        (tmp_path / "reconstructions").rename(tmp_path / kind)
+    (tmp_path / kind / folder.relative_to(tmp_path / "reconstructions") / "a.png").write_bytes(b"seen")
+    verdict, evidence = verdict_of(tmp_path)
+    assert verdict == "leak" and f"{kind}/mini/sub-01/a.png was changed" in evidence
 
 
 def test_links_that_leave_the_run(tmp_path: Path) -> None:

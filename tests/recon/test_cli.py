@@ -11,6 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from align.config import Config, load_config
@@ -184,6 +185,14 @@ def test_a_value_behind_an_option_is_no_pair() -> None:
     assert (args.overrides, args.out, args.strict) == (["study.root=X", "cache_dir=c"], Path("a=b.json"), True)
     args = cli.parse(["targets", "--config=a.yaml", "seed=1"])
     assert (args.overrides, args.config) == (["seed=1"], [Path("a.yaml")])
+
+
+@pytest.mark.parametrize("out", ["x" * 300 + ".json", "new/" + "x" * 300 + "/r.json"])
+def test_a_name_that_is_too_long_is_one_line(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", np.eye(4))
+    words = ["score", "--brain", str(tmp_path / "x.npy"), "--images", str(tmp_path / "x.npy"), "--n-perm", "3"]
+    assert cli.main([*words, "--n-boot", "3", "--no-transductive", "--out", str(tmp_path / out)]) == 2
+    assert "too long" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

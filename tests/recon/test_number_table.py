@@ -67,6 +67,9 @@ def test_a_dropped_index_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         (pd.DataFrame(X, index=IDS), {}, r"column 1 \(''\)"),
         (pd.DataFrame(X, index=[f"im{i}" for i in IDS]), {}, "column '' holds 'im101'"),
         (with_column(list(range(6)), "x"), {"index": False, "header": False}, "column 1 counts the rows"),
+        (with_column([3, 0, 5, 1, 4, 2], "x"), {"index": False, "header": False}, "column 1 seems to name the rows"),
+        (with_column(IDS, "x", at=4), {"index": False, "header": False}, "column 5 seems to name the rows"),
+        (with_column([7, 7, 8, 8, 9, 9], "x"), {"index": False, "header": False}, "column 1 seems to name the rows"),
         (pd.DataFrame(X, columns=[10, 20, 30, 40]), {"index": False}, "line 1"),
         (pd.DataFrame(X, columns=[0.1, 0.2, 0.3, 0.4]), {"index": False}, "line 1"),
         (pd.DataFrame(X, columns=[7, 3, 12, 5]), {"index": False}, "line 1"),
@@ -90,6 +93,9 @@ def test_what_may_be_no_feature_is_named(
         np.array([[0.5, 0.25], [1.5, 2.0]]),
         np.zeros((3, 4)),
         np.random.default_rng(1).integers(0, 5, (6, 4)),
+        np.c_[np.zeros(6), X],  # a unit that is silent
+        np.c_[[0, 1, 0, 1, 0, 1], X],  # a flag
+        np.c_[X[:, :2], [9, 4, 7, 1, 2, 3], X[:, 2:]],  # a count between other features
     ],
 )
 def test_numbers_that_are_features_stay(x: np.ndarray, tmp_path: Path) -> None:

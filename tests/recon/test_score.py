@@ -232,6 +232,25 @@ def test_ids_pair_rows_and_average_repetitions() -> None:
         score(twice, images, ids=names + names, image_ids=names, repeats="refuse")
 
 
+def test_row_numbers_as_ids_are_never_passed_over() -> None:
+    """Shuffled trials, one per picture, name the row of their picture: in row order the score was that of chance."""
+    brain, images = _case(n=10, k=10)
+    order = np.random.default_rng(0).permutation(10)
+    rows = [str(row) for row in range(10)]
+    plain = score(brain, images, **FAST)["brain_to_image"]
+    assert score(brain, images, ids=rows, **FAST)["brain_to_image"] == plain
+    for shuffled in (order, order[::-1], np.roll(np.arange(10), 1)):
+        with pytest.raises(UserError, match="Give --image-ids"):
+            score(brain[shuffled], images, ids=shuffled, **FAST)
+        told = score(brain[shuffled], images, ids=shuffled, image_ids=rows, **FAST)
+        assert told["brain_to_image"] == plain
+    twice = np.r_[order[:9], order[0]]  # as many trials as pictures by accident
+    found = score(brain[twice], images, ids=twice, **FAST)
+    assert found["n_stimuli"] == 9 and found["brain_to_image"]["candidates"] == 10
+    with pytest.raises(UserError, match="do not say which candidate"):
+        score(brain, images, ids=[f"im{i}" for i in twice], **FAST)
+
+
 @pytest.mark.parametrize(
     ("ids", "image_ids", "told"),
     [

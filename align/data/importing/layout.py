@@ -187,7 +187,7 @@ def refuse_repeats(path: Path, trials: Sequence[Shown]) -> None:
         part = x if len(rows) == len(x) else x[rows]
         found = repeated(part, [trials[used[i]].image for i in rows])
         if found:
-            pairs = found.copies or found.overlaps
+            pairs = found.pairs
             first = trials[used[rows[pairs[0][0]]]].image
             raise UserError(f"subject {subject}: {found.said} (the first shows {first!r})")
         if found.strangers:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from align.config import Config, PreprocessConfig, load_config, set_key
+from align.data.measure import FAR_ROW, far_rows
 from align.data.preparing.steps import Chain, fit_chain, plan_chain, refit_chain
 from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Stimuli, Trials, release
@@ -105,6 +106,14 @@ class Preparation:
             warnings.warn(
                 f"the signals are {found / self.size:.3g} times as large as those of training (median absolute value "
                 f"{found:.3g} and {self.size:.3g}); pass them in the same unit",
+                stacklevel=4,
+            )
+        elif self.size and not found and not x.any() and len(x):
+            warnings.warn("every value of the signals is 0; what is predicted from them means nothing", stacklevel=4)
+        elif self.size and (far := far_rows(x, self.size)):
+            warnings.warn(
+                f"{len(far)} of {len(x)} trials are more than {FAR_ROW:g} times as large or as small as those of "
+                f"training (first: row {far[0]}); pass all in the same unit, leave out broken ones",
                 stacklevel=4,
             )
 
