@@ -21,7 +21,7 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Stimuli
 from align.errors import Damaged, UserError
-from align.files import beside, launched, locked, read_json
+from align.files import beside, launched, locked, read_json, remove_unheld
 from align.files.checksums import require_crc
 from align.vision.part import Part
 from align.vision.views import canonical, views_of
