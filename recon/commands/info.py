@@ -57,7 +57,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
         "backbone": config.backbone.name,
         "layer": config.target.layer,
         "pooling": config.target.pooling,
-        "components": config.target.components,
+        "components": run.aligner.targets.components,
         "seed": config.seed,
     }
     facts |= {name: value for name, value in run.meta.items() if name not in facts}

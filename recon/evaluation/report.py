@@ -151,14 +151,15 @@ def evaluate_run(
     report = {**head(run), **named, **retrieval, "n_stimuli": len(ids), "n_test_stimuli": len(run_data.predictions.ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **judges.skipped, **missing, **incomplete}
-    report["notes"] = [*report["notes"], *_flat(rows, targets, ids)]
+    drawn = read_record(run, folders.reconstructions, seed)
+    report["notes"] = [*report["notes"], *_flat(rows, targets, ids), *_borrowed(drawn)]
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds
     first = judges.loaded.get("")
     if first is not None and first.attributes is not None:
         report["attributes"] = read_back(first.attributes, {"seen": targets, **rows}, ids, settings)
-    if drawn := read_record(run, folders.reconstructions, seed):
+    if drawn:
         report["drawn_with"] = drawn
     if curves := read_curves(run, folders.generator):
         report["curves"] = curves
@@ -171,6 +172,16 @@ def evaluate_run(
     }
     where |= {"generator": folders.generator, "image_seed": seed}
     return _write(run, report, {**retrieved, **where}, keep=False)
+
+
+def _borrowed(drawn: dict[str, Any] | None) -> list[str]:
+    """A sentence where the pictures show one picture of the library each, and nothing that the run predicts."""
+    if drawn is None or drawn.get("tokens") != "library":
+        return []
+    return [
+        "reconstructions were drawn with --tokens library: each shows the library picture (a training picture, without "
+        "--library) that fits the signals best, drawn anew, and no predicted tokens"
+    ]
 
 
 def _flat(rows: dict[str, torch.Tensor], targets: torch.Tensor, ids: list[str]) -> list[str]:
@@ -288,6 +299,8 @@ def _write(run: Run, report: dict[str, Any], stimuli: dict[str, Any], *, keep: b
                 kept = {key: value for key, value in old.items() if key not in new}
                 if "reconstruction" in kept:  # n_stimuli counts the pictures where there are any
                     new["n_stimuli"] = old["n_stimuli"]
+                    if "notes" in new:  # those on the pictures stand beside their scores
+                        new["notes"] = list(dict.fromkeys([*new["notes"], *old.get("notes", [])]))
                 new |= kept
             write_sealed(path, new)
     return Report(report)

@@ -11,17 +11,16 @@ from align.config import CLOSED_FORM
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
-    from align.config import Config
     from recon.publishing.facts import RunFacts
 
 
 def methods(facts: RunFacts) -> str:
     """One paragraph in English."""
-    run, config = facts.run, facts.run.config
+    run = facts.run
     sentences = [
         _data(facts),
         _signals(run),
-        _target(config),
+        _target(run),
         _encoder(run),
         _training(run),
         _scores(facts),
@@ -80,11 +79,12 @@ def _signals(run: Run) -> str:
     return f"{told}; {', '.join(done)}{fitted}."
 
 
-def _target(config: Config) -> str:
-    target = config.target
+def _target(run: Run) -> str:
+    config, target = run.config, run.config.target
+    kept = run.aligner.targets.components  # few pictures have fewer than target.components
     return (
         f"The target was the output of layer {target.layer} of {config.backbone.name} (frozen; pooling "
-        f"{target.pooling}, {target.components} principal components of the training pictures); the layer was "
+        f"{target.pooling}, {kept} principal components of the training pictures); the layer was "
         f"chosen on: {target.chosen_on}."
     )
 

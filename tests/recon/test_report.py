@@ -135,6 +135,20 @@ def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert "reconstruction" not in report.retrieval_report(load_run(run.path), FAST)
 
 
+@pytest.mark.parametrize(("tokens", "told"), [("library", True), ("predicted", False), ("posterior", False)])
+def test_pictures_of_the_library_are_named_as_such(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tokens: str, told: bool
+) -> None:
+    monkeypatch.setattr(judges, "load_judge", tiny_run.only_pixels)
+    monkeypatch.setattr(report, "read_record", lambda *_: {"tokens": tokens})
+    found = report.evaluate_run(run, settings=FAST)
+    assert any("--tokens library: each shows" in note for note in found["notes"]) is told
+    assert ("note: reconstructions were drawn with --tokens library" in format_report(found)) is told
+    assert (
+        report.retrieval_report(run, FAST)["notes"] == found["notes"]
+    )  # kept as the scores are
+
+
 def test_missing_judge_and_missing_controls_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     without_packages(monkeypatch)
     shutil.rmtree(run.path / "controls")

@@ -161,3 +161,15 @@ def test_the_methods_paragraph_says_what_was_done(
     assert cli.main([*card, "--json"]) == 0
     again = json.loads(capsys.readouterr().out)["methods"]
     assert "Each of 4 test pictures was looked for among 4 candidates" in again and "torch" in again
+
+
+def test_the_number_of_components_is_that_of_the_run(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--subject", "02", f"run_dir={tmp_path / 'run'}", "target.components=400"]  # ten pictures have nine
+    assert cli.main(words(study, *asked)) == 0
+    capsys.readouterr()
+    assert cli.main(["card", "--run", str(tmp_path / "run"), "--methods"]) == 0
+    assert " 9 principal components of the training pictures" in capsys.readouterr().out
+    assert cli.main(["info", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["components"] == 9
