@@ -195,7 +195,9 @@ def load_run(path: str | Path, subject: str | None = None) -> Run:
     path = Path(path).expanduser()
     folder, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / MODEL)
     if not file.is_file():
-        raise UserError(f"{str(path)!r} holds no {MODEL}; pass the folder of a run that `python -m align.train` made")
+        runs = sorted(str(found.parent) for found in path.glob(f"*/{MODEL}"))
+        wanted = f"one of its runs: {', '.join(runs)}" if runs else "the folder of a run that recon train made"
+        raise UserError(f"{str(path)!r} holds no {MODEL}; pass {wanted}")
     tensors, metadata = read_tensors(file)
     if metadata.get("format") != _FORMAT or "config" not in metadata:
         raise UserError(f"{str(file)!r} is not the model of an alignment run (format {metadata.get('format')!r})")

@@ -338,6 +338,7 @@ class Config(Checked):
     """Everything one alignment run depends on."""
 
     notes: ClassVar[tuple[str, ...]] = ("paper",)  # what a recipe of configs/papers says about its source
+    remarks: ClassVar[dict[str, tuple[str, ...]]] = {"target.chosen_on": ("target.layer", "backbone.name")}
 
     study: StudyConfig = field(default_factory=StudyConfig)
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)

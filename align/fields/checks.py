@@ -141,9 +141,11 @@ class Checked:
     """A section of a configuration: a dataclass whose fields declare what they may hold.
 
     ``notes``: names of blocks of a YAML file that are for readers and not part of the configuration.
+    ``remarks``: dotted field that says how others were found, with those others: see `align.fields.loading`.
     """
 
     notes: ClassVar[tuple[str, ...]] = ()
+    remarks: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def check(self, at: str = "", files: bool = False) -> None:
         """Raise `UserError` for the first field, or rule on several fields, that does not hold.

@@ -51,15 +51,32 @@ def load_config(
         for name in cls.notes:
             if isinstance(tree.get(name), dict):
                 del tree[name]
-        for key, value in flatten(tree):
-            set_key(config, key, value)
+        _lay_over(config, list(flatten(tree)))
+    pairs = []
     for pair in overrides:
         key, sep, text = pair.partition("=")
         if not sep:
             raise UserError(f"override {pair!r} is not key=value; write for example seed=1")
-        set_key(config, key.strip(), text.strip())
+        pairs.append((key.strip(), text.strip()))
+    _lay_over(config, pairs)
     if check:
         config.check(files=True)
+    return config
+
+
+def _lay_over(config: Checked, pairs: Sequence[tuple[str, Any]]) -> None:
+    """Set the pairs; a remark (``remarks``) on a field that they change falls back to its default."""
+    about = {of: [_get(config, key) for key in keys] for of, keys in config.remarks.items()}
+    for key, value in pairs:
+        set_key(config, key, value)
+    for of, keys in config.remarks.items():
+        if of not in dict(pairs) and about[of] != [_get(config, key) for key in keys]:
+            set_key(config, of, _get(type(config)(), of))
+
+
+def _get(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
     return config
 
 

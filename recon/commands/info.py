@@ -38,6 +38,8 @@ def _describe_folder(path: Path) -> dict[str, Any]:
     runs = sorted(str(found.parent) for found in path.glob("*/model.safetensors"))
     if runs:
         return {"path": str(path), "kind": "folder of runs", "runs": runs}
+    if (path / "stimuli.csv").is_file():
+        raise UserError(f"{str(path)!r} is a study, no run; recon data check folder --root FOLDER describes it")
     raise UserError(f"{str(path)!r} holds no run (model.safetensors and config.yaml); pass a folder that train made")
 
 

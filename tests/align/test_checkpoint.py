@@ -159,5 +159,7 @@ def test_no_run_or_runs_of_two_studies(tmp_path: Path) -> None:
     _runs(tmp_path, ("a", "folder", "01"), ("b", "simulated", "01"))
     with pytest.raises(UserError, match=r"several studies.*--run.*/a \(folder\).*/b \(simulated\)"):
         find_run("01", tmp_path)
-    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
+    with pytest.raises(UserError, match=r"holds no model\.safetensors; pass the folder of a run"):
         load_run(tmp_path)
+    with pytest.raises(UserError, match=r"holds no model\.safetensors; pass one of its runs: .*/a, .*/b$"):
+        load_run(tmp_path / "runs" / "align")

@@ -191,3 +191,22 @@ def test_facts_of_a_paper_are_no_keys_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "paper.yaml").write_text("paper: {title: x}")
     with pytest.raises(UserError, match=r"unknown key 'paper\.title'"):
         load_config(SimulatedConfig, tmp_path / "paper.yaml")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        (["target.layer=8"], "set by hand"),
+        (["backbone.name=torchvision/squeezenet1_1"], "set by hand"),
+        (["target.layer=8", "target.chosen_on=a pilot"], "a pilot"),
+        (["target.layer=1"], "cross-validation"),
+        (["seed=3"], "cross-validation"),
+        ([], "cross-validation"),
+    ],
+)
+def test_another_layer_by_hand_was_not_chosen_as_the_file_says(tmp_path: Path, pairs: list[str], told: str) -> None:
+    best = tmp_path / "best.yaml"
+    best.write_text("target: {chosen_on: cross-validation, layer: '1'}\n")
+    assert load_config(Config, best, pairs).target.chosen_on == told
+    (tmp_path / "over.yaml").write_text("target: {layer: '2'}\n")
+    assert load_config(Config, [best, tmp_path / "over.yaml"]).target.chosen_on == "set by hand"

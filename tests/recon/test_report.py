@@ -144,9 +144,7 @@ def test_pictures_of_the_library_are_named_as_such(
     found = report.evaluate_run(run, settings=FAST)
     assert any("--tokens library: each shows" in note for note in found["notes"]) is told
     assert ("note: reconstructions were drawn with --tokens library" in format_report(found)) is told
-    assert (
-        report.retrieval_report(run, FAST)["notes"] == found["notes"]
-    )  # kept as the scores are
+    assert report.retrieval_report(run, FAST)["notes"] == found["notes"]  # kept as the scores are
 
 
 def test_missing_judge_and_missing_controls_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

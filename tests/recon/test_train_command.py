@@ -173,3 +173,5 @@ def test_the_number_of_components_is_that_of_the_run(
     assert " 9 principal components of the training pictures" in capsys.readouterr().out
     assert cli.main(["info", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["components"] == 9
+    assert cli.main(["info", str(study / "data")]) == 2
+    assert "is a study, no run; recon data check folder --root FOLDER" in capsys.readouterr().err

@@ -153,7 +153,8 @@ def _require_alike(first: Part, other: Part) -> None:
         shapes = " and ".join(" x ".join(map(str, shape)) for shape in (one, two))
         raise UserError(
             f"{first.source} and {other.source} have other {kind} ({shapes}), and a folder holds one shape; import "
-            "each into a folder of its own and train them one by one: recon table takes both reports"
+            "each into a folder of its own and train them one by one: recon table takes their mean where the folders "
+            "have one name (--out A/data, --out B/data)"
         )
     for key in _ALIKE:
         if first.info.get(key) != other.info.get(key):
