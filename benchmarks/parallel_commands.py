@@ -122,6 +122,7 @@ def call(words: Sequence[str], log: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file  # a test runner has put its own in their place
+        _new_pool()
         if words[0] == "train":
             from align.train import main
 
@@ -131,6 +132,13 @@ def call(words: Sequence[str], log: Path) -> None:
 
             code = recon(list(words[1:]))
     os._exit(code)
+
+
+def _new_pool() -> None:
+    """After a fork torch makes its thread pool anew at the first use; two threads at once would find none."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def together(commands: Sequence[Sequence[str]], logs: Path, limit: float = 600) -> list[int]:

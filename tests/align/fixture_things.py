@@ -131,10 +131,11 @@ def write_neurobridge(root: Path, recorded: Epochs, subject: str = "01", pickled
         (folder.parent / "info.json").write_text(json.dumps(told))
 
 
-def write_raw(root: Path, n_train: int, n_test: int, subject: str = "01") -> None:
+def write_raw(root: Path, n_train: int, n_test: int, subject: str = "01", noise: float = 0.0) -> None:
     """Four sessions at 1000 Hz: half of the training pictures twice, all test pictures twice, catch targets between.
 
-    Channel c holds ``(c + 1) x event`` uV from 0 to 1.1 s after its onset and 0 before.
+    Channel c holds ``(c + 1) x event`` uV from 0 to 1.1 s after its onset and 0 before, and ``noise`` times as much
+    noise.
     """
     rng = np.random.default_rng(0)
     for session in range(4):
@@ -148,7 +149,7 @@ def write_raw(root: Path, n_train: int, n_test: int, subject: str = "01") -> Non
                 onset = 1000 + 1500 * k
                 data[-1, onset : onset + 20] = event
                 data[:-1, onset : onset + 1100] = (np.arange(len(CH_NAMES)) + 1)[:, None] * (event % 99999) * 1e-6
-            data[:-1] += 1e-11 * rng.standard_normal(data[:-1].shape)  # no two recordings are the same numbers
+            data[:-1] *= 1 + noise * rng.standard_normal(data[:-1].shape)  # else repetitions are the same numbers
             content = {
                 "raw_eeg_data": data,
                 "ch_names": [*CH_NAMES, "stim"],

@@ -29,7 +29,7 @@ def _eeg(name: str) -> Callable[[Path], None]:
 
 
 def _raw(root: Path) -> None:
-    things.write_raw(root, n_train=len(things.TRAIN), n_test=len(things.TEST))
+    things.write_raw(root, n_train=len(things.TRAIN), n_test=len(things.TEST), noise=0.3)
     things.write_pictures(root)
 
 

@@ -233,7 +233,7 @@ def test_the_decoder_draws_with_a_guide(
     with pytest.raises(UserError, match="--guide 'seen' is not known"):
         decoder.reconstruct(**{**options, "guide": "seen"})
     with pytest.raises(UserError, match="--strength 0 shows the coarse picture"):
-        decoder.reconstruct(np.zeros((1, 60)), **{**options, "strength": 0})
+        decoder.reconstruct(np.ones((1, 60)), **{**options, "strength": 0})
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "align/sweep": ("sweep",),
     "align/train.py": ("train",),
     "recon/analysis/picture_curves.py": ("curves",),
+    "recon/evaluation/report.py": ("generate",),
     "recon/analysis/repeats.py": ("repeats",),
     "recon/analysis/timecourse.py": ("timecourse",),
     "recon/analysis/windows.py": ("timecourse",),
