@@ -11,6 +11,7 @@ import pytest
 
 from align.config import Config, load_config
 from align.data.importing.pictures import find_pictures
+from align.data.reading.containers import read_container
 from align.data.studies import open_study
 from align.files import read_json
 from align.train import _require_alike
@@ -92,11 +93,12 @@ def test_empty_voxels_are_named_and_left_out(
 
 
 def test_files_of_glmsingle_are_refused_with_a_way_out(words: list[object], tmp_path: Path) -> None:
-    path = tmp_path / "TYPED_FITHRF_GLMDENOISE_RR.npy"
-    np.save(path, {"betasmd": np.zeros(3)}, allow_pickle=True)  # type: ignore[arg-type]
+    path, betas = tmp_path / "TYPED_FITHRF_GLMDENOISE_RR.npy", np.arange(24.0).reshape(2, 2, 2, 3)
+    np.save(path, {"betasmd": betas}, allow_pickle=True)  # type: ignore[arg-type]
     words[1] = path
     said = fails("GLMsingle's own file", lambda: imported(*words, "--out", tmp_path / "out"))
-    assert "betasmd" in said and "Nifti1Image" in said
+    assert "read_container(FILE)['betasmd'].open()" in said and "Nifti1Image" in said and "allow_pickle" not in said
+    np.testing.assert_array_equal(read_container(path)["betasmd"].open(), betas)  # what the message says works
 
 
 @pytest.mark.parametrize("name", ["stimuli/a.png", "pictures/a.png", "a.png", "./stimuli/a.png", "stimuli/a"])

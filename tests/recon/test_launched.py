@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -18,8 +17,8 @@ import numpy as np
 import pytest
 
 from align.files import launched, read_json, read_tensors
+from benchmarks import parallel_commands
 from recon.drawing.folders import merge_index, read_index, write_index
-from tests.conftest import PROJECT
 from tests.recon.together import die_at, launch
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts commands as copies of this process")
@@ -30,13 +29,8 @@ PLAIN = ["evaluate.networks=false", "evaluate.n_boot=20", "evaluate.n_perm=20"]
 
 @pytest.fixture(scope="module")
 def commands() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parallel_commands", PROJECT / "benchmarks" / "parallel_commands.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["parallel_commands"] = module
-    spec.loader.exec_module(module)
-    module.warm()
-    return module
+    parallel_commands.warm()
+    return parallel_commands
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from benchmarks import parallel_commands
 from recon.drawing.folders import write_index
-from tests.conftest import PROJECT
 
 SHORT = ("train", "targets", "sweep", "predict", "generate seeds", "evaluate", "evaluate while drawing")
 LIGHT = ("convert", "import")
@@ -19,13 +17,8 @@ LIGHT = ("convert", "import")
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parallel_commands", PROJECT / "benchmarks" / "parallel_commands.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["parallel_commands"] = module
-    spec.loader.exec_module(module)
-    module.warm()
-    return module
+    parallel_commands.warm()
+    return parallel_commands
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts commands as copies of this process")

@@ -27,9 +27,10 @@ def open_image(path: Path) -> Any:
         raise UserError(f"{str(path)!r} does not exist")
     if path.suffix == ".npy" and path.name.startswith("TYPE"):
         raise UserError(
-            f"{str(path)!r} is GLMsingle's own file: a dictionary that only runs code to be opened, which is refused "
-            "here. Write its betas as NIfTI in Python: b = numpy.load(FILE, allow_pickle=True).item()['betasmd']; "
-            "nibabel.save(nibabel.Nifti1Image(b, affine), 'betas.nii.gz'), with the affine of your functional runs"
+            f"{str(path)!r} is GLMsingle's own file, a dictionary without an affine. Write its betas as NIfTI in "
+            "Python: from align.data.reading.containers import read_container (it runs no code of the file); "
+            "b = read_container(FILE)['betasmd'].open(); nibabel.save(nibabel.Nifti1Image(b, affine), 'betas.nii.gz'), "
+            "with the affine of your functional runs"
         )
     if not path.name.lower().endswith(SUFFIXES):
         raise UserError(f"{str(path)!r} is no NIfTI file; known endings: {', '.join(SUFFIXES)}")
