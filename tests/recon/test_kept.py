@@ -55,6 +55,7 @@ def test_gradients_flow_at_every_step(generator: Generator) -> None:
     with kept_keys(generator._pipe.unet):
         with torch.no_grad():
             assert layer(x) is layer(x)
+            assert not torch.equal(layer(2 * x), layer(x))  # another tensor is another condition
         layer(x).sum().backward()
         layer(x).sum().backward()
     assert x.grad is not None and "forward" not in vars(layer)
