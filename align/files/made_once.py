@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from align.errors import Damaged
-from align.files import beside, locked
+from align.files import beside, locked, remove_unheld
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ def made_once(path: str | Path, read: Callable[[], T], make: Callable[[], object
     """What ``read`` gives, after ``make`` where nothing is at ``path`` or what is there is `Damaged`.
 
     A damaged file is said once in the log. Other processes that want the same wait, then read it. Where the file is
-    whole, nothing is written, so a cache that one may only read is enough.
+    whole, nothing is written, so a cache that one may only read is enough; a lock that a killed process left goes.
 
     Parameters
     ----------
@@ -28,12 +28,16 @@ def made_once(path: str | Path, read: Callable[[], T], make: Callable[[], object
         What is made, for the log and for those who wait: "targets of ...".
     """
     path = Path(path)
+    lock = beside(path, "lock")
     if path.is_file():
         try:
-            return read()
+            found = read()
         except Damaged:
             pass  # said below, by the one who makes it again
-    with locked(beside(path, "lock"), f"making {what}", wait=None, keep=False):
+        else:
+            remove_unheld(lock)
+            return found
+    with locked(lock, f"making {what}", wait=None, keep=False):
         if path.is_file():
             try:
                 return read()

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from align import files
+from align.data.reading.convert import convert_folder
+from align.data.reading.picture_hashes import picture_hashes
 from align.data.signals import save_rows
 from align.errors import Damaged, UserError
 from align.files import (
@@ -110,6 +113,35 @@ def test_a_cache_is_made_once_and_again_when_damaged(tmp_path: Path, caplog: pyt
         f"{str(path)!r} is damaged: its content and its checksum differ; it is made again"
     ]
     assert [found.name for found in path.parent.iterdir()] == ["x.npy"], "no lock stays"
+
+
+def _cached(folder: Path) -> tuple[Path, Callable[[], object]]:
+    path = folder / "rows.npy"
+    return path, lambda: made_once(path, lambda: map_npy(path), lambda: save_rows(path, ROWS.shape, ROWS), "rows")
+
+
+def _hashed(folder: Path) -> tuple[Path, Callable[[], object]]:
+    picture = folder / "a.png"
+    Image.new("RGB", (8, 8), "red").save(picture)
+    return folder / "pictures.json", lambda: picture_hashes([picture], folder)
+
+
+def _converted(folder: Path) -> tuple[Path, Callable[[], object]]:
+    pickled = folder / "a.npy"
+    np.save(pickled, np.array({"rows": ROWS}, dtype=object), allow_pickle=True)
+    return folder / "a.npy.clean", lambda: convert_folder(folder)
+
+
+@pytest.mark.parametrize("kind", [_cached, _hashed, _converted])
+def test_the_lock_of_a_process_killed_at_its_end_goes(
+    tmp_path: Path, kind: Callable[[Path], tuple[Path, Callable[[], object]]]
+) -> None:
+    made, make = kind(tmp_path)
+    make()
+    whole = sorted(path.name for path in tmp_path.iterdir())
+    files.beside(made, "lock").touch()
+    make()
+    assert sorted(path.name for path in tmp_path.iterdir()) == whole
 
 
 def test_what_cannot_be_made_whole_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from align.data.reading.containers import read_container, stored_npy
 from align.data.reading.stored_array import StoredArray
 from align.errors import Damaged, UserError
-from align.files import atomic_folder, beside, locked, read_json, write_sealed
+from align.files import atomic_folder, beside, locked, read_json, remove_unheld, write_sealed
 from align.files.checksums import require_npy
 
 SUFFIX = ".clean"
@@ -105,10 +105,12 @@ def convert_folder(root: str | Path, out: str | Path | None = None) -> tuple[lis
             if _is_numpy(path) and stored_npy(path) is not None:  # plain
                 continue
             clean = _clean_of(path)
+            lock = beside(clean, "lock")
             if _is_current(path):
+                remove_unheld(lock)
                 kept.append(clean)
                 continue
-            with locked(beside(clean, "lock"), f"converting {str(path)!r}", wait=None, keep=False):
+            with locked(lock, f"converting {str(path)!r}", wait=None, keep=False):
                 if _is_current(path):  # another process was quicker
                     kept.append(clean)
                 else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.errors import UserError
-from align.files import beside, locked, read_json, write_sealed
+from align.files import beside, locked, read_json, remove_unheld, write_sealed
 
 logger = logging.getLogger(__name__)
 _RULE = "as seen"  # what `decode_image` does; another text makes every hash anew
@@ -22,6 +22,7 @@ def picture_hashes(paths: Sequence[Path], cache_dir: str | Path) -> tuple[str, .
     picture that cannot be read.
     """
     store = Path(cache_dir) / "pictures.json"
+    lock = beside(store, "lock")
     known = _read(store)
     facts = {str(path.resolve()): path.stat() for path in paths if path.is_file()}
     marks = {name: f"{fact.st_size} {fact.st_mtime_ns} {_RULE}" for name, fact in facts.items()}
@@ -31,8 +32,10 @@ def picture_hashes(paths: Sequence[Path], cache_dir: str | Path) -> tuple[str, .
         logger.info("hashing the pixels of %d pictures, once", len(new))
         found = {names[i]: (marks.get(names[i], ""), pixel_hash(decode_image(paths[i]))) for i in new}
         known |= found
-        with locked(beside(store, "lock"), f"writing {str(store)!r}", wait=None, keep=False):
+        with locked(lock, f"writing {str(store)!r}", wait=None, keep=False):
             write_sealed(store, _read(store) | found)  # with what others found meanwhile
+    else:
+        remove_unheld(lock)
     return tuple(known[name][1] for name in names)
 
 
