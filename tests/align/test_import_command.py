@@ -108,13 +108,16 @@ def test_options_that_do_not_belong_are_refused(words: list[object], tmp_path: P
 
 def test_bdpy_and_mat_behind_the_command(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(4, 3))
-    columns = np.column_stack([x, [1, 2, 1, 3], [1, 1, 2, 1], [7, 7, 8, 8]])
-    keys = ["VoxelData", "stimulus_id", "DataType", "Session"]
-    values = np.full((4, 6), np.nan)
-    values[0, :3] = values[1, 3] = values[2, 4] = values[3, 5] = 1
+    columns = np.column_stack([x, [1, 2, 1, 3], [1, 1, 2, 1], [7, 7, 8, 8], [1, 1, 1, 2]])
+    keys = ["VoxelData", "stimulus_id", "DataType", "Session", "SubjectID"]
+    values = np.full((5, 7), np.nan)
+    values[0, :3] = values[1, 3] = values[2, 4] = values[3, 5] = values[4, 6] = 1
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file["dataset"], file["metadata/key"], file["metadata/value"] = columns, keys, values
     images = write_pictures(tmp_path / "pictures", ["1.png", "2.png", "3.png"])
+    fails("column 'SubjectID' names 2 people .*write a file for each", lambda: _bdpy(tmp_path, images))
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        file["dataset"][3, 6] = 1
     fails("share 1 pictures, first '1.png'", lambda: _bdpy(tmp_path, images))
     with h5py.File(tmp_path / "s.h5", "r+") as file:
         file["dataset"][2, 3] = 3

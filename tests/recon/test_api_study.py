@@ -144,6 +144,19 @@ def test_epochs_of_several_people_are_one_study() -> None:
     fails("ann and ben have trials of", lambda: Study.from_epochs(two, pictures(), stimulus(), test=TEST))
 
 
+def test_epochs_whose_metadata_name_several_people_are_refused() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"pid": [1, 2] * N_PICTURES, "picture": stimulus()})
+    one = epochs(signals(), metadata=frame)
+    fails(
+        r"metadata of the epochs: column 'pid' names 2 people \(1, 2\).*pass a mapping",
+        lambda: Study.from_epochs(one, pictures(), "picture", test=TEST),
+    )
+    people = {who: one[f"pid == {who}"] for who in (1, 2)}
+    assert Study.from_epochs(people, pictures(), "picture", test=TEST).subjects == ("1", "2")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -18,7 +18,7 @@ from align.data.importing.layout import PIECE, Pieces
 from align.data.importing.nifti import AFFINE_TOLERANCE, open_image, unreadable
 from align.data.importing.parts import Part
 from align.data.importing.regions import read_regions
-from align.data.importing.trials import TrialChoice, choose, read_table
+from align.data.importing.trials import TrialChoice, choose, person_of, read_table
 from align.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ def read_betas(
             raise UserError(f"{str(betas)!r} has no voxel with values inside {str(mask)!r}; check the mask")
     info = read_regions(regions, region_names, inside, volumes.affine) if regions else {}
     shape = (len(rows), int(inside.sum()))
-    return Part(repr(str(betas)), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, info)
+    pieces = Pieces(shape, _read(paths[0], volumes, inside, rows))
+    return Part(repr(str(betas)), pieces, trials, files, info, person=person_of(table, choice, rows))
 
 
 def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once
 from align.data.importing.parts import Part
-from align.data.importing.trials import Table, TrialChoice, choose, read_table
+from align.data.importing.trials import Table, TrialChoice, choose, person_of, read_table
 from align.data.reading.containers import stored_npy
 from align.data.reading.safe_load import load_array
 from align.data.signals import release
@@ -30,7 +30,8 @@ def read_embeddings(path: str | Path, ids: str | Path, images: str | Path, choic
     lines, trials, files = choose(table, choice, Path(images))
     rows = _rows(table)[lines]
     shape = (len(rows), *x.shape[1:])
-    return Part(repr(str(path)), Pieces(shape, _read(x, rows, rows_at_once(shape))), trials, files, {})
+    pieces = Pieces(shape, _read(x, rows, rows_at_once(shape)))
+    return Part(repr(str(path)), pieces, trials, files, {}, person=person_of(table, choice, lines))
 
 
 def _open(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from align.data.importing.layout import Pieces, rows_at_once
 from align.data.importing.mne_files import require_tags, signal_channels, unreadable
 from align.data.importing.parts import Part
-from align.data.importing.trials import TrialChoice, choose, from_frame
+from align.data.importing.trials import TrialChoice, choose, from_frame, person_of
 from align.errors import UserError
 
 
@@ -39,7 +39,8 @@ def read_epochs(path: str | Path, images: str | Path, choice: TrialChoice) -> Pa
         info = {"sfreq": float(epochs.info["sfreq"]), "ch_names": channels, "tmin": float(epochs.times[0])}
         picks = [epochs.ch_names.index(name) for name in channels]
         blocks = _read(path, epochs, np.array(rows), picks, rows_at_once(shape))
-        return Part(repr(str(path)), Pieces(shape, blocks), trials, files, info, close)
+        person = person_of(table, choice, rows)
+        return Part(repr(str(path)), Pieces(shape, blocks), trials, files, info, close, person)
     except BaseException:
         close()
         raise

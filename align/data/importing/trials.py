@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import csv
 import logging
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from align.data.importing.layout import Shown
+from align.data.importing.people import few, people_of, refuse_several
 from align.data.importing.pictures import find_pictures, short_names
 from align.errors import UserError
 from align.files.labels import is_missing, present, tidy, whole
 
 SPLITS = {"train": "train", "training": "train", "test": "test", "unused": "unused"}
-_PERSON = re.compile(
-    r"(subject|subj?|participant|person|observer|monkey|animal|patient)s?([ _.-]?(id|name|label|nr|no))?", re.I
-)
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 logger = logging.getLogger(__name__)
@@ -154,31 +151,40 @@ def _people(table: Table, choice: TrialChoice, rows: list[int]) -> list[str | No
     """
     if choice.people.column is None:
         own = choice.subject
-        for name in table.columns:
-            found = sorted({value for value in (table.columns[name][row] for row in rows) if not is_missing(value)})
-            if len(found) > 1 and _PERSON.fullmatch(name.strip()):
-                raise UserError(
-                    f"{table.source}: column {name!r} names {len(found)} people ({_few(found)}), who must not be taken "
-                    f"for one; give --subject-column {name} (one of them: --subject {found[0]} beside it)"
-                )
-            if found and not own and _PERSON.fullmatch(name.strip()):
-                own = found[0]
+        for name, found in _named(table, choice, rows).items():
+            one = f"give --subject-column {name} (one of them: --subject {found[0]} beside it)"
+            refuse_several(table.source, name, found, one)
+            own = own or found[0]
         return [own or "01"] * len(table)
     labels = table.column(choice.people.column)
     unnamed = next((row for row in rows if is_missing(labels[row])), None)
     if unnamed is not None:
         raise UserError(f"{table.source}: column {choice.people.column!r} names nobody for trial {unnamed + 1}")
+    for label in dict.fromkeys(labels[row] for row in rows):
+        mine = [row for row in rows if labels[row] == label]
+        for name, found in _named(table, choice, mine).items():
+            whose = f" under {label!r} of column {choice.people.column!r}"
+            refuse_several(table.source, name, found, f"give --subject-column {name}", whose)
     known, only = {labels[row] for row in rows}, choice.people.only
     strange = [label for label in only if label not in known]
     if strange:
         raise UserError(
-            f"{table.source}: column {choice.people.column!r} has no {strange[0]!r}, but {_few(sorted(known))}"
+            f"{table.source}: column {choice.people.column!r} has no {strange[0]!r}, but {few(sorted(known))}"
         )
     return [label if not only or label in only else None for label in labels]
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+def _named(table: Table, choice: TrialChoice, rows: list[int]) -> dict[str, list[str]]:
+    """People that columns of the lines ``rows`` name; a column that says what was shown is none of them."""
+    columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
+    return people_of(columns, columns[choice.stimulus], (choice.stimulus, choice.concept, choice.caption))
+
+
+def person_of(table: Table, choice: TrialChoice, rows: list[int]) -> str:
+    """The one person whom a column of the lines ``rows`` names; "" where ``choice`` names the column, or none does."""
+    if choice.people.column is not None:
+        return ""
+    return next((found[0] for found in _named(table, choice, rows).values()), "")
 
 
 def _unused(table: Table, choice: TrialChoice, rows: list[int]) -> list[int]:
