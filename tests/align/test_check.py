@@ -94,6 +94,14 @@ def looking(images: dict[int, np.ndarray]) -> Recording:
     return replace(found, stimuli=replace(found.stimuli, load=lambda i: images[i] if i in images else load(i)))
 
 
+def with_columns(of: Callable[[np.ndarray], np.ndarray]) -> Recording:
+    """The first channel is made of the last, in both splits."""
+    made = recording()
+    for trials in (made.train, made.test):
+        trials.x[:, 0], trials.x[:, 3] = trials.x[:, 3], of(trials.x.copy())
+    return made
+
+
 def test_a_sound_study_is_usable_and_fully_told() -> None:
     made = recording()
     found = report(s01=made)
@@ -156,6 +164,18 @@ REMARKS: dict[str, tuple[Callable[[], Recording], str]] = {
     "alike": (
         lambda: looking({7: np.asarray(blurred(picture(3)))}),
         "1 training pictures look like a test picture .thumbnail r > 0.97.: p3",
+    ),
+    "alike in the test": (
+        lambda: looking({7: np.asarray(blurred(picture(6)))}),
+        "1 test pictures look like another one of the test .thumbnail r > 0.97.: p7 = p6; a picture under two names",
+    ),
+    "one channel twice": (
+        lambda: with_columns(lambda x: x[:, 3]),
+        "training: 1 of 4 channels are another one times a number: POz = 1 x Fp1",
+    ),
+    "a negated channel": (
+        lambda: with_columns(lambda x: -1e6 * x[:, 3]),
+        "training: 1 of 4 channels are another one times a number: POz = -1e.06 x Fp1",
     ),
     "concept": (
         lambda: replace(recording(), stimuli=replace(recording().stimuli, concepts=(*CONCEPTS[:7], "dog"))),
