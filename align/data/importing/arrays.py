@@ -11,6 +11,7 @@ import numpy as np
 from align.data.reading.safe_load import IMAGE_SUFFIXES, as_seen
 from align.data.signals import pixel_hash
 from align.errors import UserError
+from align.files import no_file
 
 Picture = np.ndarray | Path
 
@@ -72,7 +73,7 @@ def as_picture(image: Any, what: str) -> Picture:
     if isinstance(image, str | Path):
         path = Path(image).expanduser()
         if not path.is_file():
-            raise UserError(f"{what}: {str(path)!r} does not exist")
+            raise UserError(f"{what}: {str(path)!r} {no_file(path)}")
         return path
     if hasattr(image, "detach"):
         image = image.detach().cpu().numpy()
