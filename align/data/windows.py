@@ -217,4 +217,4 @@ def _one_stretch(own: np.ndarray, theirs: np.ndarray, spread: np.ndarray) -> boo
     """Whether two pieces (C, t) are one but for an offset of each channel, and no piece without a signal."""
     steps, other = (np.diff(np.asarray(piece, dtype=np.float64), axis=1) for piece in (own, theirs))
     moving = np.count_nonzero(np.abs(steps) > _ALIKE * spread[:, None])
-    return bool((np.abs(steps - other) <= 10 * _ALIKE * spread[:, None]).all()) and moving >= _FEW
+    return bool((np.abs(steps - other) <= 10 * _ALIKE * spread[:, None]).all() and moving >= _FEW)

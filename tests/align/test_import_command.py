@@ -95,6 +95,34 @@ def test_faults_of_embeddings_are_one_line(words: list[object], tmp_path: Path) 
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["0", "1", "2", "3", "5"], "column 'row' holds '5' in line 5, which is no row: they go from 0 to 4"),
+        (["0", "1", "2", "3", "x"], "holds 'x' in line 5"),
+        (["0", "1", "2", "1", "4"], "column 'row' holds '1' in lines 2 and 4"),
+    ],
+)
+def test_rows_that_are_not_there_are_named(words: list[object], rows: list[str], told: str, tmp_path: Path) -> None:
+    split = ["test" if name == "d.png" else "train" for name in ORDER]
+    words[3] = write_table(tmp_path / "rows.csv", {"id": ORDER, "split": split, "row": rows})
+    fails(told, lambda: imported(*words, "--out", tmp_path / "out"))
+
+
+def test_whole_numbers_may_have_a_decimal_point(words: list[object], tmp_path: Path) -> None:
+    """As pandas writes a column of whole numbers with gaps."""
+    words[5] = write_pictures(tmp_path / "numbered", ["0.png", "1.png", "2.png"])
+    table = {"id": ["0.0", "2.0", "1.0", "0.0", ""], "row": ["4.0", "1.0", "2.0", "3.0", "0.0"], "test": list("01000")}
+    words[3] = write_table(tmp_path / "whole.csv", table)
+    x = np.load(tmp_path / "E.npy").astype(np.float32)
+    assert imported(*words, "--test-column", "test", "--out", tmp_path / "out")["trials"] == 4
+    recording = read_folder(tmp_path / "out")
+    assert shown(recording, "train") == ["0.png", "1.png", "0.png"] and shown(recording, "test") == ["2.png"]
+    np.testing.assert_array_equal(recording.train.x, x[[4, 2, 3]])
+    words[3] = write_table(tmp_path / "part.csv", {**table, "id": ["0.0", "2.0", "1.0", "0.5", ""]})
+    fails("first '0.0'", lambda: imported(*words, "--test-column", "test", "--out", tmp_path / "other"))
+
+
 def test_options_that_do_not_belong_are_refused(words: list[object], tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     fails("--embeddings needs --images too", lambda: imported(*words[:4], *out))

@@ -177,6 +177,9 @@ def test_windows_apart_share_nothing() -> None:
         assert shared_samples(windows(100, 200), apart).found == []
     counts = RNG.integers(0, 3, (300, 3, 40)).astype(float)
     assert shared_samples(counts[:200], counts[200:]).found == []
+    padded, before = RNG.normal(size=(2, 4, 3, 40))
+    padded[:, :, :12] = before[:, :, -12:] = 0
+    assert shared_samples(padded, before).found == []
     betas = RNG.normal(size=(4, 9))
     assert shared_samples(betas, betas).found == []
 

@@ -48,8 +48,18 @@ def _rows(table: Table) -> np.ndarray:
     if "row" not in table.columns:
         return np.arange(len(table))
     texts = table.columns["row"]
-    if sorted(texts, key=lambda text: (len(text), text)) != [str(row) for row in range(len(table))]:
-        raise UserError(f"{table.source}: column 'row' must hold every number from 0 to {len(table) - 1} once")
+    last, seen = len(table) - 1, dict[str, int]()
+    known = set(map(str, range(len(table))))
+    for line, text in enumerate(texts, 1):
+        if text not in known:
+            raise UserError(
+                f"{table.source}: column 'row' holds {text!r} in line {line}, which is no row: they go from 0 to {last}"
+            )
+        if seen.setdefault(text, line) != line:
+            raise UserError(
+                f"{table.source}: column 'row' holds {text!r} in lines {seen[text]} and {line}; it must hold every "
+                f"number from 0 to {last} once"
+            )
     return np.array([int(text) for text in texts])
 
 

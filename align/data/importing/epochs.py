@@ -13,6 +13,7 @@ from align.data.importing.mne_files import require_tags, signal_channels, unread
 from align.data.importing.parts import Part
 from align.data.importing.trials import TrialChoice, choose, from_frame, person_of
 from align.errors import UserError
+from align.files import no_file
 
 
 def read_epochs(path: str | Path, images: str | Path, choice: TrialChoice) -> Part:
@@ -50,7 +51,7 @@ def _open(path: Path) -> Any:
     import mne
 
     if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist")
+        raise UserError(f"{str(path)!r} {no_file(path)}")
     if path.suffix == ".fif":  # .fif.gz has a checksum of its own
         require_tags([path, *path.parent.glob(f"{path.stem}-[0-9]*.fif")])
     try:

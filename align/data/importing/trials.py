@@ -13,7 +13,9 @@ from align.data.importing.layout import Shown
 from align.data.importing.people import few, people_of, refuse_several
 from align.data.importing.pictures import find_pictures, short_names
 from align.errors import UserError
+from align.files import no_file
 from align.files.labels import is_missing, present, tidy, whole
+from align.files.table import refuse_separator
 
 SPLITS = {"train": "train", "training": "train", "test": "test", "unused": "unused"}
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -73,7 +75,7 @@ def read_table(path: Path) -> Table:
     Raises `UserError` for a missing file, no header, two columns of one name, lines of another length, no lines.
     """
     if not path.is_file():
-        raise UserError(f"table {str(path)!r} does not exist")
+        raise UserError(f"table {str(path)!r} {no_file(path)}")
     dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -83,14 +85,21 @@ def read_table(path: Path) -> Table:
     if len(lines) < 2:
         raise UserError(f"{str(path)!r} lists no trials; it needs a header and a line per trial")
     header = lines[0]
+    refuse_separator(header, path, "\t" if dialect == "excel-tab" else ",")
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise UserError(f"{str(path)!r} has two columns called {twice[0]!r}; rename one")
     for number, line in enumerate(lines[1:], 1):
         if len(line) != len(header):
             raise UserError(f"{str(path)!r}: trial {number} has {len(line)} cells, the header {len(header)}")
-    columns = {name: [line[i] for line in lines[1:]] for i, name in enumerate(header)}
+    columns = {name: _whole_column([line[i] for line in lines[1:]]) for i, name in enumerate(header)}
     return Table(repr(str(path)), columns, len(lines) - 1)
+
+
+def _whole_column(cells: list[str]) -> list[str]:
+    """Whole numbers without their decimal point, where all are: pandas writes 3.0 for 3 in a column with gaps."""
+    plain = [whole(cell) for cell in cells]
+    return plain if all(cell.isdigit() or is_missing(cell) for cell in plain) else cells
 
 
 def from_frame(frame: Any, source: str) -> Table:
@@ -228,10 +237,10 @@ def _require_known(table: Table, column: str, values: list[str], known: dict[str
 
 
 def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise UserError(f"list of test pictures {str(path)!r} {no_file(path)}")
     try:
         lines = [tidy(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except FileNotFoundError as error:
-        raise UserError(f"list of test pictures {str(path)!r} does not exist") from error
     except UnicodeDecodeError as error:
         raise UserError(f"list of test pictures {str(path)!r} is no text") from error
     if not any(lines):
