@@ -29,7 +29,8 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
 
     ``median_abs`` (in the unit of the file) is that of `_SAMPLED` trials spread over the split, None without a finite
     value. ``far``: `far_rows`. ``constant``: channels or voxels with one value throughout, by name where they have one;
-    ``multiples``: [name, name of an earlier one, factor] of those that are another one times a number.
+    ``empty``: how many of these are 0; ``multiples``: [name, name of an earlier one, factor] of those that are another
+    one times a number.
     """
     x = trials.x
     low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
@@ -62,6 +63,7 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
         "median_abs": _median(x),
         "far": far_rows(x),
         "constant": [names[i] for i in constant],
+        "empty": int((low[constant] == 0).sum()),
         "multiples": [[names[i], names[first], factor] for i, first, factor in multiples(x)],
     }
 

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 SMALL = 1e-3  # a median below it is that of volts (1e-5) or tesla (1e-13)
 UNEQUAL = 3.0  # ratio of two medians from which training and test are suspected of different units
+_DROP_EMPTY = "recon data import --drop-empty"
 _LOOK_ALIKE = "look like a test"  # in a sentence of a study about pictures on both sides
 _MARK = "remark: "  # begins a sentence of `Recording.log` that belongs into every report
 _SIDES = ("training", "test")
@@ -111,7 +112,7 @@ def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Itera
         constant = entry[split]["constant"]
         if constant:
             found = entry["channels"]["found"]
-            yield f"{split}: {len(constant)} of {found} channels never change: {some(constant)}"
+            yield f"{split}: {len(constant)} of {found} channels never change: {some(constant)}{_padding(entry[split])}"
     copies = entry["training"]["multiples"]
     if copies:
         listed = some([f"{name} = {factor:.6g} x {first}" for name, first, factor in copies])
@@ -119,6 +120,13 @@ def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Itera
             f"training: {len(copies)} of {entry['channels']['found']} channels are another one times a number: {listed}"
             "; leave them out, or mend what wrote them"
         )
+
+
+def _padding(part: dict[str, Any]) -> str:
+    """The way out for voxels that are 0 throughout, as padding to the voxels of another person leaves them."""
+    if not part["empty"] or len(part["shape"]) != 1:
+        return ""
+    return f"; {part['empty']} are 0 in every trial: {_DROP_EMPTY}, a folder for each person, leaves them out"
 
 
 def unscaled(median: float, preprocess: PreprocessConfig) -> Iterator[str]:

@@ -226,11 +226,13 @@ def part_of_epochs(epochs: Any, subject: str, columns: Mapping[str, Any]) -> tup
     ``columns``: what `Part` takes beside the signals; text is the name of a column of ``epochs.metadata``. Without
     ``stimulus``: the column image or stimulus where there is one, else the names of the events.
     """
-    from align.data.importing.mne_files import signal_channels
+    from align.data.importing.mne_files import say_left_out, signal_channels
 
     if not hasattr(epochs, "get_data") or not hasattr(epochs, "event_id"):
         raise UserError(f"{type(epochs).__name__} is no mne.Epochs; pass epochs, or arrays to Study.from_arrays")
-    names = signal_channels(epochs, Path(f"epochs of subject {subject}"))
+    source = Path(f"epochs of subject {subject}")
+    names, left_out = signal_channels(epochs, source)
+    say_left_out(left_out, source)
     x = as_signals(epochs.get_data(picks=names, verbose="error"), "epochs")
     _refuse_several_people(epochs, columns)
     wanted = {name: _of_metadata(epochs, name, value) for name, value in columns.items()}

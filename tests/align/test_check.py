@@ -102,6 +102,13 @@ def with_columns(of: Callable[[np.ndarray], np.ndarray]) -> Recording:
     return made
 
 
+def voxels(of: Callable[[np.ndarray], np.ndarray]) -> Recording:
+    """Nine voxels, in training changed by ``of``."""
+    made, rng = recording(), np.random.default_rng(1)
+    train, test = (replace(one, x=rng.normal(1, 0.1, (len(one), 9))) for one in (made.train, made.test))
+    return replace(made, train=replace(train, x=of(train.x)), test=test, ch_names=tuple(f"O{i}" for i in range(1, 10)))
+
+
 def test_a_sound_study_is_usable_and_fully_told() -> None:
     made = recording()
     found = report(s01=made)
@@ -152,6 +159,14 @@ def test_a_fault_is_not_usable(fault: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 REMARKS: dict[str, tuple[Callable[[], Recording], str]] = {
     "constant": (lambda: spoilt("train", (slice(None), 2), 1.0), "training: 1 of 4 channels never change: O2"),
+    "padded voxels": (
+        lambda: voxels(lambda x: np.where(np.arange(9) > 6, 0.0, x)),
+        "training: 2 of 9 channels never change: O8, O9; 2 are 0 in every trial: recon data import --drop-empty",
+    ),
+    "constant voxels": (
+        lambda: voxels(lambda x: np.where(np.arange(9) > 6, 1.0, x)),
+        "training: 2 of 9 channels never change: O8, O9$",
+    ),
     "unequal": (
         lambda: changed("test", x=recording().test.x * 1e6),
         "median value 0.997 in training, 9.92e.05 in test",

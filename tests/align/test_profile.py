@@ -20,6 +20,11 @@ def trials(seed: int, n: int = 40, evoked: float = 1.0) -> np.ndarray:
     return ((noise + evoked * EVOKED) * SIZES[:, None]).astype(np.float32)
 
 
+def drifts(seed: int, n: int = 40) -> np.ndarray:
+    """(n, 12, 20): a slope of its own in each trial, whose mean has either sign."""
+    return np.random.default_rng(seed).normal(size=(n, 1, 1)) * np.linspace(-1, 1, 20) * np.ones((12, 1))
+
+
 def betas(seed: int, n: int = 40, mean: float = 0.0) -> np.ndarray:
     """(n, 50): standardised voxels."""
     return np.random.default_rng(seed).normal(mean, 1, size=(n, 50)).astype(np.float32)
@@ -49,6 +54,7 @@ def test_honest_trials_are_not(n: int) -> None:
         assert KNOWN.faults(trials(seed, n), NAMES) == ""
         assert KNOWN.faults(trials(seed, n) * np.linspace(2, 1, 12)[:, None], NAMES) == ""  # another cap
         assert Profile.of(betas(0)).faults(betas(seed, n)) == ""
+        assert Profile.of(drifts(0)).faults(drifts(seed, n)) == ""
         assert Profile.of(trials(0, evoked=0)).faults(-trials(seed, n, evoked=0)) == ""  # nothing is evoked
 
 

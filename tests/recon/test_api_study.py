@@ -170,7 +170,7 @@ def test_epochs_whose_metadata_name_several_people_are_refused() -> None:
         ({"images": pictures() / 255.0}, "images 0: float64 (32, 32, 3); a picture is uint8 (H, W, 3)"),
         (
             {"images": (pictures() > 127).astype(np.uint8)},
-            "images hold no value but 0 and 1; a picture is uint8 from 0",
+            "images hold no value but 0 and 1; a picture is uint8, 0 to 255",
         ),
         ({"images": "nowhere"}, "'nowhere' is no folder"),
         ({"images": ["nowhere.png"]}, "'nowhere.png' does not exist"),
