@@ -143,6 +143,19 @@ class Preparation:
             raise UserError(f"session {strange[0]!r} has no training trials; known: {', '.join(known)}")
         return np.asarray(session)
 
+    def differs(self, recording: Recording) -> str:
+        """Which fact about the channels or voxels of ``recording``, prepared by its study, is another one than here;
+        "" = none."""
+        now = recording.preparation or Preparation(_bare(recording), PreprocessConfig(), None, {}, 0.0)
+        facts = {
+            "trials of another shape": [one.in_shape for one in (self, now)],
+            "other channel names (ch_names)": [one.recording.ch_names for one in (self, now)],
+            "another sampling rate (sfreq)": [one.recording.sfreq for one in (self, now)],
+            "another first sample (tmin)": [one.recording.tmin for one in (self, now)],
+            "other channels or voxels in its regions (roi)": [_listed(one.picks) for one in (self, now)],
+        }
+        return next((told for told, (before, after) in facts.items() if before != after), "")
+
     def save(self, path: str | Path) -> None:
         """Write it to one safetensors file."""
         import torch
@@ -205,6 +218,10 @@ def _profile(arrays: dict[str, np.ndarray], in_shape: list[int], source: str) ->
     if {name: value.shape for name, value in arrays.items()} != shapes:
         raise UserError(f"{source}: the sizes of its channels are not those of the trials; the file is damaged")
     return Profile(*(arrays[name] for name in shapes))
+
+
+def _listed(picks: np.ndarray | None) -> list[int] | None:
+    return None if picks is None else picks.tolist()
 
 
 def _inside(picks: np.ndarray, count: int) -> bool:
