@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from align.config import Config, PreprocessConfig, load_config, set_key
+from align.data.channel_profile import Profile
 from align.data.measure import FAR_ROW, far_rows
 from align.data.preparing.steps import Chain, fit_chain, plan_chain, refit_chain
-from align.data.profile import Profile
 from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Stimuli, Trials, release
 from align.errors import UserError
@@ -147,7 +147,7 @@ class Preparation:
         """Which fact about the channels or voxels of ``recording``, prepared by its study, is another one than here;
         "" = none."""
         now = recording.preparation or Preparation(_bare(recording), PreprocessConfig(), None, {}, 0.0)
-        facts = {
+        facts: dict[str, list[Any]] = {
             "trials of another shape": [one.in_shape for one in (self, now)],
             "other channel names (ch_names)": [one.recording.ch_names for one in (self, now)],
             "another sampling rate (sfreq)": [one.recording.sfreq for one in (self, now)],

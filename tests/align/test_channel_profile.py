@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from align.data.profile import Profile
+from align.data.channel_profile import Profile
 
 NAMES = [f"C{i}" for i in range(12)]
 SIZES = np.linspace(1, 9, 12)
