@@ -19,6 +19,7 @@ from align.data.sound import (
     repeat_faults,
     repeat_remarks,
     repeats_of,
+    shared_remarks,
     signal_faults,
     signal_remarks,
 )
@@ -101,7 +102,7 @@ def _look_at(study: Study, subject: str, found: _Findings) -> dict[str, Any]:
     repeats = repeats_of(recording)
     faults = [*signal_faults(entry), *repeat_faults(repeats)]
     told = (no_rate(recording), implausible(recording), signal_remarks(entry, study.config.preprocess))
-    remarks = [text for part in (*told, repeat_remarks(repeats)) for text in part]
+    remarks = [text for part in (*told, repeat_remarks(repeats), shared_remarks(recording)) for text in part]
     remarks += _handling_remarks(entry, study)
     try:
         pictures = entry["pictures"] = measure_pictures(recording, found.looks_of(recording.stimuli))

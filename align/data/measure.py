@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from align.data.columns import multiples
 from align.data.signals import Recording, Stimuli, Trials, mapped_file, pixel_hash, release
-from align.data.splits import TWIN_R, scene_twins, thumbnails
+from align.data.splits import TWIN_R, scene_groups, scene_twins, thumbnails
 
 MOST_COMPARED = 20_000  # pictures of a subject among which look-alikes are searched
+_FEW_PICTURES = 1000  # that are decoded for it where nobody asked for a check: a second or two
 _PIECE = 1 << 24  # bytes of signals looked at once
 _SAMPLED = 256  # trials, spread over all, whose values give the median
 _EVEN = 2  # of 255: widest range of a channel of one colour, JPEG moves it by a level or two
@@ -26,7 +28,9 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
     """Counts over one split; the signals are read once, a piece at a time.
 
     ``median_abs`` (in the unit of the file) is that of `_SAMPLED` trials spread over the split, None without a finite
-    value. ``far``: `far_rows`. ``constant``: channels or voxels with one value throughout, by name where they have one.
+    value. ``far``: `far_rows`. ``constant``: channels or voxels with one value throughout, by name where they have one;
+    ``empty``: how many of these are 0; ``multiples``: [name, name of an earlier one, factor] of those that are another
+    one times a number.
     """
     x = trials.x
     low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
@@ -43,6 +47,7 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
         high = np.maximum(high, np.fmax.reduce(piece, axis=over))
         release(x)
     constant = np.flatnonzero(low == high).tolist()
+    names = ch_names if len(ch_names) == x.shape[1] else [str(i) for i in range(x.shape[1])]
     _, counts = np.unique(trials.stimulus, return_counts=True)
     return {
         "trials": len(trials),
@@ -57,7 +62,9 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
         "first_not_finite_row": first,
         "median_abs": _median(x),
         "far": far_rows(x),
-        "constant": [ch_names[i] if len(ch_names) == x.shape[1] else str(i) for i in constant],
+        "constant": [names[i] for i in constant],
+        "empty": int((low[constant] == 0).sum()),
+        "multiples": [[names[i], names[first], factor] for i, first, factor in multiples(x)],
     }
 
 
@@ -114,6 +121,13 @@ class Looks:
         self.thumbs = np.array(thumbs) if compared else None
         self.one_colour = np.array(flat, dtype=bool)
 
+    def thumbs_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Thumbnails (n, 768) of some pictures, of few where they are not known yet; None for more."""
+        if self.thumbs is not None:
+            return self.thumbs[rows]
+        few = len(rows) <= min(_FEW_PICTURES, MOST_COMPARED)
+        return thumbnails(self.stimuli.load(int(i)) for i in rows) if few else None
+
     @classmethod
     def known(cls, stimuli: Stimuli) -> Looks:
         """Hashes alone, which are decoded once per study and often kept on disk."""
@@ -128,14 +142,16 @@ def measure_pictures(recording: Recording, looks: Looks) -> dict[str, Any]:
     stimuli = recording.stimuli
     train, test = np.unique(recording.train.stimulus), np.unique(recording.test.stimulus)
     equal = test[np.isin(looks.hashes[test], looks.hashes[train])]
-    alike = None
-    if looks.thumbs is not None:
-        near = scene_twins(looks.thumbs[train], looks.thumbs[test], [], [])
+    thumbs, alike = looks.thumbs_of(np.concatenate([train, test])), None
+    if thumbs is not None:
+        near = scene_twins(thumbs[: len(train)], thumbs[len(train) :], [], [])
         alike = [stimuli.ids[i] for i in train[near & ~np.isin(looks.hashes[train], looks.hashes[test])]]
+    own = looks.thumbs_of(test) if thumbs is None else thumbs[len(train) :]
     concepts = [{stimuli.concepts[i] for i in part} - {""} for part in (train, test)]
     return {
         "equal_in_both": [stimuli.ids[i] for i in equal],
         "alike_in_both": alike,
+        "alike_in_test": None if own is None else _look_alikes(own, looks.hashes[test], [stimuli.ids[i] for i in test]),
         "equal_in_training": len(train) - len(np.unique(looks.hashes[train])),
         "equal_in_test": len(test) - len(np.unique(looks.hashes[test])),
         "twice_in_test": _twice(looks.hashes[test], [stimuli.ids[i] for i in test]),
@@ -150,6 +166,14 @@ def _twice(hashes: np.ndarray, ids: Sequence[str]) -> list[list[str]]:
     first: dict[str, str] = {}
     pairs = [[name, first.setdefault(str(digest), name)] for digest, name in zip(hashes, ids, strict=True)]
     return [pair for pair in pairs if pair[0] != pair[1]]
+
+
+def _look_alikes(thumbs: np.ndarray, hashes: np.ndarray, ids: Sequence[str]) -> list[list[str]]:
+    """Pairs [id, earlier id] of pictures that show one scene with other pixels."""
+    groups = scene_groups(thumbs, [str(i) for i in range(len(ids))])
+    _, first = np.unique(groups, return_index=True)
+    pairs = [(i, int(first[group])) for i, group in enumerate(groups) if first[group] != i]
+    return [[ids[i], ids[k]] for i, k in pairs if hashes[i] != hashes[k]]
 
 
 def some(names: Sequence[str]) -> str:

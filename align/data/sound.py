@@ -18,13 +18,15 @@ from align.config import PreprocessConfig
 from align.data.measure import ALIKE, FAR_ROW, Looks, measure_channels, measure_pictures, measure_trials, some
 from align.data.signals import Recording, Trials, fits
 from align.data.understood import SCALED, implausible
-from align.data.windows import Repeated, repeated
+from align.data.windows import Repeated, repeated, shared_samples
 from align.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 SMALL = 1e-3  # a median below it is that of volts (1e-5) or tesla (1e-13)
 UNEQUAL = 3.0  # ratio of two medians from which training and test are suspected of different units
+_DROP_EMPTY = "recon data import --drop-empty"
+_LOOK_ALIKE = "look like a test"  # in a sentence of a study about pictures on both sides
 _MARK = "remark: "  # begins a sentence of `Recording.log` that belongs into every report
 _SIDES = ("training", "test")
 _SAMPLED = 256  # trials that stand for signals too large to be held
@@ -50,12 +52,15 @@ def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recordi
     for split in _SIDES:
         entry[split]["not_finite"] = 0
     pictures = measure_pictures(recording, Looks.known(recording.stimuli))
+    if any(_LOOK_ALIKE in line for line in recording.log):  # the study has said so
+        pictures["alike_in_both"] = None
     repeats = repeats_of(recording, fits)
     found = [*picture_faults(pictures), *signal_faults(entry), *repeat_faults(repeats)]
     if found:
         raise UserError(f"{who}: {found[0]}")
     told = (implausible(recording), signal_remarks(entry, preprocess), picture_remarks(pictures))
-    return remarked(recording, [text for part in (*told, repeat_remarks(repeats)) for text in part])
+    more = (repeat_remarks(repeats), shared_remarks(recording, fits))
+    return remarked(recording, [text for part in (*told, *more) for text in part])
 
 
 def remarked(recording: Recording, remarks: Iterable[str]) -> Recording:
@@ -68,7 +73,7 @@ def remarked(recording: Recording, remarks: Iterable[str]) -> Recording:
 
 def remarks_of(recording: Recording) -> list[str]:
     """Sentences of a recording's log that belong into every report made of it."""
-    return [line.removeprefix(_MARK) for line in recording.log if line.startswith(_MARK) or "look like a test" in line]
+    return [line.removeprefix(_MARK) for line in recording.log if line.startswith(_MARK) or _LOOK_ALIKE in line]
 
 
 def signal_faults(entry: dict[str, Any]) -> Iterator[str]:
@@ -107,7 +112,21 @@ def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Itera
         constant = entry[split]["constant"]
         if constant:
             found = entry["channels"]["found"]
-            yield f"{split}: {len(constant)} of {found} channels never change: {some(constant)}"
+            yield f"{split}: {len(constant)} of {found} channels never change: {some(constant)}{_padding(entry[split])}"
+    copies = entry["training"]["multiples"]
+    if copies:
+        listed = some([f"{name} = {factor:.6g} x {first}" for name, first, factor in copies])
+        yield (
+            f"training: {len(copies)} of {entry['channels']['found']} channels are another one times a number: {listed}"
+            "; leave them out, or mend what wrote them"
+        )
+
+
+def _padding(part: dict[str, Any]) -> str:
+    """The way out for voxels that are 0 throughout, as padding to the voxels of another person leaves them."""
+    if not part["empty"] or len(part["shape"]) != 1:
+        return ""
+    return f"; {part['empty']} are 0 in every trial: {_DROP_EMPTY}, a folder for each person, leaves them out"
 
 
 def unscaled(median: float, preprocess: PreprocessConfig) -> Iterator[str]:
@@ -134,6 +153,12 @@ def picture_remarks(pictures: dict[str, Any]) -> Iterator[str]:
     alike, concepts = pictures["alike_in_both"], pictures["concepts_in_both"]
     if alike:
         yield f"{len(alike)} training pictures look like a test picture ({ALIKE}): {some(alike)}"
+    if pictures["alike_in_test"]:
+        pairs = some([f"{name} = {first}" for name, first in pictures["alike_in_test"]])
+        yield (
+            f"{len(pictures['alike_in_test'])} test pictures look like another one of the test ({ALIKE}): {pairs}; a "
+            "picture under two names is a miss whenever its twin is chosen"
+        )
     if concepts:
         yield f"{len(concepts)} of {pictures['concepts'][1]} test concepts have training pictures: {some(concepts)}"
     if pictures["equal_in_training"]:
@@ -164,6 +189,21 @@ def repeat_remarks(repeats: dict[str, Repeated]) -> Iterator[str]:
                 f"{split}: {len(found.strangers)} trials hold the very numbers of a trial of another picture (first: "
                 f"row {row} = {first})"
             )
+
+
+def shared_remarks(recording: Recording, wanted: Callable[[int], bool] = lambda nbytes: True) -> Iterator[str]:
+    """Test trials that share samples with training trials, where the size in bytes of float32 is ``wanted``."""
+    train, test = recording.train.x, recording.test.x
+    if not wanted(4 * int(np.prod(train.shape) + np.prod(test.shape))):
+        return
+    shared = shared_samples(train, test)
+    if shared.found:
+        row, other, count = shared.found[0]
+        yield (
+            f"test: {len(shared.found)} of {shared.n} trials share samples with a training trial (first: row {row} "
+            f"with training row {other}, {count} of {shared.length} samples), whose noise is then known; leave out the "
+            "neighbours, or cut shorter windows"
+        )
 
 
 def _held(trials: Trials) -> Trials:

@@ -22,6 +22,7 @@ _SHARED = 0.5  # part of a window from which two windows of one picture are one 
 _LEAST = 8  # samples of a window that is searched
 _ROUNDED = 1e-3  # of a trial's deviation: what half precision (3e-4), single precision and text files may change
 _SAMPLED = 256  # trials, spread over all, that show what all share
+_COARSE = 1e-2  # of a step's deviation: steps that are this near have one mark, but for those at an edge
 _LISTED = 3  # pairs of rows that are spelled out
 
 
@@ -157,3 +158,63 @@ def _shifted(steps: np.ndarray) -> list[tuple[int, int]]:
             if i != k and alike and part[channel].std() > _ALIKE * spread[channel]:
                 pairs.append((i, int(k)))
     return pairs
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Test trials whose windows hold samples of a training trial: triples (test row, training row, samples)."""
+
+    n: int
+    length: int
+    found: list[tuple[int, int, int]]
+
+
+def shared_samples(train: np.ndarray, test: np.ndarray) -> Shared:
+    """Windows of training and test trials (n, C, T) that were cut from one stretch of a recording.
+
+    Their steps from sample to sample agree in `_LEAST` samples or more, in every channel, whatever a baseline took
+    away. Trials without time are left aside.
+    """
+    if train.ndim != 3 or train.shape[1:] != test.shape[1:] or train.shape[2] < _LEAST or not len(train):
+        return Shared(len(test), 0, [])
+    length, anchor = train.shape[2], _LEAST - 1
+    part = np.asarray(train[np.unique(np.linspace(0, len(train) - 1, _SAMPLED).astype(np.int64))], dtype=np.float64)
+    spread = np.diff(part, axis=2).std(axis=(0, 2))
+    channel = int(spread.argmax())
+    if not spread[channel] > 0:
+        return Shared(len(test), length, [])
+    known, place = np.unique(_marks(train[:, channel], spread[channel], anchor).ravel(), return_index=True)
+    marks = _marks(test[:, channel], spread[channel], anchor)
+    release(train)
+    triples = []
+    for row in range(len(test)):
+        for at in (0, marks.shape[1] - 1):  # a window that began earlier ends in the other, a later one begins there
+            k = int(np.searchsorted(known, marks[row, at]))
+            if k == len(known) or known[k] != marks[row, at]:
+                continue
+            other, start = divmod(int(place[k]), marks.shape[1])
+            lag = start - at
+            own, theirs = test[row][:, max(0, -lag) : length - max(0, lag)], train[other][:, max(0, lag) :][:, :length]
+            theirs = theirs[:, : own.shape[1]]
+            if _one_stretch(own, theirs, spread):
+                triples.append((row, other, own.shape[1]))
+                break
+    release(test)
+    return Shared(len(test), length, triples)
+
+
+def _marks(signal: np.ndarray, spread: float, anchor: int) -> np.ndarray:
+    """(n, T - anchor) int64: a number for every run of ``anchor`` steps of a signal (n, T), equal for equal runs."""
+    steps = np.rint(np.diff(np.asarray(signal, dtype=np.float64), axis=1) / (_COARSE * spread)).astype(np.int64)
+    weights = np.random.default_rng(0).integers(1, 1 << 62, anchor, dtype=np.int64)
+    marks = np.zeros((len(steps), steps.shape[1] - anchor + 1), dtype=np.int64)
+    for k, weight in enumerate(weights):  # what goes beyond 64 bits is dropped alike in all
+        marks += steps[:, k : k + marks.shape[1]] * weight
+    return marks
+
+
+def _one_stretch(own: np.ndarray, theirs: np.ndarray, spread: np.ndarray) -> bool:
+    """Whether two pieces (C, t) are one but for an offset of each channel, and no piece without a signal."""
+    steps, other = (np.diff(np.asarray(piece, dtype=np.float64), axis=1) for piece in (own, theirs))
+    moving = np.count_nonzero(np.abs(steps) > _ALIKE * spread[:, None])
+    return bool((np.abs(steps - other) <= 10 * _ALIKE * spread[:, None]).all() and moving >= _FEW)

@@ -290,6 +290,14 @@ def read_json(path: str | Path, shape: Any = object, finite: bool = True) -> Any
     return content
 
 
+def no_file(path: str | Path) -> str:
+    """What is wrong with a path that is no regular file: "does not exist", "is no file but a folder", "is no file"."""
+    path = Path(path)
+    if path.is_dir():
+        return "is no file but a folder"
+    return "is no file" if path.exists() else "does not exist"
+
+
 def text_of(path: str | Path, largest: int = LARGEST_TEXT) -> str:
     """The text of a UTF-8 file (a mark at its start is dropped), of at most ``largest`` bytes, with its line ends.
 
@@ -298,10 +306,8 @@ def text_of(path: str | Path, largest: int = LARGEST_TEXT) -> str:
     """
     path = Path(path)
     try:
-        if not path.exists():
-            raise UserError(f"{str(path)!r} does not exist")
         if not path.is_file():
-            raise UserError(f"{str(path)!r} is no file")
+            raise UserError(f"{str(path)!r} {no_file(path)}")
         if path.stat().st_size > largest:
             raise UserError(f"{str(path)!r} has {path.stat().st_size:,} bytes; at most {largest:,} are read")
         return path.read_bytes().decode("utf-8-sig")

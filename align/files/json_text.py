@@ -70,7 +70,9 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    return int(text) if len(text) <= LONGEST_NUMBER and abs(float(text)) < math.inf else _not_finite(text[:40])
+    if len(text) <= LONGEST_NUMBER and abs(float(text)) < math.inf:
+        return int(text)
+    raise ValueError(f"{text[:10]}... is a whole number of {len(text)} digits, too large to be used")
 
 
 def _depth(content: Any) -> int:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.files import text_of
+from align.files import no_file, text_of
 from align.files.labels import tidy
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count for some spreadsheets
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _BREAKS = ("\t", "\r", "\n")
 
 
@@ -27,6 +28,7 @@ def read_rows(path: str | Path, columns: Sequence[str], remedy: str = "make it a
     rows: list[dict[str, str]] = []
     try:
         header = list(reader.fieldnames or ())
+        refuse_separator(header, path)
         lacking = [name for name in columns if name not in header]
         if lacking:
             raise UserError(f"{str(path)!r} lacks a column among {', '.join(columns)} ({lacking[0]}); {remedy}")
@@ -49,13 +51,14 @@ def text_rows(path: str | Path, what: str = "table") -> tuple[list[dict[str, str
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{what} {str(path)!r} does not exist")
+        raise UserError(f"{what} {str(path)!r} {no_file(path)}")
     try:
         lines = list(csv.reader(io.StringIO(text_of(path), newline="")))
     except csv.Error as error:
         raise UserError(f"{what} {str(path)!r} is no CSV text ({error})") from error
     lines = [[tidy(cell) for cell in line] for line in lines if line]
     header = lines[0] if lines else []
+    refuse_separator(header, path)
     twice = [name for i, name in enumerate(header) if name and name in header[:i]]
     if twice:
         raise UserError(f"{what} {str(path)!r} has two columns called {twice[0]!r}; rename one")
@@ -64,6 +67,15 @@ def text_rows(path: str | Path, what: str = "table") -> tuple[list[dict[str, str
             raise UserError(f"{what} {str(path)!r}: row {number} has {len(line)} cells, the header {len(header)}")
     cells = ([*line, *[""] * (len(header) - len(line))] for line in lines[1:])
     return [dict(zip(header, line, strict=False)) for line in cells], header
+
+
+def refuse_separator(header: Sequence[str], path: str | Path, wanted: str = ",") -> None:
+    """Raise `UserError` where a header is one cell, because its columns are apart by another sign than ``wanted``."""
+    other = next((sign for sign in _SEPARATORS if sign != wanted and len(header) == 1 and sign in header[0]), None)
+    if other is not None:
+        raise UserError(
+            f"{str(path)!r} has columns apart by {_SEPARATORS[other]}; save it with {_SEPARATORS[wanted]} between them"
+        )
 
 
 def harmless(row: Mapping[str, Any]) -> dict[str, Any]:

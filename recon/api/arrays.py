@@ -12,6 +12,8 @@ import numpy as np
 
 from align.data.importing.arrays import Picture, as_pictures, as_signals
 from align.data.importing.layout import Shown, write_layout
+from align.data.importing.people import people_of, refuse_several
+from align.data.importing.trials import from_frame
 from align.data.reading.safe_load import decode_image
 from align.data.splits import grouped_folds, merge_groups, scene_groups, thumbnails
 from align.errors import UserError
@@ -224,17 +226,32 @@ def part_of_epochs(epochs: Any, subject: str, columns: Mapping[str, Any]) -> tup
     ``columns``: what `Part` takes beside the signals; text is the name of a column of ``epochs.metadata``. Without
     ``stimulus``: the column image or stimulus where there is one, else the names of the events.
     """
-    from align.data.importing.mne_files import signal_channels
+    from align.data.importing.mne_files import say_left_out, signal_channels
 
     if not hasattr(epochs, "get_data") or not hasattr(epochs, "event_id"):
         raise UserError(f"{type(epochs).__name__} is no mne.Epochs; pass epochs, or arrays to Study.from_arrays")
-    names = signal_channels(epochs, Path(f"epochs of subject {subject}"))
+    source = Path(f"epochs of subject {subject}")
+    names, left_out = signal_channels(epochs, source)
+    say_left_out(left_out, source)
     x = as_signals(epochs.get_data(picks=names, verbose="error"), "epochs")
+    _refuse_several_people(epochs, columns)
     wanted = {name: _of_metadata(epochs, name, value) for name, value in columns.items()}
     if wanted["stimulus"] is None:
         wanted["stimulus"] = _named(epochs)
     info = {"sfreq": float(epochs.info["sfreq"]), "ch_names": names, "tmin": float(epochs.times[0])}
     return Part(subject, x, **wanted), info
+
+
+def _refuse_several_people(epochs: Any, columns: Mapping[str, Any]) -> None:
+    """Raise `UserError` where a column of the metadata names more than one person."""
+    if epochs.metadata is None:
+        return
+    table = from_frame(epochs.metadata, "the metadata of the epochs")
+    shown = columns["stimulus"] if isinstance(columns["stimulus"], str) else ""
+    of_pictures = table.columns.get(shown) or [str(code) for code in epochs.events[:, 2]]
+    for name, found in people_of(table.columns, of_pictures, (shown, columns["groups"])).items():
+        each = f'epochs["{name} == ..."]'
+        refuse_several(table.source, name, found, f"pass a mapping: {{{found[0]!r}: {each}, ...}}")
 
 
 def _of_metadata(epochs: Any, what: str, value: Any) -> Any:

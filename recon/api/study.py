@@ -107,7 +107,7 @@ class Study:
         signals : array of shape (n, channels, samples) or (n, voxels)
             Trials in one unit, not standardised: numpy, torch or lists, any float or whole type. Stored as float32.
         images : array (k, H, W, 3) uint8, list of arrays or files, mapping name -> picture, or folder
-            The pictures that were seen.
+            The pictures that were seen, 0 to 255; arrays that hold no value but 0 and 1 are refused.
         stimulus : sequence of n, optional
             Which picture each trial shows: its place in ``images`` (from 0) or its name. Left out, there is one picture
             per trial, in order; equal ones count as one.

@@ -205,8 +205,16 @@ class RunDecoder:
             return PredictedTokens(run, wanted.match)
         if wanted.tokens == "predicted":
             raise UserError(f"run {run.path} predicts no tokens that {str(adapter.path)!r} takes; use --tokens library")
-        if info is None or (wanted.match != "spread" and wanted.tokens != "posterior"):
-            raise UserError("tokens from the library need --bridge own, an own conditioner and --match spread")
+        if info is None:
+            raise UserError(
+                f"tokens from the library need a conditioner that says which layer it takes, {str(adapter.path)!r} "
+                "does not; use --bridge own"
+            )
+        if wanted.match != "spread" and wanted.tokens != "posterior":
+            raise UserError(
+                f"--match {wanted.match} is for predicted tokens; those of library pictures are true ones "
+                "already: leave --match out"
+            )
         if wanted.tokens is None:
             told = "tokens: of the most likely library pictures, at layer %s, %s, which the conditioner takes"
             log.info(told, info.layer, info.pooling)

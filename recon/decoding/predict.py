@@ -79,7 +79,13 @@ def predict(run: Run, split: str = "test") -> Path:
 
 
 def open_recording(run: Run) -> Recording:
-    """The recording the run was trained on; refused when its test pictures differ from the run's manifest."""
+    """The recording the run was trained on.
+
+    Raises `UserError` when its test pictures differ from the run's manifest, or its channels, voxels or times from
+    those of the run (``info.json`` was changed).
+    """
+    from align.checkpoint import preparation_path
+    from align.data.preparing.raw import Preparation
     from align.data.splits import manifest, read_split
     from align.data.studies import open_study
 
@@ -90,6 +96,13 @@ def open_recording(run: Run) -> Recording:
         raise UserError(
             f"the test pictures of {run.study} subject {run.subject} differ from those in {stored}; "
             "pass study.root=FOLDER of the files the run was trained with, or train again"
+        )
+    prepared = preparation_path(run.path, run.subject)
+    changed = Preparation.load(prepared).differs(recording) if prepared.is_file() else ""
+    if changed:
+        raise UserError(
+            f"{run.study} subject {run.subject} has {changed} than when run {str(run.path)!r} was trained; put the "
+            "files of the study (info.json) back, or train again"
         )
     return recording
 

@@ -94,6 +94,21 @@ def looking(images: dict[int, np.ndarray]) -> Recording:
     return replace(found, stimuli=replace(found.stimuli, load=lambda i: images[i] if i in images else load(i)))
 
 
+def with_columns(of: Callable[[np.ndarray], np.ndarray]) -> Recording:
+    """The first channel is made of the last, in both splits."""
+    made = recording()
+    for trials in (made.train, made.test):
+        trials.x[:, 0], trials.x[:, 3] = trials.x[:, 3], of(trials.x.copy())
+    return made
+
+
+def voxels(of: Callable[[np.ndarray], np.ndarray]) -> Recording:
+    """Nine voxels, in training changed by ``of``."""
+    made, rng = recording(), np.random.default_rng(1)
+    train, test = (replace(one, x=rng.normal(1, 0.1, (len(one), 9))) for one in (made.train, made.test))
+    return replace(made, train=replace(train, x=of(train.x)), test=test, ch_names=tuple(f"O{i}" for i in range(1, 10)))
+
+
 def test_a_sound_study_is_usable_and_fully_told() -> None:
     made = recording()
     found = report(s01=made)
@@ -144,6 +159,14 @@ def test_a_fault_is_not_usable(fault: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 REMARKS: dict[str, tuple[Callable[[], Recording], str]] = {
     "constant": (lambda: spoilt("train", (slice(None), 2), 1.0), "training: 1 of 4 channels never change: O2"),
+    "padded voxels": (
+        lambda: voxels(lambda x: np.where(np.arange(9) > 6, 0.0, x)),
+        "training: 2 of 9 channels never change: O8, O9; 2 are 0 in every trial: recon data import --drop-empty",
+    ),
+    "constant voxels": (
+        lambda: voxels(lambda x: np.where(np.arange(9) > 6, 1.0, x)),
+        "training: 2 of 9 channels never change: O8, O9$",
+    ),
     "unequal": (
         lambda: changed("test", x=recording().test.x * 1e6),
         "median value 0.997 in training, 9.92e.05 in test",
@@ -156,6 +179,18 @@ REMARKS: dict[str, tuple[Callable[[], Recording], str]] = {
     "alike": (
         lambda: looking({7: np.asarray(blurred(picture(3)))}),
         "1 training pictures look like a test picture .thumbnail r > 0.97.: p3",
+    ),
+    "alike in the test": (
+        lambda: looking({7: np.asarray(blurred(picture(6)))}),
+        "1 test pictures look like another one of the test .thumbnail r > 0.97.: p7 = p6; a picture under two names",
+    ),
+    "one channel twice": (
+        lambda: with_columns(lambda x: x[:, 3]),
+        "training: 1 of 4 channels are another one times a number: POz = 1 x Fp1",
+    ),
+    "a negated channel": (
+        lambda: with_columns(lambda x: -1e6 * x[:, 3]),
+        "training: 1 of 4 channels are another one times a number: POz = -1e.06 x Fp1",
     ),
     "concept": (
         lambda: replace(recording(), stimuli=replace(recording().stimuli, concepts=(*CONCEPTS[:7], "dog"))),

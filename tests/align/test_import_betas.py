@@ -95,6 +95,20 @@ def test_mask_of_other_codes_needs_the_value(words: list[object], tmp_path: Path
     np.testing.assert_array_equal(read_folder(tmp_path / "out").train.x, expected(volumes(), "train"))
 
 
+def test_one_mask_is_for_all_files(words: list[object], tmp_path: Path) -> None:
+    several = ["--betas", words[1], words[1], "--events", words[5], words[5], *words[6:], "--out", tmp_path / "out"]
+    fails(
+        "--mask names 2 files, and a folder holds the same voxels for all: give one mask",
+        lambda: imported(*several, "--subject", "01", "02", "--mask", words[3], words[3]),
+    )
+    other = save(tmp_path / "other.nii.gz", volumes(), np.diag([2, 1.8, 1.8, 1]))
+    several[2] = other
+    fails(
+        "other.nii.gz' and .*mask.nii.gz' have different affines.* into a folder of its own",
+        lambda: imported(*several, "--subject", "01", "02", "--mask", words[3]),
+    )
+
+
 def test_faults_are_one_line_and_leave_nothing(words: list[object], tmp_path: Path) -> None:
     def run(**changes: object) -> Any:
         given = dict(zip(words[::2], words[1::2], strict=True)) | {f"--{key}": value for key, value in changes.items()}

@@ -97,6 +97,15 @@ def write_meg(root: Path, x: np.ndarray, first_samp: int, types: list[str]) -> N
     raw.save(path, fmt="double", split_size="2MB", split_naming="bids", verbose="error")
 
 
+def test_channels_that_are_left_out_are_named_once(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        imported("--bids", root, "--task", "view", "--test-column", "is_test", *WINDOW, "--out", tmp_path / "out")
+    said = [line for line in caplog.messages if "left out" in line and "channels:" in line]
+    assert len(said) == 1 and said[0].endswith(f"left out 2 channels: {CHANNELS[2]} (eog), Fz (bad)")
+
+
 def test_onsets_count_from_the_first_sample_of_a_fif(root: Path, tmp_path: Path) -> None:
     """Recordings of MEG seldom begin at sample 0; without channels.tsv MNE's types and bad channels count."""
     x = np.tile(counts(3), 80) * 1e-12

@@ -95,6 +95,34 @@ def test_faults_of_embeddings_are_one_line(words: list[object], tmp_path: Path) 
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["0", "1", "2", "3", "5"], "column 'row' holds '5' in line 5, which is no row: they go from 0 to 4"),
+        (["0", "1", "2", "3", "x"], "holds 'x' in line 5"),
+        (["0", "1", "2", "1", "4"], "column 'row' holds '1' in lines 2 and 4"),
+    ],
+)
+def test_rows_that_are_not_there_are_named(words: list[object], rows: list[str], told: str, tmp_path: Path) -> None:
+    split = ["test" if name == "d.png" else "train" for name in ORDER]
+    words[3] = write_table(tmp_path / "rows.csv", {"id": ORDER, "split": split, "row": rows})
+    fails(told, lambda: imported(*words, "--out", tmp_path / "out"))
+
+
+def test_whole_numbers_may_have_a_decimal_point(words: list[object], tmp_path: Path) -> None:
+    """As pandas writes a column of whole numbers with gaps."""
+    words[5] = write_pictures(tmp_path / "numbered", ["0.png", "1.png", "2.png"])
+    table = {"id": ["0.0", "2.0", "1.0", "0.0", ""], "row": ["4.0", "1.0", "2.0", "3.0", "0.0"], "test": list("01000")}
+    words[3] = write_table(tmp_path / "whole.csv", table)
+    x = np.load(tmp_path / "E.npy").astype(np.float32)
+    assert imported(*words, "--test-column", "test", "--out", tmp_path / "out")["trials"] == 4
+    recording = read_folder(tmp_path / "out")
+    assert shown(recording, "train") == ["0.png", "1.png", "0.png"] and shown(recording, "test") == ["2.png"]
+    np.testing.assert_array_equal(recording.train.x, x[[4, 2, 3]])
+    words[3] = write_table(tmp_path / "part.csv", {**table, "id": ["0.0", "2.0", "1.0", "0.5", ""]})
+    fails("first '0.0'", lambda: imported(*words, "--test-column", "test", "--out", tmp_path / "other"))
+
+
 def test_options_that_do_not_belong_are_refused(words: list[object], tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     fails("--embeddings needs --images too", lambda: imported(*words[:4], *out))
@@ -108,13 +136,16 @@ def test_options_that_do_not_belong_are_refused(words: list[object], tmp_path: P
 
 def test_bdpy_and_mat_behind_the_command(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(4, 3))
-    columns = np.column_stack([x, [1, 2, 1, 3], [1, 1, 2, 1], [7, 7, 8, 8]])
-    keys = ["VoxelData", "stimulus_id", "DataType", "Session"]
-    values = np.full((4, 6), np.nan)
-    values[0, :3] = values[1, 3] = values[2, 4] = values[3, 5] = 1
+    columns = np.column_stack([x, [1, 2, 1, 3], [1, 1, 2, 1], [7, 7, 8, 8], [1, 1, 1, 2]])
+    keys = ["VoxelData", "stimulus_id", "DataType", "Session", "SubjectID"]
+    values = np.full((5, 7), np.nan)
+    values[0, :3] = values[1, 3] = values[2, 4] = values[3, 5] = values[4, 6] = 1
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file["dataset"], file["metadata/key"], file["metadata/value"] = columns, keys, values
     images = write_pictures(tmp_path / "pictures", ["1.png", "2.png", "3.png"])
+    fails("column 'SubjectID' names 2 people .*write a file for each", lambda: _bdpy(tmp_path, images))
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        file["dataset"][3, 6] = 1
     fails("share 1 pictures, first '1.png'", lambda: _bdpy(tmp_path, images))
     with h5py.File(tmp_path / "s.h5", "r+") as file:
         file["dataset"][2, 3] = 3

@@ -75,6 +75,15 @@ def test_recording_is_what_was_saved(path: Path, images: Path, tmp_path: Path, m
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "pictures", path.name]
 
 
+def test_channels_that_are_left_out_are_named(
+    path: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_epochs(path, metadata())
+    with caplog.at_level("INFO"):
+        imported("--epochs", path, "--images", images, "--out", tmp_path / "out")
+    assert "sub-01-epo.fif: left out 3 channels: EOG1 (eog), T7 (bad), STI (stim)" in caplog.text
+
+
 def test_split_from_each_of_three_places(path: Path, images: Path, tmp_path: Path) -> None:
     write_epochs(path, metadata(split=None, mine=["unused", *metadata()["split"][1:]]))
     tests = tmp_path / "test.txt"

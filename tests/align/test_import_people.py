@@ -38,7 +38,11 @@ def words(files: list[list[Path]], images: Path, out: Path, *more: object) -> li
     ]
 
 
-@pytest.mark.parametrize("column", ["subject", "Subject", "participant_id", "sub", "subject_nr", "monkey", "Person"])
+COLUMNS = ["subject", "Subject", "participant_id", "sub", "subject_nr", "monkey", "Person"]
+COLUMNS += ["pid", "ID_subject", "participantNumber", "subj", "ppt", "vp_nr", "patients", "volunteer code"]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
 def test_several_people_in_one_file_are_refused_until_told(column: str, tmp_path: Path, images: Path) -> None:
     people = ["01", "01", "02", "02"]
     one = write(tmp_path / "in", "x", 0, id=["a.png", "d.png", "b.png", "d.png"], **{column: people})
@@ -64,10 +68,38 @@ def test_several_people_in_one_file_are_refused_until_told(column: str, tmp_path
     )
 
 
-@pytest.mark.parametrize("column", ["subject_seen", "age", "session", "object", "subway"])
+@pytest.mark.parametrize("column", ["subject_seen", "age", "session", "object", "subway", "pidgin", "ids"])
 def test_other_columns_are_nobody(column: str, tmp_path: Path, images: Path) -> None:
     one = write(tmp_path / "in", "x", 0, **{column: ["1", "1", "2", "2"]})
     assert imported(*words([one], images, tmp_path / "out"))["subject"] == "01"
+
+
+def test_a_person_inside_the_column_that_was_named_is_refused_too(tmp_path: Path, images: Path) -> None:
+    people = {"site": ["x", "x", "y", "y"], "pid": ["1", "2", "3", "3"]}
+    one = write(tmp_path / "in", "x", 0, id=["a.png", "d.png", "b.png", "d.png"], **people)
+    fails(
+        "column 'pid' names 2 people under 'x' of column 'site' .*give --subject-column pid",
+        lambda: imported(*words([one], images, tmp_path / "out", "--subject-column", "site")),
+    )
+
+
+def test_columns_of_what_was_shown_are_nobody(tmp_path: Path, images: Path) -> None:
+    numbers = ["1", "2", "3", "4"]
+    for i, (more, told) in enumerate([({"pid": numbers}, []), ({"animal": ["ox", "ant", "ant", "ox"]}, ["animal"])]):
+        one = write(tmp_path / "in", f"x{i}", 0, **more)
+        options = ["--concept-column", *told] if told else []
+        assert imported(*words([one], images, tmp_path / f"out{i}", *options))["subject"] == "01"
+
+
+def test_files_of_two_people_under_one_label_are_refused(tmp_path: Path, images: Path) -> None:
+    files = [write(tmp_path / "in", f"{i}", i, participant=[f"{i % 2}"] * 4) for i in range(3)]
+    more = ["--subject", "01"]
+    fails(
+        "are given one label, '01', but their tables name '0' and '1'",
+        lambda: imported(*words(files[:2], images, tmp_path / "out", *more)),
+    )
+    assert imported(*words([files[0], files[2]], images, tmp_path / "one", *more))["trials"] == 8
+    assert imported(*words(files[:2], images, tmp_path / "two", "--subject", "A", "B"))["subject"] == "A, B"
 
 
 def test_a_column_of_one_person_names_him(tmp_path: Path, images: Path) -> None:

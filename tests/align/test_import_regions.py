@@ -92,6 +92,19 @@ def test_empty_voxels_are_named_and_left_out(
     fails("row 2 of the signals", lambda: imported(*words, "--out", tmp_path / "again", "--drop-empty"))
 
 
+def test_voxels_of_zeros_are_said(words: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    x, voxels = volumes(), np.argwhere(inside())
+    words[1] = save(tmp_path / "whole.nii.gz", x)
+    imported(*words, "--out", tmp_path / "whole")
+    assert "--drop-empty" not in caplog.text
+    x[(*voxels[4],)] = x[(*voxels[6],)] = 0
+    words[1] = save(tmp_path / "padded.nii.gz", x)
+    imported(*words, "--out", tmp_path / "padded")
+    assert (
+        f"2 of {len(voxels)} voxels of the mask are 0 in every trial; leave them out with --drop-empty" in caplog.text
+    )
+
+
 def test_files_of_glmsingle_are_refused_with_a_way_out(words: list[object], tmp_path: Path) -> None:
     path, betas = tmp_path / "TYPED_FITHRF_GLMDENOISE_RR.npy", np.arange(24.0).reshape(2, 2, 2, 3)
     np.save(path, {"betasmd": betas}, allow_pickle=True)  # type: ignore[arg-type]

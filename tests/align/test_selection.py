@@ -92,6 +92,8 @@ def test_voxels_are_chosen_by_index(voxels: Path) -> None:
         (["study.roi=bakc"], "no region 'bakc'; did you mean 'back'"),
         (["study.roi=wrong"], "roi 'wrong' names the channel 'O9'"),
         (["study.roi=far"], "roi 'far' holds the index 6, but there are 6"),
+        (["study.roi=[back,back]"], "study.roi=back,back names the region 'back' twice"),
+        (["study.channels=[O1,Oz,O1]"], "names the channel 'O1' twice; name it once"),
         (["study.roi=none"], "study.roi=none is empty"),
         (["study.roi=back", "preprocess.channels=[O1]"], "study.roi and preprocess.channels both"),
         (["study.channels=^O", "preprocess.channels=[O1]"], "study.channels and preprocess.channels both"),
@@ -115,6 +117,22 @@ def test_what_cannot_be_chosen_is_one_line(root: Path, pairs: list[str], words: 
 def test_what_voxels_lack_is_one_line(voxels: Path) -> None:
     fails("needs signals over time", lambda: opened(voxels, "study.window=0:0.1"))
     fails("needs channel names", lambda: opened(voxels, "study.channels=^O"))
+
+
+@pytest.mark.parametrize(
+    ("roi", "told"),
+    [
+        ([0, 99], "roi 'a' holds the index 99, but there are 6 channels or voxels, from 0 to 5"),
+        ([0, -1], "roi 'a' holds the index -1"),
+        ([0, 0], r"roi 'a' names a channel or voxel twice \(0\); name it once"),
+        ([0, NAMES[0]], rf"names a channel or voxel twice \(0 and '{NAMES[0]}'\)"),
+    ],
+)
+def test_members_of_a_region_are_there_and_stand_once(roi: list[int | str], told: str, tmp_path: Path) -> None:
+    write_folder(tmp_path, np.random.default_rng(0).normal(size=(len(default_rows()), len(NAMES), 5)))
+    (tmp_path / "info.json").write_text(json.dumps({"ch_names": NAMES, "roi": {"a": roi}}))
+    fails(told, lambda: opened(tmp_path, "study.roi=a"))
+    fails(told, lambda: opened(tmp_path, "encoder.name=banded_ridge", "encoder.bands=[a,rest]"))
 
 
 def test_a_study_without_regions_says_so(tmp_path: Path) -> None:

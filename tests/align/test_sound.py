@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from align.config import Config, load_config
 from align.data import sound
@@ -111,6 +112,21 @@ def look_alike(rows: Rows, x: np.ndarray, images: Path) -> None:
     (images / "pic006.png").write_bytes(png(blurred(picture(0))))
 
 
+def alike_in_test(rows: Rows, x: np.ndarray, images: Path) -> None:
+    one = np.array(picture(7))
+    one[0, 0] = 255 - one[0, 0]
+    (images / "pic008.png").write_bytes(png(Image.fromarray(one)))
+
+
+def neighbours(rows: Rows, x: np.ndarray, images: Path) -> None:
+    test = next(i for i, row in enumerate(rows) if row["split"] == "test")
+    x[test, :, :9] = x[3, :, 3:] - 0.5  # another baseline
+
+
+def inverted(rows: Rows, x: np.ndarray, images: Path) -> None:
+    x[:, 3] = -2 * x[:, 1]
+
+
 def kilohertz(rows: Rows, x: np.ndarray, images: Path) -> None:
     (images.parent / "info.json").write_text('{"sfreq": 0.25}')
 
@@ -140,6 +156,15 @@ REMARKS: dict[str, tuple[Callable[[Rows, np.ndarray, Path], None], str]] = {
     "one test picture": (one_test_picture, "one test picture: it is always found among itself"),
     "concepts on both sides": (shared_concept, "test concepts have training pictures: cat"),
     "one response, two pictures": (strangers, "very numbers of a trial of another picture"),
+    "one pixel changed": (
+        alike_in_test,
+        "1 test pictures look like another one of the test (thumbnail r > 0.97): pic008",
+    ),
+    "windows that share samples": (
+        neighbours,
+        "share samples with a training trial (first: row 0 with training row 3, 9",
+    ),
+    "an inverted channel": (inverted, "1 of 4 channels are another one times a number: 3 = -2 x 1"),
     "look-alikes": (look_alike, "look like a test picture"),
 }
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from align.config import Config, load_config
+from align.data.importing.nifti import open_image
+from align.data.importing.trials import read_table
+from align.data.reading.safe_load import decode_image, load_array
+from align.data.studies.folder import _read_table
 from align.errors import UserError
 from align.fields.yaml_text import parse_yaml
 from align.files import LARGEST_TEXT, read_json, text_of
 from align.files.json_text import parse_json, reading, require
-from align.files.table import cell, finite, read_rows
+from align.files.table import cell, finite, read_rows, text_rows
 
 SHAPE = {"name": str, "n": int, "p?": (float, None), "rows": [{"x": float}], "more?": {str: bool}}
 
@@ -28,7 +33,7 @@ SHAPE = {"name": str, "n": int, "p?": (float, None), "rows": [{"x": float}], "mo
         ('{"a": NaN}', "NaN is no finite number"),
         ('{"a": -Infinity}', "-Infinity is no finite number"),
         ('{"a": 1e999}', "1e999 is no finite number"),
-        ('{"a": ' + "9" * 401 + "}", "no finite number"),
+        ('{"a": ' + "9" * 401 + "}", "9999999999... is a whole number of 401 digits, too large"),
         ("[]", "its content is a list instead of an object"),
         ("null", "its content is null instead of an object"),
         ('{"n": 1, "rows": []}', "name is missing"),
@@ -59,6 +64,32 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     for name, said in {"binary": "is not UTF-8", "folder": "is no file", "absent": "does not exist"}.items():
         with pytest.raises(UserError, match=f"{name}.json' {said}"):
             read_json(tmp_path / f"{name}.json")
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs /dev/null")
+def test_a_device_is_no_file_and_not_said_to_be_absent(tmp_path: Path) -> None:
+    device = tmp_path / "x.csv"
+    device.symlink_to("/dev/null")
+    readers: list[Callable[[Path], object]] = [load_array, decode_image, read_table, text_rows, open_image, text_of]
+    for read in readers:
+        with pytest.raises(UserError, match=r"x.csv' is no file$"):
+            read(device)
+    with pytest.raises(UserError, match=r"'/dev/null' is no file$"):
+        load_array("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("row;image;split;subject\n0;a;train;01\n", "semicolons"), ("row\timage\n0\ta\n", "tabs")]
+)
+def test_other_signs_between_columns_are_named(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "stimuli.csv").write_text(text)
+    readers: list[Callable[[Path], object]] = [read_table, text_rows, lambda path: read_rows(path, ("row",))]
+    for read in [*readers, _read_table]:
+        with pytest.raises(UserError, match=f"stimuli.csv' has columns apart by {told}; save it with commas"):
+            read(tmp_path / "stimuli.csv")
+    (tmp_path / "events.tsv").write_text("row,image\n0,a\n")
+    with pytest.raises(UserError, match="apart by commas; save it with tabs"):
+        read_table(tmp_path / "events.tsv")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")

@@ -247,10 +247,15 @@ def test_folder_groups_are_scenes_where_no_concept_is_given(tmp_path: Path) -> N
     assert recording.stimuli.groups.tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 7]
 
 
+def noise() -> np.ndarray:
+    """Signals of `default_rows` in which no channel is another one's copy."""
+    return np.random.default_rng(0).normal(size=(len(default_rows()), 4, 5)).astype(np.float32)
+
+
 def test_folder_tells_of_near_duplicates_over_the_split(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "pic001.png").write_bytes(png(blurred(picture(7))))
-    write_folder(tmp_path)
+    write_folder(tmp_path, noise())
     assert study("folder", tmp_path).recording("01").log == (
         "kept 1 training pictures that look like a test picture (thumbnail r > .97): pic001.png",
     )
@@ -384,11 +389,11 @@ OUTSIDE = {
 @pytest.mark.parametrize("way", OUTSIDE)
 def test_folder_tells_of_pictures_outside(way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root, private = tmp_path / "study", tmp_path / "private"
-    write_folder(root)
+    write_folder(root, noise())
     private.mkdir()
     (private / "p.png").write_bytes(png(picture(40)))
     name = OUTSIDE[way](root)
-    write_folder(root, rows=[*default_rows()[:-1], {**default_rows()[-1], "image": "pic099.png"}])
+    write_folder(root, noise(), [*default_rows()[:-1], {**default_rows()[-1], "image": "pic099.png"}])
     text = (root / "stimuli.csv").read_text(encoding="utf-8").replace("pic099.png", name)
     (root / "stimuli.csv").write_text(text, encoding="utf-8")
     opened = study("folder", root)

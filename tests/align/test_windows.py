@@ -14,7 +14,7 @@ from align.config import Config, load_config
 from align.data.check import check_study
 from align.data.importing.layout import Shown, write_layout
 from align.data.studies import open_study
-from align.data.windows import repeated
+from align.data.windows import repeated, shared_samples
 from align.errors import UserError
 from recon.audit.signals import shared_recordings
 from tests.align.fixture_import import imported, write_pictures, write_table
@@ -162,6 +162,26 @@ def test_the_same_numbers_under_two_pictures_are_a_remark(tmp_path: Path) -> Non
     study = study_of(tmp_path, folder_signals(strangers))
     assert any("very numbers of a trial of another picture" in text for text in check_study(study)["remarks"])
     assert any("very numbers" in line for line in study.recording("01").log)
+
+
+@pytest.mark.parametrize("lag", [-30, -7, 0, 12, 32])
+@pytest.mark.parametrize("baseline", [False, True])
+def test_windows_of_training_and_test_that_share_samples_are_found(lag: int, baseline: bool) -> None:
+    train, test = windows(100, 200, baseline=baseline), windows(300, 200 + lag, baseline=baseline)
+    found = shared_samples(train, test)
+    assert found.found == [(1, 1, 40 - abs(lag))] and (found.n, found.length) == (2, 40)
+
+
+def test_windows_apart_share_nothing() -> None:
+    for apart in (windows(0, 300), windows(60, 141), RNG.normal(size=(4, 3, 40)), np.zeros((4, 3, 40))):
+        assert shared_samples(windows(100, 200), apart).found == []
+    counts = RNG.integers(0, 3, (300, 3, 40)).astype(float)
+    assert shared_samples(counts[:200], counts[200:]).found == []
+    padded, before = RNG.normal(size=(2, 4, 3, 40))
+    padded[:, :, :12] = before[:, :, -12:] = 0
+    assert shared_samples(padded, before).found == []
+    betas = RNG.normal(size=(4, 9))
+    assert shared_samples(betas, betas).found == []
 
 
 def test_audit_finds_copies_within_a_split() -> None:

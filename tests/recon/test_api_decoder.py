@@ -128,6 +128,37 @@ def test_one_trial_in_another_unit_is_warned_of(fitted: Decoder, factor: float, 
         fitted.predict(x * 0)
 
 
+def channel_in_volts(x: np.ndarray) -> None:
+    x[:, 2] *= 1e-6
+
+
+def channel_too_large(x: np.ndarray) -> None:
+    x[:, 5] *= 1e6
+
+
+def silent_channel(x: np.ndarray) -> None:
+    x[:, 6] = 0
+
+
+CHANGED: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
+    "small": (channel_in_volts, "1 of 8 channels are of another size than in training: Oz (about 1e-06 times)"),
+    "large": (channel_too_large, "1 of 8 channels are of another size than in training: Pz (about 1e+06 times)"),
+    "silent": (silent_channel, "Fz (0 throughout)"),
+    "as in training": (lambda x: None, ""),
+    "somebody else's": (lambda x: np.multiply(x, np.linspace(1, 9, 8)[:, None], out=x), ""),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_channel_in_another_unit_is_warned_of_by_name(fitted: Decoder, change: str) -> None:
+    x = signals()
+    CHANGED[change][0](x)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fitted.predict(x)
+    assert [CHANGED[change][1] in str(warning.message) for warning in said] == ([True] if CHANGED[change][1] else [])
+
+
 @pytest.mark.parametrize(
     "steps",
     [

@@ -144,6 +144,19 @@ def test_epochs_of_several_people_are_one_study() -> None:
     fails("ann and ben have trials of", lambda: Study.from_epochs(two, pictures(), stimulus(), test=TEST))
 
 
+def test_epochs_whose_metadata_name_several_people_are_refused() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"pid": [1, 2] * N_PICTURES, "picture": stimulus()})
+    one = epochs(signals(), metadata=frame)
+    fails(
+        r"metadata of the epochs: column 'pid' names 2 people \(1, 2\).*pass a mapping",
+        lambda: Study.from_epochs(one, pictures(), "picture", test=TEST),
+    )
+    people = {who: one[f"pid == {who}"] for who in (1, 2)}
+    assert Study.from_epochs(people, pictures(), "picture", test=TEST).subjects == ("1", "2")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -155,6 +168,10 @@ def test_epochs_of_several_people_are_one_study() -> None:
         ({"signals": np.where(signals() > 2, np.nan, signals())}, "NaN or infinite"),
         ({"signals": signals()[:5]}, "5 trials but 72 entries of stimulus"),
         ({"images": pictures() / 255.0}, "images 0: float64 (32, 32, 3); a picture is uint8 (H, W, 3)"),
+        (
+            {"images": (pictures() > 127).astype(np.uint8)},
+            "images hold no value but 0 and 1; a picture is uint8, 0 to 255",
+        ),
         ({"images": "nowhere"}, "'nowhere' is no folder"),
         ({"images": ["nowhere.png"]}, "'nowhere.png' does not exist"),
         ({"images": 3}, "pass an array (n, H, W, 3) uint8, a list of files, or a folder"),
@@ -194,3 +211,13 @@ def test_opening_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     fails("no mne.Epochs", lambda: Study.from_epochs(signals(), pictures()))
     fails("has no subject '02'", lambda: study().recording("02"))
     fails("is no column", lambda: Study.from_epochs(epochs(signals()), pictures(), stimulus="image"))
+
+
+def test_a_black_picture_among_others_is_a_picture() -> None:
+    from align.data.importing.arrays import as_pictures
+
+    images = pictures()
+    images[0] = 0
+    images[1] = images[1] > 127
+    assert len(as_pictures(images)[1]) == N_PICTURES
+    assert len(as_pictures(images[:1])[1]) == 1

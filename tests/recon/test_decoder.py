@@ -301,7 +301,7 @@ def test_what_the_run_or_the_adapter_lacks_is_named(ridge: Run, encoding: Run, p
     assert RunDecoder(ridge, bare, Conditioning()).low_level == "none"
     with pytest.raises(UserError, match="--low-level both needs an own conditioner"):
         RunDecoder(ridge, bare, Conditioning(low_level="both"))
-    with pytest.raises(UserError, match="an own conditioner and --match spread"):
+    with pytest.raises(UserError, match="--match moments is for predicted tokens"):
         decode(encoding, place, match="moments")
     with pytest.raises(UserError, match="low-level path 'edges' is not known"):
         Conditioning(low_level="edges")

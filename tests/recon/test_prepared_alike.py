@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,35 @@ def test_a_run_without_the_file_asks_its_study(tmp_path: Path, trained: Path, ma
     gone = load_run(older)
     gone.config.study.root = str(tmp_path / "gone")
     fails(r"no preparation_sub-01.safetensors.*give study.root=FOLDER", lambda: gone.predict(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"roi": {"back": [0, 1, 4]}}, r"other channels or voxels in its regions \(roi\) than when run"),
+        ({"sfreq": 200.0}, r"another sampling rate \(sfreq\)"),
+        ({"tmin": -0.1}, r"another first sample \(tmin\)"),
+        ({"ch_names": list(CHANNELS[::-1])}, r"other channel names \(ch_names\)"),
+        ({}, ""),
+    ],
+    ids=["roi", "sfreq", "tmin", "ch_names", "nothing"],
+)
+def test_facts_that_changed_since_training_are_noticed(
+    change: dict[str, Any], told: str, tmp_path: Path, place: Path, made: Study
+) -> None:
+    shutil.copytree(place / "study", tmp_path / "study")
+    info = {**json.loads((tmp_path / "study" / "info.json").read_text()), "roi": {"back": [0, 1, 2]}}
+    (tmp_path / "study" / "info.json").write_text(json.dumps(info))
+    one = decoder(place, run_dir=tmp_path / "run", encoder="ridge", loss__contrastive=0.0)
+    pairs = {"study.name": "folder", "study.root": str(tmp_path / "study"), "study.roi": "back"}
+    train(one._configured(pairs), progress=False)
+    run = load_run(tmp_path / "run")
+    (tmp_path / "study" / "info.json").write_text(json.dumps({**info, **change}))
+    if told:
+        fails(f"folder subject 01 has .*{told}", lambda: open_recording(run))
+        fails(told, lambda: load_predictions(run))
+    else:
+        assert len(open_recording(run).test) == 24 and len(load_predictions(run).ids) == 12
 
 
 def test_the_steps_are_fitted_once(tmp_path: Path, place: Path, made: Study, monkeypatch: pytest.MonkeyPatch) -> None:

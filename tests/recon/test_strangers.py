@@ -87,7 +87,7 @@ def spoil(folder: Path, **changes: Any) -> None:
         ({"config": lambda c: c["encoder"].update(name="mlp", width=2000)}, "tensors in the saved model|shape"),
         ({"config": lambda c: c["encoder"].update(dropout=7)}, "dropout"),
         ({"config": lambda c: c.update(study=[])}, "study is a section"),
-        ({"config": lambda c: c.update(seed=10**400)}, "finite number"),
+        ({"config": lambda c: c.update(seed=10**400)}, "a whole number of 401 digits"),
         ({"config": lambda c: c.update({"x\x1b": 1})}, "unknown key"),
     ],
 )

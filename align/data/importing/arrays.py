@@ -11,6 +11,7 @@ import numpy as np
 from align.data.reading.safe_load import IMAGE_SUFFIXES, as_seen
 from align.data.signals import pixel_hash
 from align.errors import UserError
+from align.files import no_file
 
 Picture = np.ndarray | Path
 
@@ -48,8 +49,17 @@ def as_pictures(images: Any, what: str = "images") -> tuple[list[str], dict[str,
 
     ``images``: an array (n, H, W, 3) uint8, a list or a mapping of arrays and paths, or a folder. Arrays of a list are
     called 00000.png and so on, equal ones by the first of them; files by their own name, or by their whole path where
-    two would clash. Raises `UserError` for anything else.
+    two would clash. Raises `UserError` for anything else, and for arrays none of which has a value above 1.
     """
+    names, found = _named(images, what)
+    arrays = [picture for picture in found.values() if isinstance(picture, np.ndarray)]
+    if arrays and len(arrays) == len(found) and max(int(array.max()) for array in arrays) == 1:
+        raise UserError(f"{what} hold no value but 0 and 1; a picture is uint8, 0 to 255: multiply by 255")
+    return names, found
+
+
+def _named(images: Any, what: str) -> tuple[list[str], dict[str, Picture]]:
+    """Name of every picture, and the pictures by name."""
     if isinstance(images, str | Path):
         found = _of_folder(Path(images).expanduser(), what)
         return list(found), found
@@ -72,7 +82,7 @@ def as_picture(image: Any, what: str) -> Picture:
     if isinstance(image, str | Path):
         path = Path(image).expanduser()
         if not path.is_file():
-            raise UserError(f"{what}: {str(path)!r} does not exist")
+            raise UserError(f"{what}: {str(path)!r} {no_file(path)}")
         return path
     if hasattr(image, "detach"):
         image = image.detach().cpu().numpy()

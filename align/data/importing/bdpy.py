@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.data.importing.layout import Shown, write_layout
+from align.data.importing.people import names_a_person, people_of, refuse_several
 from align.data.importing.pictures import find_pictures, short_names
 from align.data.reading.safe_load import inside_hdf5, require_finite
 from align.data.studies.nsd_files import open_hdf5
@@ -106,6 +107,7 @@ def _read(path: Path, columns: Columns, whole: bool) -> _Samples:
             missing = columns.voxels if x.shape[1] == 0 else columns.stimulus
             raise UserError(f"{str(path)!r} has no column {missing!r}; it has: {', '.join(table.keys)}")
         session, split = table.column(columns.session), table.column(columns.split)
+        _refuse_several_people(table, columns, number, repr(str(path)))
         labels = _labels(file, columns.stimulus)
     used = np.ones(len(x), bool) if split is None or not whole else np.isin(split, (columns.train, columns.test))
     require_finite(x[used], f"{str(path)!r}, {columns.voxels}")
@@ -116,6 +118,13 @@ def _read(path: Path, columns: Columns, whole: bool) -> _Samples:
     ]
     sessions = [""] * len(names) if session is None else [f"{value:g}" for value in session.tolist()]
     return _Samples(x, names, sessions, split)
+
+
+def _refuse_several_people(table: _Table, columns: Columns, number: np.ndarray, source: str) -> None:
+    named = {key: table.column(key) for key in table.keys if names_a_person(key)}
+    texts = {key: [f"{value:g}" for value in values.tolist()] for key, values in named.items() if values is not None}
+    for name, found in people_of(texts, [str(value) for value in number.tolist()], (columns.stimulus,)).items():
+        refuse_several(source, name, found, "write a file for each of them")
 
 
 class _Table:

@@ -18,7 +18,7 @@ from align.data.importing.layout import PIECE, Pieces
 from align.data.importing.nifti import AFFINE_TOLERANCE, open_image, unreadable
 from align.data.importing.parts import Part
 from align.data.importing.regions import read_regions
-from align.data.importing.trials import TrialChoice, choose, read_table
+from align.data.importing.trials import TrialChoice, choose, person_of, read_table
 from align.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,10 @@ def read_betas(
     if len(volumes.shape) != 4 or 0 in volumes.shape:
         raise UserError(f"{str(betas)!r} has shape {volumes.shape}; expected (X, Y, Z, trials)")
     if not np.allclose(volumes.affine, region.affine, atol=AFFINE_TOLERANCE):
-        raise UserError(f"{str(betas)!r} and {str(mask)!r} have different affines; resample the mask onto the betas")
+        raise UserError(
+            f"{str(betas)!r} and {str(mask)!r} have different affines; resample the mask onto the betas, or import a "
+            "person on another grid with an own mask into a folder of its own"
+        )
     inside = _inside(region, paths[1], volumes.shape[:3], mask_value)
     table = read_table(Path(events))
     if len(table) != volumes.shape[3]:
@@ -61,14 +64,18 @@ def read_betas(
             raise UserError(f"{str(betas)!r} has no voxel with values inside {str(mask)!r}; check the mask")
     info = read_regions(regions, region_names, inside, volumes.affine) if regions else {}
     shape = (len(rows), int(inside.sum()))
-    return Part(repr(str(betas)), Pieces(shape, _read(paths[0], volumes, inside, rows)), trials, files, info)
+    pieces = Pieces(shape, _read(paths[0], volumes, inside, rows))
+    return Part(repr(str(betas)), pieces, trials, files, info, person=person_of(table, choice, rows))
 
 
 def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None) -> np.ndarray:
     """Bool (X, Y, Z) of the voxels that are kept."""
     found = tuple(region.shape[:3]) if region.shape[3:] == (1,) else tuple(region.shape)
     if found != tuple(shape):
-        raise UserError(f"{str(path)!r} has shape {found}, the betas {tuple(shape)}; they must lie on one grid")
+        raise UserError(
+            f"{str(path)!r} has shape {found}, the betas {tuple(shape)}; they must lie on one grid: import "
+            "a person on another one with an own mask into a folder of its own"
+        )
     try:
         values = np.asarray(region.dataobj).reshape(shape)
     except Exception as error:
@@ -85,7 +92,7 @@ def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None
 
 def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> Iterator[np.ndarray]:
     """The voxels of the wanted volumes, some volumes at a time, each part of the file once and in order."""
-    step = max(1, PIECE // (8 * inside.size))
+    step, blank = max(1, PIECE // (8 * inside.size)), np.ones(int(inside.sum()), dtype=bool)
     for start in range(0, volumes.shape[3], step):
         wanted = [row - start for row in rows if start <= row < start + step]
         try:
@@ -95,7 +102,11 @@ def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> Iter
         x = block[inside].T[wanted]
         if np.isnan(x).any():
             _refuse_empty(path, volumes, inside, rows)
+        blank &= (x == 0).all(axis=0)
         yield x
+    if blank.any():
+        told = "%s: %d of %d voxels of the mask are 0 in every trial; leave them out with --drop-empty"
+        logger.warning(told, path, blank.sum(), len(blank))
 
 
 def _refuse_empty(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once
-from align.data.importing.mne_files import require_tags, signal_channels, unreadable
+from align.data.importing.mne_files import require_tags, say_left_out, signal_channels, unreadable
 from align.data.importing.parts import Part
 from align.data.importing.trials import Table, TrialChoice, choose, read_table
 from align.errors import UserError
@@ -51,12 +51,13 @@ class Run:
 @dataclass(frozen=True)
 class Facts:
     """Of one recording: Hz, good channels of signals in its order, number of samples, sample of every event (float, NaN
-    where the table says none)."""
+    where the table says none), the other channels with the reason."""
 
     sfreq: float
     channels: list[str]
     n_times: int
     onsets: np.ndarray
+    left_out: list[str]
 
 
 def read_bids(
@@ -154,9 +155,10 @@ def _facts(run: Run, events: Table) -> Facts:
     with _opened(run) as raw:
         sfreq, n_times, names = float(raw.info["sfreq"]), len(raw.times), list(raw.ch_names)
         table = run.table("channels")
-        channels = _listed_channels(read_table(table), names) if table.is_file() else signal_channels(raw, run.path)
+        listed = _listed_channels(read_table(table), names) if table.is_file() else None
+        channels, left_out = signal_channels(raw, run.path) if listed is None else listed
     onsets = [_onset(text, i, events.source) for i, text in enumerate(events.column("onset"), 1)]
-    return Facts(sfreq, channels, n_times, np.array([np.rint(onset * sfreq) for onset in onsets]))
+    return Facts(sfreq, channels, n_times, np.array([np.rint(onset * sfreq) for onset in onsets]), left_out)
 
 
 def _require_onsets(tables: list[Table], runs: list[Run], rows: np.ndarray, onset: np.ndarray) -> None:
@@ -185,15 +187,17 @@ def _onset(text: str, line: int, source: str) -> float:
     return onset
 
 
-def _listed_channels(table: Table, recorded: list[str]) -> list[str]:
-    """Signals that channels.tsv does not call bad, in the order of the recording."""
+def _listed_channels(table: Table, recorded: list[str]) -> tuple[list[str], list[str]]:
+    """Signals that channels.tsv does not call bad, in the order of the recording, and the others with the reason."""
     names, types = table.column("name"), table.column("type")
     status = table.columns.get("status", ["n/a"] * len(table))
     kept = {n for n, t, s in zip(names, types, status, strict=True) if t.upper() in TYPES and s.lower() != "bad"}
     unknown = sorted(kept - set(recorded))
     if unknown:
         raise UserError(f"{table.source} lists channel {unknown[0]!r}, which the recording lacks; mend the table")
-    return [name for name in recorded if name in kept]
+    kinds = {n: t.lower() if t.upper() not in TYPES else "bad" for n, t in zip(names, types, strict=True)}
+    left_out = [f"{name} ({kinds.get(name, 'not listed')})" for name in recorded if name not in kept]
+    return [name for name in recorded if name in kept], left_out
 
 
 def _agree(runs: list[Run], facts: list[Facts]) -> tuple[float, list[str]]:
@@ -205,6 +209,7 @@ def _agree(runs: list[Run], facts: list[Facts]) -> tuple[float, list[str]]:
     channels = [name for name in facts[0].channels if all(name in fact.channels for fact in facts)]
     if not channels:
         raise UserError(f"no channel is a signal and good in all {len(runs)} recordings, first {runs[0].path.name}")
+    say_left_out(list(dict.fromkeys(name for fact in facts for name in fact.left_out)), runs[0].path.parent)
     dropped = sorted({name for fact in facts for name in fact.channels} - set(channels))
     if dropped:
         logger.info("left out %d channels that are not good in every recording: %s", len(dropped), ", ".join(dropped))

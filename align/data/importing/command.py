@@ -80,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forms.add_argument("--task", help="bids: label of the task")
     forms.add_argument("--tmin", type=float, help="bids: first sample, s from the onset (default: -0.2)")
     forms.add_argument("--tmax", type=float, help="bids: last sample, s from the onset (default: 1.0)")
-    forms.add_argument("--mask", type=Path, metavar="NII", help="betas: voxels to keep, coded 1")
+    text = "betas: voxels to keep, coded 1; one mask for all files"
+    forms.add_argument("--mask", type=Path, nargs="+", metavar="NII", help=text)
     forms.add_argument("--mask-value", type=float, metavar="N", help="betas: code to keep in a mask of other codes")
     text = "betas: NAME=FILE (a mask) or a label image; written into info.json, for study.roi"
     forms.add_argument("--roi", nargs="+", metavar="NII", help=text)
@@ -142,6 +143,17 @@ def _beside(args: argparse.Namespace, option: str, files: Sequence[Path]) -> lis
     return tables
 
 
+def _one_mask(args: argparse.Namespace) -> Path:
+    """The mask that all files share: a folder holds the same voxels for everybody."""
+    masks: list[Path] = args.mask
+    if len(masks) > 1:
+        raise UserError(
+            f"--mask names {len(masks)} files, and a folder holds the same voxels for all: give one mask for files on "
+            "one grid, or import each person with an own mask into a folder of its own (--out A/data, --out B/data)"
+        )
+    return masks[0]
+
+
 def _one_label(args: argparse.Namespace) -> str:
     labels = args.subject or ["01"]
     if len(labels) > 1:
@@ -190,12 +202,12 @@ def _bids(args: argparse.Namespace) -> Path:
 def _betas(args: argparse.Namespace) -> Path:
     from align.data.importing.betas import read_betas
 
+    mask = _one_mask(args)
     told = zip(args.betas, _beside(args, "events", args.betas), _people(args, args.betas), strict=True)
     choices = [(path, events, _choice(args, "stim_file", label)) for path, events, label in told]
     regions = (args.roi or (), args.roi_names or (), bool(args.drop_empty))
     parts = [
-        read_betas(path, args.mask, events, args.images, one, args.mask_value, *regions)
-        for path, events, one in choices
+        read_betas(path, mask, events, args.images, one, args.mask_value, *regions) for path, events, one in choices
     ]
     return _write(args, parts)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once
 from align.data.importing.parts import Part
-from align.data.importing.trials import Table, TrialChoice, choose, read_table
+from align.data.importing.trials import Table, TrialChoice, choose, person_of, read_table
 from align.data.reading.containers import stored_npy
 from align.data.reading.safe_load import load_array
 from align.data.signals import release
@@ -30,7 +30,8 @@ def read_embeddings(path: str | Path, ids: str | Path, images: str | Path, choic
     lines, trials, files = choose(table, choice, Path(images))
     rows = _rows(table)[lines]
     shape = (len(rows), *x.shape[1:])
-    return Part(repr(str(path)), Pieces(shape, _read(x, rows, rows_at_once(shape))), trials, files, {})
+    pieces = Pieces(shape, _read(x, rows, rows_at_once(shape)))
+    return Part(repr(str(path)), pieces, trials, files, {}, person=person_of(table, choice, lines))
 
 
 def _open(path: Path) -> np.ndarray:
@@ -47,8 +48,18 @@ def _rows(table: Table) -> np.ndarray:
     if "row" not in table.columns:
         return np.arange(len(table))
     texts = table.columns["row"]
-    if sorted(texts, key=lambda text: (len(text), text)) != [str(row) for row in range(len(table))]:
-        raise UserError(f"{table.source}: column 'row' must hold every number from 0 to {len(table) - 1} once")
+    last, seen = len(table) - 1, dict[str, int]()
+    known = set(map(str, range(len(table))))
+    for line, text in enumerate(texts, 1):
+        if text not in known:
+            raise UserError(
+                f"{table.source}: column 'row' holds {text!r} in line {line}, which is no row: they go from 0 to {last}"
+            )
+        if seen.setdefault(text, line) != line:
+            raise UserError(
+                f"{table.source}: column 'row' holds {text!r} in lines {seen[text]} and {line}; it must hold every "
+                f"number from 0 to {last} once"
+            )
     return np.array([int(text) for text in texts])
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once
-from align.data.importing.mne_files import require_tags, signal_channels, unreadable
+from align.data.importing.mne_files import require_tags, say_left_out, signal_channels, unreadable
 from align.data.importing.parts import Part
-from align.data.importing.trials import TrialChoice, choose, from_frame
+from align.data.importing.trials import TrialChoice, choose, from_frame, person_of
 from align.errors import UserError
+from align.files import no_file
 
 
 def read_epochs(path: str | Path, images: str | Path, choice: TrialChoice) -> Part:
@@ -34,12 +35,14 @@ def read_epochs(path: str | Path, images: str | Path, choice: TrialChoice) -> Pa
             raise UserError(f"{str(path)!r} holds no metadata; set epochs.metadata with a column naming the pictures")
         table = from_frame(epochs.metadata, f"the metadata of {str(path)!r}")
         rows, trials, files = choose(table, choice, Path(images))
-        channels = signal_channels(epochs, path)
+        channels, left_out = signal_channels(epochs, path)
+        say_left_out(left_out, path)
         shape = (len(rows), len(channels), len(epochs.times))
         info = {"sfreq": float(epochs.info["sfreq"]), "ch_names": channels, "tmin": float(epochs.times[0])}
         picks = [epochs.ch_names.index(name) for name in channels]
         blocks = _read(path, epochs, np.array(rows), picks, rows_at_once(shape))
-        return Part(repr(str(path)), Pieces(shape, blocks), trials, files, info, close)
+        person = person_of(table, choice, rows)
+        return Part(repr(str(path)), Pieces(shape, blocks), trials, files, info, close, person)
     except BaseException:
         close()
         raise
@@ -49,7 +52,7 @@ def _open(path: Path) -> Any:
     import mne
 
     if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist")
+        raise UserError(f"{str(path)!r} {no_file(path)}")
     if path.suffix == ".fif":  # .fif.gz has a checksum of its own
         require_tags([path, *path.parent.glob(f"{path.stem}-[0-9]*.fif")])
     try:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
 
+logger = logging.getLogger(__name__)
 SIGNALS = ("eeg", "mag", "grad", "seeg", "ecog", "dbs", "csd", "hbo", "hbr")
 
 
-def signal_channels(recording: Any, path: Path) -> list[str]:
-    """Names of the channels of an MNE object that are signals and not marked bad; raises `UserError` for none."""
+def signal_channels(recording: Any, path: Path) -> tuple[list[str], list[str]]:
+    """Channels of an MNE object that are signals and not marked bad, and the others, each with the reason.
+
+    Raises `UserError` where there are no signals.
+    """
     try:
         types = recording.get_channel_types()
     except Exception as error:
         raise unreadable(path, error, "recording") from error
-    names = [
-        name
+    reasons = {
+        name: kind if kind not in SIGNALS else "bad" if name in recording.info["bads"] else ""
         for name, kind in zip(recording.ch_names, types, strict=True)
-        if kind in SIGNALS and name not in recording.info["bads"]
-    ]
+    }
+    names = [name for name, reason in reasons.items() if not reason]
     if not names:
         raise UserError(f"{str(path)!r} has no good EEG, MEG or intracranial channel")
-    return names
+    return names, [f"{name} ({reason})" for name, reason in reasons.items() if reason]
+
+
+def say_left_out(channels: Sequence[str], source: object) -> None:
+    """One line in the log that names the channels of a recording that are not read; nothing where there are none."""
+    if channels:
+        logger.info("%s: left out %d channels: %s", source, len(channels), ", ".join(channels))
 
 
 def require_tags(paths: Iterable[Path]) -> None:

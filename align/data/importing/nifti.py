@@ -13,6 +13,7 @@ import numpy as np
 
 from align.data.reading.safe_load import GRACE, RATIO
 from align.errors import UserError
+from align.files import no_file
 
 AFFINE_TOLERANCE = 1e-3  # mm
 SUFFIXES = (".nii", ".nii.gz")
@@ -24,7 +25,7 @@ def open_image(path: Path) -> Any:
     from nibabel.imageglobals import logger
 
     if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist")
+        raise UserError(f"{str(path)!r} {no_file(path)}")
     if path.suffix == ".npy" and path.name.startswith("TYPE"):
         raise UserError(
             f"{str(path)!r} is GLMsingle's own file, a dictionary without an affine. Write its betas as NIfTI in "

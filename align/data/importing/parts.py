@@ -27,6 +27,7 @@ from align.data.signals import pixel_hash
 from align.data.windows import equal_rows
 from align.errors import UserError
 from align.files import atomic_path, beside, locked, read_json, write_atomic
+from align.files.labels import alike
 
 _KNOWN = ("row", *(item.name for item in fields(Shown)))  # columns of stimuli.csv that an import writes
 _ALIKE = ("sfreq", "ch_names", "tmin", "roi")  # of info.json: one for all trials of a folder
@@ -38,7 +39,10 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """Trials of one source: signals (n, ...), a `Shown` and a picture for each. ``close``: called in the end."""
+    """Trials of one source: signals (n, ...), a `Shown` and a picture for each. ``close``: called in the end.
+
+    ``person``: whom a column of the source names, whatever label the trials have; "" = nobody.
+    """
 
     source: str
     signals: Pieces
@@ -46,6 +50,7 @@ class Part:
     images: Mapping[str, np.ndarray | Path]
     info: Mapping[str, Any]
     close: Callable[[], None] = _nothing
+    person: str = ""
 
 
 def write_parts(out: Path, parts: Sequence[Part], link: bool = False, append: bool = False) -> Path:
@@ -67,6 +72,7 @@ def write_parts(out: Path, parts: Sequence[Part], link: bool = False, append: bo
 
 
 def _joined(parts: Sequence[Part]) -> Part:
+    _require_one_person(parts)
     first, images, trials = parts[0], dict(parts[0].images), list(parts[0].trials)
     for part in parts[1:]:
         _require_alike(first, part)
@@ -79,6 +85,19 @@ def _joined(parts: Sequence[Part]) -> Part:
 
     source = first.source if len(parts) == 1 else f"{len(parts)} files"
     return Part(source, Pieces((n, *first.signals.shape[1:]), blocks()), trials, images, first.info)
+
+
+def _require_one_person(parts: Sequence[Part]) -> None:
+    """Raise `UserError` where files under one label name different people."""
+    first: dict[str, Part] = {}
+    for part in parts:
+        for label in {trial.subject for trial in part.trials} if part.person else ():
+            other = first.setdefault(label, part)
+            if alike(other.person) != alike(part.person):
+                raise UserError(
+                    f"{other.source} and {part.source} are given one label, {label!r}, but their tables name "
+                    f"{other.person!r} and {part.person!r}; give --subject a label for each file, or --subject-column"
+                )
 
 
 def _append(out: Path, new: Part, link: bool) -> Path:

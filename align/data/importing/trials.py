@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import csv
 import logging
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from align.data.importing.layout import Shown
+from align.data.importing.people import few, people_of, refuse_several
 from align.data.importing.pictures import find_pictures, short_names
 from align.errors import UserError
+from align.files import no_file
 from align.files.labels import is_missing, present, tidy, whole
+from align.files.table import refuse_separator
 
 SPLITS = {"train": "train", "training": "train", "test": "test", "unused": "unused"}
-_PERSON = re.compile(
-    r"(subject|subj?|participant|person|observer|monkey|animal|patient)s?([ _.-]?(id|name|label|nr|no))?", re.I
-)
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 logger = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ def read_table(path: Path) -> Table:
     Raises `UserError` for a missing file, no header, two columns of one name, lines of another length, no lines.
     """
     if not path.is_file():
-        raise UserError(f"table {str(path)!r} does not exist")
+        raise UserError(f"table {str(path)!r} {no_file(path)}")
     dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -86,14 +85,21 @@ def read_table(path: Path) -> Table:
     if len(lines) < 2:
         raise UserError(f"{str(path)!r} lists no trials; it needs a header and a line per trial")
     header = lines[0]
+    refuse_separator(header, path, "\t" if dialect == "excel-tab" else ",")
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise UserError(f"{str(path)!r} has two columns called {twice[0]!r}; rename one")
     for number, line in enumerate(lines[1:], 1):
         if len(line) != len(header):
             raise UserError(f"{str(path)!r}: trial {number} has {len(line)} cells, the header {len(header)}")
-    columns = {name: [line[i] for line in lines[1:]] for i, name in enumerate(header)}
+    columns = {name: _whole_column([line[i] for line in lines[1:]]) for i, name in enumerate(header)}
     return Table(repr(str(path)), columns, len(lines) - 1)
+
+
+def _whole_column(cells: list[str]) -> list[str]:
+    """Whole numbers without their decimal point, where all are: pandas writes 3.0 for 3 in a column with gaps."""
+    plain = [whole(cell) for cell in cells]
+    return plain if all(cell.isdigit() or is_missing(cell) for cell in plain) else cells
 
 
 def from_frame(frame: Any, source: str) -> Table:
@@ -154,31 +160,40 @@ def _people(table: Table, choice: TrialChoice, rows: list[int]) -> list[str | No
     """
     if choice.people.column is None:
         own = choice.subject
-        for name in table.columns:
-            found = sorted({value for value in (table.columns[name][row] for row in rows) if not is_missing(value)})
-            if len(found) > 1 and _PERSON.fullmatch(name.strip()):
-                raise UserError(
-                    f"{table.source}: column {name!r} names {len(found)} people ({_few(found)}), who must not be taken "
-                    f"for one; give --subject-column {name} (one of them: --subject {found[0]} beside it)"
-                )
-            if found and not own and _PERSON.fullmatch(name.strip()):
-                own = found[0]
+        for name, found in _named(table, choice, rows).items():
+            one = f"give --subject-column {name} (one of them: --subject {found[0]} beside it)"
+            refuse_several(table.source, name, found, one)
+            own = own or found[0]
         return [own or "01"] * len(table)
     labels = table.column(choice.people.column)
     unnamed = next((row for row in rows if is_missing(labels[row])), None)
     if unnamed is not None:
         raise UserError(f"{table.source}: column {choice.people.column!r} names nobody for trial {unnamed + 1}")
+    for label in dict.fromkeys(labels[row] for row in rows):
+        mine = [row for row in rows if labels[row] == label]
+        for name, found in _named(table, choice, mine).items():
+            whose = f" under {label!r} of column {choice.people.column!r}"
+            refuse_several(table.source, name, found, f"give --subject-column {name}", whose)
     known, only = {labels[row] for row in rows}, choice.people.only
     strange = [label for label in only if label not in known]
     if strange:
         raise UserError(
-            f"{table.source}: column {choice.people.column!r} has no {strange[0]!r}, but {_few(sorted(known))}"
+            f"{table.source}: column {choice.people.column!r} has no {strange[0]!r}, but {few(sorted(known))}"
         )
     return [label if not only or label in only else None for label in labels]
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+def _named(table: Table, choice: TrialChoice, rows: list[int]) -> dict[str, list[str]]:
+    """People that columns of the lines ``rows`` name; a column that says what was shown is none of them."""
+    columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
+    return people_of(columns, columns[choice.stimulus], (choice.stimulus, choice.concept, choice.caption))
+
+
+def person_of(table: Table, choice: TrialChoice, rows: list[int]) -> str:
+    """The one person whom a column of the lines ``rows`` names; "" where ``choice`` names the column, or none does."""
+    if choice.people.column is not None:
+        return ""
+    return next((found[0] for found in _named(table, choice, rows).values()), "")
 
 
 def _unused(table: Table, choice: TrialChoice, rows: list[int]) -> list[int]:
@@ -222,10 +237,10 @@ def _require_known(table: Table, column: str, values: list[str], known: dict[str
 
 
 def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise UserError(f"list of test pictures {str(path)!r} {no_file(path)}")
     try:
         lines = [tidy(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except FileNotFoundError as error:
-        raise UserError(f"list of test pictures {str(path)!r} does not exist") from error
     except UnicodeDecodeError as error:
         raise UserError(f"list of test pictures {str(path)!r} is no text") from error
     if not any(lines):

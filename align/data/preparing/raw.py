@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from align.config import Config, PreprocessConfig, load_config, set_key
+from align.data.channel_profile import Profile
 from align.data.measure import FAR_ROW, far_rows
 from align.data.preparing.steps import Chain, fit_chain, plan_chain, refit_chain
 from align.data.reading.safe_load import require_finite
@@ -22,6 +23,7 @@ from align.files.json_text import parse_json, reading
 
 PREPARATION = "preparation.safetensors"  # beside cached signals, and in the folder of a run
 FAR = 20.0  # ratio of two median sizes from which other units are suspected; people differ by less
+_PROFILE = "profile/"  # begins the names of its arrays in a file
 _LARGEST = 1 << 31  # values of a trial
 _FACTS = {
     "study": str,
@@ -41,7 +43,8 @@ class Preparation:
     """What was done to the stored trials of one recording before an encoder was trained on them.
 
     ``recording``: facts alone, no trials and no pictures. ``fitted``: what the steps learned from training rows.
-    ``size``: median absolute value of the stored training trials; 0 = not known.
+    ``size``: median absolute value of the stored training trials; 0 = not known. ``profile``: of their channels; None =
+    not known, as in older files.
     """
 
     recording: Recording
@@ -49,6 +52,7 @@ class Preparation:
     picks: np.ndarray | None
     fitted: dict[str, np.ndarray]
     size: float
+    profile: Profile | None = None
 
     @classmethod
     def fit(cls, recording: Recording, steps: PreprocessConfig, picks: np.ndarray | None = None) -> Preparation:
@@ -62,7 +66,8 @@ class Preparation:
         cls, recording: Recording, steps: PreprocessConfig, picks: np.ndarray | None, chain: Chain
     ) -> Preparation:
         """Of steps that were fitted on ``recording``."""
-        return cls(_bare(recording), steps, picks, chain.fitted, median_size(recording.train.x))
+        x = recording.train.x
+        return cls(_bare(recording), steps, picks, chain.fitted, median_size(x), Profile.of(x))
 
     @classmethod
     def none(cls, study: str, subject: str, shape: tuple[int, ...], size: float = 0.0) -> Preparation:
@@ -85,7 +90,8 @@ class Preparation:
         """Trials (n, ...) as stored to float32 trials as the encoder was trained on.
 
         ``session`` (n,): asked for where the steps whiten by session. Warns where the median size is `FAR` from that of
-        the training trials. Raises `UserError` for another shape, an unknown session, NaN and infinity.
+        the training trials, and where channels differ from them (`Profile`). Raises `UserError` for another shape, an
+        unknown session, NaN and infinity.
         """
         if x.shape[1:] != self.in_shape:
             rows = ", ".join(map(str, self.in_shape))
@@ -101,21 +107,30 @@ class Preparation:
         return out
 
     def _compare(self, x: np.ndarray) -> None:
+        told = self._unlike_training(x) if self.size and len(x) else ""
+        if told:
+            warnings.warn(told, stacklevel=4)
+
+    def _unlike_training(self, x: np.ndarray) -> str:
+        """What differs most from training in the unit of trials or channels, their order or sign; "" = nothing."""
         found = median_size(x)
-        if self.size and found and not 1 / FAR < found / self.size < FAR:
-            warnings.warn(
+        if found and not 1 / FAR < found / self.size < FAR:
+            return (
                 f"the signals are {found / self.size:.3g} times as large as those of training (median absolute value "
-                f"{found:.3g} and {self.size:.3g}); pass them in the same unit",
-                stacklevel=4,
+                f"{found:.3g} and {self.size:.3g}); pass them in the same unit"
             )
-        elif self.size and not found and not x.any() and len(x):
-            warnings.warn("every value of the signals is 0; what is predicted from them means nothing", stacklevel=4)
-        elif self.size and (far := far_rows(x, self.size)):
-            warnings.warn(
-                f"{len(far)} of {len(x)} trials are more than {FAR_ROW:g} times as large or as small as those of "
-                f"training (first: row {far[0]}); pass all in the same unit, leave out broken ones",
-                stacklevel=4,
-            )
+        if not found and not x.any():
+            return "every value of the signals is 0; what is predicted from them means nothing"
+        channels = self.profile.faults(x, self.recording.ch_names) if self.profile else ""
+        if channels:
+            return channels
+        far = far_rows(x, self.size)
+        if not far:
+            return ""
+        return (
+            f"{len(far)} of {len(x)} trials are more than {FAR_ROW:g} times as large or as small as those of training "
+            f"(first: row {far[0]}); pass all in the same unit, leave out broken ones"
+        )
 
     def _sessions(self, chain: Chain, x: np.ndarray, session: np.ndarray | None) -> np.ndarray | None:
         known = [key.partition("/")[2] for key in self.fitted if key.startswith("whitener/")]
@@ -128,11 +143,26 @@ class Preparation:
             raise UserError(f"session {strange[0]!r} has no training trials; known: {', '.join(known)}")
         return np.asarray(session)
 
+    def differs(self, recording: Recording) -> str:
+        """Which fact about the channels or voxels of ``recording``, prepared by its study, is another one than here;
+        "" = none."""
+        now = recording.preparation or Preparation(_bare(recording), PreprocessConfig(), None, {}, 0.0)
+        facts: dict[str, list[Any]] = {
+            "trials of another shape": [one.in_shape for one in (self, now)],
+            "other channel names (ch_names)": [one.recording.ch_names for one in (self, now)],
+            "another sampling rate (sfreq)": [one.recording.sfreq for one in (self, now)],
+            "another first sample (tmin)": [one.recording.tmin for one in (self, now)],
+            "other channels or voxels in its regions (roi)": [_listed(one.picks) for one in (self, now)],
+        }
+        return next((told for told, (before, after) in facts.items() if before != after), "")
+
     def save(self, path: str | Path) -> None:
         """Write it to one safetensors file."""
         import torch
 
         arrays = dict(self.fitted) if self.picks is None else {**self.fitted, "picks": self.picks}
+        if self.profile is not None:
+            arrays |= {f"{_PROFILE}{name}": value for name, value in vars(self.profile).items()}
         facts = {
             "study": self.recording.study,
             "subject": self.recording.subject,
@@ -166,6 +196,8 @@ class Preparation:
             raise UserError(f"{source}: no trial has the shape {facts['in_shape']}; the file is damaged")
         if picks is not None and not (picks.ndim == 1 and _inside(picks, facts["in_shape"][0])):
             raise UserError(f"{source}: the channels it picks are not those of the trials; the file is damaged")
+        known = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_PROFILE)}
+        profile = _profile(known, facts["in_shape"], source)
         recording = train_only(
             np.zeros((1, *facts["in_shape"]), np.float32),
             np.zeros(1, np.int64),
@@ -176,7 +208,20 @@ class Preparation:
             sfreq=facts["sfreq"],
             tmin=facts["tmin"],
         )
-        return cls(recording, config.preprocess, picks, arrays, facts["size"])
+        return cls(recording, config.preprocess, picks, arrays, facts["size"], profile)
+
+
+def _profile(arrays: dict[str, np.ndarray], in_shape: list[int], source: str) -> Profile | None:
+    if not arrays:
+        return None
+    shapes = {f"{_PROFILE}sizes": (in_shape[0],), f"{_PROFILE}middle": tuple(in_shape)}
+    if {name: value.shape for name, value in arrays.items()} != shapes:
+        raise UserError(f"{source}: the sizes of its channels are not those of the trials; the file is damaged")
+    return Profile(*(arrays[name] for name in shapes))
+
+
+def _listed(picks: np.ndarray | None) -> list[int] | None:
+    return None if picks is None else picks.tolist()
 
 
 def _inside(picks: np.ndarray, count: int) -> bool:

@@ -58,6 +58,9 @@ def channel_indices(wanted: str, names: Sequence[str], what: str) -> np.ndarray:
     listed = bare.startswith("[") and bare.endswith("]")
     parts = [part.strip().strip("'\"") for part in (bare[1:-1] if listed else bare).split(",")]
     if all(part in names for part in parts):
+        twice = next((part for i, part in enumerate(parts) if part in parts[:i]), None)
+        if twice is not None:
+            raise UserError(f"study.channels={wanted!r} names the channel {twice!r} twice; name it once")
         return np.array([i for i, name in enumerate(names) if name in parts], dtype=np.int64)
     if listed and len(parts) > 1:
         strange = next(part for part in parts if part not in names)
@@ -119,25 +122,39 @@ def _roi_indices(wanted: Sequence[str], rois: Rois, recording: Recording, key: s
     if not rois:
         raise UserError(f"{key}={','.join(wanted)}: {what} declares no regions; {_WITHOUT[key]}")
     chosen: set[int] = set()
-    for name in wanted:
+    for i, name in enumerate(wanted):
+        if name in wanted[:i]:
+            raise UserError(f"{key}={','.join(wanted)} names the region {name!r} twice; name it once")
         if name not in rois:
             near = difflib.get_close_matches(name, rois, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ";"
             raise UserError(f"{key}: {what} has no region {name!r}{hint} There are: {', '.join(rois)}")
-        chosen |= {_member(entry, name, recording.ch_names, count) for entry in rois[name]}
+        chosen |= set(members(name, rois[name], recording.ch_names, count))
     if not chosen:
         raise UserError(f"{key}={','.join(wanted)} is empty in {what}; choose another")
     return np.array(sorted(chosen), dtype=np.int64)
 
 
-def _member(entry: int | str, roi: str, names: Sequence[str], count: int) -> int:
-    if isinstance(entry, str):
-        if entry not in names:
+def members(roi: str, entries: Sequence[int | str], names: Sequence[str], count: int) -> list[int]:
+    """Indices of the channels or voxels of a region, of ``count``; ``names``: of the channels, where they have any.
+
+    Raises `UserError` for an unknown channel, an index below 0 or from ``count`` on, and one that stands twice.
+    """
+    place = {name: i for i, name in reversed(list(enumerate(names)))}
+    found: dict[int, int | str] = {}
+    for entry in entries:
+        if isinstance(entry, str) and entry not in place:
             raise UserError(f"roi {roi!r} names the channel {entry!r}, which the recording lacks{_near(entry, names)}")
-        return names.index(entry)
-    if not 0 <= entry < count:
-        raise UserError(f"roi {roi!r} holds the index {entry}, but there are {count} channels or voxels (from 0)")
-    return entry
+        index = place[entry] if isinstance(entry, str) else entry
+        if not 0 <= index < count:
+            raise UserError(
+                f"roi {roi!r} holds the index {index}, but there are {count} channels or voxels, from 0 to {count - 1}"
+            )
+        if index in found:
+            both = f"{found[index]!r}" if found[index] == entry else f"{found[index]!r} and {entry!r}"
+            raise UserError(f"roi {roi!r} names a channel or voxel twice ({both}); name it once")
+        found[index] = entry
+    return list(found)
 
 
 def _with_window(study: StudyConfig, steps: PreprocessConfig, recording: Recording) -> PreprocessConfig:

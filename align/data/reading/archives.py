@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from align.errors import UserError
-from align.files import atomic_path
+from align.files import atomic_path, no_file
 
 GRACE = 1 << 26  # bytes that anything may unpack to, however small it is
 PIECE = 1 << 20  # bytes read at once
@@ -139,7 +139,7 @@ def _entries(
 ) -> Iterator[tuple[str, int, Callable[[], BinaryIO]]]:
     """(name, size, opener) of every regular file, checked."""
     if not path.is_file():
-        raise UserError(f"archive {str(path)!r} does not exist or is no file")
+        raise UserError(f"archive {str(path)!r} {no_file(path)}")
     with _faults(path), path.open("rb") as file:
         head = file.read(4)
         file.seek(0)

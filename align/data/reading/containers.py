@@ -17,6 +17,7 @@ from align.data.reading.archives import checked_zip
 from align.data.reading.safe_pickle import read_pickle
 from align.data.reading.stored_array import Payload, StoredArray
 from align.errors import UserError
+from align.files import no_file
 
 _TORCH_TYPES = {
     "DoubleStorage": "f8",
@@ -45,7 +46,7 @@ def read_container(path: str | Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist or is not a file")
+        raise UserError(f"{str(path)!r} {no_file(path)}")
     try:
         with path.open("rb") as file:
             head = file.read(16)

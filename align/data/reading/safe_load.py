@@ -22,6 +22,7 @@ from align.data.reading.archives import GRACE, Limits, checked_zip, members, nam
 from align.data.reading.containers import npy_header, stored_npy
 from align.data.signals import mapped_file
 from align.errors import UserError
+from align.files import no_file
 
 if TYPE_CHECKING:
     import h5py
@@ -51,10 +52,12 @@ def load_array(path: str | Path, key: str | None = None, mapped: bool = False) -
     """
     path = Path(path)
     readers = {".npy": _npy, ".npz": _npz, ".h5": _hdf5, ".hdf5": _hdf5, ".mat": _mat}
+    if path.exists() and not path.is_file():
+        raise UserError(f"array file {str(path)!r} {no_file(path)}")
     if path.suffix.lower() not in readers:
         raise UserError(f"{str(path)!r} is not an array file; known endings: {', '.join(ARRAY_SUFFIXES)}")
     if not path.is_file():
-        raise UserError(f"array file {str(path)!r} does not exist")
+        raise UserError(f"array file {str(path)!r} {no_file(path)}")
     array = readers[path.suffix.lower()](path, key)
     if not mapped and mapped_file(array) is not None:
         array = np.array(array)
@@ -84,7 +87,7 @@ def decode_image(source: str | Path | bytes, name: str | None = None) -> np.ndar
     """
     label = name or (str(source) if not isinstance(source, bytes) else "image")
     if not isinstance(source, bytes) and not Path(source).is_file():
-        raise UserError(f"image {label!r} does not exist")
+        raise UserError(f"image {label!r} {no_file(source)}")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS) as picture:
             return as_seen(picture, label)

@@ -36,8 +36,9 @@ from align.data.signals import Recording, Stimuli, Trials, fits, mapped_file
 from align.data.splits import merge_groups, refuse_overlap, scene_groups, scene_twins, thumbnails
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
 from align.errors import UserError
-from align.files import read_json
+from align.files import no_file, read_json
 from align.files.labels import found_file, is_missing, present, refuse_alike, tidy, whole
+from align.files.table import refuse_separator
 
 logger = logging.getLogger(__name__)
 
@@ -195,12 +196,13 @@ def _signals_file(root: Path) -> Path:
 
 def _read_table(path: Path) -> list[Row]:
     if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist; list the trials there (row, image, split, subject)")
+        raise UserError(f"{str(path)!r} {no_file(path)}; list the trials there (row, image, split, subject)")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             header = [_column(name or "") for name in reader.fieldnames or []]
             reader.fieldnames = header
+            refuse_separator(header, path.name)
             twice = [name for i, name in enumerate(header) if name and name in header[:i]]
             if twice:
                 raise UserError(f"{path.name} has two columns called {twice[0]!r}; rename one")

@@ -21,6 +21,7 @@ from align.data.reading.safe_load import inside_hdf5, require_finite
 from align.data.reading.stored_array import StoredArray
 from align.data.signals import save_rows
 from align.errors import UserError
+from align.files import no_file
 from align.files.checksums import map_npy
 from align.files.made_once import made_once
 
@@ -112,7 +113,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist; fetch it, or point to the folder that holds it")
+        raise UserError(f"{str(path)!r} {no_file(path)}; fetch it, or point to the folder that holds it")
     try:
         with h5py.File(path, "r") as file:
             yield file

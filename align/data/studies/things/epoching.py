@@ -28,7 +28,7 @@ from align.data.reading.safe_load import require_finite
 from align.data.reading.stored_array import StoredArray
 from align.data.signals import release
 from align.errors import UserError
-from align.files import atomic_path, read_json, write_sealed
+from align.files import atomic_path, no_file, read_json, write_sealed
 from align.files.checksums import append_checksum, map_npy
 from align.files.made_once import made_once
 
@@ -241,7 +241,7 @@ def _key(paths: list[Path], window: EpochWindow) -> str:
     files = []
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{str(path)!r} does not exist or is not a file")
+            raise UserError(f"{str(path)!r} {no_file(path)}")
         facts = path.stat()
         files.append([str(path.resolve()), facts.st_size, facts.st_mtime_ns])
     text = json.dumps([_RECIPE, asdict(window), files])
