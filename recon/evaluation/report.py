@@ -28,6 +28,7 @@ from recon.evaluation.judges import open_judges
 from recon.evaluation.provenance import head
 from recon.evaluation.recordings import RunData
 from recon.evaluation.settings import EvaluateConfig
+from recon.evaluation.sources import digests
 from recon.evaluation.stored import read_report, read_stimuli
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def evaluate_run(
         "images": None if images_dir is None else str(folders.base.resolve()),
         "controls": [key for key in rows if key != OWN],
     }
-    where |= {"generator": folders.generator, "image_seed": seed}
+    where |= {"generator": folders.generator, "image_seed": seed, "pictures": digests(folders, rows, seed, ids)}
     return _write(run, report, {**retrieved, **where}, keep=False)
 
 

@@ -76,6 +76,7 @@ STIMULI = {
     "controls?": [str],
     "generator?": str,
     "image_seed?": int,
+    "pictures?": {str: str},
 }
 _NEAR = 1e-6  # two ways to the same mean
 
