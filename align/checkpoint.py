@@ -50,6 +50,7 @@ _META = {  # what `load_run` needs of the facts beside the weights
     "backbone?": str,
     "layer?": str,
     "pooling?": str,
+    "resizing?": str,
     "n_training_rows?": int,
     "trained?": {"device": str, "seconds": float},
 }
