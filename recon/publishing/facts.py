@@ -58,7 +58,16 @@ def read_facts(folder: str | Path) -> RunFacts | ConditionerFacts:
         return _run_facts(folder)
     if (folder / ADAPTER).is_file():
         return _conditioner_facts(folder)
-    raise UserError(f"{str(folder)!r} holds neither {MODEL} nor {ADAPTER}; pass the folder of one run or conditioner")
+    inside = ", ".join(str(path) for path in runs_in(folder))
+    wanted = f"one of its runs: {inside}" if inside else "the folder of one run or conditioner"
+    raise UserError(f"{str(folder)!r} holds neither {MODEL} nor {ADAPTER}; pass {wanted}")
+
+
+def runs_in(folder: str | Path) -> list[Path]:
+    """The folders of runs directly inside ``folder``, in the order of their names."""
+    from align.checkpoint import MODEL
+
+    return sorted(path.parent for path in Path(folder).expanduser().glob(f"*/{MODEL}"))
 
 
 def _run_facts(folder: Path) -> RunFacts:

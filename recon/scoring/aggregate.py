@@ -8,7 +8,6 @@ values per stimulus are stored (runs: ``stimuli_sub-XX.json``; score files hold 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,28 +26,11 @@ from recon.metrics.stats import t_interval
 from recon.scoring.contest import DIRECTIONS
 from recon.scoring.methods import grouped, method_of, name_methods
 from recon.scoring.ranges import inside
+from recon.scoring.result import Result
 
 _COUNTS = {"n_stimuli": int, "candidates": (float, None)}
 AXES = ("subject", "seed")
 MIN_SUBJECTS = 3  # from here on intervals are over subjects
-
-
-@dataclass
-class Result:
-    """One file: scores by name, and per score the value of each stimulus where stored."""
-
-    path: Path
-    method: str
-    subject: str
-    seed: str
-    # name -> value, better, n; retrieval: chance; controls: name -> value, ci95; p: control ("" = permutation) -> p
-    metrics: dict[str, dict[str, Any]]
-    stimuli: dict[str, dict[str, float]]  # name -> {stimulus id: value}
-    n: int
-    candidates: float | None
-    generator: str = ""
-    judge: tuple[str, str] = ("", "")  # the first one's name and weights; empty where none scored
-    recipe: dict[str, Any] | None = None  # settings that are not the defaults; None = not stored
 
 
 def load_results(paths: Iterable[str | Path]) -> list[Result]:

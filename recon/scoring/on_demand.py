@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from align.errors import UserError
 
 if TYPE_CHECKING:
-    from recon.scoring.aggregate import Result
+    from recon.scoring.result import Result
 
 P_AGAINST = "shuffled"  # of pictures, where no control is named
 
@@ -34,7 +34,7 @@ def add_columns(results: list[Result], controls: Sequence[str], with_p: bool) ->
 
 
 def _columns(name: str, own: dict[str, Any], controls: Sequence[str], with_p: bool) -> dict[str, dict[str, Any]]:
-    shared = {"of": name, "n": own.get("n"), "controls": {}, "p": {}}
+    shared: dict[str, Any] = {"of": name, "n": own.get("n"), "controls": {}, "p": {}}
     found = {
         f"{name} ({control})": {**shared, **own["controls"][control], "better": own["better"]}
         for control in controls

@@ -25,9 +25,10 @@ from recon import cli
 from recon.drawing.folders import PictureFolders, write_pictures
 from recon.evaluation.sources import digests
 from recon.metrics.stats import sign_flip_p
-from recon.scoring.aggregate import Result, load_results, rows, summary
+from recon.scoring.aggregate import load_results, rows, summary
 from recon.scoring.paired import compare
 from recon.scoring.ranges import inside
+from recon.scoring.result import Result
 from recon.scoring.retrieval import score_matrix
 from tests.conftest import shared_path
 
