@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ _META = {  # what `load_run` needs of the facts beside the weights
     "backbone?": str,
     "layer?": str,
     "pooling?": str,
+    "resizing?": str,
     "n_training_rows?": int,
     "trained?": {"device": str, "seconds": float},
 }
@@ -301,12 +302,36 @@ def stored_facts(folder: Path) -> tuple[Config, dict[str, Any]] | None:
 
 
 def weights_id(folder: Path, subject: str) -> str | None:
-    """What reports call the training whose weights lie in a folder (`run_id`); None where it holds no weights."""
-    stored = stored_facts(folder)
-    if stored is None or subject not in stored[1].get("subjects", [stored[1]["subject"]]):
+    """What reports call the training whose weights lie in a folder (`run_id`); None where it holds no weights of ours.
+
+    The weights themselves are read and hashed, once for each state of the file in a process. Raises `UserError` where
+    they are damaged, or are not those that their own metadata name.
+    """
+    file = folder / MODEL
+    if not file.is_file():
         return None
-    digest = stored[1].get("weights_hash") or weights_hash(folder)
-    return f"{stored[1]['study']}_sub-{subject}@{digest[:12]}"
+    stat = file.stat()
+    digest, metadata = _hashed(file, (stat.st_size, stat.st_mtime_ns))
+    if metadata.get("format") != _FORMAT:
+        return None
+    meta = stored_meta(metadata, file)
+    require_named(digest, meta, file)
+    return (
+        f"{meta['study']}_sub-{subject}@{digest[:12]}" if subject in meta.get("subjects", [meta["subject"]]) else None
+    )
+
+
+def require_named(digest: str, meta: dict[str, Any], file: Path) -> None:
+    """Raise `UserError` where the facts beside weights name others than those with this hash."""
+    if meta.get("weights_hash", digest) != digest:
+        raise UserError(f"{str(file)!r} holds other weights than its metadata names; train the run again")
+
+
+@lru_cache(maxsize=64)
+def _hashed(file: Path, state: tuple[int, int]) -> tuple[str, dict[str, str]]:
+    """Hash of the weights in a file (`tensors_hash`) and the metadata beside them; ``state``: its size and time."""
+    tensors, metadata = read_tensors(file)
+    return tensors_hash(tensors), metadata
 
 
 def _facts(file: Path) -> dict[str, str]:

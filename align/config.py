@@ -339,6 +339,14 @@ class Config(Checked):
 
     notes: ClassVar[tuple[str, ...]] = ("paper",)  # what a recipe of configs/papers says about its source
     remarks: ClassVar[dict[str, tuple[str, ...]]] = {"target.chosen_on": ("target.layer", "backbone.name")}
+    carried: ClassVar[dict[str, dict[str, str]]] = {
+        "target.chosen_on": {
+            "study.name": "another study",
+            "study.root": "another study.root",
+            "simulated.code": "another simulation",
+            "subjects": "other subjects",
+        }
+    }
 
     study: StudyConfig = field(default_factory=StudyConfig)
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)

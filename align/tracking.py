@@ -172,7 +172,7 @@ def peak_memory() -> int | None:
 
 
 class Forecast:
-    """Says once how long the work will take, as soon as its second piece is done: the first one warms up.
+    """Says how long the work will take: at most, when its first piece is done, which warms up; then about how long.
 
     Nothing is said of what takes less than ``LEAST`` seconds, and nothing before a piece is timed.
     """
@@ -181,19 +181,18 @@ class Forecast:
 
     def __init__(self, stage: str, total: int, unit: str, show: bool = True) -> None:
         self.stage, self.left, self.unit, self.show = stage, total, unit, show
-        self.since: float | None = None
+        self.since, self.first = time.monotonic(), True
 
     def done(self, count: int = 1) -> None:
         """``count`` units are done."""
         now, self.left = time.monotonic(), self.left - count
         if not self.show or count < 1:
             return
-        if self.since is not None:
-            each, self.show = (now - self.since) / count, False
-            if self.left * each >= self.LEAST:
-                told = (self.stage, self.left, self.unit, duration(self.left * each), each, _memory_text())
-                logger.info("%s: %d more %ss take about %s (%.2g s each)%s", *told)
-        self.since = now
+        each = (now - self.since) / count
+        if self.left * each >= self.LEAST:
+            told = (self.stage, self.left, self.unit, "at most " if self.first else "", duration(self.left * each))
+            logger.info("%s: %d more %ss take %sabout %s (%.2g s each)%s", *told, each, _memory_text())
+        self.since, self.first, self.show = now, False, self.first
 
 
 def _memory_text() -> str:

@@ -201,6 +201,7 @@ def _train_job(
         "targets": {subject: targets[subject].key for subject in job.tested_on},
         "n_training_rows": len(data.stimulus),
         "weights_hash": digest,
+        "resizing": backbone.resizing,
     }
     if world()[0] == 0:
         # Beside the weights, which are the same however long it took, and before them: they say that a run is whole.

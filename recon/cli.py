@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         if args.command in SHARED:
             launched.join()
+        else:
+            launched.refuse(f"recon {args.command}", [*(f"recon {name}" for name in SHARED), "align/train.py"])
         with launched.one_voice():
             if args.command != "info":
                 _log_to_stderr()

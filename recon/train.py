@@ -10,7 +10,7 @@ import argparse
 import json
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:  # a script's own folder is on the path, no
     sys.exit(f"error: the project is not installed ({error}); run `pip install -e .` in its folder first")
 from align.errors import UserError, run_command
 from align.files import locked
+from align.files.launched import refuse
 from align.train import use_all_cores
 from align.training.launcher import refuse_options
 from recon.config import ConditionerConfig, StageConfig
@@ -47,10 +48,12 @@ def train(config: ConditionerConfig) -> Path:
 
     from align.vision.backbones import load_backbone
     from recon.generation.conditioner import WEIGHTS, Conditioner, ConditionerInfo, save_conditioner
+    from recon.generation.named import spelled
     from recon.pretraining.pictures import load_pool
     from recon.pretraining.tokens import Tokens, channel_statistics, encode_pool
 
     config.check()
+    config = replace(config, generator=spelled(config.generator))
     pipe, device = _pipeline(config)
     backbone = load_backbone(config.backbone)
     layer = _layer(config, backbone)
@@ -62,7 +65,9 @@ def train(config: ConditionerConfig) -> Path:
     with locked(run_dir / ".train.lock", f"training into {str(run_dir)!r}", keep=False):
         latents = encode_pool(pipe.vae, pool, run_dir / "latents.npy", size)
         torch.manual_seed(config.seed)
-        info = ConditionerInfo(backbone.name, layer, config.pooling, values.shape[1], values.shape[2], config.generator)
+        n_tokens, width = values.shape[1:]
+        taken = (backbone.name, layer, config.pooling, n_tokens, width)
+        info = ConditionerInfo(*taken, config.generator, backbone.resizing)
         conditioner = Conditioner(pipe.unet, info, *channel_statistics(values)).to(device)
         work = _Work(config, pipe, pool, Tokens(values, 0, conditioner), latents, size, run_dir)
         sketch = _train_sketch(work)
@@ -236,6 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> int:
         config = load_config(ConditionerConfig, options.config, options.overrides)
+        refuse("recon/train.py", ["align/train.py"])
         refuse_options()
         use_all_cores()
         print(train(config))

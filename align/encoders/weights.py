@@ -110,23 +110,34 @@ def find(source: str) -> Path:
 
 def _download(repository: str, names: tuple[str, ...], revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     for name in names:
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
-        except EntryNotFoundError as error:
+        except Exception as error:  # the hub client has many
+            if _is_gate(error):  # as brain-bzh/reve-base
+                raise UserError(
+                    f"{repository} is given to those who accept its terms: do so at "
+                    f"https://huggingface.co/{repository}, then run: hf auth login; or pass encoder.pretrained=FOLDER"
+                ) from error
             if isinstance(error, LocalEntryNotFoundError):  # no network, and not fetched before
                 raise UserError(
                     f"{repository} is not available offline; fetch it once with the network, or pass "
                     f"encoder.pretrained=FOLDER that holds {name}"
                 ) from error
-        except Exception as error:  # the hub client has many
-            if isinstance(error, GatedRepoError):  # as brain-bzh/reve-base
-                raise UserError(
-                    f"{repository} is given to those who accept its terms: do so at "
-                    f"https://huggingface.co/{repository}, then run: hf auth login; or pass encoder.pretrained=FOLDER"
-                ) from error
-            reason = " ".join(str(error).split())[:100]
-            raise UserError(f"{repository} cannot be fetched ({reason}); pass encoder.pretrained=FOLDER") from error
+            if not isinstance(error, EntryNotFoundError):
+                reason = " ".join(str(error).split())[:100]
+                raise UserError(f"{repository} cannot be fetched ({reason}); pass encoder.pretrained=FOLDER") from error
     raise UserError(f"{repository} holds no {' and no '.join(names)}; pass encoder.pretrained=FILE")
+
+
+def _is_gate(error: BaseException | None) -> bool:
+    """Whether the hub has the repository and refuses it: terms not accepted (401, 403), or not yet granted (403)."""
+    from huggingface_hub.errors import GatedRepoError
+
+    while error is not None:  # without the file in the cache, the client says that it is not there, because of a 403
+        if isinstance(error, GatedRepoError) or getattr(getattr(error, "response", None), "status_code", None) == 403:
+            return True
+        error = error.__cause__
+    return False

@@ -142,10 +142,12 @@ class Checked:
 
     ``notes``: names of blocks of a YAML file that are for readers and not part of the configuration.
     ``remarks``: dotted field that says how others were found, with those others: see `align.fields.loading`.
+    ``carried``: the same field, with those that say on which data, and what it is called when these change.
     """
 
     notes: ClassVar[tuple[str, ...]] = ()
     remarks: ClassVar[dict[str, tuple[str, ...]]] = {}
+    carried: ClassVar[dict[str, dict[str, str]]] = {}
 
     def check(self, at: str = "", files: bool = False) -> None:
         """Raise `UserError` for the first field, or rule on several fields, that does not hold.

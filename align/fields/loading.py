@@ -65,13 +65,32 @@ def load_config(
 
 
 def _lay_over(config: Checked, pairs: Sequence[tuple[str, Any]]) -> None:
-    """Set the pairs; a remark (``remarks``) on a field that they change falls back to its default."""
+    """Set the pairs; a remark (``remarks``) on a field that they change falls back to its default.
+
+    A remark that was made on other data than those the pairs lead to (``carried``) says so.
+    """
     about = {of: [_get(config, key) for key in keys] for of, keys in config.remarks.items()}
+    made_on = {of: {key: _get(config, key) for key in keys} for of, keys in config.carried.items()}
     for key, value in pairs:
         set_key(config, key, value)
+    for of, before in made_on.items():
+        said = _get(config, of)
+        if of not in dict(pairs) and said != _get(type(config)(), of):
+            others = [config.carried[of][key] for key, old in before.items() if _leads_away(old, _get(config, key))]
+            told = "; carried over to "
+            new = [text for text in others if text not in said.partition(told)[2]]
+            set_key(config, of, said + (told if told not in said else ", ") * bool(new) + ", ".join(new))
     for of, keys in config.remarks.items():
         if of not in dict(pairs) and about[of] != [_get(config, key) for key in keys]:
             set_key(config, of, _get(type(config)(), of))
+
+
+def _leads_away(old: Any, new: Any) -> bool:
+    """Whether a value that was given changed; of a list, whether it is no part of the old one. Nothing and an empty
+    list name no data of their own."""
+    if not old or old == new:
+        return False
+    return not (isinstance(old, list) and new and set(new) <= set(old))
 
 
 def _get(config: Any, key: str) -> Any:

@@ -40,6 +40,18 @@ def launched() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ) and _number("WORLD_SIZE") > 1
 
 
+def refuse(command: str, shared: Sequence[str]) -> None:
+    """Raise `UserError` in a process of a launch: every one of them would do the whole of ``command``.
+
+    ``shared``: the commands whose work is shared.
+    """
+    if launched():
+        raise UserError(
+            f"{command} is the work of one process, and a launcher started {os.environ['WORLD_SIZE']}; start it "
+            f"without one (several processes share: {', '.join(shared)})"
+        )
+
+
 def join() -> None:
     """Meet the other processes of the launch, and take the GPU of this one (``LOCAL_RANK``), where there are some.
 

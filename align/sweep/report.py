@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from align.config import BackboneConfig, Config, dump_yaml
+from align.data.places import study_labels
 from align.files import write_atomic, write_sealed
 from align.files.table import harmless
 from align.sweep.points import DIRECTIONS, combine, curves, scaling
@@ -67,18 +69,19 @@ def summarise(
         points = by_curve[stored["backbone"], stored["encoder"]]["points"]
         placed = [{**point, "depth": depth[point["layer"]]} for point in points]
         walked.append({**stored, "points": placed, "test": _tested(stored, tests)})
+    subjects = list(dict.fromkeys(cell["subject"] for cell in cells))
     final = next(curve for curve in walked if all(curve[name] == chosen[name] for name in ("backbone", "encoder")))
     top, last = (final["test"][final[role]]["brain_to_image"] if tests else None for role in ("chosen", "last"))
     return {
         "schema": 2,
         "study": config.study.name,
         **({"code": config.simulated.code} if config.study.name == "simulated" else {}),
-        "subjects": list(dict.fromkeys(cell["subject"] for cell in cells)),
+        "subjects": subjects,
         "seeds": sorted({cell["seed"] for cell in cells}),
         "folds": config.sweep.folds,
         "pooling": config.target.pooling,
         "components": config.target.components,
-        "layer_chosen_on": chosen_on(config),
+        "layer_chosen_on": chosen_on(config, subjects),
         "chosen": chosen,
         "test_read": bool(tests),
         "final": top,
@@ -103,19 +106,23 @@ def _tested(stored: dict[str, Any], tests: list[dict[str, Any]]) -> dict[str, An
     return scored
 
 
-def chosen_on(config: Config) -> str:
-    """How the layer was chosen, the sentence that runs and reports carry along."""
+def chosen_on(config: Config, subjects: Sequence[str] = ()) -> str:
+    """How the layer was chosen, and with ``subjects`` on whose rows: the sentence that runs and reports carry along."""
     rotated = ", one fold per seed" if config.sweep.rotate else ""
-    return f"grouped {config.sweep.folds}-fold cross-validation on training rows{rotated}"
+    whose = f" of '{' '.join(study_labels(config))}', subject{'s' * (len(subjects) > 1)} " if subjects else ""
+    listed = ", ".join(f"'{subject}'" for subject in subjects)
+    return f"grouped {config.sweep.folds}-fold cross-validation on training rows{whose}{listed}{rotated}"
 
 
-def best_config(config: Config, chosen: dict[str, str], backbones: dict[str, BackboneConfig]) -> Config:
-    """The recipe with the chosen backbone, encoder and layer in it."""
+def best_config(
+    config: Config, chosen: dict[str, str], backbones: dict[str, BackboneConfig], subjects: Sequence[str]
+) -> Config:
+    """The recipe with the chosen backbone, encoder and layer in it; ``subjects``: those it was chosen on."""
     return replace(
         config,
         backbone=backbones[chosen["backbone"]],
         encoder=replace(config.encoder, name=chosen["encoder"]),
-        target=replace(config.target, layer=chosen["layer"], chosen_on=chosen_on(config)),
+        target=replace(config.target, layer=chosen["layer"], chosen_on=chosen_on(config, subjects)),
         run_dir=None,
     )
 
@@ -130,7 +137,9 @@ def write_report(
     """Write sweep.csv (see `tidy`), sweep.json and best.yaml into ``folder``."""
     write_atomic(folder / "sweep.csv", tidy(cells, summary["backbones"]))
     write_sealed(folder / "sweep.json", summary)
-    write_atomic(folder / "best.yaml", dump_yaml(best_config(config, summary["chosen"], backbones)))
+    write_atomic(
+        folder / "best.yaml", dump_yaml(best_config(config, summary["chosen"], backbones, summary["subjects"]))
+    )
 
 
 def _walked(curve: dict[str, Any]) -> list[dict[str, Any]]:

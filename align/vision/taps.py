@@ -78,6 +78,12 @@ class Backbone(nn.Module):
         self.shapes = shapes or {}
         self.weights_hash = hash_weights(model, without=unhashed)
 
+    @property
+    def resizing(self) -> str:
+        """What is done to the sides of a picture before the model sees it, in words with the size in px."""
+        size = self.preprocessing["size"]
+        return str(self.preprocessing.get("resize", "")).replace("size x size", f"{size} x {size}")
+
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: the backbone is frozen."""
         return super().train(False)

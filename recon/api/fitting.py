@@ -121,7 +121,11 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False, ove
             metrics=JsonLines(folder / METRICS),
             device=device,
         )
-        facts = {"n_training_rows": len(data.stimulus), "weights_hash": tensors_hash(aligner.state())}
+        facts = {
+            "n_training_rows": len(data.stimulus),
+            "weights_hash": tensors_hash(aligner.state()),
+            "resizing": backbone.resizing,
+        }
         save_run(folder, aligner, config, manifest(recording), facts, [recording])
     return load_run(folder)
 

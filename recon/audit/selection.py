@@ -14,6 +14,7 @@ _HALFWAY = 0.5  # of the way from 1/k to always: between the best of k by the ta
 _EXPLAINED = 0.95  # of the choices: a rule that follows the prediction explains all of them, up to rounding
 _ACCIDENT = 0.05  # largest chance of being best on test by accident that still counts as proof
 _FEWEST_SEEDS = 5  # with fewer a fixed seed is the best one too often to say anything
+_QUOTED = re.compile(r"(?<!\w)'[^']*'(?!\w)")
 _TEST = re.compile(r"(?<![a-z])test(?![a-z])", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:no|not|never|without|before)\b", re.IGNORECASE)
 
@@ -148,7 +149,8 @@ def seed_variance(scores: np.ndarray, reported: float, tolerance: float = 5e-4) 
 
 
 def _names_test(text: str) -> bool:
-    """Whether a sentence says that the test set was used: "no test row", "never on test" do not."""
+    """Whether a sentence says that the test set was used: "no test row", "never on test" and names in quotes do not."""
+    text = _QUOTED.sub("", text)
     before = [re.split(r"[,;.:]", text[: match.start()])[-1] for match in _TEST.finditer(text)]
     return any(not _NEGATED.search(clause) for clause in before)
 

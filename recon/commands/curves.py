@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon.generation.named import spelled
+
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.evaluation.settings import EvaluateConfig
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon curves``, beside ``--subject`` and ``--run``."""
     add = parser.add_argument
-    add("--generator", default="mini", help="mini, a folder in diffusers layout, or a hub id (default: %(default)s)")
+    add(
+        "--generator",
+        type=spelled,
+        default="mini",
+        help="mini, a folder in diffusers layout, or a hub id (default: %(default)s)",
+    )
     add("--limit", type=int, default=60, help="test pictures, the first of the split (default: %(default)s)")
     add("--seed", type=int, default=0, help="of noise, choice of repetitions and bootstrap (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")

@@ -105,6 +105,9 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 def text(report: dict[str, Any]) -> str:
     """The report as lines for the terminal."""
+    from recon.metrics.feature_nets import AS_OPTIONS
+    from recon.metrics.skipped import skipped_lines
+
     width = max([len(name) for name in report["metrics"]] or [0]) + 2
     titles = ("value", "95 % interval", "chance", "mismatched", "grey", "sample sd")
     lines = [f"{'':<{width}}" + "".join(f"{title:>18}" for title in titles)]
@@ -126,7 +129,7 @@ def text(report: dict[str, Any]) -> str:
         f"- lower is better, {f'blended {blend:g} : {1 - blend:g}' if blend else 'nothing blended'}"
     )
     lines += [f"note: {note}" for note in report["notes"]]
-    return "\n".join([*lines, *(f"skipped {name}: {reason}" for name, reason in report["skipped"].items())])
+    return "\n".join([*lines, *skipped_lines(report["skipped"], AS_OPTIONS)])
 
 
 def _number(entry: dict[str, Any], key: str) -> str:

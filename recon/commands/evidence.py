@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon.generation.named import spelled
+
 if TYPE_CHECKING:
     from align.checkpoint import Run
 
@@ -13,7 +15,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon evidence``, beside ``--subject`` and ``--run``."""
     add = parser.add_argument
-    add("--generator", default="mini", help="mini, a folder in diffusers layout, or a hub id (default: %(default)s)")
+    add(
+        "--generator",
+        type=spelled,
+        default="mini",
+        help="mini, a folder in diffusers layout, or a hub id (default: %(default)s)",
+    )
     add("--limit", type=int, help="only the first pictures of the test split")
     add("--seed", type=int, default=0, help="of the starting noise, as in recon generate (default: %(default)s)")
     add("--steps", type=int, help="sampling steps (default: what the generator is meant for)")

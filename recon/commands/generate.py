@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon.generation.named import spelled
+
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from recon.decoding.bridges.choose import Conditioning
@@ -34,7 +36,7 @@ def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
     """What pictures are drawn by, how, and on what: the same for every command that takes all of it."""
     add = parser.add_argument
     text = "mini, sd15, sdxl, sdxl-turbo, sdxl-lightning, lcm-lora-sdxl, a folder in diffusers layout, a hub id, or "
-    add("--generator", default="mini", help=f"{text}BASE+UNET_OR_LORA (default: %(default)s)")
+    add("--generator", type=spelled, default="mini", help=f"{text}BASE+UNET_OR_LORA (default: %(default)s)")
     text = "IP-Adapter or -Plus (default: the own conditioner that fits; with another bridge h94/IP-Adapter)"
     add("--adapter", metavar="FILE|DIR|HUB_ID", help=text)
     add("--bridge", choices=["own", "resume", "prior", "ridge"], default="own", help="from tokens to the adapter")
@@ -99,21 +101,27 @@ def run(args: argparse.Namespace, run: Run) -> dict[str, Any]:
 
 
 def dry_run(args: argparse.Namespace) -> dict[str, Any]:
-    """What the command would fetch, without a run: `recon.generation.needs`."""
+    """What the command would fetch, without a run: `recon.generation.needs`.
+
+    Raises `UserError` for settings that the drawing itself would refuse.
+    """
     from huggingface_hub import constants
 
-    from recon.decoding.bridges.choose import default_adapter
+    from recon.decoding.guidance import require_steps
+    from recon.drawing.best_of import require_agreement
+    from recon.drawing.generate import check_sampling
     from recon.generation.needs import as_text, needs, summary
-    from recon.generation.runtime import default_precision
 
-    precision = args.precision or default_precision(args.generator, args.device)
-    adapter = args.adapter or default_adapter(args.generator, args.bridge)
-    half = precision != "fp32"
-    found = needs(args.generator, half, adapter, args.image_encoder, args.bridge, args.controlnet)
+    require_agreement(args.choose_by)
+    conditioning, sampling, runtime = settings_of(args, tuple(args.seeds or [args.seed]))
+    check_sampling(sampling, args.limit)
+    require_steps(conditioning.guide, sampling.strength)
+    adapter = conditioning.adapter
+    found = needs(args.generator, runtime.half, adapter, args.image_encoder, args.bridge, args.controlnet)
     result = {
         "generator": args.generator,
         "adapter": adapter,
-        **summary(found, precision, Path(constants.HF_HUB_CACHE)),
+        **summary(found, runtime.precision, Path(constants.HF_HUB_CACHE)),
     }
     return {**result, "text": as_text(result)}
 

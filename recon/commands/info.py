@@ -65,9 +65,23 @@ def _describe_run(path: Path) -> dict[str, Any]:
     facts |= {name: value for name, value in run.meta.items() if name not in facts}
     report = labelled(path, "report_sub-{}.json", run.subject)
     if report.is_file():
-        facts["report"] = _describe_json(report)
+        facts["report"] = _describe_report(report)
     stored = sorted(found.relative_to(path).as_posix() for found in path.glob("predictions/*.safetensors"))
     return {**facts, "predictions": stored}
+
+
+def _describe_report(path: Path) -> dict[str, Any]:
+    """The report of a run; in place of scores that are not of the weights and pictures beside it, why they are not."""
+    from recon.evaluation.sources import require_sources
+    from recon.evaluation.stored import read_report, read_stimuli
+
+    stimuli = path.with_name(path.name.replace("report_", "stimuli_", 1))
+    try:
+        report, stored = read_report(path), read_stimuli(stimuli) if stimuli.is_file() else {}
+        require_sources(path, report, stored if stored.get("run") == report["run"] else {})
+    except UserError as error:
+        return {"kind": "report", "refused": str(error)}
+    return _describe_json(path)
 
 
 def _describe_tensors(path: Path) -> dict[str, Any]:

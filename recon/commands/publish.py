@@ -26,12 +26,24 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_card(args: argparse.Namespace) -> dict[str, Any]:
-    """Write README.md; returns its path and the subjects whose scores it shows. With ``--methods`` its ``text``."""
+    """Write README.md; returns its path and the subjects whose scores it shows. With ``--methods`` its ``text``.
+
+    Of a folder that holds runs, the card of each of them: ``cards``.
+    """
     if args.methods:
         return _methods(args.run)
-    from recon.publishing.card import UNNAMED, write_card
+    from align.checkpoint import MODEL
+    from recon.publishing.card import UNNAMED, write_card, write_cards
+    from recon.publishing.facts import ADAPTER, runs_in
 
-    return write_card(args.run, args.to or UNNAMED, args.license)
+    alone = any((args.run.expanduser() / name).is_file() for name in (MODEL, ADAPTER))
+    runs = [] if alone else runs_in(args.run)
+    if not runs:
+        return write_card(args.run, args.to or UNNAMED, args.license)
+    if args.to:
+        raise UserError(f"--to names the place of one run, {str(args.run)!r} holds {len(runs)}; pass --run of one")
+    cards = write_cards(runs, UNNAMED, args.license)
+    return {"cards": cards, "text": "\n".join(f"card: {one['card']}" for one in cards)}
 
 
 def _methods(folder: Path) -> dict[str, Any]:
@@ -56,6 +68,7 @@ def run_push(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", type=Path, required=True, help="folder of a run or of a conditioner")
+    text = "folder of a run or of a conditioner; card: or of several runs"
+    parser.add_argument("--run", type=Path, required=True, help=text)
     text = "of the weights, as the hub names it, such as cc-by-4.0 (default: other, the terms of the recordings)"
     parser.add_argument("--license", metavar="ID", help=text)

@@ -49,6 +49,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     config = load_config(Config, args.config, [*args.overrides, *_as_pairs(args)])
     config.of_each_encoder()  # a mistake is told before anything heavy is imported
+    for name in ("processes", "jobs"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)} should be 1 or more")
     from align.sweep.run import compute_cells, list_cells, run
 
     if args.list:
@@ -62,7 +65,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         config, out=args.out, processes=args.processes, test=not args.no_test, overwrite=args.overwrite
     )
     best = result.folder / "best.yaml"
-    text = f"{result.table()}\nfolder: {result.folder}\nbest: {best}"
+    after = shlex.join(["recon", "train", "--config", str(best)])
+    text = f"{result.table()}\nfolder: {result.folder}\nbest: {best}\nnext: {after}"
     return {**result.summary, "folder": str(result.folder), "text": text}
 
 

@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of resampling")
     text = "scores to show, in this order; a part of a name is enough: top1 PixCorr"
     parser.add_argument("--columns", nargs="+", metavar="SCORE", help=text)
+    text = "also the scores of these controls, each behind the score: shuffled zero_brain oracle"
+    parser.add_argument("--controls", nargs="+", default=[], metavar="NAME", help=text)
+    text = "also p: of retrieval by permutation, of pictures against the --controls (default: shuffled)"
+    parser.add_argument("--p", action="store_true", help=text)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--latex", action="store_true", help="LaTeX (booktabs) instead of Markdown")
     form.add_argument("--csv", action="store_true", help="CSV in full precision")
@@ -29,15 +33,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises `UserError` when a file is no result, or the base has other subjects or stimuli.
     """
-    from recon.scoring.aggregate import MIN_SUBJECTS, grouped, load_results, rows
+    from recon.scoring.aggregate import MIN_SUBJECTS, load_results, rows
+    from recon.scoring.methods import grouped
+    from recon.scoring.on_demand import add_columns
     from recon.scoring.paired import compare
     from recon.scoring.table_formats import comma_separated, latex, markdown
 
     by = [axis.strip() for axis in args.by.split(",") if axis.strip()]
     results = load_results(args.runs)
+    add_columns(results, args.controls, args.p)
     table = rows(results, by, seed=args.seed)
     if args.paired:
         base = load_results(args.paired)
+        add_columns(base, [], args.p)
         for method, members in grouped(results, lambda result: result.method).items():
             row = next(row for row in table if row["method"] == method)
             row["paired"] = compare(members, base, seed=args.seed)
@@ -55,6 +63,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         notes.append("differences from the base, their intervals and p are over stimuli, not over subjects")
     if any(row["interval_over"] == "none" for row in table):
         notes.append("no interval where values per stimulus are not stored; score again to have them")
+    if args.p and any(row["subjects"] * row["seeds"] > 1 for row in table):
+        notes.append("p of several results is the largest of theirs")
     if any(isinstance(row["candidates"], list) for row in table):
         notes.append("scores among different numbers of candidates were averaged")
     for row in table:
@@ -72,13 +82,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _keep(table: list[dict[str, Any]], columns: list[str]) -> None:
     """Leave only the scores that are asked for, in that order; raises `UserError` for one that no row has."""
-    known = list(dict.fromkeys(name for row in table for name in row["metrics"]))
+    every = {name: entry.get("of", name) for row in table for name, entry in row["metrics"].items()}
+    known = [name for name, of in every.items() if name == of]
     wanted: dict[str, None] = {}
     for asked in columns:
         found = [asked] if asked in known else [name for name in known if asked.lower() in name.lower()]
         if not found:
             raise UserError(f"--columns: no result has a score {asked!r}; there are: {', '.join(known)}")
-        wanted |= dict.fromkeys(found)
+        wanted |= dict.fromkeys(name for one in found for name, of in every.items() if of == one)
     for row in table:
         row["metrics"] = {name: row["metrics"][name] for name in wanted if name in row["metrics"]}
         if "paired" in row:

@@ -100,10 +100,11 @@ class Plan:
         from recon.decoding.decoder import RunDecoder
         from recon.decoding.guidance import require_steps
         from recon.generation.loading import family_of
+        from recon.generation.named import spelled
         from recon.generation.places import generator_folder
         from recon.generation.runtime import Runtime, check_runtime
 
-        conditioning, sampling = conditioning or Conditioning(), sampling or Sampling()
+        name, conditioning, sampling = spelled(name), conditioning or Conditioning(), sampling or Sampling()
         sampling.check()
         require_steps(conditioning.guide, sampling.strength)
         runtime = runtime or Runtime()

@@ -232,7 +232,8 @@ def find_folders(run: Run, images_dir: str | Path | None = None, generator: str 
     drawn = [PictureFolders(base, path.name, run.subject) for path in sorted(base.glob("reconstructions/*"))]
     found = [one.generator for one in drawn if (one.reconstructions / "index.csv").is_file()]
     if generator is not None:
-        found = [name for name in found if name == base_label(generator)]
+        alike = [name for name in found if name.lower() == base_label(generator).lower()]
+        found = [name for name in alike if name == base_label(generator)] or alike
     if not found:
         asked = f" by {generator!r}" if generator else ""
         raise UserError(

@@ -88,6 +88,17 @@ def split_by_judge(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {ending: part for ending, part in found.items() if part}
 
 
+def first_judge(report: dict[str, Any]) -> tuple[str, str]:
+    """Name and weights (file and digest) of the judge whose scores have plain names; empty where none scored.
+
+    A report from before there were two judges does not say the weights.
+    """
+    own = next((one for one in report.get("judges", ()) if one["score"] == "two_way"), None)
+    if own is None:
+        return (str(report.get("judge") or "") if "two_way" in report.get("reconstruction", {}) else "", "")
+    return own["name"], own["weights"]
+
+
 def described(report: dict[str, Any]) -> list[str]:
     """One phrase for each judge that scored: its name, and whether it is independent of the run's networks.
 

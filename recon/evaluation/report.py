@@ -28,6 +28,7 @@ from recon.evaluation.judges import open_judges
 from recon.evaluation.provenance import head
 from recon.evaluation.recordings import RunData
 from recon.evaluation.settings import EvaluateConfig
+from recon.evaluation.sources import digests
 from recon.evaluation.stored import read_report, read_stimuli
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def evaluate_run(
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **judges.skipped, **missing, **incomplete}
     drawn = read_record(run, folders.reconstructions, seed)
-    report["notes"] = [*report["notes"], *_flat(rows, targets, ids), *_borrowed(drawn)]
+    report["notes"] = [*report["notes"], *_seen(rows, targets, ids), *_borrowed(drawn)]
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds
@@ -160,7 +161,7 @@ def evaluate_run(
     if first is not None and first.attributes is not None:
         report["attributes"] = read_back(first.attributes, {"seen": targets, **rows}, ids, settings)
     if drawn:
-        report["drawn_with"] = drawn
+        report |= {"drawn_with": drawn, **({"tokens": drawn["tokens"]} if "tokens" in drawn else {})}
     if curves := read_curves(run, folders.generator):
         report["curves"] = curves
     report["measured"] = watch.read()
@@ -170,7 +171,7 @@ def evaluate_run(
         "images": None if images_dir is None else str(folders.base.resolve()),
         "controls": [key for key in rows if key != OWN],
     }
-    where |= {"generator": folders.generator, "image_seed": seed}
+    where |= {"generator": folders.generator, "image_seed": seed, "pictures": digests(folders, rows, seed, ids)}
     return _write(run, report, {**retrieved, **where}, keep=False)
 
 
@@ -184,17 +185,18 @@ def _borrowed(drawn: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _flat(rows: dict[str, torch.Tensor], targets: torch.Tensor, ids: list[str]) -> list[str]:
-    """Sentences about pictures of one colour, which are scored as they stand."""
+def _seen(rows: dict[str, torch.Tensor], targets: torch.Tensor, ids: list[str]) -> list[str]:
+    """Sentences about pictures of one colour and about copies, which are scored as they stand."""
     from recon.evaluation.picture_scores import OWN
-    from recon.metrics.flat import notes_of
+    from recon.metrics import copies, flat
 
     parts = {
         "reconstructions": rows[OWN],
         "pictures of the control oracle": rows.get("oracle"),
         "seen pictures": targets,
     }
-    return [note for what, x in parts.items() if x is not None for note in notes_of(x, ids, what)]
+    shown = {what: x for what, x in parts.items() if x is not None}
+    return [note for what, x in shown.items() for kind in (flat, copies) for note in kind.notes_of(x, ids, what)]
 
 
 def _retrieval(run_data: RunData, settings: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -55,6 +55,7 @@ REPORT = {
     "versions?": {str: str},
     "measured?": {"seconds": float, "device": str, "memory?": int, "gpu_memory?": int},
     "generator?": str,
+    "tokens?": str,
     "judge?": str,
     "judges?": [{"name": str, "weights": str, "family": str, "relatives": [str], "score": str}],
     "retrieval?": {"brain_to_image?": _DIRECTION, "image_to_brain?": _DIRECTION, "transductive?": dict},
@@ -76,6 +77,7 @@ STIMULI = {
     "controls?": [str],
     "generator?": str,
     "image_seed?": int,
+    "pictures?": {str: str},
 }
 _NEAR = 1e-6  # two ways to the same mean
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from recon.decoding.conditions import LIKELIEST
 from recon.evaluation.judges import described, split_by_judge
+from recon.metrics.skipped import skipped_lines
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -27,7 +28,7 @@ def format_report(report: dict[str, Any]) -> str:
             f"p {part['p_permutation']:.2g})  {rows}"
         )
     lines += [f"note: {note}" for note in report.get("notes", [])]
-    lines += [f"skipped {name}: {reason}" for name, reason in report.get("skipped", {}).items()]
+    lines += skipped_lines(report.get("skipped", {}))
     return "\n".join(lines)
 
 

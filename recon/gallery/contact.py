@@ -111,8 +111,8 @@ def caption(content: Content, rule: str) -> str:
         f"{report['study']}, subject {report['subject']}, n = {report['n_stimuli']} test stimuli.",
         f"Layer {report['layer']} of {report['backbone']}, chosen on: {report['layer_chosen_on']}.",
         f"Input: {_input(report.get('selection') or {})}.",
-        f"Encoder {report['encoder']}, training seed {report['seed']}; generator {report['generator']}, "
-        f"scored pictures of seed {content.image_seed}.",
+        f"Encoder {report['encoder']}, training seed {report['seed']}; "
+        f"generator {report['generator']}{_tokens(report)}, scored pictures of seed {content.image_seed}.",
         f"Shown: {rule}. Means over all {report['n_stimuli']}: {', '.join(means)}.",
     ]
     if any(item.evidence is not None for item in content.items):
@@ -120,6 +120,11 @@ def caption(content: Content, rule: str) -> str:
     if "shuffled" in content.controls:
         parts.append("Shuffled: the same generator given the tokens predicted for another stimulus.")
     return " ".join(parts)
+
+
+def _tokens(report: dict[str, Any]) -> str:
+    """Which tokens were drawn, where a report says so."""
+    return f" (tokens: {report['tokens']})" if "tokens" in report else ""
 
 
 def paginate(blocks: Sequence[Block], height: float, rest: float) -> list[list[Block]]:

@@ -15,6 +15,7 @@ from align.errors import UserError
 from align.files.json_text import require
 from recon.drawing.folders import PictureFolders
 from recon.evaluation.report import read_scores, report_path, stimuli_path
+from recon.evaluation.sources import require_sources
 from recon.evaluation.stored import require_agreement
 from recon.gallery.extras import Extras, read_extras, read_seed_pictures, reduced
 
@@ -111,6 +112,7 @@ def read_content(run: Run) -> Content:
     stimuli = open_recording(run).stimuli
     row = {stimulus_id: i for i, stimulus_id in enumerate(stimuli.ids)}
     folders = scored_folders(run, stored)
+    require_sources(report_path(run), report, stored)
     controls = tuple(name for name in CONTROLS if name in stored["controls"])
     named = [*stored["ids"], *(other for near in stored["retrieved"].values() for other in near)]
     if strange := next((name for name in named if name not in row), None):

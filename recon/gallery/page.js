@@ -33,7 +33,7 @@ function node(tag, attributes = {}, ...children) {
 }
 function facts() {
   const rows = [["study", report.study], ["subject", report.subject], ["layer", `${report.layer} of ${report.backbone}`],
-    ["layer chosen on", report.layer_chosen_on], ["encoder", report.encoder], ["generator", report.generator],
+    ["layer chosen on", report.layer_chosen_on], ["encoder", report.encoder], ["generator", report.generator], ["tokens", report.tokens],
     ["test stimuli", report.n_stimuli], ["judge", run.judges.join("; ")], ["seed", report.seed], ["seed of the pictures", run.image_seed]];
   by("facts").replaceChildren(...rows.filter(pair => pair[1] !== undefined).map(([name, value]) => node("div", {}, node("dt", {}, name), node("dd", {}, String(value)))));
   document.title = `Seen and reconstructed: ${report.study}, subject ${report.subject}`;

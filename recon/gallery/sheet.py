@@ -120,9 +120,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _heading(pen: _Pen, content: Content) -> int:
     report = content.report
     pen.text(MARGIN, 34, "Seen and reconstructed", 30, bold=True)
+    tokens = f"tokens {report['tokens']}   " if "tokens" in report else ""
     facts = (
         f"{report['study']}   subject {report['subject']}   layer {report['layer']} of {report['backbone']}   "
-        f"generator {report['generator']}   {report['n_stimuli']} test stimuli   seed {report['seed']}"
+        f"generator {report['generator']}   {tokens}{report['n_stimuli']} test stimuli   seed {report['seed']}"
     )
     pen.text(MARGIN, 78, facts, 15, MUTED)
     parts = []

@@ -31,7 +31,10 @@ WEIGHTS = "ip_adapter.safetensors"
 
 @dataclass(frozen=True)
 class ConditionerInfo:
-    """What the conditioner takes (``n_tokens`` x ``width`` tokens of a layer) and for which generator it was made."""
+    """What the conditioner takes (``n_tokens`` x ``width`` tokens of a layer) and for which generator it was made.
+
+    ``resizing``: how the backbone was shown the pictures (`Backbone.resizing`); empty in older files, which do not say.
+    """
 
     backbone: str
     layer: str
@@ -39,6 +42,7 @@ class ConditionerInfo:
     n_tokens: int
     width: int
     generator: str = "mini"
+    resizing: str = ""
 
 
 def positions(n: int) -> torch.Tensor:
@@ -142,7 +146,7 @@ def save_conditioner(
         tensors[f"ip_adapter.{2 * index + 1}.to_v_ip.weight"] = processor.to_v_ip[0].weight
     if sketch is not None:
         tensors |= folded(sketch, conditioner.get_buffer("mean"), conditioner.get_buffer("std"))
-    metadata = {key: str(value) for key, value in asdict(conditioner.info).items()} | (extra or {})
+    metadata = {key: str(value) for key, value in asdict(conditioner.info).items() if value != ""} | (extra or {})
     if sketch is not None:
         metadata["sketch_size"] = str(sketch.size)
     metadata["mean"] = " ".join(f"{value:.6g}" for value in conditioner.mean.tolist())
@@ -163,6 +167,7 @@ def read_info(path: str | Path) -> ConditionerInfo:
             int(facts["n_tokens"]),
             int(facts["width"]),
             facts["generator"],
+            facts.get("resizing", ""),
         )
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{str(path)!r} is not a conditioner written by recon/train.py: {error}") from error

@@ -1,7 +1,7 @@
 """Names of generators: short ones, hub ids, and BASE+PATCH for a UNet or a LoRA that is drawn with through its base.
 
 ``sdxl-turbo`` is stabilityai/sdxl-turbo; ``latent-consistency/lcm-lora-sdxl`` is a LoRA, whose base SDXL is known;
-``sd15+someone/some-lcm-lora`` names the base of one that is not known.
+``sd15+someone/some-lcm-lora`` names the base of one that is not known. Short names may be written in capitals.
 """
 
 from __future__ import annotations
@@ -50,15 +50,24 @@ _KNOWN = {
 }
 
 
+def spelled(name: str) -> str:
+    """Short names, ``mini`` among them, in small letters, alone and in BASE+PATCH; a path or hub id as it is."""
+    if Path(name).expanduser().exists():
+        return name
+    return "+".join(part.lower() if part.lower() in (*SHORT, "mini") else part for part in name.split("+"))
+
+
 def full_name(name: str) -> str:
     """The hub id of a short name, anything else as it is; both name one generator."""
-    return SHORT.get(name, name)
+    own = spelled(name)
+    return SHORT.get(own, own)
 
 
 def patch_of(name: str) -> Patch | None:
     """The patch that a name means, None for a whole generator. Raises `UserError` for a generator without a UNet."""
     if Path(name).expanduser().exists():
         return None
+    name = spelled(name)
     base, plus, source = name.partition("+")
     if plus:
         return _through(base, full_name(source))

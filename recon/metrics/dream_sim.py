@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recon.metrics.feature_nets import WeightsMissing
+from recon.metrics.feature_nets import OFFLINE, WeightsMissing
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +36,7 @@ def load_dream_sim(
         raise WeightsMissing("the package dreamsim is not installed: pip install dreamsim")
     folder = Path(weights_dir or torch.hub.get_dir()).expanduser() / FOLDER
     if not download and not any(folder.glob("*lora*")):  # the package fetches what is not there, unasked
-        raise WeightsMissing(
-            f"weights not available offline: put the folder {FOLDER} of its weights into --weights-dir"
-        )
+        raise WeightsMissing(f"{OFFLINE}: put the folder {FOLDER} of its weights into --weights-dir")
     package = importlib.import_module("dreamsim")
     with contextlib.redirect_stdout(sys.stderr):  # it prints, and stdout is for results
         model, _ = package.dreamsim(pretrained=True, device="cpu", cache_dir=str(folder))

@@ -30,6 +30,7 @@ class WeightsMissing(Exception):
     """The weights of a network are not on this machine; the message says what to put where."""
 
 
+OFFLINE = "weights not available offline"
 AS_PAIRS = "evaluate.weights_dir=FOLDER, or set evaluate.download=true"  # how commands on a run are told of weights
 AS_OPTIONS = "--weights-dir FOLDER, or give --download"  # how recon evaluate-images is
 _BATCH = 4  # on a CPU core .7 of the time of 16: temporaries that are larger cost more page faults
@@ -177,7 +178,7 @@ class FeatureNets:
             except (OSError, RuntimeError) as error:
                 raise WeightsMissing(f"download of {spec.url + spec.file} failed: {error}") from error
         if not cached.is_file():
-            raise WeightsMissing(f"weights not available offline: put {spec.file} into {self.ways}")
+            raise WeightsMissing(f"{OFFLINE}: put {spec.file} into {self.ways}")
         return cached
 
     def _find_clip(self) -> Path:
@@ -197,7 +198,7 @@ class FeatureNets:
             found = [cached_file(CLIP_REPOSITORY, file, local_files_only=not self.download) for file in CLIP_FILES]
         except OSError as error:
             raise WeightsMissing(
-                f"weights not available offline: put {CLIP_REPOSITORY} ({', '.join(CLIP_FILES)}) as folder "
+                f"{OFFLINE}: put {CLIP_REPOSITORY} ({', '.join(CLIP_FILES)}) as folder "
                 f"{CLIP_REPOSITORY.split('/')[1]} into {self.ways}"
             ) from error
         return Path(found[0]).parent
@@ -208,9 +209,7 @@ def _in_package(spec: Network, ways: str) -> Path:
     path = packaged_file(spec.package, spec.file)
     if path is not None:
         return path
-    raise WeightsMissing(
-        f"weights not available offline: install them ({INSTALL}), or put {spec.file} into {ways.partition(',')[0]}"
-    )
+    raise WeightsMissing(f"{OFFLINE}: install them ({INSTALL}), or put {spec.file} into {ways.partition(',')[0]}")
 
 
 class _Reader:

@@ -94,7 +94,8 @@ def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) ->
     stimuli = pool_stimuli(pool, 0)
     values = cached_targets(backbone, stimuli, [layer], pooling, out / "cache")[layer].tokens
     mean, std = channel_statistics(values)
-    info = ConditionerInfo(backbone.name, layer, pooling, values.shape[1], values.shape[2])
+    n_tokens, width = values.shape[1:]
+    info = ConditionerInfo(backbone.name, layer, pooling, n_tokens, width, resizing=backbone.resizing)
     return Tokens(values, 0, Conditioner(unet, info, mean, std))
 
 

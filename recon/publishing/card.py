@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,19 @@ def write_card(folder: str | Path, repository: str = UNNAMED, license_id: str | 
     ``repository``: where it will lie on the hub, for the lines that say how to load it. ``license_id``: of the weights,
     as the hub names licences (default: other, with the terms of the recordings). Raises `UserError`.
     """
-    facts = read_facts(folder)
-    path = Path(folder).expanduser() / "README.md"
-    write_atomic(path, card(facts, repository, license_id))
-    return {"card": str(path), "evaluated": list(facts.reports) if isinstance(facts, RunFacts) else []}
+    return write_cards([folder], repository, license_id)[0]
+
+
+def write_cards(
+    folders: Sequence[str | Path], repository: str = UNNAMED, license_id: str | None = None
+) -> list[dict[str, Any]]:
+    """`write_card` of each folder; nothing is written where one of them is refused."""
+    written = []
+    texts = {Path(folder).expanduser() / "README.md": read_facts(folder) for folder in folders}
+    for path, facts in texts.items():
+        write_atomic(path, card(facts, repository, license_id))
+        written.append({"card": str(path), "evaluated": list(facts.reports) if isinstance(facts, RunFacts) else []})
+    return written
 
 
 def card(facts: RunFacts | ConditionerFacts, repository: str = UNNAMED, license_id: str | None = None) -> str:
@@ -163,6 +173,7 @@ def _conditioner_card(facts: ConditionerFacts, repository: str, license_id: str 
         "backbone": told["backbone"],
         "layer": told["layer"],
         "pooling": f"{told['pooling']}: {told['n_tokens']} tokens of width {told['width']}",
+        "pictures seen as": told.get("resizing", "not recorded in the file"),
         "generator": generator,
         "pictures trained on": pictures,
         "steps": told.get("steps", "not recorded in the file"),

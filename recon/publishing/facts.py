@@ -10,6 +10,7 @@ from align.data.names import labelled
 from align.data.splits import read_split
 from align.errors import UserError
 from align.files import read_tensors
+from recon.evaluation.sources import require_sources
 from recon.evaluation.stored import read_report, read_stimuli
 from recon.publishing.places import without_paths
 
@@ -57,19 +58,27 @@ def read_facts(folder: str | Path) -> RunFacts | ConditionerFacts:
         return _run_facts(folder)
     if (folder / ADAPTER).is_file():
         return _conditioner_facts(folder)
-    raise UserError(f"{str(folder)!r} holds neither {MODEL} nor {ADAPTER}; pass the folder of one run or conditioner")
+    inside = ", ".join(str(path) for path in runs_in(folder))
+    wanted = f"one of its runs: {inside}" if inside else "the folder of one run or conditioner"
+    raise UserError(f"{str(folder)!r} holds neither {MODEL} nor {ADAPTER}; pass {wanted}")
+
+
+def runs_in(folder: str | Path) -> list[Path]:
+    """The folders of runs directly inside ``folder``, in the order of their names."""
+    from align.checkpoint import MODEL
+
+    return sorted(path.parent for path in Path(folder).expanduser().glob(f"*/{MODEL}"))
 
 
 def _run_facts(folder: Path) -> RunFacts:
-    from align.checkpoint import CONFIG, MODEL, SPLIT, load_run, stored_meta, tensors_hash
+    from align.checkpoint import CONFIG, MODEL, SPLIT, load_run, require_named, stored_meta, tensors_hash
     from align.config import Config, load_config, to_dict
 
     tensors, metadata = read_tensors(folder / MODEL)
     meta = stored_meta(metadata, folder / MODEL)
     run = load_run(folder, next(iter(meta.get("subjects", [])), None))
     digest = tensors_hash(tensors)
-    if run.meta.get("weights_hash", digest) != digest:
-        raise UserError(f"{str(folder / MODEL)!r} holds other weights than its metadata names; train the run again")
+    require_named(digest, run.meta, folder / MODEL)
     if to_dict(load_config(Config, folder / CONFIG, check=False)) != to_dict(run.config):
         raise UserError(f"{str(folder / CONFIG)!r} is not the configuration of the weights beside it; put the old back")
     facts = RunFacts(run, digest, read_split(folder / SPLIT), {})
@@ -82,7 +91,10 @@ def _run_facts(folder: Path) -> RunFacts:
         facts.reports[subject] = without_paths(report)
         stimuli = labelled(folder, "stimuli_sub-{}.json", subject)
         told = read_stimuli(stimuli) if "reconstruction" in report and stimuli.is_file() else {}
-        if told.get("run") == own and "image_seed" in told:
+        if told.get("run") != own:
+            continue
+        require_sources(path, report, told)
+        if "image_seed" in told:
             facts.image_seeds[subject] = told["image_seed"]
     return facts
 

@@ -108,11 +108,11 @@ def find_recipe(name: str) -> Path:
             raise UserError(f"recipe {name!r} does not exist; pass a YAML file with a paper block")
         return shipped(name)
     known = {path.stem: path for path in sorted(shipped(FOLDER).glob("*.yaml"))}
-    if name not in known:
+    if name.lower() not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(f"recipe {name!r} is not known; {hint}Known: {', '.join(sorted(known))}")
-    return known[name]
+    return known[name.lower()]
 
 
 def _on_study(recipe: Config, paper: Paper, here: Config) -> tuple[Config, list[str]]:

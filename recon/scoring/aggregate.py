@@ -7,44 +7,30 @@ values per stimulus are stored (runs: ``stimuli_sub-XX.json``; score files hold 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from align.checkpoint import weights_id
 from align.errors import UserError
 from align.files import read_json
 from align.files.json_text import require
 from align.files.labels import present, refuse_alike
 from align.retrieval import bootstrap_interval
+from recon.evaluation.judges import first_judge
+from recon.evaluation.sources import require_sources
 from recon.evaluation.stored import read_report, read_stimuli, require_agreement
 from recon.metrics.stats import t_interval
 from recon.scoring.contest import DIRECTIONS
+from recon.scoring.methods import grouped, method_of, name_methods
+from recon.scoring.ranges import inside
+from recon.scoring.result import Result
 
 _COUNTS = {"n_stimuli": int, "candidates": (float, None)}
 AXES = ("subject", "seed")
-_RANGES = {("top1", "top5", "two_way", "-way"): (0.0, 1.0), ("PixCorr", "SSIM"): (-1.0, 1.0)}  # of scores by name
 MIN_SUBJECTS = 3  # from here on intervals are over subjects
-
-
-@dataclass
-class Result:
-    """One file: scores by name, and per score the value of each stimulus where stored."""
-
-    path: Path
-    method: str
-    subject: str
-    seed: str
-    metrics: dict[str, dict[str, Any]]  # name -> value, better, n; retrieval: chance too
-    stimuli: dict[str, dict[str, float]]  # name -> {stimulus id: value}
-    n: int
-    candidates: float | None
-    generator: str = ""
-    recipe: dict[str, Any] | None = None  # settings that are not the defaults; None = not stored
 
 
 def load_results(paths: Iterable[str | Path]) -> list[Result]:
@@ -76,21 +62,24 @@ def load_results(paths: Iterable[str | Path]) -> list[Result]:
 def rows(results: list[Result], by: Iterable[str] = (), *, seed: int = 0) -> list[dict[str, Any]]:
     """One row per method (see `name_methods`), and under it one for each value of ``by`` ("subject", "seed", or both).
 
+    Where a method has one value only, its row bears it and stands alone.
+
     A row: ``method, subject, seed`` (None = averaged over), ``subjects, seeds, n, candidates, interval_over`` and
     ``metrics`` {name: value, ci95, better, n, subjects, chance}. Raises `UserError` on an unknown name in ``by``.
     """
-    by = list(by)
+    by = list(dict.fromkeys(by))
     wrong = [axis for axis in by if axis not in AXES]
     if wrong:
         raise UserError(f"--by knows {' and '.join(AXES)}, not {wrong[0]!r}")
     found = []
     for method, members in grouped(results, lambda result: result.method).items():
         found.append({"method": method, **dict.fromkeys(AXES), **summary(members, seed=seed)})
-        if by:
-            parts = grouped(members, lambda result: tuple(getattr(result, axis) for axis in by))
-            for values, part in parts.items():
-                where = {**dict.fromkeys(AXES), **dict(zip(by, values, strict=True))}
-                found.append({"method": method, **where, **summary(part, seed=seed)})
+        parts = grouped(members, lambda result: tuple(getattr(result, axis) for axis in by))
+        labels = {values: {**dict.fromkeys(AXES), **dict(zip(by, values, strict=True))} for values in parts}
+        if len(parts) == 1:  # its mean is the one value again
+            found[-1] |= next(iter(labels.values()))
+            continue
+        found += [{"method": method, **labels[values], **summary(part, seed=seed)} for values, part in parts.items()]
     return found
 
 
@@ -113,55 +102,32 @@ def summary(members: list[Result], *, seed: int = 0) -> dict[str, Any]:
 
 
 def _score(name: str, members: list[Result], seed: int) -> dict[str, Any]:
-    """One score over the results that have it: its mean, interval, chance, and over how many subjects and stimuli."""
+    """One score over the results that have it: its mean, interval, chance, and over how many subjects and stimuli.
+
+    Of p values (``kind`` "p") the largest, without an interval.
+    """
+    kind = members[0].metrics[name].get("kind")
     subjects = grouped(members, lambda result: result.subject)
     means = np.array([np.mean([r.metrics[name]["value"] for r in part]) for part in subjects.values()])
-    enough = len(subjects) >= MIN_SUBJECTS
     numbers = [result.metrics[name].get("n") or result.n for result in members]
     entry = {
-        "value": float(means.mean()),
-        "ci95": _inside(name, t_interval(means) if enough else stimulus_interval(members, name, seed=seed)),
+        "value": max(result.metrics[name]["value"] for result in members) if kind == "p" else float(means.mean()),
+        "ci95": None if kind == "p" else inside(name, _interval(name, members, means, seed)),
         "better": members[0].metrics[name]["better"],
         "n": numbers[0] if len(set(numbers)) == 1 else float(np.mean(numbers)),
         "subjects": len(subjects),
     }
     if all("chance" in result.metrics[name] for result in members):
         entry["chance"] = fmean(result.metrics[name]["chance"] for result in members)
-    return entry
+    return entry | {key: members[0].metrics[name][key] for key in ("of", "kind") if key in members[0].metrics[name]}
 
 
-def _inside(name: str, interval: list[float] | None) -> list[float] | None:
-    """An interval cut at the ends of what the score can be; Student's t knows no ends."""
-    low, high = next((ends for words, ends in _RANGES.items() if any(word in name for word in words)), (None, None))
-    if interval is None or low is None or high is None:
-        return interval
-    return [max(low, interval[0]), min(high, interval[1])]
-
-
-def name_methods(results: list[Result]) -> None:
-    """Give results that are comparable one name, and all others different ones that say what differs.
-
-    Comparable: the same study, encoder, backbone, layer and part of the signals, the same other settings, and pictures
-    of one generator. A result without pictures is taken to be of the generator that the others have, where it is one.
-    """
-    for members in grouped(results, lambda result: result.method).values():
-        drawn = list(dict.fromkeys(result.generator for result in members if result.generator))
-        for result in members:
-            own = drawn[0] if len(drawn) == 1 else result.generator
-            result.method += f" {own}" if own else ""
-    for members in grouped(results, lambda result: result.method).values():
-        told = [result.recipe for result in members if result.recipe is not None]
-        keys = dict.fromkeys(key for recipe in told for key in recipe)
-        varied = [key for key in keys if any(recipe.get(key) != told[0].get(key) for recipe in told)]
-        for result in members:
-            if result.recipe is not None and varied:
-                result.method += f" ({', '.join(f'{key}={_said(result.recipe.get(key))}' for key in varied)})"
-
-
-def _said(value: Any) -> str:
-    if value is None:
-        return "default"
-    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+def _interval(name: str, members: list[Result], means: np.ndarray, seed: int) -> list[float] | None:
+    """Over subjects, over stimuli, or as a single result says it itself; None where none of it can be."""
+    if len(means) >= MIN_SUBJECTS:
+        return t_interval(means)
+    own: list[float] | None = members[0].metrics[name].get("ci95") if len(members) == 1 else None
+    return stimulus_interval(members, name, seed=seed) or own
 
 
 def stimulus_interval(members: list[Result], name: str, *, seed: int = 0) -> list[float] | None:
@@ -180,14 +146,6 @@ def stimulus_interval(members: list[Result], name: str, *, seed: int = 0) -> lis
         groups.setdefault(ids, []).append((values, 1 / len(seeds[result.subject])))
     means = [np.average([v for v, _ in part], axis=0, weights=[w for _, w in part]) for part in groups.values()]
     return bootstrap_interval(means, [sum(w for _, w in part) for part in groups.values()], seed=seed)
-
-
-def grouped(results: Iterable[Result], key: Callable[[Result], Any]) -> dict[Any, list[Result]]:
-    """Results by key, in the order of appearance."""
-    found: dict[Any, list[Result]] = {}
-    for result in results:
-        found.setdefault(key(result), []).append(result)
-    return found
 
 
 def _files(path: Path) -> list[Path]:
@@ -221,17 +179,24 @@ def _score_file(path: Path, content: dict[str, Any]) -> Result:
 
 
 def _report(path: Path, content: dict[str, Any]) -> Result:
-    _require_weights(path, content)
     stored = _beside(path, content)
+    require_sources(path, content, stored)
     retrieval = content.get("retrieval", {})
     metrics, stimuli = _retrieval(retrieval, stored.get("per_stimulus", {}))
     ids, scores = stored.get("ids", []), stored.get("scores", {})
     for name, entry in content.get("reconstruction", {}).items():
         metrics[name] = {key: entry[key] for key in ("value", "better", "chance", "n") if key in entry}
+        parts = {control: part[name] for control, part in content.get("controls", {}).items() if name in part}
+        metrics[name]["controls"] = {
+            control: {key: part[key] for key in ("value", "ci95") if part.get(key) is not None}
+            for control, part in parts.items()
+        }
+        metrics[name]["p"] = dict(entry.get("p_vs_control", {}))
         if name in scores:
             stimuli[name] = dict(zip(ids, scores[name], strict=True))
-    result = _result(path, content, _method(content), retrieval, metrics, stimuli)
+    result = _result(path, content, method_of(content), retrieval, metrics, stimuli)
     result.generator, result.recipe = str(content.get("generator") or ""), content.get("recipe")
+    result.judge = first_judge(content)
     require(result.recipe, ({}, None), f"{str(path)!r}, its recipe")
     return result
 
@@ -246,7 +211,8 @@ def _result(
 ) -> Result:
     subject, seed = ("" if content.get(axis) is None else present(str(content[axis])) for axis in AXES)
     pool = retrieval.get("brain_to_image", {}).get("candidates")
-    numbers = {"value": float, "better": str, "chance?": (float, None), "n?": (int, None)}
+    numbers = {"value": float, "better": str, "chance?": (float, None), "n?": (int, None), "p": {str: float}}
+    numbers["controls"] = {str: {"value": float, "ci95?": [float]}}
     require(metrics, {str: numbers}, repr(str(path)))
     require({"n_stimuli": content["n_stimuli"], "candidates": pool}, _COUNTS, repr(str(path)))
     require(stimuli, {str: {str: float}}, f"{str(path)!r}, per_stimulus")
@@ -265,23 +231,15 @@ def _retrieval(
                 continue
             name = f"{direction}.{score}"
             metrics[name] = {"value": part[score], "better": "higher", "chance": part[f"chance_{score}"]}
-            metrics[name]["n"] = part.get("n")
+            permuted = part.get("p_permutation") if score == "top1" else None
+            metrics[name] |= {"n": part.get("n"), "controls": {}, "p": {} if permuted is None else {"": permuted}}
             values = per_stimulus.get(direction, {}).get(score)
             if values is not None:
                 stimuli[name] = dict(zip(per_stimulus["ids"], values, strict=True))
         if "median_rank" in part:
-            metrics[f"{direction}.median_rank"] = {"value": part["median_rank"], "better": "lower", "n": part.get("n")}
+            facts = {"value": part["median_rank"], "better": "lower", "n": part.get("n"), "controls": {}, "p": {}}
+            metrics[f"{direction}.median_rank"] = facts
     return metrics, stimuli
-
-
-def _require_weights(path: Path, report: dict[str, Any]) -> None:
-    """Refuse the scores of weights that are gone: the folder holds those of another training now."""
-    own = weights_id(path.parent, str(report.get("subject", "")))
-    if own is not None and report.get("run") not in (None, own):
-        raise UserError(
-            f"{str(path)!r} holds scores of {report['run']}, the weights beside it are {own}; score them again (recon "
-            f"evaluate --subject {report['subject']} --run {str(path.parent)!r}), or remove the report"
-        )
 
 
 def _beside(path: Path, report: dict[str, Any]) -> dict[str, Any]:
@@ -294,15 +252,3 @@ def _beside(path: Path, report: dict[str, Any]) -> dict[str, Any]:
         return {}
     require_agreement(report, content, path)
     return content
-
-
-def _method(report: dict[str, Any]) -> str:
-    parts = [report.get("study"), report.get("encoder"), report.get("backbone"), report.get("layer")]
-    part = report.get("selection") or {}
-    for key in ("roi", "channels", "window"):
-        value = part.get(key) if isinstance(part, dict) else None
-        if value:
-            ends = key == "window" and isinstance(value, list)
-            told = ":".join("" if end is None else str(end) for end in value) if ends else _said(value)
-            parts.append(f"{key} {told}")
-    return " ".join(str(part) for part in parts if part)

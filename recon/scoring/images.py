@@ -13,6 +13,7 @@ from align.errors import UserError
 from align.fields.checks import require_draws
 from align.files.labels import present, tidy
 from align.files.table import text_rows
+from align.tracking import Stopwatch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,8 @@ def evaluate_images(
 
     ``.attrs``: ``skipped`` (metric to reason), ``preset``, ``source``, ``resizing``, ``blend`` (share of the
     reconstruction, None where nothing was blended), ``versions`` (here, and of the published numbers), ``category``
-    (where labels were given), ``notes`` (sentences about pictures of one colour), ``ids``,
+    (where labels were given), ``notes`` (sentences about pictures of one colour and copies), ``measured`` (seconds,
+    memory, device), ``ids``,
     ``per_stimulus`` (row to the means over samples, in the order of ``ids``, NaN
     where undefined).
 
@@ -79,14 +81,15 @@ def evaluate_images(
     from recon.scoring.opening import open_pair, open_pictures, paired
     from recon.scoring.own_metric import name_functions, own_row
     from recon.scoring.presets import PRESETS
-    from recon.scoring.set_scores import build_task, require_known, score_sets
+    from recon.scoring.set_scores import build_task, require_known, score_sets, spelled
     from recon.scoring.views import require_fit
 
-    if preset not in PRESETS:
+    if preset.lower() not in PRESETS:
         raise UserError(f"preset {preset!r} is not known; known: {', '.join(PRESETS)}")
+    preset = preset.lower()
     chosen = PRESETS[preset]
     wanted = dict.fromkeys(metrics or chosen.metrics)
-    names = tuple(metric for metric in wanted if isinstance(metric, str))
+    names = tuple(dict.fromkeys(spelled([metric for metric in wanted if isinstance(metric, str)])))
     require_known(names)
     functions = name_functions([metric for metric in wanted if not isinstance(metric, str)], names)
     files = dict(weights_files or {})
@@ -98,6 +101,7 @@ def evaluate_images(
         low = paired(open_pictures(low_level, name="low level", known=truth.ids), truth)
         if low.samples not in (1, own.samples):
             raise UserError(f"{low.name!r} holds {low.samples} samples, {own.name!r} {own.samples}; give 1 or as many")
+    watch = Stopwatch()
     nets = FeatureNets(weights_dir, files=files, download=download, ways=AS_OPTIONS)
     task = build_task(own, truth, chosen, nets, controls=controls, seed=seed, low_level=low)
     task.progress = progress
@@ -111,28 +115,33 @@ def evaluate_images(
     frame.attrs |= {"skipped": skipped, "preset": preset, "source": chosen.source, "resizing": chosen.resizing}
     frame.attrs |= {"blend": None if low is None else chosen.blend, "ids": list(ids)}
     frame.attrs["versions"] = {"here": versions(), "published": chosen.versions}
-    frame.attrs["notes"] = _flat(task, ids)
+    frame.attrs["notes"] = _notes(task, ids)
     for note in frame.attrs["notes"]:
         logger.warning("%s", note)
     frame.attrs["per_stimulus"] = {name: row.values.mean(axis=0).tolist() for name, row in rows.items()}
     if task.labels is not None:
         frame.attrs["category"] = _category(task.labels)
+    frame.attrs["measured"] = watch.read()
     return frame
 
 
-def _flat(task: Task, ids: Sequence[str]) -> list[str]:
-    """Sentences about reconstructions and targets of one colour; nothing is left out."""
+def _notes(task: Task, ids: Sequence[str]) -> list[str]:
+    """Sentences about reconstructions and targets of one colour, and about copies; nothing is left out."""
     import torch
 
+    from recon.metrics.copies import copies_note, fingerprints
     from recon.metrics.flat import flat_note, one_colour
 
-    notes = []
+    notes: list[str | None] = []
     for views, what in ((task.own, "reconstructions"), ([task.target], "targets")):
-        found = [one_colour(view.pictures.batch(rows, view.sample)) for view in views for rows in task.chunks()]
+        found, prints = [], []
+        for images in (view.pictures.batch(rows, view.sample) for view in views for rows in task.chunks()):
+            found.append(one_colour(images))
+            prints += fingerprints(images)
         names = [f"{name} (sample {view.sample})" if len(views) > 1 else name for view in views for name in ids]
         even, black = (torch.cat(part).tolist() for part in zip(*found, strict=True))
-        notes += [note for note in [flat_note(names, even, black, what)] if note]
-    return notes
+        notes += [flat_note(names, even, black, what), copies_note(names, prints, even, what)]
+    return [note for note in notes if note]
 
 
 def _require_networks(files: Mapping[str, str | Path]) -> None:
@@ -232,7 +241,7 @@ def as_report(frame: pd.DataFrame) -> dict[str, Any]:
         if _plain(row["ci95_low"]) is not None:
             entry["ci95"] = [float(row["ci95_low"]), float(row["ci95_high"])]
         entries[str(name)] = entry
-    facts = ("preset", "source", "resizing", "blend", "versions", "category", "skipped", "notes")
+    facts = ("preset", "source", "resizing", "blend", "versions", "category", "skipped", "notes", "measured")
     kept = {key: frame.attrs[key] for key in facts if key in frame.attrs}
     return {"schema": 1, **kept, "n_stimuli": len(frame.attrs["ids"]), "metrics": entries}
 

@@ -9,7 +9,8 @@ import numpy as np
 from align.errors import UserError
 from align.retrieval import bootstrap_interval
 from recon.metrics.stats import sign_flip_p
-from recon.scoring.aggregate import Result, grouped
+from recon.scoring.methods import grouped
+from recon.scoring.result import Result
 
 
 def compare(members: list[Result], base: list[Result], *, seed: int = 0) -> dict[str, dict[str, Any]]:

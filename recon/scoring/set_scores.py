@@ -79,6 +79,12 @@ class Task:
             yield list(range(start, min(start + size, self.n)))
 
 
+def spelled(names: Sequence[str]) -> list[str]:
+    """Names of metrics as they stand in tables, whatever the case they were written in; others as they are."""
+    own = {name.lower(): name for name in KNOWN}
+    return [own.get(name.lower(), name) for name in names]
+
+
 def require_known(names: Sequence[str]) -> None:
     """Raise `UserError` for a metric that does not exist."""
     for name in names:

@@ -72,6 +72,8 @@ def _score(entry: dict[str, Any] | None, row: dict[str, Any]) -> str:
     """Value, interval, chance; the score's own n and number of subjects where they are not those of the row."""
     if entry is None:
         return "–"
+    if entry.get("kind") == "p":
+        return f"{entry['value']:.2g}"
     text = _number(entry["value"])
     if entry["ci95"]:
         text += f" [{_number(entry['ci95'][0])}, {_number(entry['ci95'][1])}]"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from recon.metrics.skipped import skipped_lines
+
 
 def format_votes(result: dict[str, Any]) -> str:
     """Lines of all that `recon score-votes` found."""
@@ -31,7 +33,7 @@ def format_votes(result: dict[str, Any]) -> str:
         for name, entry in conditions.items():
             start = f"{metric:<42}{name:<16}{entry['agreement']:>7.3f}{_ends(entry):>18}"
             lines.append(f"{start}{entry['expected']:>10.3f}{entry['metric_accuracy']:>9.3f}")
-    return "\n".join([*lines, *(f"skipped {name}: {reason}" for name, reason in result["skipped"].items())])
+    return "\n".join([*lines, *skipped_lines(result["skipped"])])
 
 
 def _ends(entry: dict[str, Any]) -> str:

@@ -193,6 +193,33 @@ def test_facts_of_a_paper_are_no_keys_elsewhere(tmp_path: Path) -> None:
         load_config(SimulatedConfig, tmp_path / "paper.yaml")
 
 
+def test_a_choice_on_other_data_says_that_it_was_carried_over(tmp_path: Path) -> None:
+    best = tmp_path / "best.yaml"
+    best.write_text(
+        "study: {name: folder, root: /a}\nsubjects: ['01', '02']\ntarget: {chosen_on: cross-validation, layer: '1'}\n"
+    )
+    over = "; carried over to "
+    for pairs, told in (
+        ([], ""),
+        (["subjects=[02]"], ""),  # one of those it was chosen on
+        (["subjects=[03]"], f"{over}other subjects"),
+        (["subjects=[]"], f"{over}other subjects"),  # all of them
+        (["study.root=/b"], f"{over}another study.root"),
+        (["study.root=/b", "subjects=[01,03]"], f"{over}another study.root, other subjects"),
+        (["study.name=nsd"], f"{over}another study"),
+        (["subjects=[03]", "target.chosen_on=a pilot"], None),
+        (["subjects=[03]", "target.layer=2"], None),
+    ):
+        said = load_config(Config, best, pairs, check=False).target.chosen_on
+        by_hand = "a pilot" if "target.chosen_on=a pilot" in pairs else "set by hand"
+        assert said == (by_hand if told is None else f"cross-validation{told}"), pairs
+    (tmp_path / "over.yaml").write_text("subjects: ['03']\n")
+    twice = load_config(Config, [best, tmp_path / "over.yaml"], ["subjects=[04]", "study.root=/b"], check=False)
+    assert twice.target.chosen_on == f"cross-validation{over}other subjects, another study.root"
+    best.write_text("target: {chosen_on: cross-validation, layer: '1'}\n")  # names no data: they are given here
+    assert load_config(Config, best, ["study.root=/b", "subjects=[03]"]).target.chosen_on == "cross-validation"
+
+
 @pytest.mark.parametrize(
     ("pairs", "told"),
     [

@@ -14,6 +14,7 @@ import pytest
 
 from align import retrieval
 from align.config import Config, load_config
+from align.data.places import study_labels
 from align.errors import UserError
 from align.files import read_json, read_tensors
 from align.sweep import points
@@ -230,7 +231,8 @@ def test_best_yaml_is_a_recipe(toy: type[Toy], tmp_path: Path) -> None:
     expected = toy_config()
     assert best.target.layer == "1"
     assert best.encoder.name == read_json(tmp_path / "choice.json")["chosen"]["encoder"]
-    assert best.target.chosen_on == "grouped 3-fold cross-validation on training rows"
+    whose = f"of '{' '.join(study_labels(expected))}', subjects '01', '02'"
+    assert best.target.chosen_on == f"grouped 3-fold cross-validation on training rows {whose}"
     assert replace(best.target, layer=expected.target.layer, chosen_on=expected.target.chosen_on) == expected.target
     assert best.train == expected.train
 

@@ -98,7 +98,8 @@ def test_the_layer_is_that_of_the_sweep_and_no_test_row_is_read(
     chosen = json.loads(capsys.readouterr().out)["chosen"]["layer"]
     target = one.run_.config.target
     assert chosen == target.layer != "1", "the first layer, which stands there until one is chosen, is not the best"
-    assert target.chosen_on == "grouped 2-fold cross-validation on training rows"
+    assert target.chosen_on.startswith("grouped 2-fold cross-validation on training rows of 'folder ")
+    assert target.chosen_on.endswith(", subject '01'")
     choices = [json.loads((tmp_path / part / "choice.json").read_text()) for part in ("run/sweep", "sweep")]
     assert choices[0] == choices[1] and not choices[0]["test_read"]
 

@@ -183,3 +183,12 @@ def test_features_without_clusters(kind: str) -> None:
 def test_predictions_along_one_direction_are_not_judged() -> None:
     x = np.random.default_rng(9).normal(size=(50, 1)) * np.ones(12)
     assert signals.test_standardised(x - x.mean(0)).verdict == "not checked"
+
+
+def test_names_in_quotes_are_no_confession() -> None:
+    for said, wanted in (
+        ("cross-validation on training rows of 'folder my-test', subject 'test 1'", "clear"),
+        ("cross-validation on training rows of my-test", "leak"),
+        ("the author's test rows, as the paper's", "leak"),  # apostrophes quote nothing
+    ):
+        assert selection.declared_choice({"layer": said}).verdict == wanted, said

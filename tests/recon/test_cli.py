@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,6 +211,19 @@ def test_sweep_lists_every_configuration_file(capsys: pytest.CaptureFixture[str]
     assert cli.main(["sweep", *words, "--list"]) == 0
     first = shlex.split(capsys.readouterr().out.splitlines()[0], comments=True)
     assert first[:6] == ["recon", "sweep", *words[:4]] and first[-2:] == ["--cell", "0"]
+
+
+def test_sweep_says_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my sweep"
+    result = SimpleNamespace(folder=folder, summary={}, table=lambda: "the table")
+    monkeypatch.setattr("align.sweep.run.run", lambda *args, **options: result)
+    assert cli.main(["sweep"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("next: recon ")
+    args = cli.parse(shlex.split(last)[2:])
+    assert (args.command, args.config) == ("train", [folder / "best.yaml"])
 
 
 def test_retrieve_takes_several_runs() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from align.checkpoint import Run, load_run
 from align.errors import UserError
 from align.vision.backbones import load_backbone
 from recon.cli import main
-from recon.decoding.bridges.choose import Conditioning
+from recon.decoding.bridges.choose import Conditioning, adapter_and_bridge
 from recon.decoding.conditions import derangement
 from recon.decoding.decoder import RunDecoder
 from recon.decoding.joining import started
@@ -24,10 +25,11 @@ from recon.drawing.best_of import require_agreement
 from recon.drawing.folders import PictureFolders, read_index, read_pictures, read_seed
 from recon.drawing.generate import generate
 from recon.generation.adapters import Adapter, load_adapter
-from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
+from recon.generation.conditioner import Conditioner, ConditionerInfo, read_info, save_conditioner
 from recon.generation.pipeline import Generator
 from recon.generation.sketch import Sketch, load_sketch
 from recon.images import load_image
+from tests.one_line import fails
 from tests.recon.tiny import tiny_generator
 from tests.recon.tiny_run import make_run
 
@@ -35,7 +37,7 @@ N_TEST = 6
 QUICK = Sampling(steps=2, batch_size=4, strength=0.5)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Place:
     """Folder of the generator, its conditioner of SqueezeNet tokens, and the runs of two encoders."""
 
@@ -137,7 +139,7 @@ def test_with_pixels_alone_a_start_is_the_small_picture_enlarged(ridge: Run, pla
 
 def test_nothing_is_fitted_to_a_subject_that_the_run_never_saw(ridge: Run, encoding: Run, place: Place) -> None:
     for run in (ridge, encoding):
-        unseen = dataclasses.replace(run, meta={**run.meta, "trained_on": ["02", "03"]})
+        unseen = replace(run, meta={**run.meta, "trained_on": ["02", "03"]})
         for path in ("pixels", "both"):
             with pytest.raises(UserError, match=f"--low-level {path} is fitted to training rows of subject 01"):
                 decode(unseen, place, low_level=path)
@@ -155,7 +157,7 @@ def test_the_oracle_has_true_tokens_and_no_pixels(ridge: Run, place: Place) -> N
 
 
 def test_without_a_sketch_the_oracle_of_pixels_has_those_of_the_picture(ridge: Run, place: Place) -> None:
-    plain = dataclasses.replace(place.adapter, kind="pooled", info=None)
+    plain = replace(place.adapter, kind="pooled", info=None)
     decoder = RunDecoder(ridge, plain, Conditioning(low_level="pixels"))
     stimuli = open_recording(ridge).stimuli
     oracle = decoder.condition("oracle", 0)
@@ -197,10 +199,8 @@ def test_words_are_those_of_the_nearest_training_picture(ridge: Run, place: Plac
 
 def test_a_study_without_captions_has_no_words(ridge: Run, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = open_recording(ridge)
-    blank = dataclasses.replace(recording.stimuli, captions=("",) * len(recording.stimuli))
-    monkeypatch.setattr(
-        "recon.decoding.predict.open_recording", lambda run: dataclasses.replace(recording, stimuli=blank)
-    )
+    blank = replace(recording.stimuli, captions=("",) * len(recording.stimuli))
+    monkeypatch.setattr("recon.decoding.predict.open_recording", lambda run: replace(recording, stimuli=blank))
     with pytest.raises(UserError, match="--words retrieved needs captions"):
         decode(ridge, place, words="retrieved").condition("reconstructions", 0)
 
@@ -211,7 +211,7 @@ def test_an_encoding_model_finds_its_tokens_in_the_library(encoding: Run, place:
     library = read_library(encoding)
     recording = open_recording(encoding)
     assert set(library.ids) == {recording.stimuli.ids[i] for i in recording.train.stimulus}
-    backbone = load_backbone(dataclasses.replace(encoding.config.backbone, image_size=None))
+    backbone = load_backbone(replace(encoding.config.backbone, image_size=None))
     tokens = decoder.condition("reconstructions", 0).tokens
     for own, found in zip(load_predictions(encoding).embeds, tokens, strict=True):
         cosine = library.responses @ own / np.linalg.norm(library.responses, axis=1)
@@ -240,7 +240,7 @@ def test_a_test_picture_under_another_name_never_enters_the_library(
     recording = open_recording(encoding)
     test = np.unique(recording.test.stimulus)
     stimuli = recording.stimuli
-    twins = dataclasses.replace(
+    twins = replace(
         stimuli,
         ids=tuple(f"twin {i}" for i in test),
         load=lambda k: stimuli.load(int(test[k])),
@@ -297,7 +297,7 @@ def test_expected_tokens_are_refused_where_they_cannot_be(ridge: Run, encoding: 
 
 
 def test_what_the_run_or_the_adapter_lacks_is_named(ridge: Run, encoding: Run, place: Place) -> None:
-    bare = dataclasses.replace(place.adapter, kind="pooled", info=None)
+    bare = replace(place.adapter, kind="pooled", info=None)
     assert RunDecoder(ridge, bare, Conditioning()).low_level == "none"
     with pytest.raises(UserError, match="--low-level both needs an own conditioner"):
         RunDecoder(ridge, bare, Conditioning(low_level="both"))
@@ -350,7 +350,7 @@ def test_a_choice_by_the_seen_picture_is_refused(
 
 
 def test_low_level_pictures_are_stored_for_the_gallery(ridge: Run, place: Place, tmp_path: Path) -> None:
-    sampling = dataclasses.replace(QUICK, seeds=(3, 1))
+    sampling = replace(QUICK, seeds=(3, 1))
     generate(ridge, str(place.generator), tmp_path, sampling, ())
     rows = read_index(PictureFolders(tmp_path, "generator", "01").low_level)
     assert [row["seed"] for row in rows] == ["3"] * N_TEST
@@ -377,5 +377,48 @@ def test_a_controlnet_is_given_the_edges_of_each_own_start(ridge: Run, place: Pl
         )
         assert (held - free).abs().max() > 2 / 255
     with pytest.raises(UserError, match="--controlnet reads the edges of the coarse picture"):
-        nothing = dataclasses.replace(wanted, low_level="none")
+        nothing = replace(wanted, low_level="none")
         generate(ridge, str(place.generator), tmp_path, QUICK, conditioning=nothing)
+
+
+def _conditioner(place: Place, path: Path, resizing: str) -> Path:
+    """The conditioner of the place, made of pictures that were resized in this way; "" = it does not say."""
+    unet = tiny_generator(path.parent / "generator")[2]
+    assert place.adapter.info is not None
+    conditioner = Conditioner(unet, replace(place.adapter.info, resizing=resizing), torch.zeros(128), torch.ones(128))
+    save_conditioner(conditioner, path)
+    assert read_info(path).resizing == resizing
+    return path
+
+
+def test_a_conditioner_of_another_crop_is_refused(place: Place, ridge: Run, tmp_path: Path) -> None:
+    own, other = "whole picture to 224 x 224, no crop", "shorter side to 256 px, centre crop to 224 x 224"
+    assert ridge.meta["resizing"] == own
+    unsaid = {key: value for key, value in ridge.meta.items() if key != "resizing"}
+    older = replace(ridge, meta=unsaid)  # of before this was kept
+    uncropped = replace(ridge.config, backbone=replace(ridge.config.backbone, crop="none"))
+
+    def fit(run: Run, path: Path) -> object:
+        return adapter_and_bridge(run, Conditioning(str(path)), str(place.generator), "sd")
+
+    alike = _conditioner(place, tmp_path / "alike" / "a.safetensors", own)
+    cropped = _conditioner(place, tmp_path / "cropped" / "a.safetensors", other)
+    silent = _conditioner(place, tmp_path / "silent" / "a.safetensors", "")
+    for run, path in ((ridge, alike), (ridge, silent), (older, alike), (older, cropped)):
+        fit(run, path)
+    for run in (ridge, replace(older, config=uncropped)):
+        line = fails("resized otherwise", lambda run=run: fit(run, cropped))
+        assert other in line and "no crop" in line and f"backbone.crop={run.config.backbone.crop}" in line
+
+
+def test_the_conditioner_that_fits_is_found_beside_a_newer_one(
+    place: Place, ridge: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_HOME", str(tmp_path))
+    at = tmp_path / "runs" / "recon"
+    first = _conditioner(place, at / "first" / "ip_adapter.safetensors", ridge.meta["resizing"])
+    _conditioner(place, at / "second" / "ip_adapter.safetensors", "shorter side to 256 px")
+    find = partial(adapter_and_bridge, ridge, Conditioning(), str(place.generator), "sd")
+    assert find()[0].path == first
+    first.unlink()
+    fails("resized otherwise", find)

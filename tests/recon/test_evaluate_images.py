@@ -373,6 +373,7 @@ def test_the_command_end_to_end(
     assert main([*words, "--json", "--out", str(tmp_path / "new" / "table.json")]) == 0
     report = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "new" / "table.json").read_text()) == report
+    assert report["measured"]["seconds"] >= 0 and {"device", "memory"} <= set(report["measured"])
     frame = evaluate_images(
         tmp_path / "r", tmp_path / "t", metrics=["PixCorr", "SSIM", NET], n_way=(3, 12), weights_dir=weights, seed=4
     )
@@ -488,3 +489,8 @@ def test_a_mistake_in_the_command_is_one_line(
     assert main([*folders, *words]) == 2
     out, err = capsys.readouterr()
     assert expected in err and err.count("\n") == 1 and out == ""
+
+
+def test_names_of_metrics_and_presets_may_be_written_in_any_case() -> None:
+    frame = evaluate_images(TRUTH, TRUTH, metrics=["pixcorr", "PIXCORR"], preset="Ours", n_boot=5, n_perm=5)
+    assert list(frame.index) == ["PixCorr"] and frame.attrs["preset"] == "ours"

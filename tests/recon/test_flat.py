@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix
 
 from align.data.importing.arrays import as_signals
 from recon import cli
+from recon.metrics import copies
 from recon.metrics.flat import notes_of, one_colour
 from recon.scoring.images import evaluate_images
 from recon.scoring.opening import open_pictures
@@ -63,7 +64,8 @@ def test_flat_reconstructions_are_counted_and_named(
     told: np.ndarray, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     frame = evaluate_images(told, TRUTH, **QUICK)
-    (note,) = frame.attrs["notes"]
+    note, *others = frame.attrs["notes"]
+    assert len(others) == (told.ndim == 5)  # equal samples of a stimulus are copies, too
     assert re.match(words, note), note
     assert note in caplog.text
 
@@ -72,6 +74,23 @@ def test_flat_targets_are_named_and_sound_pictures_are_not() -> None:
     (note,) = evaluate_images(TRUTH, spoilt(128), **QUICK).attrs["notes"]
     assert note.startswith("2 of 6 targets are flat, of one colour: 1, 4;")
     assert evaluate_images(TRUTH[::-1], TRUTH, **QUICK).attrs["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([0, 0, 0, 0, 0, 0], "6 of 6 reconstructions are one and the same picture: 0 = 1 and 4 more;"),
+        ([0, 1, 1, 1, 0, 0], "6 of 6 reconstructions are only 2 different pictures: 0 = 4 and 1 more;"),
+        ([0, 1, 2, 3, 4, 0], "6 of 6 reconstructions are only 5 different pictures: 0 = 5;"),
+    ],
+)
+def test_reconstructions_that_are_copies_are_counted_and_named(rows: list[int], words: str) -> None:
+    (note,) = evaluate_images(TRUTH[rows], TRUTH, **QUICK).attrs["notes"]
+    assert note.startswith(words)
+    images = torch.from_numpy(TRUTH[rows]).permute(0, 3, 1, 2) / 255
+    assert copies.notes_of(images, [str(i) for i in range(N)], "reconstructions") == [note]
+    both = evaluate_images(TRUTH, TRUTH[rows], **QUICK).attrs["notes"]
+    assert both == [note.replace("reconstructions", "targets")]
 
 
 def test_the_command_prints_and_stores_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

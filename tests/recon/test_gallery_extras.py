@@ -327,6 +327,12 @@ def test_contact_sheet_says_what_was_chosen_how(content: Content, tmp_path: Path
         gallery_run.RULE,
     ):
         assert part in text
+    assert "tokens:" not in text
+    borrowed = replace(content, report={**report, "tokens": "library"})
+    assert f"generator {report['generator']} (tokens: library), scored" in contact.caption(borrowed, rule)
+    assert page_data([borrowed])["runs"][0]["report"]["tokens"] == "library"
+    script = (Path(contact.__file__).parent / "page.js").read_text(encoding="utf-8")
+    assert '["tokens", report.tokens]' in script  # among the facts at the head of the page
     drawn, rule = contact.select(content, "random", 5, 3)
     again, _ = contact.select(content, "random", 5, 3)
     other, _ = contact.select(content, "random", 5, 4)

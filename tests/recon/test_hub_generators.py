@@ -131,6 +131,28 @@ def test_what_cannot_be_drawn_with_is_one_line(cache: Path, name: str, words: st
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("SD15", "sd15"),
+        ("Mini", "mini"),
+        ("SDXL+LCM-LoRA-SDXL", "sdxl+lcm-lora-sdxl"),
+        ("sdxl+Someone/Some-LoRA", "sdxl+Someone/Some-LoRA"),
+        ("Someone/SD15", "Someone/SD15"),
+    ],
+)
+def test_short_names_may_be_written_in_capitals(name: str, own: str) -> None:
+    assert named.spelled(name) == own
+    assert named.full_name(name) == named.full_name(own) and named.patch_of(name) == named.patch_of(own)
+    assert cli.parse(["generate", "--generator", name]).generator == own
+
+
+def test_a_folder_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "SD15").mkdir()
+    assert named.spelled("SD15") == "SD15" == named.full_name("SD15")
+
+
 def test_the_dry_run_prints_files_disk_and_memory(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], listings: Hub
 ) -> None:

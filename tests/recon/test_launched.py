@@ -18,7 +18,9 @@ import pytest
 
 from align.files import launched, read_json, read_tensors
 from benchmarks import parallel_commands
+from recon import cli
 from recon.drawing.folders import merge_index, read_index, write_index
+from recon.train import main as train_conditioner
 from tests.recon.together import die_at, launch
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts commands as copies of this process")
@@ -196,6 +198,25 @@ def test_a_published_recipe(commands: ModuleType, place: Callable[[str], Any]) -
         np.testing.assert_allclose(mine["loss"], his["loss"], rtol=1e-3)  # trained: rounding differs now and then
     for name in ("choice.json", "reproduction.json"):
         assert set(read_json(two.path / "out" / name)) == set(read_json(one.path / "out" / name))
+
+
+ALONE = [["info", "x"], ["train"], ["sweep", "--list"], ["table", "x"], ["predict", "--subject", "1"]]
+
+
+@pytest.mark.parametrize("words", ALONE)
+def test_the_work_of_one_process_is_refused_to_a_launch(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meet = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in meet.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert f"recon {words[0]} is the work of one process, and a launcher started 2;" in err and err.count("\n") == 1
+    assert "recon generate" in err and "align/train.py" in err
+    assert train_conditioner([]) == 2 and "recon/train.py is the work of one process" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert cli.main(["info", "x"]) == 2 and "'x' does not exist" in capsys.readouterr().err
 
 
 def test_a_mistake_is_told_once_by_torchrun(tmp_path: Path) -> None:

@@ -415,6 +415,35 @@ def test_a_dry_run_needs_nothing_and_changes_nothing(
     assert "no token" in capsys.readouterr().err
 
 
+def test_a_folder_of_runs_gets_the_card_of_each(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = folder.parent / "both"
+    for name in ("sub-01", "sub-02"):
+        shutil.copytree(folder, both / name)
+        (both / name / "README.md").unlink()
+    assert cli.main(["card", "--run", str(both), "--to", NAME]) == 2
+    assert "--to names the place of one run" in capsys.readouterr().err
+    assert cli.main(["card", "--run", str(both)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"card: {both / n / 'README.md'}" for n in ("sub-01", "sub-02")]
+    (both / "sub-01" / "README.md").unlink()
+    (both / "sub-02" / "config.yaml").write_text("seed: 5\n")
+    assert cli.main(["card", "--run", str(both)]) == 2 and not (both / "sub-01" / "README.md").exists()
+    capsys.readouterr()
+    for words in (["card", "--methods"], ["push", "--to", NAME, "--dry-run"]):
+        assert cli.main([words[0], "--run", str(both), *words[1:]]) == 2
+        assert f"pass one of its runs: {both / 'sub-01'}, {both / 'sub-02'}" in capsys.readouterr().err
+
+
+def test_scores_of_pictures_that_changed_have_no_card(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["card", "--run", str(folder)]) == 0
+    picture = next(folder.glob("reconstructions/*/sub-01/*.png"))
+    picture.write_bytes(picture.read_bytes() + b"x")
+    assert cli.main(["card", "--run", str(folder)]) == 2
+    assert "was changed after it was drawn" in capsys.readouterr().err
+    assert cli.main(["info", str(folder), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)["report"]
+    assert "was changed after it was drawn" in report["refused"] and "top1" not in report
+
+
 def test_the_commands(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["card", "--run", str(folder), "--to", NAME, "--license", "mit", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["evaluated"] == ["01"]

@@ -15,12 +15,16 @@ from align.checkpoint import Run, load_run
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, picture
 from align.errors import UserError
 from align.files import read_json
+from align.vision.packages import INSTALL
 from recon.decoding.predict import run_id
+from recon.drawing.folders import find_folders, read_seed, write_pictures
 from recon.evaluation import attributes, judge, judges, report
 from recon.evaluation.schema import faults
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import format_report
 from recon.metrics import metrics
+from recon.metrics.feature_nets import OFFLINE
+from recon.metrics.skipped import skipped_lines
 from tests.recon import tiny_run
 from tests.recon.tiny_run import without_packages
 
@@ -106,8 +110,21 @@ def test_the_brain_finds_its_pictures(evaluated: tuple[dict, dict]) -> None:
 
 def test_table_shows_every_row_and_what_was_skipped(evaluated: tuple[dict, dict]) -> None:
     text = format_report(evaluated[0])
-    for words in ("brain_to_image", "chance 4.17%", "oracle", "p against shuffled", "skipped CLIP", "set by hand"):
+    for words in ("brain_to_image", "chance 4.17%", "oracle", "p against shuffled", "set by hand"):
         assert words in text
+    (line,) = [line for line in text.splitlines() if line.startswith("skipped") and OFFLINE in line]
+    missing = [name for name, reason in evaluated[0]["skipped"].items() if OFFLINE in reason]
+    assert len(missing) > 5 and line.startswith(f"skipped {len(missing)} scores, {OFFLINE}: LPIPS, ")
+    assert "CLIP" in line and line.endswith("into evaluate.weights_dir=FOLDER, or set evaluate.download=true")
+
+
+def test_skipped_scores_are_few_lines() -> None:
+    gone = {"a": "weights not available offline: put a.pth into X", "b": "weights not available offline: put b into X"}
+    packaged = {"c": f"judge c: weights not available offline: install them ({INSTALL}), or put c into X"}
+    assert skipped_lines({"a": gone["a"], "d": "left out"}) == [f"skipped a: {gone['a']}", "skipped d: left out"]
+    (line,) = skipped_lines({**gone, **packaged}, "X")
+    assert line.startswith("skipped 3 scores, weights not available offline: a, b, c;") and line.endswith(INSTALL)
+    assert skipped_lines({"d": "left out", "e": "left out"}) == ["skipped d, e: left out"]
 
 
 def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +159,22 @@ def test_pictures_of_the_library_are_named_as_such(
     monkeypatch.setattr(judges, "load_judge", tiny_run.only_pixels)
     monkeypatch.setattr(report, "read_record", lambda *_: {"tokens": tokens})
     found = report.evaluate_run(run, settings=FAST)
+    assert found["tokens"] == tokens and read_json(report.report_path(run))["tokens"] == tokens
     assert any("--tokens library: each shows" in note for note in found["notes"]) is told
     assert ("note: reconstructions were drawn with --tokens library" in format_report(found)) is told
     assert report.retrieval_report(run, FAST)["notes"] == found["notes"]  # kept as the scores are
+
+
+def test_pictures_that_are_all_the_same_are_named_in_the_notes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "load_judge", tiny_run.only_pixels)
+    folders = find_folders(run)
+    ids = list(read_seed(folders.reconstructions, 0))
+    one = torch.from_numpy(picture(TEST_CONCEPTS[0] + "-0")).permute(2, 0, 1)[None] / 255
+    write_pictures(folders.reconstructions, ids, one.repeat(len(ids), 1, 1, 1), seed=0, run_id=run_id(run))
+    found = report.evaluate_run(run, settings=FAST)
+    (note,) = [note for note in found["notes"] if "the same" in note]
+    assert note.startswith(f"24 of 24 reconstructions are one and the same picture: {ids[0]} = {ids[1]} and 22 more")
+    assert f"note: {note}" in format_report(found)
 
 
 def test_missing_judge_and_missing_controls_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ import torch
 from safetensors.numpy import load_file
 from scipy.stats import binom, kstest, ttest_1samp
 
-from align import retrieval
+from align import checkpoint, retrieval
 from align.checkpoint import MODEL, weights_id
 from align.config import Config, load_config, to_dict
 from align.errors import UserError
 from align.files import save_tensors, write_json
 from recon import cli
+from recon.drawing.folders import PictureFolders, write_pictures
+from recon.evaluation.sources import digests
 from recon.metrics.stats import sign_flip_p
-from recon.scoring.aggregate import Result, load_results, rows, summary
+from recon.scoring.aggregate import load_results, rows, summary
 from recon.scoring.paired import compare
+from recon.scoring.ranges import inside
+from recon.scoring.result import Result
 from recon.scoring.retrieval import score_matrix
 from tests.conftest import shared_path
 
@@ -296,7 +301,9 @@ def test_intervals_stay_inside_the_range_of_the_score(tmp_path: Path) -> None:
     ]
     metrics = rows(load_results(files))[0]["metrics"]
     assert metrics[TOP1]["ci95"][1] == 1.0 and metrics[TOP1]["ci95"][0] >= 0
-    assert metrics["brain_to_image.median_rank"]["ci95"][0] < 1  # ranks have no ends that are cut here
+    assert metrics["brain_to_image.median_rank"]["ci95"][0] == 1.0  # no rank is better
+    cut = {"LPIPS": [0.0, 3.0], "CLIP (oracle)": [0.0, 1.0], "SwAV": [0.0, 2.0], "PixCorr": [-1.0, 1.0]}
+    assert {name: inside(name, [-9.0, 3.0]) for name in cut} == cut and inside("own", [-9.0, 3.0]) == [-9.0, 3.0]
 
 
 def test_two_generators_are_two_rows(tmp_path: Path) -> None:
@@ -307,23 +314,119 @@ def test_two_generators_are_two_rows(tmp_path: Path) -> None:
     assert found == {"study ridge net 3 mini", "study ridge net 3 sdxl", "study ridge net 3"}
 
 
+def test_two_first_judges_are_two_rows_that_name_them(tmp_path: Path) -> None:
+    score = {"two_way": {"value": 0.7, "better": "higher", "n": 24}}
+    one, two = ({"name": name, "weights": f"{name}.pth@1", "family": name, "relatives": []} for name in ("a", "b"))
+    other = {**one, "weights": "a.pth@2"}
+    for judges, said in (((one, two), ["judge a", "judge b"]), ((one, other), ["judge a a.pth@1", "judge a a.pth@2"])):
+        paths = [
+            _changed(tmp_path / said[0] / str(k), str(k), reconstruction=score, judges=[{**judge, "score": "two_way"}])
+            for k, judge in enumerate(judges)
+        ]
+        assert [row["method"] for row in rows(load_results(paths))] == [f"study ridge net 3 {name}" for name in said]
+        assert len(rows(load_results(paths[:1]))) == 1 and "judge" not in rows(load_results(paths[:1]))[0]["method"]
+
+
+def test_controls_and_p_are_columns_where_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for subject, p in (("01", 0.001), ("02", 0.04)):
+        entry = {"value": 0.5, "better": "higher", "n": 24, "p_vs_control": {"shuffled": p}}
+        controls = {"shuffled": {"PixCorr": {"value": 0.1}}, "oracle": {"PixCorr": {"value": 0.9, "ci95": [0.8, 1.0]}}}
+        _changed(tmp_path / "runs" / subject, subject, reconstruction={"PixCorr": entry}, controls=controls)
+        (tmp_path / "runs" / subject / f"stimuli_sub-{subject}.json").unlink()
+    words: list[str | Path] = [tmp_path / "runs", "--columns", "PixCorr"]
+    assert "shuffled" not in _table(capsys, *words)
+    words += ["--controls", "shuffled", "oracle", "--p"]
+    found = json.loads(_table(capsys, *words, "--json"))
+    metrics = found["rows"][0]["metrics"]
+    assert {name: entry["value"] for name, entry in metrics.items()} == {
+        "PixCorr": 0.5,
+        "PixCorr (shuffled)": 0.1,
+        "PixCorr (oracle)": 0.9,
+        "PixCorr p (shuffled)": 0.04,
+    }
+    assert "p of several results is the largest of theirs" in found["notes"]
+    assert "| 0.04 |" in _table(capsys, *words)
+    one = json.loads(_table(capsys, tmp_path / "runs" / "01", *words[1:], "--json"))["rows"][0]["metrics"]
+    assert one["PixCorr (oracle)"]["ci95"] == [0.8, 1.0]
+    retrieved = json.loads(_table(capsys, tmp_path / "runs", "--columns", TOP1, "--p", "--json"))["rows"][0]["metrics"]
+    assert list(retrieved) == [TOP1, f"{TOP1} p"] and 0 < retrieved[f"{TOP1} p"]["value"] <= 1
+    assert cli.main(["table", str(tmp_path / "runs"), "--controls", "noise"]) == 2
+    assert "no result has a control 'noise'; there are: shuffled, oracle" in capsys.readouterr().err
+
+
+def test_one_subject_is_one_row(tmp_path: Path) -> None:
+    _run_folder(tmp_path / "runs" / "01", _matrix(25, 2.0, 1), "01", 0)
+    found = rows(load_results([tmp_path / "runs"]), ["subject"])
+    assert [(row["subject"], row["seed"]) for row in found] == [("01", None)]
+    _run_folder(tmp_path / "runs" / "again", _matrix(25, 2.0, 1), "01", 1)
+    found = rows(load_results([tmp_path / "runs"]), ["subject", "seed"])
+    assert [(row["subject"], row["seed"]) for row in found] == [(None, None), ("01", "0"), ("01", "1")]
+
+
 def test_scores_of_weights_that_are_gone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = _run_folder(tmp_path / "run", _matrix(20, 2.0, 0), "01", 0)
-    report = {**json.loads((folder / "report_sub-01.json").read_text()), "run": f"study_sub-01@{'a' * 12}"}
+    own = _stand_in_weights(folder, 0.0)
+    report = {**json.loads((folder / "report_sub-01.json").read_text()), "run": own}
     write_json(folder / "report_sub-01.json", report)
-    for digest, code in (("a" * 12, 0), ("f" * 12, 2)):
-        _stand_in_weights(folder, "study", digest)
-        assert (weights_id(folder, "01") == report["run"]) == (code == 0)
-        assert cli.main(["table", str(folder)]) == code
+    assert weights_id(folder, "01") == own and cli.main(["table", str(folder)]) == 0
+    assert _stand_in_weights(folder, 1.0) != own and cli.main(["table", str(folder)]) == 2
     assert "holds scores of" in (said := capsys.readouterr().err) and "score them again (recon evaluate" in said
+    _stand_in_weights(folder, 2.0, own)
+    assert cli.main(["table", str(folder)]) == 2
+    assert "holds other weights than its metadata names" in capsys.readouterr().err
+    (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-1] + b"?")
+    assert cli.main(["table", str(folder)]) == 2 and "is damaged" in capsys.readouterr().err
 
 
-def _stand_in_weights(folder: Path, study: str, digest: str) -> None:
-    """Weights of that hash, as far as a report goes."""
-    facts = {"study": study, "subject": "01", "in_shape": [3], "signal_components": None, "token_shape": [1, 2]}
-    facts |= {"components": 2, "weights_hash": digest.ljust(64, "0")}
+def test_weights_are_hashed_once_for_all_reports_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    for subject in ("01", "02"):
+        _run_folder(folder, _matrix(20, 2.0, 0), subject, 0)
+    _stand_in_weights(folder, 0.0)
+    read = []
+    monkeypatch.setattr(checkpoint, "tensors_hash", lambda tensors: read.append(tensors) or "0" * 64)
+    with pytest.raises(UserError, match="other weights"):
+        load_results([folder / "report_sub-01.json"])
+    for _ in range(2):
+        with pytest.raises(UserError, match="other weights"):
+            load_results([folder / "report_sub-02.json"])
+    assert len(read) == 1
+
+
+def test_scores_of_pictures_that_changed_since_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _run_folder(tmp_path / "run", _matrix(20, 2.0, 0), "01", 0)
+    stored = json.loads((folder / "stimuli_sub-01.json").read_text())
+    drawn = PictureFolders(folder, "mini", "01")
+    for at in (drawn.reconstructions, drawn.control("shuffled")):
+        write_pictures(at, stored["ids"], torch.rand(20, 3, 4, 4), seed=0, run_id=stored["run"])
+    told = digests(drawn, ["reconstruction", "shuffled"], 0, stored["ids"])
+    stored |= {"generator": "mini", "image_seed": 0, "controls": ["shuffled"], "pictures": told}
+    write_json(folder / "stimuli_sub-01.json", stored)
+    assert cli.main(["table", str(folder)]) == 0
+    write_pictures(drawn.reconstructions, stored["ids"], torch.rand(20, 3, 4, 4), seed=1, run_id=stored["run"])
+    assert cli.main(["table", str(folder)]) == 0  # further seeds are no other pictures
+    capsys.readouterr()
+    write_pictures(drawn.control("shuffled"), stored["ids"], torch.rand(20, 3, 4, 4), seed=0, run_id=stored["run"])
+    assert cli.main(["table", str(folder)]) == 2
+    assert "holds scores of other pictures than those that lie in" in capsys.readouterr().err
+    shutil.rmtree(drawn.control("shuffled"))  # what is gone as a whole cannot be compared
+    assert cli.main(["table", str(folder)]) == 0
+    next(drawn.reconstructions.glob("*_seed-0.png")).write_bytes(b"another")
+    assert cli.main(["table", str(folder)]) == 2 and "was changed after it was drawn" in capsys.readouterr().err
+
+
+def _stand_in_weights(folder: Path, value: float, named: str | None = None) -> str:
+    """Weights as far as a report goes; ``named``: the training that they say they are. Returns the one they are."""
+    tensors = {"w": torch.full((1,), value)}
+    digest = checkpoint.tensors_hash(tensors)
+    facts = {"study": "study", "subject": "01", "in_shape": [3], "signal_components": None, "token_shape": [1, 2]}
+    facts |= {"components": 2, "weights_hash": digest if named is None else named.rpartition("@")[2].ljust(64, "0")}
+    facts |= {"subjects": ["01", "02"]}
     config = json.dumps(to_dict(load_config(Config)))
-    save_tensors(folder / MODEL, {"w": torch.zeros(1)}, {"format": "1", "meta": json.dumps(facts), "config": config})
+    save_tensors(folder / MODEL, tensors, {"format": "1", "meta": json.dumps(facts), "config": config})
+    return f"study_sub-01@{digest[:12]}"
 
 
 def test_old_runs_without_values_per_stimulus_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from align.checkpoint import Run
+    from recon.generation.conditioner import ConditionerInfo
 
 BRIDGES = ("own", "resume", "prior", "ridge")
 
@@ -108,10 +109,12 @@ def adapter_and_bridge(
                 "such as h94/IP-Adapter"
             )
         adapter = load_adapter(_conditioner(run, wanted.tokens, generator))
+        _require_view(run, adapter)
         return adapter, own_bridge(adapter)
     place = find_adapter(wanted.adapter, family)
     adapter = load_adapter(place.path)
     if wanted.bridge == "own":
+        _require_view(run, adapter)
         return adapter, own_bridge(adapter)
     if adapter.kind == "own":
         raise UserError(f"bridge {wanted.bridge} leads to a public adapter, {wanted.adapter!r} is an own conditioner")
@@ -138,7 +141,28 @@ def _conditioner(run: Run, tokens: str | None, generator: str) -> Path:
     if run.aligner.has_tokens and tokens in (None, "predicted"):
         exact = [path for path, info in found.items() if (info.layer, info.pooling) == (target.layer, target.pooling)]
         if exact:
-            return exact[0]
+            return next((path for path in exact if not _sees_otherwise(run, found[path])), exact[0])
     if found and tokens != "predicted":
         return next(iter(found))
     return find_conditioner(backbone, target.layer, target.pooling, home(), generator)
+
+
+def _sees_otherwise(run: Run, info: ConditionerInfo) -> bool:
+    """Whether the backbone was shown the pictures in another way for the conditioner than for the run, where both say.
+
+    A run of before this was kept says at most that it has no crop.
+    """
+    own = run.meta.get("resizing")
+    if own is None:
+        return run.config.backbone.crop == "none" and bool(info.resizing) and not info.resizing.endswith("no crop")
+    return info.resizing not in ("", own)
+
+
+def _require_view(run: Run, adapter: Adapter) -> None:
+    if adapter.info is not None and _sees_otherwise(run, adapter.info):
+        own, crop = run.meta.get("resizing", "whole picture, no crop"), run.config.backbone.crop
+        raise UserError(
+            f"conditioner {str(adapter.path)!r} takes tokens of pictures that were resized otherwise "
+            f"({adapter.info.resizing}) than those of run {run.path} ({own}); train one for them: accelerate launch "
+            f"recon/train.py backbone.crop={crop}"
+        )
