@@ -1,4 +1,4 @@
-"""What a method of adaptation is: something shared that is fitted to known people, and a personal part for a new one."""
+"""What a method of adaptation is: a shared part fitted to known people, and a personal part for a new one."""
 
 from __future__ import annotations
 
@@ -56,8 +56,11 @@ class Method(ABC):
         """A decoder for a new person from the rows given; the shared tensors stay as they are, bit for bit."""
 
     @abstractmethod
-    def scratch(self, config: Config, person: Person, widths: Sequence[int]) -> Adapted:
-        """The same kind of decoder fitted to the person alone: the line that adaptation is compared with."""
+    def scratch(self, config: Config, person: Person, widths: Sequence[int]) -> Adapted | None:
+        """The same kind of decoder fitted to the person alone: the line that adaptation is compared with.
+
+        None where the method says nothing without known people.
+        """
 
     @abstractmethod
     def rebuild(self, config: Config, shared: Shared, personal: dict[str, torch.Tensor]) -> Aligner:
