@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from align.adaptation.contract import Adapted, Method, Shared
+from align.adaptation.contract import Adapted, Method, Shared, aligned
 from align.adaptation.people import Person
 from align.adaptation.prior import Known, known, linear_decoder, readouts, responses_of
 from align.config import Config
@@ -87,6 +87,7 @@ def _shared_responses(base: Known, person: Person) -> tuple[torch.Tensor, torch.
 
 
 def _rebuilt(config: Config, base: Known, personal: dict[str, torch.Tensor]) -> Aligner:
+    personal = aligned(personal)
     axes = torch.tensordot(personal["axes"], base.of_units, 1).flatten(1)
     weight = personal["map"].T  # both sides are counted from the new person's mean
     bias = axes @ personal["tokens_mean"] - weight @ personal["response_mean"]

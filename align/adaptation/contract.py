@@ -40,6 +40,15 @@ class Adapted:
     total: int
 
 
+def aligned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies that lie in memory as torch lays it out.
+
+    The last bit of a matrix product can depend on order and alignment, and a decoder that is rebuilt from files must
+    agree to the last bit with the one that was stored.
+    """
+    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+
+
 class Method(ABC):
     """One way to adapt. ``name`` as given to ``--method``; ``source``: the paper, and what differs from it."""
 

@@ -16,7 +16,7 @@ import torch
 STEPS, RATE = 60, 0.3  # of the search for kernel weights
 MOST_ROWS = 400  # that the search looks at
 PENALTIES = tuple(10.0 ** (k / 4) for k in range(-8, 7))  # noise over signal variance
-_TEMPER, _TOGETHER = 0.3, 1.0  # power of one output's likelihood, and of the mean over outputs, in a mixture
+_TEMPER, _TOGETHER = 0.1, 3.0  # power of one output's likelihood, and of the mean over outputs, in a mixture
 _LEAST = 1e-3  # a kernel with less than this share of every output is left out
 
 

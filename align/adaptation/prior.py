@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from align.adaptation.contract import Adapted, Method, Shared
+from align.adaptation.contract import Adapted, Method, Shared, aligned
 from align.adaptation.evidence import centred, kernel_weights, mix
 from align.adaptation.people import Person
 from align.config import Config
@@ -69,12 +69,13 @@ def readouts(config: Config, people: Sequence[Person], widths: Sequence[int]) ->
 
 def known(shared: Shared) -> Known:
     """The shared tensors of `readouts` as they are used."""
-    first = shared.tensors["readouts.0"]
+    tensors = aligned(shared.tensors)
+    first = tensors["readouts.0"]
     targets = TargetSpace((first.shape[1], first.shape[2]), 0, shared.config.target.root)
     for name in ("mean", "scale", "deviation"):
-        setattr(targets, name, shared.tensors[name].clone())
-    weights = [shared.tensors[f"readouts.{i}"] for i in range(len(shared.people))]
-    return Known(targets, weights, shared.tensors["tuning"])
+        setattr(targets, name, tensors[name])
+    weights = [tensors[f"readouts.{i}"] for i in range(len(shared.people))]
+    return Known(targets, weights, tensors["tuning"])
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,7 @@ class _Parts:
 
 
 def _rebuilt(config: Config, base: Known, personal: dict[str, torch.Tensor]) -> Aligner:
+    personal = aligned(personal)
     weight = personal["free"] + personal["tuned"] @ base.tuning.T
     if base.weights:
         weight = weight + torch.tensordot(personal["known"], base.of_units, 1)
