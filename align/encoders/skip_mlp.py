@@ -42,18 +42,11 @@ class SkipMlp(nn.Module):
         self.skips = nn.ModuleList(SkipPath(places, config.width, config.skip_rank) for _ in range(1 + config.blocks))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.followed(x)[0]
-
-    def followed(self, x: torch.Tensor) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
-        """The output (B, E) and, for every path, what it is added to and what it adds, both (B, E)."""
-        flatten, *layers, norm = self.plain
-        trial = flatten(x)
-        hidden, sites = trial, []
-        for layer, skip in zip(layers, self.skips, strict=True):
-            own, added = layer(hidden), skip(trial)
-            sites.append((own, added))
-            hidden = own + added
-        return norm(hidden), sites
+        trial = hidden = self.plain[0](x)
+        for layer, skip in zip(self.plain[1:-1], self.skips, strict=True):
+            hidden = layer(hidden) + skip(trial)
+        out: torch.Tensor = self.plain[-1](hidden)
+        return out
 
 
 def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:

@@ -17,6 +17,6 @@ from align.encoders.adapters import Adapter
 
 def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
     """Flatten, adapter and linear layer (personal), blocks and LayerNorm of `mlp`: (B, *in_shape) -> (B, E)."""
-    flatten, linear, *shared = mlp.build(in_shape, config)  # type: ignore[misc]
-    front = nn.Sequential(Adapter(math.prod(in_shape), config.adapter), linear)
-    return nn.Sequential(flatten, front, *shared)
+    layers = mlp.build(in_shape, config)
+    layers[1] = nn.Sequential(Adapter(math.prod(in_shape), config.adapter), layers[1])
+    return layers
