@@ -29,6 +29,7 @@ from align.training.encoding import as_aligner, positions
 from align.training.whitening import whitener
 
 SHRINKAGE = 0.7  # of the residual covariance: there are few pictures (chosen on training pictures of three V4 sessions)
+MOST_PICTURES = 2000  # of one person; kernels are square in their number, so of more these many, evenly spread
 TUNED = 300  # directions of the features that known units are tuned to
 _SHARES = (0.1, 0.3, 1.0)  # of tuned features beside known units
 _BOTH = (0.3, 1.0)  # likewise, with all features
@@ -92,7 +93,10 @@ _Kernels = Callable[["_Parts", torch.Tensor], tuple[list[torch.Tensor], torch.Te
 
 
 def _fit(base: Known, person: Person, responses: torch.Tensor, kernels_of: _Kernels) -> _Fit:
-    """Fit responses (n, V) on the tokens of a person's pictures."""
+    """Fit responses (n, V) on the tokens of a person's pictures, `MOST_PICTURES` of them at most."""
+    if len(person) > MOST_PICTURES:
+        rows = np.linspace(0, len(person) - 1, MOST_PICTURES).round().astype(np.int64)
+        person, responses = person.take(rows), responses[torch.from_numpy(rows)]
     x = base.targets.standardised(torch.from_numpy(np.asarray(person.tokens, np.float32)))
     parts, mean = _Parts.of(base, x), responses.double().mean(0)
     y = responses.double() - mean
