@@ -36,6 +36,9 @@ from align.training.optimise import StateFolder, optimise
 from align.training.training_set import device
 
 
+AXES_PICTURES = 2000  # that the target space of all people is fitted to
+
+
 class PeopleEncoder(nn.Module):
     """Rows of several people, equally many of each, one person after the other: (B, P) -> (B, E).
 
@@ -106,7 +109,7 @@ def share(config: Config, people: Sequence[Person], widths: Sequence[int], bridg
         raise UserError("train.mixup mixes rows of different people; set it to 0, or take train.mixco")
     where = device()
     pictures, stimulus = _distinct(people)
-    targets = fit_targets(config, pictures, widths, where)
+    targets = fit_targets(config, _spread(pictures), widths, where)
     spaces = [signal_space(config, person, where) for person in people]
     pairs = _paired(people, spaces, targets.encode_all(pictures), stimulus)
     sizes = [math.prod(space.out_shape) for space in spaces]
@@ -170,6 +173,13 @@ def held_out_score(
     if config.loss.contrastive == 0:
         return float(reciprocal_ranks(network.token_head(hidden), components).mean())
     return float(reciprocal_ranks(hidden, network.image_head(components * gain)).mean())
+
+
+def _spread(pictures: Rows) -> Rows:
+    """At most `AXES_PICTURES` of them, evenly spread: exact axes of more take minutes, and differ little."""
+    if len(pictures) <= AXES_PICTURES:
+        return pictures
+    return pictures.subset(np.linspace(0, len(pictures) - 1, AXES_PICTURES).round().astype(np.int64))
 
 
 def _distinct(people: Sequence[Person]) -> tuple[Rows, np.ndarray]:
