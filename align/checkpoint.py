@@ -53,6 +53,7 @@ _META = {  # what `load_run` needs of the facts beside the weights
     "resizing?": str,
     "n_training_rows?": int,
     "trained?": {"device": str, "seconds": float},
+    "adapted?": str,
 }
 
 
@@ -391,6 +392,8 @@ def _card(config: Config, meta: dict[str, Any], manifest: dict[str, Any]) -> str
 
 
 def _valid_for(meta: dict[str, Any]) -> str:
+    if "adapted" in meta:
+        return f"Adapted to this subject ({meta['adapted']}); of the others only what people share was taken."
     if meta["subjects"] == meta["trained_on"]:
         return "For the subjects it was trained on." if len(meta["subjects"]) > 1 else "For this subject only."
     return "No recording of the subject it is tested on took part in training."

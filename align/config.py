@@ -64,7 +64,7 @@ VARIANTS = {  # the layouts in which a study circulates: `study.variant`
 # Names of tables elsewhere, so that a misspelt one costs no import; a test holds both against each other.
 ENCODERS = (
     *CLOSED_FORM,
-    *("linear", "mlp", "residual_mlp", "tsconv", "atm"),
+    *("linear", "mlp", "residual_mlp", "skip_mlp", "mindbridge", "sttm", "tsconv", "atm"),
     *("eegnet", "shallownet", "conformer"),  # of braindecode
     *("labram", "cbramod", "reve"),  # trained by others
 )
@@ -200,9 +200,13 @@ class EncoderConfig(Checked):
     name: EncoderName = "mlp"
     width: Count = 512  # E, also the embedding width
     dropout: BelowOne = 0.3
-    blocks: Whole = 1  # mlp, residual_mlp: residual blocks
-    block_dropout: BelowOne = 0.15  # residual_mlp: inside the blocks
-    components: Count | None = None  # mlp, ridge: signals' principal components they read; None = all that rows span
+    blocks: Whole = 1  # mlp, residual_mlp, skip_mlp, mindbridge, sttm: residual blocks
+    block_dropout: BelowOne = 0.15  # residual_mlp, mindbridge: inside the blocks
+    skip_rank: Count = 8  # skip_mlp: rank of every path from the trial to a layer (MindTuner)
+    adapter: Count = 128  # mindbridge, sttm: width of the adapter that the signals go through first (MindBridge)
+    pooled: Count | None = None  # mindbridge: values that signals are pooled to; None = 8192 (MindBridge), at most all
+    # mlp, residual_mlp, skip_mlp, sttm, linear, ridge: principal components of signals they read; None = all there are
+    components: Count | None = None
     filters: Count = 40  # tsconv and atm, in the order of the data flow
     kernel: Count = 25  # tsconv and atm, samples
     pool: Count = 51  # tsconv and atm, samples

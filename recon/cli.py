@@ -16,6 +16,7 @@ from align.config import add_config_option
 from align.errors import UserError, print_anywhere, run_command
 from align.files import launched
 from recon.commands import (
+    adapt,
     audit,
     curves,
     data,
@@ -140,6 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     text = "train the encoders of a study: each subject, all, or one left out"
     train.add_arguments(add("train", train.run, text, "laid over the configuration file"))
+    text = "decoders for a new person from little data; learning curves over the number of pictures"
+    adapt.add_arguments(add("adapt", adapt.run, text, "laid over the configuration file"))
     text = "compare layers by cross-validation on training rows; table, figures, best.yaml"
     sweep.add_arguments(add("sweep", sweep.run, text, "laid over the configuration file"))
     text = "build the embedded miniature Stable Diffusion"

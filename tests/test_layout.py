@@ -52,6 +52,7 @@ REFERENCE_TESTS = {
     "align.encoders:ENCODERS": {
         "encoding": "align/test_encoding.py::test_left_out_predictions_are_those_of_refits",
         **dict.fromkeys(("ridge", "banded_ridge", "linear", "mlp", "residual_mlp", "tsconv", "atm"), ENCODER),
+        **dict.fromkeys(("skip_mlp", "mindbridge", "sttm"), ENCODER),
         **dict.fromkeys(("eegnet", "shallownet", "conformer", "labram", "cbramod", "reve"), ENCODER),
     },
     "align.vision.backbones:BACKBONES": {

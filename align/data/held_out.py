@@ -31,14 +31,14 @@ def hold_out(recording: Recording, count: int, seed: int, cache_dir: str | Path)
     shown = np.unique(train.stimulus)
     groups = np.asarray(recording.stimuli.groups)[shown]
     what = f"{recording.study} subject {recording.subject}"
-    out = np.isin(train.stimulus, shown[_chosen(groups, count, seed, what)])
+    out = np.isin(train.stimulus, shown[chosen_pictures(groups, count, seed, what)])
     kept, held_out = (_take(train, np.flatnonzero(rows), Path(cache_dir)) for rows in (~out, out))
     n = len(np.unique(held_out.stimulus))
     sentence = f"{n} of {len(shown)} training pictures held out (study.held_out={count}); test rows left out"
     return replace(recording, train=kept, test=held_out, log=(*recording.log, sentence))
 
 
-def _chosen(groups: np.ndarray, count: int, seed: int, what: str) -> np.ndarray:
+def chosen_pictures(groups: np.ndarray, count: int, seed: int, what: str) -> np.ndarray:
     """Bool (n,): pictures of groups (n,) drawn by ``seed``; a group that would exceed ``count`` pictures is passed."""
     if count > len(groups) // 2:
         raise UserError(

@@ -20,17 +20,21 @@ from align.encoders import (
     braindecode_nets,
     libraries,
     linear,
+    mindbridge,
     mlp,
     own,
     pretrained,
     residual_mlp,
+    skip_mlp,
+    sttm,
     tsconv,
     weights,
 )
 from align.encoders.bands import lay_out
 from align.encoders.shapes import SignalFacts
 
-LINEAR_FIRST = ("mlp", "residual_mlp", "linear", "ridge")  # a linear map of the whole trial comes first
+LINEAR_FIRST = ("mlp", "residual_mlp", "skip_mlp", "sttm", "linear", "ridge")  # linear maps of the whole trial first
+ANY_SHAPE = (*LINEAR_FIRST, "banded_ridge", "encoding", "mindbridge")  # all values of a trial as one list
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "ridge": linear.build,
@@ -39,6 +43,9 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "linear": linear.build,
     "mlp": mlp.build,
     "residual_mlp": residual_mlp.build,
+    "skip_mlp": skip_mlp.build,
+    "mindbridge": mindbridge.build,
+    "sttm": sttm.build,
     "tsconv": tsconv.build,
     "atm": atm.build,
     **{name: braindecode_nets.builder(name) for name in braindecode_nets.NETS},

@@ -26,7 +26,7 @@ class ResidualBlock(nn.Module):
         return x + self.dropout(self.linear(nn.functional.gelu(x)))
 
 
-def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Module:
+def build(in_shape: tuple[int, ...], config: EncoderConfig) -> nn.Sequential:
     """Flatten, linear, ``config.blocks`` residual blocks, LayerNorm: (B, *in_shape) -> (B, E)."""
     width = config.width
     blocks = [ResidualBlock(width, config.dropout) for _ in range(config.blocks)]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from align.config import Config
-from align.encoders import CLOSED_FORM, LINEAR_FIRST, build_encoder
+from align.encoders import ANY_SHAPE, CLOSED_FORM, build_encoder
 from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.model.router import Router, n_layers
@@ -173,7 +173,7 @@ class Aligner(nn.Module):
         signals = SignalSpace(tuple(meta["in_shape"]), meta["signal_components"])
         targets = TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"], config.target.root)
         subjects = meta.get("n_subjects", 1)
-        if config.encoder.name in (*CLOSED_FORM, *LINEAR_FIRST):  # without memory first: sizes are what a file claims
+        if config.encoder.name in ANY_SHAPE:  # without memory first: sizes are what a file claims
             with torch.device("meta"):
                 network = Network(config, signals.out_shape, targets.components, subjects=subjects).state_dict()
             _require_same({f"network.{name}": value for name, value in network.items()}, tensors, "network.")

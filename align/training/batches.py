@@ -14,6 +14,7 @@ import torch
 from align.data.rows import Rows
 from align.model.spaces import SignalSpace
 from align.training.augment import repetitions
+from align.training.schedule import batch_rows
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.signals)
+
+    def draw(self, batch_size: int, seed: int, step: int) -> np.ndarray:
+        """The rows of the batch at ``step``, see `batch_rows`."""
+        return batch_rows(len(self), batch_size, seed, step)
 
     def subset(self, rows: np.ndarray) -> Pairs:
         """The given rows; nothing is read of streamed signals."""

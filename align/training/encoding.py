@@ -24,6 +24,7 @@ from align.data.rows import Rows
 from align.errors import UserError
 from align.model.aligner import Aligner
 from align.model.spaces import SignalSpace, TargetSpace
+from align.training.whitening import whitener
 
 SHRINKAGE = 0.5  # of the residual covariance towards its diagonal
 PENALTIES = tuple(10.0 ** (k / 4) for k in range(-8, 5))  # of a kernel whose mean diagonal is 1
@@ -54,23 +55,38 @@ def fit_encoding(
         )
     targets = TargetSpace.scaled(pictures, config.target.root, device)
     tokens = torch.cat([targets.standardised(piece.to(device)) for piece in pictures.pieces()])
-    _balance(targets, tokens, widths)
+    balance(targets, tokens, widths)
     responses = _mean_responses(signals, rows, inverse, len(pictures))
     group_of = np.zeros(len(pictures), dtype=np.int64)
     group_of[inverse] = np.unique(groups, return_inverse=True)[1]
     fields = fit_fields(tokens.unflatten(1, targets.token_shape), responses, group_of)
-    whiten = _whitener(responses - fields.held_out)
-    targets.basis = whiten.T @ fields.weight
-    targets.gain = torch.ones(len(targets.basis), device=targets.basis.device)
-    aligner = Aligner(config, signals, targets).to(device)
+    whiten = whitener(responses - fields.held_out, SHRINKAGE)
+    return as_aligner(config, signals, targets, whiten.T @ fields.weight, whiten.T, -fields.bias @ whiten)
+
+
+def as_aligner(
+    config: Config,
+    signals: SignalSpace,
+    targets: TargetSpace,
+    axes: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> Aligner:
+    """The decoder that compares ``weight`` (d, V) @ signals + ``bias`` (d,) with ``axes`` (d, N*D) @ tokens.
+
+    Signals are those of ``signals``, tokens are standardised by ``targets``, which gets the axes.
+    """
+    targets.basis = axes
+    targets.gain = torch.ones(len(axes), device=axes.device)
+    aligner = Aligner(config, signals, targets).to(axes.device)
     linear = aligner.network.encoder[1]  # type: ignore[index]
     with torch.no_grad():
-        linear.weight.copy_(whiten.T)
-        linear.bias.copy_(-fields.bias @ whiten)
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
     return aligner.eval()
 
 
-def _balance(targets: TargetSpace, tokens: torch.Tensor, widths: tuple[int, ...]) -> None:
+def balance(targets: TargetSpace, tokens: torch.Tensor, widths: tuple[int, ...]) -> None:
     """Divide the tokens (K, N*D) of every layer, in place, by the length they have on average."""
     start, view, scale = 0, tokens.unflatten(1, targets.token_shape), targets.scale.unflatten(0, targets.token_shape)
     for width in widths:
@@ -89,16 +105,6 @@ def _mean_responses(signals: SignalSpace, rows: Rows, inverse: np.ndarray, n_pic
         total.index_add_(0, picture[start : start + len(piece)], signals(piece.to(total.device)))
         start += len(piece)
     return total / picture.bincount(minlength=n_pictures)[:, None]
-
-
-def _whitener(residual: torch.Tensor) -> torch.Tensor:
-    """(V, V): r @ W has unit covariance, were the covariance of residuals (K, V) the shrunken one."""
-    x = residual.double()
-    covariance = x.T @ x / len(x)
-    diagonal = covariance.diagonal()
-    floor = 1e-6 * diagonal.max().clamp_min(1e-12)
-    shrunk = (1 - SHRINKAGE) * covariance + torch.diag(SHRINKAGE * diagonal + floor)
-    return torch.linalg.cholesky(torch.linalg.inv(shrunk)).float()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from align.training.batches import Ahead, Batch, Pairs
 from align.training.distributed import own_part, sum_gradients, wait_for_all, world
 from align.training.objective import loss_parts
 from align.training.precision import Scaler, as_trained
-from align.training.schedule import batch_rows, learning_rate, steps_per_epoch
+from align.training.schedule import learning_rate, steps_per_epoch
 from align.training.state import load_finished_step, load_state, save_state
 from align.training.uncertainty import uncertainty_of
 
@@ -119,11 +119,13 @@ def optimise(
     state: StateFolder,
     progress: bool,
     after_epoch: Callable[[int], None] | None = None,
+    penalty: Callable[[], torch.Tensor] | None = None,
 ) -> None:
     """Train ``network`` in place, from the stage's checkpoint where there is one.
 
     ``gain``: (k,) whitening of the image side. Ends with the averaged weights where ``train.ema`` is set.
-    ``after_epoch`` is called with the number of finished epochs, the network in evaluation mode.
+    ``after_epoch`` is called with the number of finished epochs, the network in evaluation mode. ``penalty`` is called
+    after the network has seen a batch; what it returns is added to the loss.
     """
     train, n_rows = config.train, len(pairs)
     per_epoch = steps_per_epoch(n_rows, train.batch_size)
@@ -148,7 +150,7 @@ def optimise(
     rank = world()[0]
 
     def read(step: int) -> Batch:
-        rows = own_part(batch_rows(n_rows, train.batch_size, order, step))
+        rows = own_part(pairs.draw(train.batch_size, order, step))
         return pairs.batch(rows, train.average_up_to, derive(order, "average", step, rank))
 
     forecast = Forecast(stage, total - start, "step", progress)
@@ -159,6 +161,8 @@ def optimise(
             group["lr"] = train.lr * learning_rate(train.schedule, step, total)
         parts = loss_parts(trained, config, batch, gain, uncertainty)
         loss = weighted_sum(parts, config.loss, step / max(1, total - 1))
+        if penalty is not None:
+            loss = loss + penalty()
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         sum_gradients(network, ("logit_scale", "logit_bias"))

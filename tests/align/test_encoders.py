@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from align.config import EncoderConfig
-from align.encoders import CLOSED_FORM, ENCODERS, LINEAR_FIRST, build_encoder
+from align.encoders import ANY_SHAPE, CLOSED_FORM, ENCODERS, LINEAR_FIRST, build_encoder
 from align.encoders.braindecode_nets import NETS
 from align.encoders.pretrained import PRETRAINED
 from align.encoders.ridge import RidgePath, fit_ridge, reciprocal_ranks
@@ -97,6 +97,57 @@ def _check_residual_mlp() -> None:
         published = build_encoder((15724,), EncoderConfig(name="residual_mlp", width=4096, blocks=4))
         last = nn.Linear(4096, 257 * 768)
     assert round((_count(published) + _count(last)) / 1e6) == 940
+
+
+def _check_skip_mlp() -> None:
+    """Gong et al. 2025: the output of the first layer and of each block gains GELU(B A v) of the trial v itself."""
+    module = make("skip_mlp", (3, 4), blocks=2, skip_rank=2).eval()
+    plain = build_encoder((3, 4), small("mlp", blocks=2)).eval()
+    plain.load_state_dict(module.plain.state_dict())
+    x = torch.randn(5, 3, 4)
+    assert torch.equal(module(x), plain(x)), "nothing is added at the start"
+    for skip in module.skips:
+        assert float(skip.writes.weight.detach().std()) == pytest.approx(0.01, rel=0.6)
+        nn.init.normal_(skip.reads.weight)
+        nn.init.normal_(skip.writes.weight)
+    v, (_, first, *blocks, norm) = x.reshape(5, 12), module.plain
+    added = [F.gelu(v @ skip.reads.weight.T @ skip.writes.weight.T) for skip in module.skips]
+    h = v @ first.weight.T + first.bias + added[0]
+    for block, more in zip(blocks, added[1:], strict=True):
+        h = h + F.gelu(h) @ block.linear.weight.T + block.linear.bias + more
+    torch.testing.assert_close(module(x), F.layer_norm(h, (8,), norm.weight, norm.bias), atol=1e-5, rtol=1e-5)
+
+
+def _check_mindbridge() -> None:
+    """Wang et al. 2024: maxima of neighbours, adapter, Linear-LayerNorm-GELU-Dropout, residual blocks; order counts."""
+    module = make("mindbridge", (3, 4), blocks=2, pooled=5, adapter=3, dropout=0.5).eval()
+    _, (_, embedder), *blocks = module
+    adapter, linear, norm, _, dropout = embedder
+    assert (dropout.p, [block.layers[3].p for block in blocks]) == (0.5, [0.15, 0.15])
+    x = torch.randn(5, 3, 4)
+    v = x.reshape(5, 12)
+    ends = [(12 * i // 5, -(-12 * (i + 1) // 5)) for i in range(5)]
+    v = torch.stack([v[:, start:stop].max(1).values for start, stop in ends], 1)
+    v = v + adapter.up(F.gelu(adapter.down(v)))
+    h = F.gelu(F.layer_norm(linear(v), (8,), norm.weight, norm.bias))
+    for block in blocks:
+        part, normed, *_ = block.layers
+        h = h + F.gelu(F.layer_norm(part(h), (8,), normed.weight, normed.bias))
+    torch.testing.assert_close(module(x), h, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(module(x.flip(2)), h, atol=1e-3), "the order of the values is part of the model"
+    assert make("mindbridge", (3, 4))[1][0].size == 12
+
+
+def _check_sttm() -> None:
+    """A residual adapter of the trial, then the layers of `mlp`."""
+    module = make("sttm", (3, 4), blocks=2, adapter=3).eval()
+    _, (adapter, first), block_1, block_2, norm = module
+    x = torch.randn(5, 3, 4)
+    v = x.reshape(5, 12)
+    h = first(v + F.gelu(v @ adapter.down.weight.T + adapter.down.bias) @ adapter.up.weight.T + adapter.up.bias)
+    for block in (block_1, block_2):
+        h = h + block.linear(F.gelu(h))
+    torch.testing.assert_close(module(x), norm(h), atol=1e-5, rtol=1e-5)
 
 
 def _check_tsconv() -> None:
@@ -263,6 +314,9 @@ def _check_reve() -> None:
 CHECKS: dict[str, Callable[[], None]] = {
     "mlp": _check_mlp,
     "residual_mlp": _check_residual_mlp,
+    "skip_mlp": _check_skip_mlp,
+    "mindbridge": _check_mindbridge,
+    "sttm": _check_sttm,
     "tsconv": _check_tsconv,
     "atm": _check_atm,
     "linear": _check_linear,
@@ -284,7 +338,6 @@ def test_encoder_equals_its_reference(name: str) -> None:
 
 
 KINDS = {"units": (67,), "window": (6, 110)}
-ANY_SHAPE = (*LINEAR_FIRST, "banded_ridge", "encoding")
 FITTING = [(name, kind) for name in ENCODERS for kind in KINDS if kind == "window" or name in ANY_SHAPE]
 
 
@@ -340,9 +393,9 @@ def test_dropout_of_the_configuration_is_used(name: str) -> None:
 @pytest.mark.parametrize("name", LINEAR_FIRST)
 def test_linear_first_sees_nothing_outside_the_span_of_the_rows(name: str) -> None:
     """So the signals' principal components may stand in for the signals: the first layer is linear in all values."""
-    module = make(name, (4, 5)).eval()
-    first = next(part for part in module.modules() if isinstance(part, nn.Linear))
-    outside = torch.linalg.svd(first.weight)[2][-1].reshape(1, 4, 5)
+    module = make(name, (4, 5), skip_rank=2, adapter=3).eval()
+    readers = [part.weight for part in module.modules() if isinstance(part, nn.Linear) and part.in_features == 20]
+    outside = torch.linalg.svd(torch.cat(readers))[2][-1].reshape(1, 4, 5)
     x = torch.randn(3, 4, 5)
     torch.testing.assert_close(module(x + 3 * outside), module(x), atol=1e-4, rtol=1e-4)
 
@@ -388,6 +441,7 @@ def test_ridge_penalty_is_the_best_of_brute_force_folds() -> None:
             EncoderConfig(name="atm", attention_dropout=1.0),
             "attention_dropout=1 should be 0 or more",
         ),
+        ((67,), EncoderConfig(name="skip_mlp", skip_rank=0), "encoder.skip_rank=0 should be 1 or more"),
         ((67,), EncoderConfig(name="residual_mlp", block_dropout=-0.1), "encoder.block_dropout=-0.1"),
     ],
 )

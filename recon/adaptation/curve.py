@@ -1,0 +1,134 @@
+"""The learning curve of one new person: every method at every number of pictures, adapted and from scratch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from align.adaptation.contract import Adapted, Method, Shared
+from align.adaptation.loading import Subject, known_to
+from align.adaptation.people import Person
+from align.config import Config
+from align.data.held_out import chosen_pictures
+from align.model.aligner import Aligner
+from align.retrieval.measures import both_directions, scores
+from align.seeding import derive
+from align.tracking import logger
+
+HELD_OUT, MOST_HELD_OUT = 0.2, 200  # share of the training pictures that choose, and their number at most
+LEAST = 10  # pictures to adapt with
+ADAPTED, SCRATCH = "adapted", "scratch"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``rows``: one per method, number of pictures and kind, ready for JSON.
+
+    ``chosen``: the row with the best held-out top-1 among those of all pictures; ``decoder`` and ``shared`` belong to
+    it (``shared`` None: from scratch). ``known``: what known people brought, after twins were left out.
+    """
+
+    subject: str
+    rows: list[dict[str, Any]]
+    chosen: dict[str, Any]
+    decoder: Adapted
+    shared: Shared | None
+    known: list[Person]
+    held_out: int
+    removed: int
+
+
+def learning_curve(
+    config: Config,
+    new: Subject,
+    others: Sequence[Subject],
+    methods: Sequence[Method],
+    trials: Sequence[int | None],
+    n_boot: int = 2000,
+) -> Curve:
+    """Fit shared parts to ``others``, then adapt to ``new`` from so many of its pictures (None: all not held out).
+
+    Smaller numbers are subsets of larger ones. Method and number are chosen on held-out training pictures of the new
+    subject, whole groups of them; no choice looks at the test rows, which every decoder is scored on.
+    """
+    held, rest = _divided(new.train, config.seed)
+    known = known_to(new, others, held)
+    removed = sum(len(other.train) for other in others) - sum(map(len, known))
+    shared = _shared(config, known, methods, new.widths)
+    order = np.random.default_rng(derive(config.seed, "adapt", new.recording.subject)).permutation(len(rest))
+    counts = sorted({len(rest) if count is None else min(count, len(rest)) for count in trials})
+    rows: list[dict[str, Any]] = []
+    best: tuple[float, dict[str, Any], Adapted, Shared | None] | None = None
+    for count in counts:
+        person = rest.take(order[:count])
+        for method in methods:
+            for kind in (ADAPTED, SCRATCH):
+                began, base = time.monotonic(), shared[method.base]
+                found = (
+                    method.adapt(config, base, person)
+                    if kind == ADAPTED
+                    else method.scratch(config, person, new.widths)
+                )
+                if found is None:
+                    continue
+                row = _row(method, kind, count, found, time.monotonic() - began)
+                row |= {"held_out": _score(found.aligner, held, 0), "test": _score(found.aligner, new.test, n_boot)}
+                rows.append(row)
+                logger.info("%s", said(new.recording.subject, row))
+                if count == counts[-1] and (best is None or row["held_out"]["top1"] > best[0]):
+                    best = row["held_out"]["top1"], row, found, base if kind == ADAPTED else None
+    assert best is not None  # there is a count and a method
+    return Curve(new.recording.subject, rows, best[1], best[2], best[3], known, len(held), removed)
+
+
+def said(subject: str, row: dict[str, Any]) -> str:
+    """One row in words."""
+    held, test = row["held_out"], row["test"]
+    return (
+        f"{subject}: {row['method']} {row['kind']}, {row['trials']} pictures: held-out top-1 {held['top1']:.3f} of "
+        f"{held['candidates']}, test {test['top1']:.3f} of {test['candidates']}, {row['seconds']:.1f} s"
+    )
+
+
+def _divided(train: Person, seed: int) -> tuple[Person, Person]:
+    count = min(MOST_HELD_OUT, int(HELD_OUT * len(train)))
+    out = chosen_pictures(train.groups, count, seed, f"subject {train.name}")
+    held, rest = train.take(np.flatnonzero(out)), train.take(np.flatnonzero(~out))
+    return held, rest
+
+
+def _shared(
+    config: Config, known: Sequence[Person], methods: Sequence[Method], widths: tuple[int, ...]
+) -> dict[str, Shared]:
+    found: dict[str, Shared] = {}
+    for method in methods:
+        if method.base not in found:
+            began = time.monotonic()
+            found[method.base] = method.share(config, known, widths)
+            logger.info("%s of %d people: %.1f s", method.base, len(known), time.monotonic() - began)
+    return found
+
+
+def _row(method: Method, kind: str, count: int, found: Adapted, seconds: float) -> dict[str, Any]:
+    size = sum(value.numel() * value.element_size() for value in found.personal.values())
+    return {
+        "method": method.name,
+        "kind": kind,
+        "trials": count,
+        "trainable": found.trainable,
+        "total": found.total,
+        "seconds": round(seconds, 2),
+        "adapter_mb": round(size / 1e6, 3) if kind == ADAPTED else None,
+    }
+
+
+def _score(aligner: Aligner, person: Person, n_boot: int) -> dict[str, Any]:
+    similarity = scores(aligner.predict(person.x)["embeds"], aligner.embed_images(person.tokens))
+    both = both_directions(similarity, n_boot=n_boot, n_perm=0)
+    forward = both["brain_to_image"]
+    kept = {name: forward[name] for name in ("top1", "top5", "n", "candidates", "chance_top1", "chance_top5")}
+    return {**kept, "ci95_top1": forward["ci95_top1"], "image_to_brain_top1": both["image_to_brain"]["top1"]}

@@ -1,0 +1,180 @@
+"""`recon adapt` end to end on a small study: curve, figure, table, an ordinary run, rebuilding, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from align.checkpoint import load_run
+from recon.adaptation.runner import table
+from recon.adaptation.summary import summarise
+from recon.cli import main
+from tests.align.fixture_studies import write_folder
+from tests.one_line import fails
+
+TRAIN, TEST = 40, 8
+PEOPLE = ("01", "02", "03")
+
+
+def _rows(subjects: tuple[str, ...] = PEOPLE) -> list[dict[str, object]]:
+    return [
+        {"row": n * (TRAIN + TEST) + i, "image": f"pic{i:03d}.png", "split": "train" if i < TRAIN else "test"}
+        | {"subject": subject, "concept": f"c{i}"}
+        for n, subject in enumerate(subjects)
+        for i in range(TRAIN + TEST)
+    ]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of three people, 40 + 8 pictures, and the result of adapting to 03."""
+    folder = tmp_path_factory.mktemp("adapt")
+    signals = np.random.default_rng(0).normal(size=(3 * (TRAIN + TEST), 12)).astype(np.float32)
+    write_folder(folder / "study", signals, _rows())
+    assert main(_words(folder, "--subject", "03", "--out", str(folder / "out"))) == 0
+    return folder
+
+
+def _words(folder: Path, *more: str) -> list[str]:
+    pairs = [
+        "study.name=folder",
+        f"study.root={folder / 'study'}",
+        f"cache_dir={folder / 'cache'}",
+        "encoder.name=encoding",
+    ]
+    words = ["adapt", *pairs, "target.layer=1", "--method", "prior,context,shared_response", "--trials", "12,all"]
+    return [*words, *more]
+
+
+def test_files_say_what_was_done(place: Path) -> None:
+    result = json.loads((place / "out" / "adapt.json").read_text(encoding="utf-8"))
+    kinds = [(row["method"], row["kind"], row["trials"]) for row in result["rows"]]
+    methods = [("prior", "adapted"), ("prior", "scratch"), ("context", "adapted"), ("context", "scratch")]
+    assert kinds == [(*one, n) for n in (12, 32) for one in (*methods, ("shared_response", "adapted"))]
+    assert result["subject"] == "03" and result["known"] == ["01", "02"] and result["held_out"] == 8
+    # all three saw the same pictures: those of the test and those held out are taken from the known people
+    assert result["removed"] == 2 * 8
+    best = max(row["held_out"]["top1"] for row in result["rows"] if row["trials"] == 32)
+    chosen = next(row for row in result["rows"] if all(row[key] == value for key, value in result["chosen"].items()))
+    assert chosen["held_out"]["top1"] == best and chosen["trials"] == 32
+    rows = list(csv.DictReader((place / "out" / "adapt.csv").read_text(encoding="utf-8").splitlines()))
+    assert [float(row["test_top1"]) for row in rows] == [row["test"]["top1"] for row in result["rows"]]
+    assert (place / "out" / "adapt.png").stat().st_size > 10_000
+    for row in result["rows"]:
+        assert (
+            row["seconds"] >= 0 and row["trainable"] > 0 and (row["adapter_mb"] is None) == (row["kind"] == "scratch")
+        )
+
+
+def test_what_was_chosen_is_an_ordinary_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = place / "out" / "run"
+    result = json.loads((place / "out" / "adapt.json").read_text(encoding="utf-8"))
+    loaded = load_run(run)
+    assert loaded.subject == "03" and result["chosen"]["method"] in loaded.meta["adapted"]
+    split = json.loads((run / "split.json").read_text(encoding="utf-8"))
+    test = set(split["test_of"]["03"]["hashes"] if "test_of" in split else split["test"]["hashes"])
+    assert len(test) == TEST and not test & set(split["train"]["hashes"])
+    capsys.readouterr()
+    assert main(["retrieve", "--subject", "03", "--run", str(run), "--json", "evaluate.networks=false"]) == 0
+    scored = json.loads(capsys.readouterr().out)["retrieval"]["brain_to_image"]["top1"]
+    chosen = next(row for row in result["rows"] if all(row[k] == v for k, v in result["chosen"].items()))
+    assert scored == pytest.approx(chosen["test"]["top1"])
+
+
+def test_a_second_call_gives_the_same_numbers_and_another_configuration_is_refused(place: Path) -> None:
+    before = json.loads((place / "out" / "adapt.json").read_text(encoding="utf-8"))
+    again = place / "again"
+    assert main(_words(place, "--subject", "03", "--out", str(again))) == 0
+    after = json.loads((again / "adapt.json").read_text(encoding="utf-8"))
+    for one, other in zip(before["rows"], after["rows"], strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+    assert main(_words(place, "--subject", "02", "--out", str(again))) == 2
+
+
+def test_an_adapter_is_rebuilt(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = place / "out" / "run", place / "rebuilt"
+    shared = next(iter(run.glob("shared_*.safetensors")), None)
+    if shared is None:  # chance chose a decoder from scratch
+        pytest.skip("on noise a decoder from scratch was chosen")
+    words = ["adapt", "--adapter", str(run / "adapter.safetensors"), "--shared", str(shared), "--out", str(out)]
+    assert main(words) == 0
+    x = np.random.default_rng(1).normal(size=(5, 12)).astype(np.float32)
+    assert np.array_equal(load_run(out).predict(x)["embeds"], load_run(run).predict(x)["embeds"])
+    assert main(words) == 2  # it is there now
+    assert main([*words[:-2], "--out", str(place / "other"), "train.lr=1"]) == 2
+    assert not (place / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--subject", "03", "--method", "lore"], "method 'lore' is not known"),
+        (["--subject", "03", "--trials", "few"], "--trials 'few' is no number"),
+        (["--subject", "03", "--trials", "3"], "10 pictures or more"),
+        (["--subject", "03", "--trials", ","], "names no number"),
+        (["--subject", "03", "--method", ","], "names no method"),
+        (["--subject", "03", "--known", "03"], "nobody to learn from"),
+        (["--subject", "09"], "09"),
+        (["--subject", "all", "03"], "leave the other labels out"),
+        ([], "--subject"),
+        (["--subject", "03", "--adapter", "a"], "belong together"),
+    ],
+)
+def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str], more: list[str], line: str) -> None:
+    capsys.readouterr()
+    assert main(_words(place, *more, "--out", str(place / "nothing"))) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line in told and not (place / "nothing" / "adapt.json").exists()
+
+
+def _curve(subject: str, scores: dict[tuple[str, str, int], float]) -> dict[str, Any]:
+    rows = [
+        {"method": method, "kind": kind, "trials": n, "test": {"top1": value}}
+        for (method, kind, n), value in scores.items()
+    ]
+    return {"subject": subject, "rows": rows}
+
+
+def test_several_people_are_paired() -> None:
+    curves = [
+        _curve(str(i), {("a", "adapted", 50): 0.4 + d, ("a", "scratch", 50): 0.2 + d, ("b", "scratch", 50): 0.3})
+        for i, d in enumerate((0.0, 0.05, 0.1))
+    ]
+    found = summarise(curves, [50])
+    adapted = next(p for p in found["points"] if p["kind"] == "adapted")
+    assert adapted["top1"] == pytest.approx(0.45) and adapted["t95"][0] < 0.45 < adapted["t95"][1]
+    (pair,) = found["paired"]
+    assert pair["to_own_scratch"]["ratio"] == pytest.approx(0.45 / 0.25)
+    assert pair["to_own_scratch"]["difference"] == pytest.approx(0.2)
+    assert pair["to_best_scratch"]["ratio"] == pytest.approx(1.5)  # the best of each: .3
+    assert pair["to_best_scratch"]["worse_in"] == 0 and pair["to_own_scratch"]["p"] < 0.2
+    assert "1.50 times the best from scratch" in table({**found, "rows": []})
+
+
+def test_each_in_turn_is_new_to_the_others(tmp_path: Path, place: Path) -> None:
+    shutil.copytree(place / "cache", tmp_path / "cache")
+    shutil.copytree(place / "study", tmp_path / "study")
+    words = [
+        word if word != "prior,context,shared_response" else "context" for word in _words(tmp_path, "--subject", "all")
+    ]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    result = json.loads((tmp_path / "out" / "adapt_all.json").read_text(encoding="utf-8"))
+    assert result["subjects"] == list(PEOPLE)
+    for curve in result["of_subject"]:
+        assert curve["subject"] not in curve["known"] and len(curve["known"]) == 2
+    assert (tmp_path / "out" / "adapt_all.png").is_file() and (tmp_path / "out" / "sub-01" / "run").is_dir()
+    fails("nobody to learn from", lambda: _alone(tmp_path))
+
+
+def _alone(folder: Path) -> None:
+    from align.config import Config, load_config
+    from recon.adaptation.runner import adapt
+
+    config = load_config(Config, None, _words(folder)[1:5])
+    adapt(config, ["01"], ["01"], [], [None], folder / "none")
