@@ -1,0 +1,67 @@
+"""Two ways from the brain to text space, fitted on training pictures and their captions.
+
+* **pivot** (Gong et al., AAAI 2025, MindTuner): a map from the tokens of pictures to their captions. The brain plays no
+  part in the fit; its predicted tokens go through the same map.
+* **joint** (Liu et al. 2023, BrainCLIP): a map from signals that is fitted to the pictures and to their captions at
+  once. Pictures have their place in text space by the pivot map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recon.words.maps import LinearMap, Target, centred, fit_map
+
+ALIGNMENTS = ("pivot", "joint")
+TEXT_SHARE = 0.5  # of the loss of the joint fit
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """``name``: one of `ALIGNMENTS`. ``mapped``: from `pooled` tokens, or for joint from signals (n, P)."""
+
+    name: str
+    mapped: LinearMap
+    centre: np.ndarray
+
+    def brain(self, x: np.ndarray) -> np.ndarray:
+        """(n, E) of pooled predicted tokens, or for joint of signals."""
+        return self.mapped(x)
+
+    def texts(self, embeds: np.ndarray) -> np.ndarray:
+        """(K, E) of a tower's embeddings of texts, without what all training captions share."""
+        return centred(embeds, self.centre)
+
+
+def pooled(tokens: np.ndarray) -> np.ndarray:
+    """Tokens (n, N, D) as (n, D) float32: the mean over the places of the picture."""
+    mean: np.ndarray = np.asarray(tokens, dtype=np.float32).mean(axis=1)
+    return mean
+
+
+def fit_pivot(
+    tokens: np.ndarray, captions: np.ndarray, groups: np.ndarray, fit: str = "ridge", seed: int = 0
+) -> Alignment:
+    """From pooled tokens of training pictures (n, D) and the embeddings of their captions (n, E); nothing else."""
+    centre = captions.mean(axis=0)
+    return Alignment("pivot", fit_map(tokens, [Target(centred(captions, centre))], groups, fit, seed), centre)
+
+
+def fit_joint(
+    signals: np.ndarray,
+    tokens: np.ndarray,
+    captions: np.ndarray,
+    groups: np.ndarray,
+    fit: str = "ridge",
+    seed: int = 0,
+) -> Alignment:
+    """From signals (n, P) of the training pictures, one row each, with what `fit_pivot` takes."""
+    pivot = fit_pivot(tokens, captions, groups, fit, seed)
+    seen = pivot.brain(tokens)
+    targets = [
+        Target(centred(seen, np.zeros(seen.shape[1])), 1 - TEXT_SHARE),
+        Target(pivot.texts(captions), TEXT_SHARE),
+    ]
+    return Alignment("joint", fit_map(signals, targets, groups, fit, seed), pivot.centre)
