@@ -125,7 +125,7 @@ def _descend(
         losses = [_one_direction(estimate, value[rows], own[rows]) for value, own in zip(values, same, strict=True)]
         loss = torch.stack([share * part for share, part in zip(shares, losses, strict=True)]).sum()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if step in STEPS:
             found[step] = weight.detach().double().clone()

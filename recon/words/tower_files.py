@@ -65,6 +65,7 @@ def load_pair(name: str, folder: Path) -> TextTower:
         return _pooled(model.get_text_features(**{key: tokens[key] for key in _read_by(model, tokens)}))
 
     def see(images: torch.Tensor) -> torch.Tensor:
+        assert processor is not None
         pixels = processor(images=list(images), return_tensors="pt", do_rescale=False)["pixel_values"]
         return _pooled(model.get_image_features(pixel_values=pixels))
 

@@ -36,11 +36,11 @@ class Conditioning:
     ``tokens``: one of `recon.decoding.conditions.TOKENS`; None = predicted where the run predicts what the conditioner
     takes, else from the library. ``low_level``: one of `recon.decoding.low_level.LOW_LEVEL`; None = both for an
     encoding model, tokens where the conditioner has a sketch, else none. ``words``: one of
-    `recon.decoding.words.WORDS`; ``text_tower``: of pivot and joint, None = mini. ``best_of``: samples among which the brain chooses (`recon.drawing.best_of`).
-    ``controlnet``: folder or hub id of a ControlNet or T2I-Adapter; ``control``, ``control_scale``: what it reads and
-    how strong it is, None = edges and 1 (`recon.generation.control.Control`). ``library``: folder or zip of further
-    pictures that tokens may be taken of (`recon.decoding.library`). ``guide``: how the response pulls at the picture
-    while it is drawn, None = not at all.
+    `recon.decoding.words.WORDS`; ``text_tower``: of pivot and joint, None = mini. ``best_of``: samples among which the
+    brain chooses (`recon.drawing.best_of`). ``controlnet``: folder or hub id of a ControlNet or T2I-Adapter;
+    ``control``, ``control_scale``: what it reads and how strong it is, None = edges and 1
+    (`recon.generation.control.Control`). ``library``: folder or zip of further pictures that tokens may be taken of
+    (`recon.decoding.library`). ``guide``: how the response pulls at the picture while it is drawn, None = not at all.
 
     Raises `UserError` for anything else.
     """
