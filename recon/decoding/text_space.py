@@ -99,6 +99,10 @@ class TextDecoder:
         """(n, E) of the test pictures, in the order of the predictions."""
         return (alignment or self.alignment).brain(self.test_inputs)
 
+    def pictures(self) -> np.ndarray:
+        """(n, E) of the test pictures themselves: what could be found in their true tokens."""
+        return self.alignment.pictures(self._pooled(self.test_rows))
+
     def texts(self, texts: tuple[str, ...], alignment: Alignment | None = None) -> np.ndarray:
         """(K, E) of candidate texts."""
         return (alignment or self.alignment).texts(self.tower.texts(texts))
@@ -137,9 +141,12 @@ class TextDecoder:
     @cached_property
     def _tokens(self) -> np.ndarray:
         """(n, D) of the training pictures themselves."""
+        return self._pooled(self.training_rows)
+
+    def _pooled(self, rows: np.ndarray) -> np.ndarray:
         from recon.decoding.predict import picture_tokens
 
-        return pooled(picture_tokens(self.run, self.recording)[self.training_rows])
+        return pooled(picture_tokens(self.run, self.recording)[rows])
 
     @cached_property
     def _training_signals(self) -> np.ndarray:

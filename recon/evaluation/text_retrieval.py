@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recon.words.alignment import Alignment
 
 PROMPT = "a photo of a {}"
-PERMUTED = "permuted_captions"
+PERMUTED, ORACLE = "permuted_captions", "oracle"
 
 
 def text_report_path(run: Run, alignment: str) -> Path:
@@ -34,8 +34,9 @@ def text_report_path(run: Run, alignment: str) -> Path:
 def text_report(run: Run, settings: TextSettings, evaluate: EvaluateConfig | None = None) -> dict[str, Any]:
     """Score retrieval of texts, write the report into the run and return it.
 
-    Candidates: the different texts of the test pictures and of the bank. The control is fitted to the captions of other
-    training pictures. Raises `UserError` where the run, the study or the bank cannot be scored.
+    Candidates: the different texts of the test pictures and of the bank. Controls: the same fitted to the captions of
+    other training pictures, and the oracle, i.e. the true tokens of the seen pictures. Raises `UserError` where the
+    run, the study or the bank cannot be scored.
     """
     from recon.decoding.predict import open_recording
 
@@ -58,7 +59,10 @@ def text_report(run: Run, settings: TextSettings, evaluate: EvaluateConfig | Non
         "bank": _bank(decoder, candidates, len(rows)),
         "n_stimuli": len(rows),
         "retrieval": _both(decoder, decoder.alignment, own, candidates, index, options),
-        "controls": {PERMUTED: _both(decoder, permuted, own, candidates, index, options)},
+        "controls": {
+            PERMUTED: _both(decoder, permuted, own, candidates, index, options),
+            ORACLE: directions(decoder.pictures()[own], decoder.texts(candidates.texts), index, options),
+        },
         "categories": categories,
         "skipped": skipped,
         "notes": _notes(decoder, len(decoder.test_rows) - len(rows)),
@@ -148,6 +152,8 @@ def format_text_report(report: dict[str, Any]) -> str:
         *(direction_line(name, part) for name, part in report["retrieval"].items()),
         "fitted to permuted captions:",
         *(direction_line(name, part) for name, part in report["controls"][PERMUTED].items()),
+        "oracle, from the pictures' own tokens:",
+        *(direction_line(name, part) for name, part in report["controls"][ORACLE].items()),
     ]
     if report["categories"]:
         part = report["categories"]

@@ -20,10 +20,12 @@ TEXT_SHARE = 0.5  # of the loss of the joint fit
 
 @dataclass(frozen=True)
 class Alignment:
-    """``name``: one of `ALIGNMENTS`. ``mapped``: from `pooled` tokens, or for joint from signals (n, P)."""
+    """``name``: one of `ALIGNMENTS`. ``mapped``: from `pooled` tokens, or for joint from signals (n, P). ``pictures``:
+    from pooled tokens, for pivot the same map. ``centre`` (E,): mean embedding of the training captions."""
 
     name: str
     mapped: LinearMap
+    pictures: LinearMap
     centre: np.ndarray
 
     def brain(self, x: np.ndarray) -> np.ndarray:
@@ -46,7 +48,8 @@ def fit_pivot(
 ) -> Alignment:
     """From pooled tokens of training pictures (n, D) and the embeddings of their captions (n, E); nothing else."""
     centre = captions.mean(axis=0)
-    return Alignment("pivot", fit_map(tokens, [Target(centred(captions, centre))], groups, fit, seed), centre)
+    mapped = fit_map(tokens, [Target(centred(captions, centre))], groups, fit, seed)
+    return Alignment("pivot", mapped, mapped, centre)
 
 
 def fit_joint(
@@ -64,4 +67,4 @@ def fit_joint(
         Target(centred(seen, np.zeros(seen.shape[1])), 1 - TEXT_SHARE),
         Target(pivot.texts(captions), TEXT_SHARE),
     ]
-    return Alignment("joint", fit_map(signals, targets, groups, fit, seed), pivot.centre)
+    return Alignment("joint", fit_map(signals, targets, groups, fit, seed), pivot.pictures, pivot.centre)

@@ -33,7 +33,7 @@ def meteor(found: Sequence[str], true: Sequence[str]) -> np.ndarray:
     score = _module("nltk.translate.meteor_score").meteor_score
     try:
         values = [score([_words(b)], _words(a)) for a, b in zip(found, true, strict=True)]
-    except LookupError as error:
+    except (LookupError, OSError) as error:  # absent, or a part of it
         raise Unavailable(f"METEOR needs the data of WordNet, which nltk does not find; run: {WORDNET}") from error
     return np.array(values, dtype=np.float64)
 

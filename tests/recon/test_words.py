@@ -253,7 +253,8 @@ def test_the_control_is_the_same_texts_for_other_pictures() -> None:
     assert wrong["value"] < wrong["shuffled"] and wrong["p_vs_shuffled"] > 0.9
 
 
-def test_missing_libraries_and_data_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", [LookupError, OSError])
+def test_missing_libraries_and_data_are_one_line(monkeypatch: pytest.MonkeyPatch, missing: type[Exception]) -> None:
     import sys
     import types
 
@@ -266,7 +267,7 @@ def test_missing_libraries_and_data_are_one_line(monkeypatch: pytest.MonkeyPatch
     stub = types.ModuleType("nltk.translate.meteor_score")
 
     def without_data(*_: object) -> float:
-        raise LookupError("\n***\nResource wordnet not found\n")
+        raise missing("\n***\nResource wordnet not found\n")
 
     vars(stub)["meteor_score"] = without_data
     monkeypatch.setattr(scores, "_module", lambda name: stub)
