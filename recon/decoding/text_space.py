@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from align.errors import UserError
 from align.seeding import derive
-from recon.words.alignment import ALIGNMENTS, Alignment, fit_joint, fit_pivot, pooled
+from recon.words.alignment import ALIGNMENTS, Alignment, fit_joint, fit_pivot, permuted_brains, pooled
 from recon.words.bank import Candidates, Captions, with_bank
 from recon.words.maps import FITS
 from recon.words.towers import MINI, TextTower, load_tower
@@ -80,32 +81,31 @@ class TextDecoder:
 
     @cached_property
     def alignment(self) -> Alignment:
-        return self.fitted(self._caption_embeds)
-
-    def permuted(self, seed: int = 0) -> Alignment:
-        """Fitted with the captions of other training pictures, drawn by ``seed``."""
-        rng = np.random.default_rng(derive(seed, "captions"))
-        return self.fitted(self._caption_embeds[rng.permutation(len(self.training_rows))])
-
-    def fitted(self, captions: np.ndarray) -> Alignment:
-        """To embeddings of captions (n, E) of the `training_rows`."""
+        """Fitted to the captions of the training pictures."""
         groups = np.asarray(self.recording.stimuli.groups)[self.training_rows]
-        options = {"groups": groups, "fit": self.settings.fit, "seed": self.run.config.seed}
+        fit, seed = self.settings.fit, self.run.config.seed
         if self.settings.alignment == "pivot":
-            return fit_pivot(self._tokens, captions, **options)
-        return fit_joint(self._training_signals, self._tokens, captions, **options)
+            return fit_pivot(self._tokens, self._caption_embeds, groups, fit, seed)
+        return fit_joint(self._training_signals, self._tokens, self._caption_embeds, groups, fit, seed)
 
-    def brain(self, alignment: Alignment | None = None) -> np.ndarray:
-        """(n, E) of the test pictures, in the order of the predictions."""
-        return (alignment or self.alignment).brain(self.test_inputs)
+    def permuted(self, count: int, seed: int = 0) -> Iterator[np.ndarray]:
+        """`brain` as if fitted to the captions of other training pictures, for ``count`` orders drawn by ``seed``."""
+        rng, n = np.random.default_rng(derive(seed, "captions")), len(self.training_rows)
+        inputs = self._tokens if self.settings.alignment == "pivot" else self._training_signals
+        orders = (rng.permutation(n) for _ in range(count))
+        return permuted_brains(self.alignment, inputs, self._tokens, self._caption_embeds, self.test_inputs, orders)
+
+    def brain(self) -> np.ndarray:
+        """(n, E) of the test pictures, in the order of `test_rows`."""
+        return self.alignment.brain(self.test_inputs)
 
     def pictures(self) -> np.ndarray:
         """(n, E) of the test pictures themselves: what could be found in their true tokens."""
         return self.alignment.pictures(self._pooled(self.test_rows))
 
-    def texts(self, texts: tuple[str, ...], alignment: Alignment | None = None) -> np.ndarray:
+    def texts(self, texts: tuple[str, ...]) -> np.ndarray:
         """(K, E) of candidate texts."""
-        return (alignment or self.alignment).texts(self.tower.texts(texts))
+        return self.alignment.texts(self.tower.texts(texts))
 
     def nearest(self, inputs: np.ndarray, candidates: Candidates) -> tuple[str, ...]:
         """For every row of ``inputs`` (n, P), as `of_tokens` or `of_signals` give them, the text of highest cosine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 from align.data.names import labelled
 from align.errors import UserError
 from align.files import write_sealed
-from align.retrieval.measures import retrieve, scores
+from align.retrieval.measures import p_value, retrieve, scores
 from recon.decoding.text_space import TextDecoder, TextSettings
 from recon.evaluation.provenance import head
 from recon.evaluation.settings import EvaluateConfig
@@ -20,10 +21,10 @@ from recon.words.bank import CONCEPTS, Candidates, concept_name
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
-    from recon.words.alignment import Alignment
 
 PROMPT = "a photo of a {}"
 PERMUTED, ORACLE = "permuted_captions", "oracle"
+PERMUTATIONS = 199
 
 
 def text_report_path(run: Run, alignment: str) -> Path:
@@ -49,19 +50,22 @@ def text_report(run: Run, settings: TextSettings, evaluate: EvaluateConfig | Non
     if len(candidates.texts) < 2:
         raise UserError(f"all test pictures of {run.study} have the same text ({candidates.texts[0]!r})")
     index = candidates.index[: len(rows)]
-    permuted = decoder.permuted(run.config.seed)
+    texts = decoder.texts(candidates.texts)
+    found = directions(decoder.brain()[own], texts, index, options)
+    others = (brain[own] for brain in decoder.permuted(PERMUTATIONS, run.config.seed))
     categories, skipped = _categories(decoder, options)
     report = {
         **head(run),
         "kind": "text retrieval",
         **named(settings),
-        "chosen": decoder.alignment.mapped.chosen,
+        "penalty": decoder.alignment.mapped.penalty,
+        "steps": decoder.alignment.mapped.steps,
         "bank": _bank(decoder, candidates, len(rows)),
         "n_stimuli": len(rows),
-        "retrieval": _both(decoder, decoder.alignment, own, candidates, index, options),
+        "retrieval": found,
         "controls": {
-            PERMUTED: _both(decoder, permuted, own, candidates, index, options),
-            ORACLE: directions(decoder.pictures()[own], decoder.texts(candidates.texts), index, options),
+            PERMUTED: permuted_captions(found, others, texts, index),
+            ORACLE: directions(decoder.pictures()[own], texts, index, options),
         },
         "categories": categories,
         "skipped": skipped,
@@ -90,15 +94,27 @@ def directions(brain: np.ndarray, texts: np.ndarray, index: np.ndarray, options:
     return {"brain_to_text": forward, "text_to_brain": backward}
 
 
-def _both(
-    decoder: TextDecoder,
-    alignment: Alignment,
-    own: np.ndarray,
-    candidates: Candidates,
-    index: np.ndarray,
-    options: dict[str, Any],
+def permuted_captions(
+    found: dict[str, Any], brains: Iterable[np.ndarray], texts: np.ndarray, index: np.ndarray
 ) -> dict[str, Any]:
-    return directions(decoder.brain(alignment)[own], decoder.texts(candidates.texts, alignment), index, options)
+    """What fits to permuted captions reach, by direction: mean ``top1`` and ``top5``, the 95 % range of top1 over the
+    permutations, and ``p``: how often one of them reaches the top1 of ``found``, (1 + #>=) / (1 + permutations).
+
+    ``brains``: rows (n, E) of each fit. One fit may be above or below chance by more than its pairs would suggest: the
+    same wrong map is used for all pictures. That is why there are many.
+    """
+    scored = [directions(brain, texts, index, {"n_boot": 0, "n_perm": 0}) for brain in brains]
+    parts = {}
+    for direction, own in found.items():
+        top1 = np.array([part[direction]["top1"] for part in scored])
+        parts[direction] = {
+            "top1": float(top1.mean()),
+            "top5": float(np.mean([part[direction]["top5"] for part in scored])),
+            "range95_top1": [float(end) for end in np.percentile(top1, [2.5, 97.5])],
+            "permutations": len(top1),
+            "p": p_value(own["top1"], top1),
+        }
+    return parts
 
 
 def _categories(decoder: TextDecoder, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -142,6 +158,14 @@ def _options(evaluate: EvaluateConfig) -> dict[str, Any]:
     return {"n_boot": evaluate.n_boot, "n_perm": evaluate.n_perm, "seed": evaluate.seed}
 
 
+def _permuted_line(name: str, part: dict[str, Any]) -> str:
+    low, high = part["range95_top1"]
+    return (
+        f"{name:<14}  top1 {part['top1']:6.1%} ({low:.1%} to {high:.1%})  top5 {part['top5']:6.1%}  fitted to permuted "
+        f"captions, {part['permutations']} times; p {part['p']:.2g}"
+    )
+
+
 def format_text_report(report: dict[str, Any]) -> str:
     """The report as lines for the terminal."""
     bank = report["bank"]
@@ -150,8 +174,7 @@ def format_text_report(report: dict[str, Any]) -> str:
         f"{report['seed']}; texts: {bank['source']}, {report['alignment']} ({report['fit']}), text tower "
         f"{report['text_tower']}",
         *(direction_line(name, part) for name, part in report["retrieval"].items()),
-        "fitted to permuted captions:",
-        *(direction_line(name, part) for name, part in report["controls"][PERMUTED].items()),
+        *(_permuted_line(name, part) for name, part in report["controls"][PERMUTED].items()),
         "oracle, from the pictures' own tokens:",
         *(direction_line(name, part) for name, part in report["controls"][ORACLE].items()),
     ]

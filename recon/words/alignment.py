@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +63,33 @@ def fit_joint(
 ) -> Alignment:
     """From signals (n, P) of the training pictures, one row each, with what `fit_pivot` takes."""
     pivot = fit_pivot(tokens, captions, groups, fit, seed)
-    seen = pivot.brain(tokens)
-    targets = [
-        Target(centred(seen, np.zeros(seen.shape[1])), 1 - TEXT_SHARE),
-        Target(pivot.texts(captions), TEXT_SHARE),
-    ]
-    return Alignment("joint", fit_map(signals, targets, groups, fit, seed), pivot.pictures, pivot.centre)
+    share = _shares(pivot.brain(tokens), pivot.texts(captions))
+    return Alignment("joint", fit_map(signals, share, groups, fit, seed), pivot.pictures, pivot.centre)
+
+
+def _shares(seen: np.ndarray, texts: np.ndarray) -> list[Target]:
+    """Pictures in text space, and their texts."""
+    return [Target(centred(seen, np.zeros(seen.shape[1])), 1 - TEXT_SHARE), Target(texts, TEXT_SHARE)]
+
+
+def permuted_brains(
+    alignment: Alignment,
+    inputs: np.ndarray,
+    tokens: np.ndarray,
+    captions: np.ndarray,
+    at: np.ndarray,
+    orders: Iterator[np.ndarray],
+) -> Iterator[np.ndarray]:
+    """(m, E) of the inputs ``at`` (m, P) for each order of the captions, as if the alignment had been fitted to it.
+
+    ``inputs`` (n, P), ``tokens`` (n, D), ``captions`` (n, E): what it was fitted to. Each fit is the closed form with
+    the penalty of the true captions.
+    """
+    texts = alignment.texts(captions).astype(np.float64)
+    there = alignment.mapped.closed_form(inputs, at)
+    seen = alignment.pictures.closed_form(tokens, tokens) if alignment.name == "joint" else None
+    for order in orders:
+        values = texts[order]
+        if seen is not None:
+            values = sum(target.share * target.values for target in _shares(seen @ values, values))
+        yield there @ values

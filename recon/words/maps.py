@@ -28,18 +28,34 @@ _CONSTANT = 1e-6
 
 @dataclass(frozen=True)
 class LinearMap:
-    """``weight`` (E, P) from standardised inputs to centred texts. ``chosen``: the penalty, or the number of steps."""
+    """``weight`` (E, P) from standardised inputs to centred texts. ``penalty``: of the closed form; ``steps``: of
+    InfoNCE from there on, None without."""
 
     mean: np.ndarray
     scale: np.ndarray
     weight: np.ndarray
-    fit: str
-    chosen: float
+    penalty: float
+    steps: int | None = None
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(n, E) float32 of inputs (n, P)."""
-        mapped: np.ndarray = (((x - self.mean) / self.scale) @ self.weight.T).astype(np.float32)
+        mapped: np.ndarray = (self.standardised(x) @ self.weight.T).astype(np.float32)
         return mapped
+
+    def standardised(self, x: np.ndarray) -> np.ndarray:
+        """(n, P) float64 with the statistics of training."""
+        found: np.ndarray = (np.asarray(x, dtype=np.float64) - self.mean) / self.scale
+        return found
+
+    def closed_form(self, x: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """(m, n): times any values (n, E) of the training inputs ``x`` (n, P), what the closed form with this penalty
+        gives at the inputs ``at`` (m, P). So a fit to other values costs one product."""
+        z, there = self.standardised(x), self.standardised(at)
+        if z.shape[1] <= len(z):
+            return there @ np.linalg.solve(z.T @ z + self.penalty * np.eye(z.shape[1]), z.T)
+        kernel = z @ z.T + self.penalty * np.eye(len(z))
+        found: np.ndarray = np.linalg.solve(kernel, z @ there.T).T
+        return found
 
 
 @dataclass(frozen=True)
@@ -66,15 +82,15 @@ def fit_map(
     folds = grouped_folds(groups, min(FOLDS, n_groups), seed)
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > _CONSTANT * scale.max(initial=0.0), scale, np.inf)  # what hardly varies says nothing
-    inputs = torch.from_numpy(((x - mean) / scale).astype(np.float64))
+    inputs = torch.from_numpy((np.asarray(x, dtype=np.float64) - mean) / scale)
     values = [torch.from_numpy(target.values.astype(np.float64)) for target in targets]
     shares = [target.share for target in targets]
     together = torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum(0) / sum(shares)
     ridge = fit_ridge(inputs, together, list(ALPHAS), folds)
-    weight, chosen = ridge.weight.double(), ridge.alpha
+    weight, steps = ridge.weight.double(), None
     if fit == "infonce":
-        weight, chosen = _infonce(inputs, values, shares, ridge.alpha, folds[0], weight, seed)
-    return LinearMap(mean, scale, weight.float().numpy(), fit, chosen)
+        weight, steps = _infonce(inputs, values, shares, ridge.alpha, folds[0], weight, seed)
+    return LinearMap(mean, scale, weight.float().numpy(), ridge.alpha, steps)
 
 
 def centred(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -91,7 +107,7 @@ def _infonce(
     fold: tuple[np.ndarray, np.ndarray],
     weight: torch.Tensor,
     seed: int,
-) -> tuple[torch.Tensor, float]:
+) -> tuple[torch.Tensor, int]:
     """Weights after so many steps as rank held-out rows best, from the ridge solution on; fitted to all rows."""
     from align.encoders.ridge import RidgePath
 
@@ -101,7 +117,7 @@ def _infonce(
     path = _descend(x[fit_rows], [value[fit_rows] for value in values], shares, start, seed)
     scores = {n: float(reciprocal_ranks(x[held_out] @ w.T, together[held_out]).mean()) for n, w in path.items()}
     best = max(scores, key=lambda n: scores[n])
-    return _descend(x, values, shares, weight, seed, best)[best], float(best)
+    return _descend(x, values, shares, weight, seed, best)[best], best
 
 
 def _descend(

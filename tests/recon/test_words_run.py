@@ -54,8 +54,9 @@ def test_planted_texts_are_found_both_ways_and_permuted_ones_are_not(run: Run, a
     for part in report["retrieval"].values():
         assert part["p_permutation"] <= 0.01 and part["top5"] > 2 * part["chance_top5"]
         assert part["ci95_top1"][0] > part["chance_top1"]
-    for part in report["controls"][PERMUTED].values():
-        assert part["p_permutation"] > 0.05 and part["top1"] < 0.2
+    for name, part in report["controls"][PERMUTED].items():
+        chance = report["retrieval"][name]["chance_top1"]
+        assert part["p"] <= 0.02 and abs(part["top1"] - chance) < 0.02 and part["range95_top1"][0] < chance
     oracle = report["controls"][ORACLE]["brain_to_text"]
     assert oracle["top5"] >= 0.75 and oracle["p_permutation"] <= 0.01
     assert report["bank"] == {
