@@ -316,7 +316,7 @@ class RunDecoder:
     @cached_property
     def _text(self) -> TextDecoder:
         from recon.decoding.text_space import TextDecoder, TextSettings
-        from recon.words.towers import MINI
+        from recon.words.text_tower import MINI
 
         return TextDecoder(self.run, self._recording, TextSettings(self._words, self._text_tower or MINI))
 

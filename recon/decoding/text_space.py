@@ -15,7 +15,8 @@ from align.seeding import derive
 from recon.words.alignment import ALIGNMENTS, Alignment, fit_joint, fit_pivot, permuted_brains, pooled
 from recon.words.bank import Candidates, Captions, with_bank
 from recon.words.maps import FITS
-from recon.words.towers import MINI, TextTower, load_tower
+from recon.words.text_tower import MINI, TextTower
+from recon.words.towers import load_tower
 
 if TYPE_CHECKING:
     from align.checkpoint import Run

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recon.words.towers import TextTower
+from recon.words.text_tower import TextTower
 
 if TYPE_CHECKING:
     import torch

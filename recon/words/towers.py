@@ -7,24 +7,16 @@ embeddings are (Reimers & Gurevych 2019). Weights are read from safetensors only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
 from recon.generation.hub import HUB_ID, fetch, listed
+from recon.words.text_tower import MINI, TextTower
 
-if TYPE_CHECKING:
-    import torch
-
-MINI = "mini"
 SENTENCES = "sentence-transformers/all-MiniLM-L6-v2"
 OPTION = "--text-tower DIR"
-_BATCH = 64
 _NAMES = (  # files of a repository that a tower is made of, beside its safetensors
     "config.json",
     "open_clip_config.json",
@@ -41,38 +33,6 @@ _NAMES = (  # files of a repository that a tower is made of, beside its safetens
 )
 
 
-@dataclass(frozen=True)
-class TextTower:
-    """``read``: texts to (B, E). ``see``: pictures (B, 3, H, W) in [0, 1] to (B, E) of the same space, or None."""
-
-    name: str
-    read: Callable[[list[str]], torch.Tensor]
-    see: Callable[[torch.Tensor], torch.Tensor] | None = None
-
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings (n, E) float32 of length 1; each different text is read once."""
-        import torch
-
-        once = list(dict.fromkeys(texts))
-        with torch.no_grad():
-            parts = [self.read(once[start : start + _BATCH]) for start in range(0, len(once), _BATCH)]
-        unit = torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).numpy()
-        place = {text: i for i, text in enumerate(once)}
-        found: np.ndarray = unit[[place[text] for text in texts]]
-        return found
-
-    def pictures(self, images: torch.Tensor) -> np.ndarray:
-        """Embeddings (n, E) float32 of length 1 of pictures (n, 3, H, W); raises `UserError` without a picture side."""
-        import torch
-
-        if self.see is None:
-            raise UserError(f"text tower {self.name!r} has no picture side; use {MINI} or a CLIP")
-        with torch.no_grad():
-            parts = [self.see(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
-        found: np.ndarray = torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).numpy()
-        return found
-
-
 def load_tower(name: str = MINI) -> TextTower:
     """The tower behind ``mini``, a local folder or a hub id.
 
@@ -85,7 +45,7 @@ def load_tower(name: str = MINI) -> TextTower:
         return load_mini(name)
     folder = tower_folder(name)
     try:
-        if (folder / "config.json").is_file():
+        if any(map(_is_own, _files(folder))):
             kind = read_json(folder / "config.json", {}, finite=False).get("model_type")
             return (load_pair if kind in ("clip", "siglip", "siglip2") else load_encoder)(name, folder)
         return load_open_clip(name, folder)
@@ -103,8 +63,11 @@ def tower_folder(name: str) -> Path:
     """The folder of a tower's files, fetched where it is a hub id that is not cached."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not any((folder / file).is_file() for file in ("config.json", "open_clip_config.json")):
+        files = _files(folder)
+        if "config.json" not in files and "open_clip_config.json" not in files:
             raise UserError(f"text tower {name!r} holds neither config.json nor open_clip_config.json")
+        if not any(map(_is_weight, files)):
+            raise UserError(f"text tower {name!r} has no safetensors, and other weights are not read; convert it")
         return folder
     if not HUB_ID.fullmatch(name):
         raise UserError(f"text tower {name!r} is no folder and no hub id; use {MINI}, DIR or e.g. {SENTENCES}")
@@ -112,12 +75,26 @@ def tower_folder(name: str) -> Path:
 
 
 def fetch_model(repository: str, what: str, option: str, names: Sequence[str]) -> Path:
-    """The snapshot of a repository with its ``names`` and safetensors; raises `UserError` where it has none."""
-    files = [file for file in listed(repository, what, option) if file in names or _is_weight(file)]
-    if not any(map(_is_weight, files)):
+    """The snapshot of a repository with its ``names`` and safetensors; raises `UserError` where it has none.
+
+    Of weights that are there for transformers and for open_clip, those for transformers are fetched.
+    """
+    there = listed(repository, what, option)
+    weights = [file for file in there if _is_weight(file)]
+    weights = [file for file in weights if _is_own(file)] or weights
+    if not weights:
         raise UserError(f"{what}: {repository} has no safetensors, and other weights are not read; {option}")
-    return fetch(repository, files, what, option)
+    return fetch(repository, [*weights, *(file for file in there if file in names)], what, option)
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.is_file()]
 
 
 def _is_weight(file: str) -> bool:
     return "/" not in file and file.endswith((".safetensors", ".safetensors.index.json"))
+
+
+def _is_own(file: str) -> bool:
+    """Weights under the names of transformers."""
+    return _is_weight(file) and file.startswith("model")

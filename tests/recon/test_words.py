@@ -19,7 +19,7 @@ from recon.words import scores
 from recon.words.alignment import fit_joint, fit_pivot, permuted_brains, pooled
 from recon.words.bank import CONCEPTS, Candidates, concept_name, read_bank, study_captions, with_bank
 from recon.words.maps import TEMPERATURE, Target, centred, fit_map
-from recon.words.towers import TextTower
+from recon.words.text_tower import TextTower
 
 OPTIONS = {"n_boot": 50, "n_perm": 199}
 

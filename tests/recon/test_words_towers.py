@@ -33,7 +33,8 @@ from transformers import (
 from align.errors import UserError
 from recon.pretraining import miniature
 from recon.words.captioner import load_captioner
-from recon.words.towers import MINI, load_tower
+from recon.words.text_tower import MINI
+from recon.words.towers import load_tower
 
 TEXTS = ["a red disk on brick", "a blue star", "a red disk on brick", "a"]
 WORDS = [
@@ -188,6 +189,33 @@ def test_towers_that_cannot_be_had_are_one_line(tmp_path: Path, clip: Path) -> N
     with pytest.raises(UserError, match="cannot be loaded") as error:
         load_tower(str(clip))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("there", "fetched"),
+    [
+        (["open_clip_model.safetensors", "model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["open_clip_model.safetensors", "open_clip_pytorch_model.bin"], ["open_clip_model.safetensors"]),
+        (
+            ["model-00001-of-00001.safetensors", "model.safetensors.index.json", "onnx/model.safetensors"],
+            ["model-00001-of-00001.safetensors", "model.safetensors.index.json"],
+        ),
+        (["pytorch_model.bin"], None),
+    ],
+)
+def test_one_copy_of_the_weights_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, there: list[str], fetched: list[str] | None
+) -> None:
+    from recon.words import towers
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(towers, "listed", lambda *_: dict.fromkeys([*there, "config.json", "README.md"], 1))
+    monkeypatch.setattr(towers, "fetch", lambda _, files, *__: asked.append(list(files)) or Path("here"))
+    if fetched is None:
+        with pytest.raises(UserError, match="has no safetensors"):
+            towers.tower_folder("some/tower")
+    else:
+        assert towers.tower_folder("some/tower") == Path("here") and asked == [[*fetched, "config.json"]]
 
 
 def test_weights_that_lack_a_tensor_are_refused(clip: Path) -> None:
