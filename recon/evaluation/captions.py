@@ -21,7 +21,7 @@ from recon.evaluation.provenance import head
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.text_retrieval import named
 from recon.metrics.stats import bootstrap_ci, sign_flip_p
-from recon.words.bank import CONCEPTS, Candidates
+from recon.words.bank import Candidates
 from recon.words.captioner import SEEN, load_captioner
 from recon.words.scores import Measure, Unavailable, clip_score, meteor, rouge_l, sentence_similarity
 from recon.words.towers import load_tower
@@ -188,7 +188,7 @@ def _pictures(decoder: TextDecoder, ids: Sequence[str]) -> torch.Tensor:
 
 def _notes(decoder: TextDecoder, drawn: Drawn | None) -> list[str]:
     notes = ["the texts are those of training pictures"] if not decoder.captions.further else []
-    if decoder.captions.source == CONCEPTS:
+    if decoder.captions.stand_in:
         notes.append("the study has no captions; names of concepts stand for them")
     if decoder.tower.see is None:
         notes.append(f"no CLIPScore: text tower {decoder.tower.name} has no picture side")

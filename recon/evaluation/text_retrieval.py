@@ -17,7 +17,7 @@ from recon.decoding.text_space import TextDecoder, TextSettings
 from recon.evaluation.provenance import head
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import direction_line
-from recon.words.bank import CONCEPTS, Candidates, concept_name
+from recon.words.bank import Candidates, concept_name
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -149,7 +149,7 @@ def _bank(decoder: TextDecoder, candidates: Candidates, n: int) -> dict[str, Any
 
 def _notes(decoder: TextDecoder, without: int) -> list[str]:
     notes = [f"{without} test pictures have no text and are left out"] if without else []
-    if decoder.captions.source == CONCEPTS:
+    if decoder.captions.stand_in:
         notes.append("the study has no captions; names of concepts stand for them")
     return notes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,17 @@ _STORED = (".pt", ".pth", ".npy", ".pkl")
 class Captions:
     """``of``: the text of every picture of the study, "" where there is none. ``further``: texts of no picture of it.
 
-    ``source``: `CAPTIONS` or `CONCEPTS` of the study, or the name of a file.
+    ``source``: `CAPTIONS` or `CONCEPTS` of the study, the name of a file, or both.
     """
 
     of: tuple[str, ...]
     further: tuple[str, ...] = ()
     source: str = CAPTIONS
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether names of concepts stand for captions."""
+        return self.source.startswith(CONCEPTS)
 
     def rows(self, among: np.ndarray) -> np.ndarray:
         """Those of the rows ``among`` that have a text."""
@@ -96,12 +101,13 @@ def with_bank(stimuli: Stimuli, path: Path | None) -> Captions:
     known = {row[name]: text for name, text in bank if name in row}
     if named and not known:
         raise UserError(f"bank {str(path)!r}: none of its {len(named)} ids is a picture of the study ({named[0]!r})")
+    further = tuple(text for name, text in bank if name not in row)
     try:
         own = study_captions(stimuli)
     except UserError:
-        own = Captions(("",) * len(stimuli))
-    texts = tuple(known.get(i, text) for i, text in enumerate(own.of))
-    return replace(own, of=texts, further=tuple(text for name, text in bank if name not in row), source=path.name)
+        own = Captions(("",) * len(stimuli), source="")
+    source = path.name if not own.source or len(known) == len(stimuli) else f"{own.source}, {path.name}"
+    return Captions(tuple(known.get(i, text) for i, text in enumerate(own.of)), further, source)
 
 
 def read_bank(path: str | Path) -> list[tuple[str, str]]:

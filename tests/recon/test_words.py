@@ -91,9 +91,17 @@ def test_ids_of_a_bank_name_pictures_and_other_texts_are_further(tmp_path: Path)
     bank = tmp_path / "bank.csv"
     bank.write_text("id,caption\nb,a bird\n,a tree\nnobody,a rock\n", encoding="utf-8")
     found = with_bank(stimuli(["a dog", "a cat", ""]), bank)
-    assert (found.of, found.further, found.source) == (("a dog", "a bird", ""), ("a tree", "a rock"), "bank.csv")
+    assert (found.of, found.further, found.source) == (
+        ("a dog", "a bird", ""),
+        ("a tree", "a rock"),
+        "captions, bank.csv",
+    )
     bare = with_bank(stimuli(["", ""]), bank)
-    assert bare.of == ("", "a bird")
+    assert (bare.of, bare.source, bare.stand_in) == (("", "a bird"), "bank.csv", False)
+    named = with_bank(stimuli(["", ""], ["cat", "dog"]), bank)
+    assert (named.of, named.stand_in) == (("cat", "a bird"), True)
+    bank.write_text("id,caption\nb,a bird\na,a fish\n", encoding="utf-8")
+    assert with_bank(stimuli(["", ""], ["cat", "dog"]), bank).source == "bank.csv"
     assert found.rows(np.array([0, 1, 2])).tolist() == [0, 1]
 
 

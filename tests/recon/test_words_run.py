@@ -119,7 +119,10 @@ def test_a_bank_adds_candidates_and_gives_pictures_their_text(run: Run, tmp_path
     few.write_text("a tree\na horse\nA TREE \n", encoding="utf-8")
     found = text_report(run, TextSettings(bank=few), QUICK)
     plain = text_report(run, TextSettings(), QUICK)
-    assert found["bank"]["candidates"] == plain["bank"]["candidates"] + 2 and found["bank"]["source"] == "few.txt"
+    assert (
+        found["bank"]["candidates"] == plain["bank"]["candidates"] + 2
+        and found["bank"]["source"] == "captions, few.txt"
+    )
     ids = open_recording(run).stimuli.ids
     table = tmp_path / "all.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
@@ -240,6 +243,29 @@ def test_alignments_say_what_they_need(run: Run) -> None:
     stranger = dataclasses.replace(run, meta={**run.meta, "trained_on": ["02"]})
     with pytest.raises(UserError, match="has never seen"):
         decoder(stranger, alignment="joint")
+
+
+def test_the_words_of_a_drawing_are_recorded_and_name_its_folder(run: Run, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from recon.decoding.bridges.choose import Conditioning
+    from recon.decoding.plan import Sampling
+    from recon.drawing.folders import generator_label
+    from recon.drawing.record import read_record, write_record
+
+    for wanted, label in (
+        (Conditioning(), "mini"),
+        (Conditioning(words="pivot"), "mini_words-pivot"),
+        (Conditioning(words="joint", text_tower="openai/clip"), "mini_words-joint_clip"),
+    ):
+        assert generator_label("mini", wanted) == label
+        decoder = SimpleNamespace(tokens="predicted", low_level="none")
+        plan = SimpleNamespace(run=run, used=Sampling(), conditioning=wanted, decoder=decoder)
+        write_record(plan, tmp_path / label, None)  # type: ignore[arg-type]
+        found = read_record(run, tmp_path / label, 0)
+        assert found is not None
+        expected = {} if wanted.words == "none" else {"words": wanted.words, "text_tower": wanted.text_tower}
+        assert {name: found[name] for name in ("words", "text_tower") if name in found} == expected
 
 
 @pytest.mark.parametrize("alignment", ["pivot", "joint"])
