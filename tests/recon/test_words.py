@@ -242,7 +242,7 @@ def test_a_permuted_fit_is_the_fit_to_permuted_captions(name: str, n: int) -> No
 
 
 def test_rows_of_one_text_are_averaged_before_texts_look_for_them() -> None:
-    brain = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    brain = np.array([[1.0, 0.0], [-0.2, 1.0], [0.3, 1.0]])
     texts = np.array([[1.0, 0.2], [0.0, 1.0], [-1.0, 0.0]])
     found = directions(brain, texts, np.array([0, 0, 1]), OPTIONS)
     assert found["brain_to_text"]["candidates"] == 3 and found["brain_to_text"]["n"] == 3
