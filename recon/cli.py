@@ -18,6 +18,7 @@ from align.files import launched
 from recon.commands import (
     adapt,
     audit,
+    caption,
     curves,
     data,
     evaluate_images,
@@ -32,6 +33,7 @@ from recon.commands import (
     sweep,
     table,
     targets,
+    texts,
     timecourse,
     train,
     tune_pictures,
@@ -177,7 +179,7 @@ def _add_run_commands(add: Any) -> None:
     """The commands that start from a trained run."""
     places = f"where files lie, i.e. {', '.join(PLACES)}"
     pairs = (places, f"{places}; {_SETTINGS}")
-    scored = ("retrieve", "evaluate", "curves", "tune-pictures")
+    scored = ("retrieve", "evaluate", "curves", "tune-pictures", "caption")
     added: dict[str, argparse.ArgumentParser] = {}
     for name, function, text in (
         ("predict", _predict, "predicted embeds and tokens of a split, stored in the run"),
@@ -185,6 +187,7 @@ def _add_run_commands(add: Any) -> None:
         ("tune-pictures", _tune_pictures, "choose how pictures are drawn, on held-out training pictures"),
         ("generate", _generate, "pictures from the predicted tokens, and from control tokens"),
         ("evaluate", run_evaluate, "every score beside its controls; writes report.json"),
+        ("caption", _caption, "the nearest text of a bank for every test picture; captions of reconstructions; scores"),
         ("evidence", _evidence, "maps of what the brain decided in a picture, beside those of null brains"),
         ("gallery", gallery.run, "page and sheets of seen and reconstructed, controls, retrieved; a page to vote on"),
         ("repeats", _repeats, "accuracy with 1 to k repetitions averaged, and the noise ceiling; figure, CSV, JSON"),
@@ -203,8 +206,10 @@ def _add_run_commands(add: Any) -> None:
     evidence.add_arguments(added["evidence"])
     curves.add_arguments(added["curves"])
     added["predict"].add_argument("--split", choices=["test", "train"], default="test")
-    text = "what the candidates are; text cannot be had: decoders are trained on pictures alone"
+    text = "what the candidates are: pictures, or texts (captions, else names of concepts)"
     added["retrieve"].add_argument("--against", choices=["image", "text"], default="image", help=text)
+    texts.add_arguments(added["retrieve"])
+    caption.add_arguments(added["caption"])
     added["retrieve"].add_argument("--out", type=Path, metavar="DIR", help="of several runs: folder for their report")
     evaluate = added["evaluate"]
     generate.add_arguments(added["generate"])
@@ -286,6 +291,11 @@ def _tune_pictures(args: argparse.Namespace) -> dict[str, Any]:
 
 def _evidence(args: argparse.Namespace) -> dict[str, Any]:
     return evidence.run(args, open_run(args))
+
+
+def _caption(args: argparse.Namespace) -> dict[str, Any]:
+    settings = evaluate_settings(args)
+    return caption.run(args, open_run(args), settings)
 
 
 def _pretrain(args: argparse.Namespace) -> dict[str, Any]:

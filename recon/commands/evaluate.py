@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from recon.commands.runs import evaluate_settings, open_run, opened
+from recon.commands.texts import TEXT_OPTIONS, text_settings
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
 
 
 def run_retrieve(args: argparse.Namespace) -> dict[str, Any]:
-    if args.against == "text":
-        raise UserError("--against text: a decoder is trained on pictures and cannot score texts; use image")
     settings, paths = evaluate_settings(args), args.run or [None]
+    if args.against == "text":
+        return _retrieve_texts(args, settings)
+    given = next((name for name in TEXT_OPTIONS if getattr(args, name) is not None), None)
+    if given is not None:
+        raise UserError(f"--{given.replace('_', '-')} is about texts; pass --against text too")
     from recon.evaluation.report import retrieval_report
 
     if len(paths) > 1:
@@ -25,6 +29,21 @@ def run_retrieve(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError("--out is where the report of several runs goes; a single run keeps its own in its folder")
     run = opened(paths[0], args)
     return _table(args, run, retrieval_report(run, settings))
+
+
+def _retrieve_texts(args: argparse.Namespace, settings: EvaluateConfig) -> dict[str, Any]:
+    """The report for --json; else its lines are printed and its place returned."""
+    from recon.evaluation.text_retrieval import format_text_report, text_report, text_report_path
+
+    paths = args.run or [None]
+    if len(paths) > 1 or args.out is not None:
+        raise UserError("--against text scores one run, whose folder keeps the report; give one --run and no --out")
+    run, wanted = opened(paths[0], args), text_settings(args)
+    report = text_report(run, wanted, settings)
+    if args.json:
+        return report
+    print(format_text_report(report))
+    return {"report": str(text_report_path(run, wanted.alignment))}
 
 
 def _ensemble(args: argparse.Namespace, settings: EvaluateConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon.commands.texts import add_tower
 from recon.generation.named import spelled
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
     text = "what it reads: the coarse picture as it is, or its edges (default: edges)"
     add("--control", choices=["sketch", "edges"], help=text)
     add("--control-scale", type=float, metavar="X", help="how strong it is: 0 = not at all (default: 1)")
-    add("--words", choices=["none", "retrieved"], default="none", help="prompt: the caption nearest to the response")
+    text = "prompt, a caption of a training picture: of the nearest picture (retrieved), or the nearest in text space"
+    add("--words", choices=["none", "retrieved", "pivot", "joint"], default="none", help=f"{text} (pivot, joint)")
+    add_tower(parser)
     text = "the response pulls at the picture while it is drawn, SCALE per gradient step (default: none)"
     add("--guide", metavar="encoding[:SCALE]", help=text)
     add("--best-of", type=int, metavar="N", help="samples among which the brain chooses (default: 1)")
@@ -150,6 +153,7 @@ def settings_of(args: argparse.Namespace, seeds: tuple[int, ...]) -> tuple[Condi
         tokens=args.tokens,
         low_level=args.low_level,
         words=args.words,
+        text_tower=args.text_tower,
         best_of=1 if args.best_of is None else args.best_of,
         controlnet=args.controlnet,
         control=args.control,

@@ -11,6 +11,7 @@ import numpy as np
 
 from align.errors import UserError
 from recon.decoding.conditions import Condition, LibraryTokens, PredictedTokens, TokenSource, control
+from recon.words.alignment import ALIGNMENTS
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from recon.decoding.low_level import LowLevel
     from recon.decoding.posterior import TokenPosterior
     from recon.decoding.predict import Predictions
+    from recon.decoding.text_space import TextDecoder
     from recon.generation.adapters import Adapter
     from recon.generation.pipeline import Generator
 
@@ -62,6 +64,7 @@ class RunDecoder:
         self.guidance = wanted.guide
         self.run, self.best_of = run, wanted.best_of
         self._words, self._limit, self._further = wanted.words, limit, wanted.library
+        self._text_tower = wanted.text_tower
         self._sketch = load_sketch(adapter.path) if adapter.kind == "own" else None
         self.low_level = wanted.low_level or self._usual()
         if self.low_level in ("tokens", "both") and self._sketch is None:
@@ -121,7 +124,7 @@ class RunDecoder:
         decoded = self.run.aligner.predict(x)
         tokens = decoded["tokens"] if self.tokens == "predicted" else self._likely(decoded["embeds"]).tokens(seed)
         return Condition(
-            tokens, ("",) * len(x), decoded["embeds"], *self._low_of(x), self._prompts_of(decoded["embeds"])
+            tokens, ("",) * len(x), decoded["embeds"], *self._low_of(x), self._prompts_of(decoded["embeds"], x)
         )
 
     def likeliest(self) -> np.ndarray:
@@ -279,12 +282,17 @@ class RunDecoder:
         """Pixels (n + 1, 3, 16, 16) and detail (n + 1,), the last for signals at rest."""
         if self.low_level not in _FROM_SIGNALS:
             return None, None
+        return self._low_of(self._signals)
+
+    @property
+    def _signals(self) -> np.ndarray:
+        """Raw signals (n + 1, ...) of the test pictures, the last row at rest."""
         from recon.decoding.predict import signals_at_rest
 
         recording = self._recording
         test = recording.test.averaged()
         place = {recording.stimuli.ids[i]: k for k, i in enumerate(test.stimulus)}
-        return self._low_of(np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)]))
+        return np.concatenate([test.x[[place[name] for name in self.ids]], signals_at_rest(self.run)])
 
     def _low_of(self, x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
         return (None, None) if self.low_level not in _FROM_SIGNALS else self._detail_regressor(x)
@@ -299,14 +307,26 @@ class RunDecoder:
     @cached_property
     def _prompts(self) -> tuple[str, ...] | None:
         """Words for every test picture, and for signals at rest."""
-        return self._prompts_of(np.concatenate([self._predictions.embeds[: len(self.ids)], self._silence[None]]))
+        embeds = np.concatenate([self._predictions.embeds[: len(self.ids)], self._silence[None]])
+        return self._prompts_of(embeds, self._signals if self._words in ALIGNMENTS else None)
 
-    def _prompts_of(self, embeds: np.ndarray) -> tuple[str, ...] | None:
+    def _prompts_of(self, embeds: np.ndarray, x: np.ndarray | None) -> tuple[str, ...] | None:
+        """Words of what was predicted from raw signals ``x``, which only the text space reads."""
         if self._words == "none":
             return None
+        if self._words in ALIGNMENTS:
+            assert x is not None
+            return self._text.nearest(self._text.inputs(x), self._text.training_candidates())
         from recon.decoding.words import retrieved_captions
 
         return retrieved_captions(self.run, self._recording, embeds)
+
+    @cached_property
+    def _text(self) -> TextDecoder:
+        from recon.decoding.text_space import TextDecoder, TextSettings
+        from recon.words.text_tower import MINI
+
+        return TextDecoder(self.run, self._recording, TextSettings(self._words, self._text_tower or MINI))
 
     def _true(self) -> Condition:
         """Of the pictures themselves: true tokens, their own captions, nothing from signals; their own pixels where the
@@ -314,7 +334,8 @@ class RunDecoder:
         prompts = None
         if self._words != "none":
             stimuli = self._recording.stimuli
-            caption = dict(zip(stimuli.ids, stimuli.captions, strict=True))
+            texts = self._text.captions.of if self._words in ALIGNMENTS else stimuli.captions
+            caption = dict(zip(stimuli.ids, texts, strict=True))
             prompts = tuple(caption[name] for name in self.ids)
         pixels = self._true_pixels() if self.low_level == "pixels" and self._sketch is None else None
         return Condition(self._source.true(self.ids), self.ids, pixels=pixels, prompts=prompts)

@@ -1,7 +1,8 @@
-"""The text path: a caption for every response, that of the training picture it resembles most.
+"""The text path: a caption for every response, that of the training picture it resembles most, or the nearest one in
+text space (`recon.decoding.text_space`).
 
-A prompt corrects what a picture is of where tokens alone leave it open (Gong et al. 2024, MindTuner). Captions come
-from training pictures only; test captions are read for the oracle alone.
+A prompt corrects what a picture is of where tokens alone leave it open (Gong et al., AAAI 2025, MindTuner). Captions
+come from training pictures only; test captions are read for the oracle alone.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.errors import UserError
+from recon.words.alignment import ALIGNMENTS
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
     from align.data.signals import Recording
 
-WORDS = ("none", "retrieved")
+WORDS = ("none", "retrieved", *ALIGNMENTS)
 
 
 def retrieved_captions(run: Run, recording: Recording, embeds: np.ndarray) -> tuple[str, ...]:

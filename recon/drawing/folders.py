@@ -94,6 +94,7 @@ def generator_label(generator: str, conditioning: Conditioning | None = None) ->
             names += [f"library-{base_label(library)}"]
         names += [f"low-{conditioning.low_level}"] * (conditioning.low_level is not None)
         names += [f"words-{conditioning.words}"] * (conditioning.words != "none")
+        names += [base_label(conditioning.text_tower)] if conditioning.text_tower else []
         names += [_control_label(conditioning.control_of)] if conditioning.control_of else []
         names += [f"guide-{conditioning.guide.label}"] if conditioning.guide else []
         names += [f"best-of-{conditioning.best_of}"] * (conditioning.best_of > 1)

@@ -48,6 +48,7 @@ def write_record(plan: Plan, folder: Path, chosen_on: str | None, measured: dict
         "guide": None if wanted.guide is None else asdict(wanted.guide),
         "best_of": wanted.best_of,
         "library": None if wanted.library is None else str(wanted.library),
+        **({} if wanted.words == "none" else {"words": wanted.words, "text_tower": wanted.text_tower}),
         "chosen_on": chosen_on or "not chosen by recon tune-pictures",
     }
     with _writing(folder):

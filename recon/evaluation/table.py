@@ -16,7 +16,7 @@ def format_report(report: dict[str, Any]) -> str:
     lines = [f"{head} (chosen on: {report['layer_chosen_on']}), seed {report['seed']}"]
     for direction in ("brain_to_image", "image_to_brain"):
         if "retrieval" in report:
-            lines.append(_direction(direction, report["retrieval"][direction]))
+            lines.append(direction_line(direction, report["retrieval"][direction]))
     for member in report.get("ensemble", {}).get("members", []):
         lines.append(_alone(member))
     if "reconstruction" in report:
@@ -38,10 +38,11 @@ _COMPARED = ("shuffled", "nearest_training_image")  # with their paired differen
 _ARROW = {"higher": "+", "lower": "-"}
 
 
-def _direction(name: str, part: dict[str, Any]) -> str:
+def direction_line(name: str, part: dict[str, Any]) -> str:
+    """One direction of retrieval on one line: scores, interval, chance, n, p."""
     low, high = part["ci95_top1"]
     return (
-        f"{name}  top1 {part['top1']:6.1%} [{low:.1%}, {high:.1%}]  top5 {part['top5']:6.1%}  median rank "
+        f"{name:<14}  top1 {part['top1']:6.1%} [{low:.1%}, {high:.1%}]  top5 {part['top5']:6.1%}  median rank "
         f"{part['median_rank']:g}  (chance {part['chance_top1']:.2%}, n {part['n']}, candidates {part['candidates']}, "
         f"p {part['p_permutation']:.2g})"
     )

@@ -109,6 +109,7 @@ def drawn_by(generator: str, conditioning: Conditioning, sampling: Sampling, hal
         "image_encoder": conditioning.image_encoder,
         "match": conditioning.match,
         "words": conditioning.words,
+        "text_tower": conditioning.text_tower,
         "controlnet": None if conditioning.control_of is None else conditioning.control_of.key,
         "scale": sampling.scale,
     }

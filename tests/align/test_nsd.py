@@ -412,3 +412,50 @@ def test_captions_come_from_the_curated_table(own: Path) -> None:
     assert stimuli.captions == tuple(f"a picture of {int(name)}" for name in stimuli.ids)
     np.save(own / "COCO_73k_annots_curated.npy", np.zeros((5, 5)))
     fails("expected texts", lambda: opened(own).recording(SUBJECT))
+
+
+def coco_files(root: Path, shown: list[str]) -> None:
+    """Annotations of COCO for every second picture in train2017, the others in val2017, and NSD's own list."""
+    rows, annotations = ["nsdId,cocoId,cocoSplit,loss"], {"train2017": [], "val2017": []}
+    for k, name in enumerate(shown):
+        split = ("train2017", "val2017")[k % 2]
+        rows.append(f"{int(name)},{1000 + k // 2},{split},0.1")  # one number of COCO in both splits
+        for number, text in ((70, "later"), (7, "") if k == 2 else (7, f" first\n of {int(name)}"), (30, "third")):
+            annotations[split].append({"image_id": 1000 + k // 2, "id": number, "caption": text})
+    annotations["val2017"].append({"image_id": 5, "id": 1, "caption": "of no picture here"})
+    (root / "nsd_stim_info_merged.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (root / "annotations").mkdir(exist_ok=True)
+    for split, listed in annotations.items():
+        content = {"info": {}, "images": [], "annotations": listed}
+        (root / "annotations" / f"captions_{split}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_captions_come_from_the_annotations_of_coco(own: Path) -> None:
+    """Those with the lowest number that are not empty; the curated table comes first."""
+    shown = list(opened(own).recording(SUBJECT).stimuli.ids)
+    coco_files(own, shown)
+    found = opened(own).recording(SUBJECT).stimuli.captions
+    assert found == tuple("third" if k == 2 else f"first of {int(name)}" for k, name in enumerate(shown))
+    (own / "annotations" / "captions_val2017.json").unlink()
+    partly = opened(own).recording(SUBJECT).stimuli.captions
+    assert partly == tuple("" if k % 2 else text for k, text in enumerate(found))
+    np.save(own / "COCO_73k_annots_curated.npy", np.array([["curated"]] * 73000))
+    assert set(opened(own).recording(SUBJECT).stimuli.captions) == {"curated"}
+
+
+def test_annotations_that_do_not_fit_are_one_line(own: Path) -> None:
+    shown = list(opened(own).recording(SUBJECT).stimuli.ids)
+    coco_files(own, shown)
+    path, info = own / "annotations" / "captions_train2017.json", own / "nsd_stim_info_merged.csv"
+    path.write_text('{"annotations": [{"image_id": "x"}]}', encoding="utf-8")
+    fails("image_id", lambda: opened(own).recording(SUBJECT))
+    path.write_text('{"annotations": []}', encoding="utf-8")
+    (own / "annotations" / "captions_val2017.json").write_text('{"annotations": []}', encoding="utf-8")
+    fails("no picture in common", lambda: opened(own).recording(SUBJECT))
+    lines = info.read_text(encoding="utf-8").splitlines()
+    info.write_text("\n".join(lines[:-1]), encoding="utf-8")
+    fails(f"lacks picture {int(shown[-1])}", lambda: opened(own).recording(SUBJECT))
+    info.write_text("\n".join([lines[0], "0,many,train2017,0"]), encoding="utf-8")
+    fails("row 1: nsdId or cocoId is no whole number", lambda: opened(own).recording(SUBJECT))
+    info.write_text("a,b\n", encoding="utf-8")
+    fails("lacks a column", lambda: opened(own).recording(SUBJECT))

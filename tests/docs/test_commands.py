@@ -23,7 +23,7 @@ from tests.docs.pages import DOCS, PAGES, README, blocks, commands
 ALL = [(page.name, words) for page in PAGES for words in commands(page)]
 PYTHON = ("python", "python3")
 CONFIGURED = ("targets", "sweep", "timecourse")  # commands whose key=value pairs are fields of Config
-RUNS = ("retrieve", "evaluate", "curves")  # commands that take evaluate.* pairs
+RUNS = ("retrieve", "evaluate", "curves", "caption")  # commands that take evaluate.* pairs
 
 
 def check(words: list[str]) -> None:

@@ -38,6 +38,7 @@ COMMANDS = (
     "timecourse",
     "repeats",
     "curves",
+    "caption",
     "evidence",
     "reproduce",
     "table",
@@ -117,7 +118,8 @@ def test_no_command_fails_on_a_terminal_without_utf8(tmp_path: Path) -> None:
         (["predict", "--subject", "01"], "recon train --subject 01"),
         (["predict", "--subject", "01", "study.rot=x"], "did you mean 'study.root'"),
         (["audit", "nowhere", "cache_dri=x"], "did you mean 'cache_dir'"),
-        (["retrieve", "--subject", "01", "--against", "text"], "--against text"),
+        (["retrieve", "--subject", "01", "--bank", "x"], "--against text"),
+        (["retrieve", "--subject", "01", "--against", "words"], "--against"),
         (["predict", "--subject", "01", "--run", "nowhere"], "nowhere"),
     ],
 )
@@ -156,7 +158,18 @@ def test_pairs_may_stand_anywhere_and_values_of_options_are_no_pairs() -> None:
 
 
 RUN_COMMANDS = (
-    *("predict", "retrieve", "tune-pictures", "generate", "evaluate", "gallery", "repeats", "curves", "evidence"),
+    *(
+        "predict",
+        "retrieve",
+        "tune-pictures",
+        "generate",
+        "evaluate",
+        "gallery",
+        "repeats",
+        "curves",
+        "caption",
+        "evidence",
+    ),
 )
 WITH_PAIRS = [  # the shortest call of every command that takes key=value pairs
     *(["targets"], ["sweep"], ["train"], ["timecourse"], ["pretrain"], ["reproduce", "nice"], ["audit", "run"]),

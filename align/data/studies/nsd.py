@@ -6,8 +6,8 @@
   unitless, standardised by its makers per recording session; row = trial in the order of the recording;
 - ``coco_images_224_float16.hdf5``: ``images`` (73000, 3, 224, 224) float16 in [0, 1] (in ``study.images`` if given);
 - ``wds/subj01/train/{0..39}.tar``, one per recording session, and ``wds/subj01/new_test/0.tar``: what was shown when;
-- optionally ``shared1000.npy``, ``COCO_73k_semantic_cluster.npy`` (with ``semantic_cluster_names.npy``) and
-  ``COCO_73k_annots_curated.npy`` (five captions of every picture, from pscotti/naturalscenesdataset).
+- optionally ``shared1000.npy``, ``COCO_73k_semantic_cluster.npy`` (with ``semantic_cluster_names.npy``), and captions
+  (`align.data.studies.nsd_captions`).
 
 A root with ``webdataset_avg_split/`` instead of betas is of MindEye1's layout (``study.variant=averaged``).
 
@@ -32,6 +32,7 @@ from align.config import Config
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
 from align.data.studies.nsd_averaged import find_averaged, read_averaged, subjects_in
+from align.data.studies.nsd_captions import read_captions
 from align.data.studies.nsd_files import (
     IN_MEMORY,
     Behaviour,
@@ -39,7 +40,6 @@ from align.data.studies.nsd_files import (
     betas_shape,
     read_behaviour,
     read_betas,
-    read_captions,
     read_clusters,
     read_shared,
 )

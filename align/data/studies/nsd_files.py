@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,6 @@ from align.files.made_once import made_once
 if TYPE_CHECKING:
     import h5py
 
-CAPTIONS = "COCO_73k_annots_curated.npy"
 COLUMNS = 17  # of behav.npy; -1 stands for NaN
 PICTURE_SHAPE = (3, 224, 224)
 IN_MEMORY = 512 << 20  # bytes of betas above which they are mapped from a copy in the cache
@@ -228,25 +227,6 @@ def read_clusters(root: Path, count: int) -> tuple[str, ...] | None:
     if not all(isinstance(value, str) for value in values.tolist()):
         raise UserError(f"{str(path)!r} holds {values.dtype}, expected texts or whole numbers")
     return tuple(str(value) for value in values)
-
-
-def read_captions(images: Path, root: Path, shown: Sequence[int]) -> tuple[str, ...]:
-    """The first caption that is not empty of each of the pictures ``shown``; "" for all where no table is there.
-
-    ``COCO_73k_annots_curated.npy`` holds texts (73000, 5), or (73000,). Raises `UserError` for anything else.
-    """
-    path = next((p for p in (images / CAPTIONS, root / CAPTIONS, root / "evals" / CAPTIONS) if p.is_file()), None)
-    if path is None:
-        return ("",) * len(shown)
-    stored: Any = open_container(path)
-    table = stored.open() if isinstance(stored, StoredArray) else np.empty(0)
-    if table.ndim not in (1, 2) or table.dtype.kind not in "UO" or len(table) <= max(shown, default=-1):
-        raise UserError(f"{str(path)!r} holds {table.dtype} {table.shape}, expected texts (pictures, captions)")
-    found = []
-    for row in shown:
-        texts = [str(text).strip() for text in np.atleast_1d(table[row])]
-        found.append(next((text for text in texts if text), ""))
-    return tuple(found)
 
 
 def read_shared(root: Path, count: int) -> np.ndarray | None:

@@ -19,6 +19,7 @@ from recon.generation.adapters import Adapter, load_adapter
 from recon.generation.bridge import Bridge, own_bridge
 from recon.generation.control import Control
 from recon.generation.places import ADAPTERS, find_adapter, image_encoder_folder
+from recon.words.alignment import ALIGNMENTS
 
 if TYPE_CHECKING:
     import torch
@@ -36,11 +37,11 @@ class Conditioning:
     ``tokens``: one of `recon.decoding.conditions.TOKENS`; None = predicted where the run predicts what the conditioner
     takes, else from the library. ``low_level``: one of `recon.decoding.low_level.LOW_LEVEL`; None = both for an
     encoding model, tokens where the conditioner has a sketch, else none. ``words``: one of
-    `recon.decoding.words.WORDS`. ``best_of``: samples among which the brain chooses (`recon.drawing.best_of`).
-    ``controlnet``: folder or hub id of a ControlNet or T2I-Adapter; ``control``, ``control_scale``: what it reads and
-    how strong it is, None = edges and 1 (`recon.generation.control.Control`). ``library``: folder or zip of further
-    pictures that tokens may be taken of (`recon.decoding.library`). ``guide``: how the response pulls at the picture
-    while it is drawn, None = not at all.
+    `recon.decoding.words.WORDS`; ``text_tower``: of pivot and joint, None = mini. ``best_of``: samples among which the
+    brain chooses (`recon.drawing.best_of`). ``controlnet``: folder or hub id of a ControlNet or T2I-Adapter;
+    ``control``, ``control_scale``: what it reads and how strong it is, None = edges and 1
+    (`recon.generation.control.Control`). ``library``: folder or zip of further pictures that tokens may be taken of
+    (`recon.decoding.library`). ``guide``: how the response pulls at the picture while it is drawn, None = not at all.
 
     Raises `UserError` for anything else.
     """
@@ -53,6 +54,7 @@ class Conditioning:
     tokens: str | None = None
     low_level: str | None = None
     words: str = "none"
+    text_tower: str | None = None
     best_of: int = 1
     controlnet: str | None = None
     library: str | Path | None = None
@@ -67,6 +69,8 @@ class Conditioning:
             raise UserError(f"low-level path {self.low_level!r} is not known; use {', '.join(LOW_LEVEL)}")
         if self.words not in WORDS:
             raise UserError(f"words {self.words!r} is not known; use {', '.join(WORDS)}")
+        if self.text_tower is not None and self.words not in ALIGNMENTS:
+            raise UserError(f"--text-tower is of --words {' and '.join(ALIGNMENTS)}; pass one of them too")
         if self.best_of < 1:
             raise UserError(f"--best-of {self.best_of} should be 1 or more")
         if self.library is not None and self.tokens == "predicted":
