@@ -35,7 +35,6 @@ from align.training.fit import SPREAD_FOLDS
 from align.training.optimise import StateFolder, optimise
 from align.training.training_set import device
 
-
 AXES_PICTURES = 2000  # that the target space of all people is fitted to
 
 
