@@ -52,11 +52,11 @@ class TextDecoder:
         self.run, self.recording, self.settings = run, recording, settings or TextSettings()
         if self.settings.alignment == "pivot" and not run.aligner.has_tokens:
             raise UserError(
-                f"--alignment pivot maps predicted tokens to texts, and run {run.path} predicts none; use joint"
+                f"alignment pivot maps predicted tokens to texts, and run {run.path} predicts none; use joint"
             )
         if self.settings.alignment == "joint" and run.number is None:
             raise UserError(
-                f"--alignment joint is fitted to training rows of subject {run.subject}, which this run has never seen "
+                f"alignment joint is fitted to training rows of subject {run.subject}, which this run has never seen "
                 "(protocol=loso); use pivot"
             )
 
@@ -75,8 +75,8 @@ class TextDecoder:
         rows = self.captions.rows(np.unique(self.recording.train.stimulus))
         if len(rows) < 2:
             raise UserError(
-                f"texts need captions of training pictures, and {len(rows)} of {self.run.study} have one; pass --bank "
-                "FILE.csv with the columns id,caption"
+                f"texts need captions of training pictures, and {len(rows)} of {self.run.study} have one; give the study "
+                "captions (column caption), or compare with texts of your own: recon caption --bank FILE.csv"
             )
         return rows
 

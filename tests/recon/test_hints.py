@@ -27,6 +27,7 @@ DRAW = ("generate", "tune-pictures")
 OF_A_RUN = ("predict", "retrieve", "repeats", "evidence", "curves", "evaluate", "gallery", "score-votes", *DRAW)
 CONFIGURED = ("targets", "train", "sweep", "pretrain", "timecourse", "reproduce")
 HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only some commands have, where those alone print
+    "align/adaptation": ("adapt",),
     "align/checkpoint.py": OF_A_RUN,
     "align/data/download": ("data download",),
     "align/data/importing": ("data import",),
@@ -36,6 +37,7 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "align/fields/loading.py": CONFIGURED,
     "align/sweep": ("sweep",),
     "align/train.py": ("train",),
+    "recon/adaptation": ("adapt",),
     "recon/analysis/picture_curves.py": ("curves",),
     "recon/evaluation/report.py": ("generate",),
     "recon/analysis/repeats.py": ("repeats",),
@@ -44,6 +46,8 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/audit": ("audit",),
     "recon/audit/inside.py": ("evaluate",),
     "recon/cli.py": ("evaluate",),
+    "recon/commands/adapt.py": ("adapt",),
+    "recon/commands/caption.py": ("caption",),
     "recon/commands/curves.py": ("curves",),
     "recon/commands/data.py": ("data check",),
     "recon/commands/publish.py": ("card",),
@@ -59,18 +63,24 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/drawing/evidence.py": ("evidence",),
     "recon/drawing/generate.py": ("generate",),
     "recon/evaluation/complete.py": ("evaluate",),
+    "recon/evaluation/captions.py": ("caption",),
     "recon/evaluation/ensemble.py": ("retrieve",),
+    "recon/evaluation/text_retrieval.py": ("retrieve", "caption"),
     "recon/generation": DRAW,
     "recon/metrics": ("evaluate-images",),
     "recon/publishing/push.py": ("push",),
     "recon/reproduce": ("reproduce",),
     "recon/scoring": ("score",),
     "recon/scoring/aggregate.py": ("table",),
+    "recon/scoring/on_demand.py": ("table",),
     "recon/tuning": ("tune-pictures",),
     "recon/tuning/chosen.py": ("generate",),
     "recon/voting": ("gallery",),
     "recon/voting/ballots.py": ("score-votes",),
     "recon/voting/metric_choices.py": ("score-votes",),
+    "recon/words": ("retrieve", "caption"),
+    "recon/words/captioner.py": ("caption",),
+    "recon/words/towers.py": ("retrieve", "caption", "generate"),
 }
 FOREIGN = {
     "align/training/launcher.py",  # accelerate
