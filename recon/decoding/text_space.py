@@ -75,8 +75,8 @@ class TextDecoder:
         rows = self.captions.rows(np.unique(self.recording.train.stimulus))
         if len(rows) < 2:
             raise UserError(
-                f"texts need captions of training pictures, and {len(rows)} of {self.run.study} have one; give the study "
-                "captions (column caption), or compare with texts of your own: recon caption --bank FILE.csv"
+                f"texts need captions of training pictures, and {len(rows)} of {self.run.study} have one; give the "
+                "study captions (column caption), or compare with texts of your own: recon caption --bank FILE.csv"
             )
         return rows
 
