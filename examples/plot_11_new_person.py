@@ -85,8 +85,8 @@ plt.show()
 # %%
 # What to do next
 # ---------------
-# Try ``METHODS["lora"]`` or another name, with ``config.encoder.name = "mlp"``. The page *A new person from little data*
-# lists all of them.
+# Try ``METHODS["lora"]`` or another name, with ``config.encoder.name = "mlp"``. The page *A new person from little
+# data* lists all of them.
 
 for name, values in curves.items():
     print(name, [round(float(value)) for value in values])
