@@ -28,13 +28,15 @@ ADAPTED, SCRATCH = "adapted", "scratch"
 class Curve:
     """``rows``: one per method, number of pictures and kind, ready for JSON.
 
-    ``chosen``: the row with the best held-out top-1 among those of all pictures; ``decoder`` and ``shared`` belong to
+    ``chosen``: the row with the best held-out top-1 among those of the most pictures. ``final``: the same method and
+    kind once more, on all training pictures of the new person, held-out ones too; ``decoder`` and ``shared`` belong to
     it (``shared`` None: from scratch). ``known``: what known people brought, after twins were left out.
     """
 
     subject: str
     rows: list[dict[str, Any]]
     chosen: dict[str, Any]
+    final: dict[str, Any]
     decoder: Adapted
     shared: Shared | None
     known: list[Person]
@@ -62,27 +64,41 @@ def learning_curve(
     order = np.random.default_rng(derive(config.seed, "adapt", new.recording.subject)).permutation(len(rest))
     counts = sorted({len(rest) if count is None else min(count, len(rest)) for count in trials})
     rows: list[dict[str, Any]] = []
-    best: tuple[float, dict[str, Any], Adapted, Shared | None] | None = None
     for count in counts:
         person = rest.take(order[:count])
         for method in methods:
             for kind in (ADAPTED, SCRATCH):
-                began, base = time.monotonic(), shared[method.base]
-                found = (
-                    method.adapt(config, base, person)
-                    if kind == ADAPTED
-                    else method.scratch(config, person, new.widths)
-                )
-                if found is None:
-                    continue
-                row = _row(method, kind, count, found, time.monotonic() - began)
-                row |= {"held_out": _score(found.aligner, held, 0), "test": _score(found.aligner, new.test, n_boot)}
-                rows.append(row)
-                logger.info("%s", said(new.recording.subject, row))
-                if count == counts[-1] and (best is None or row["held_out"]["top1"] > best[0]):
-                    best = row["held_out"]["top1"], row, found, base if kind == ADAPTED else None
-    assert best is not None  # there is a count and a method
-    return Curve(new.recording.subject, rows, best[1], best[2], best[3], known, len(held), removed)
+                row, found = _decoder(config, method, kind, shared, person, new, n_boot)
+                if found is not None:
+                    rows.append({**row, "held_out": _score(found.aligner, held, 0)})
+                    logger.info("%s", said(new.recording.subject, rows[-1]))
+    chosen = max((row for row in rows if row["trials"] == counts[-1]), key=lambda row: row["held_out"]["top1"])
+    method = next(method for method in methods if method.name == chosen["method"])
+    final, decoder = _decoder(config, method, chosen["kind"], shared, new.train, new, n_boot)
+    assert decoder is not None  # it was there with fewer pictures
+    base = shared[method.base] if chosen["kind"] == ADAPTED else None
+    return Curve(new.recording.subject, rows, chosen, final, decoder, base, known, len(held), removed)
+
+
+def _decoder(
+    config: Config,
+    method: Method,
+    kind: str,
+    shared: dict[str, Shared],
+    person: Person,
+    new: Subject,
+    n_boot: int,
+) -> tuple[dict[str, Any], Adapted | None]:
+    """A decoder fitted to ``person``, and its row; None where there is none of this kind."""
+    began = time.monotonic()
+    if kind == ADAPTED:
+        found: Adapted | None = method.adapt(config, shared[method.base], person)
+    else:
+        found = method.scratch(config, person, new.widths)
+    if found is None:
+        return {}, None
+    row = _row(method, kind, len(person), found, time.monotonic() - began)
+    return {**row, "test": _score(found.aligner, new.test, n_boot)}, found
 
 
 def said(subject: str, row: dict[str, Any]) -> str:

@@ -97,6 +97,7 @@ def _one(
         "removed": curve.removed,
         "rows": curve.rows,
         "chosen": {key: curve.chosen[key] for key in ("method", "kind", "trials")},
+        "final": curve.final,
         "run": run.name,
     }
     summary = summarise([result], trials)
@@ -110,19 +111,20 @@ def _write_run(config: Config, new: Subject, others: Sequence[Subject], curve: C
     known = [_trimmed(other, person.pictures.hashes) for other, person in zip(others, curve.known, strict=True)]
     trained = [new.recording, *(known if curve.shared is not None else [])]
     refuse_overlap(new.recording, trained_on=trained)
-    method = f"{curve.chosen['method']}, {curve.chosen['kind']}, {curve.chosen['trials']} pictures"
+    final = curve.final
+    method = f"{final['method']}, {final['kind']}, {final['trials']} pictures"
     told = {
         "targets": {curve.subject: new.key},
-        "n_training_rows": curve.chosen["trials"],
+        "n_training_rows": final["trials"],
         "weights_hash": tensors_hash(aligner.state()),
         "adapted": method,
     }
     if curve.shared is not None:
         base = _base(curve)
         digest = save_shared(run / f"shared_{base}.safetensors", curve.shared, base)
-        facts = {"method": curve.chosen["method"], "study": new.recording.study, "subject": curve.subject}
+        facts = {"method": final["method"], "study": new.recording.study, "subject": curve.subject}
         save_adapter(
-            run / ADAPTER, curve.decoder.personal, config, {**facts, "trials": curve.chosen["trials"], "shared": digest}
+            run / ADAPTER, curve.decoder.personal, config, {**facts, "trials": final["trials"], "shared": digest}
         )
     save_run(run, aligner, aligner.config, joint_manifest(trained, [new.recording]), told, [new.recording])
     return run

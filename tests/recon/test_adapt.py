@@ -83,8 +83,11 @@ def test_what_was_chosen_is_an_ordinary_run(place: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     assert main(["retrieve", "--subject", "03", "--run", str(run), "--json", "evaluate.networks=false"]) == 0
     scored = json.loads(capsys.readouterr().out)["retrieval"]["brain_to_image"]["top1"]
-    chosen = next(row for row in result["rows"] if all(row[k] == v for k, v in result["chosen"].items()))
-    assert scored == pytest.approx(chosen["test"]["top1"])
+    assert scored == pytest.approx(result["final"]["test"]["top1"])
+    assert result["final"]["trials"] == TRAIN  # held-out pictures too, once the choice is made
+    assert {key: result["final"][key] for key in ("method", "kind")} == {
+        key: result["chosen"][key] for key in ("method", "kind")
+    }
 
 
 def test_a_second_call_gives_the_same_numbers_and_another_configuration_is_refused(place: Path) -> None:
