@@ -61,8 +61,11 @@ class Method(ABC):
         """Fit what is shared to the training rows of known people. Deterministic given ``config.seed``."""
 
     @abstractmethod
-    def adapt(self, config: Config, shared: Shared, person: Person) -> Adapted:
-        """A decoder for a new person from the rows given; the shared tensors stay as they are, bit for bit."""
+    def adapt(self, config: Config, shared: Shared, person: Person) -> Adapted | None:
+        """A decoder for a new person from the rows given; the shared tensors stay as they are, bit for bit.
+
+        None where the method takes nothing from known people.
+        """
 
     @abstractmethod
     def scratch(self, config: Config, person: Person, widths: Sequence[int]) -> Adapted | None:

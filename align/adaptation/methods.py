@@ -5,10 +5,10 @@ from __future__ import annotations
 from align.adaptation.common import Procrustes, SharedResponse
 from align.adaptation.contract import Method
 from align.adaptation.network_methods import NETWORK_METHODS
-from align.adaptation.prior import Context, Prior
+from align.adaptation.prior import Context, Encoding, Prior
 from align.errors import UserError
 
-CLOSED_FORM: tuple[Method, ...] = (Prior(), Context(), Procrustes(), SharedResponse())
+CLOSED_FORM: tuple[Method, ...] = (Prior(), Context(), Encoding(), Procrustes(), SharedResponse())
 METHODS: dict[str, Method] = {**{method.name: method for method in CLOSED_FORM}, **NETWORK_METHODS}
 ALL = "all"
 

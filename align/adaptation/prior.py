@@ -26,6 +26,7 @@ from align.errors import UserError
 from align.model.aligner import Aligner
 from align.model.spaces import SignalSpace, TargetSpace
 from align.training.encoding import as_aligner, positions
+from align.training.fit import fit
 from align.training.whitening import whitener
 
 SHRINKAGE = 0.7  # of the residual covariance: there are few pictures (chosen on training pictures of three V4 sessions)
@@ -115,7 +116,7 @@ class Prior(Method):
     def share(self, config: Config, people: Sequence[Person], widths: Sequence[int]) -> Shared:
         return readouts(config, people, widths)
 
-    def adapt(self, config: Config, shared: Shared, person: Person) -> Adapted:
+    def adapt(self, config: Config, shared: Shared, person: Person) -> Adapted | None:
         return self._fitted(config, known(shared), person)
 
     def scratch(self, config: Config, person: Person, widths: Sequence[int]) -> Adapted:
@@ -190,6 +191,26 @@ class Context(Prior):
         kernel = torch.stack(list(parts.people)).mean(0)
         unit = kernel.diagonal().mean()
         return [kernel / unit], one / unit
+
+
+class Encoding(Prior):
+    """No adaptation: the encoding model of `align.training.encoding`, a line to compare with."""
+
+    name = "encoding"
+    source = "ours, see align.training.encoding"
+
+    def adapt(self, config: Config, shared: Shared, person: Person) -> None:
+        """None: it takes nothing from known people."""
+        return None
+
+    def scratch(self, config: Config, person: Person, widths: Sequence[int]) -> Adapted:
+        rows = np.arange(len(person))
+        encoder = replace(config.encoder, name="encoding")
+        aligner = fit(
+            replace(config, encoder=encoder), person.x, person.tokens, rows, groups=person.groups, widths=widths
+        )
+        count = sum(value.numel() for value in aligner.state().values())
+        return Adapted(aligner, aligner.state(), count, count)
 
 
 @dataclass(frozen=True)

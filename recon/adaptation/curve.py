@@ -91,10 +91,8 @@ def _decoder(
 ) -> tuple[dict[str, Any], Adapted | None]:
     """A decoder fitted to ``person``, and its row; None where there is none of this kind."""
     began = time.monotonic()
-    if kind == ADAPTED:
-        found: Adapted | None = method.adapt(config, shared[method.base], person)
-    else:
-        found = method.scratch(config, person, new.widths)
+    base = shared[method.base]
+    found = method.adapt(config, base, person) if kind == ADAPTED else method.scratch(config, person, new.widths)
     if found is None:
         return {}, None
     row = _row(method, kind, len(person), found, time.monotonic() - began)
