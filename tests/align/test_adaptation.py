@@ -10,12 +10,13 @@ import torch
 
 from align import retrieval
 from align.adaptation import evidence
-from align.adaptation.contract import Shared
+from align.adaptation.contract import Adapted, Shared
 from align.adaptation.evidence import centred, kernel_weights, mix
 from align.adaptation.methods import METHODS, methods_of
 from align.adaptation.people import Person, Pictures
 from align.adaptation.stored import read_adapter, save_adapter, save_shared
 from align.config import Config, load_config
+from align.training.fit import fit
 from align.training.whitening import whitener
 from tests.one_line import fails
 
@@ -41,6 +42,13 @@ KNOWN = [person("a", 20, 250, 1), person("b", 25, 200, 2)]
 @pytest.fixture(scope="module")
 def shared() -> Shared:
     return METHODS["prior"].share(CONFIG, KNOWN, (WIDTH,))
+
+
+def adapted_to(name: str, shared: Shared, new: Person) -> Adapted:
+    """A decoder of a method that takes something from known people."""
+    found = METHODS[name].adapt(CONFIG, shared, new)
+    assert found is not None
+    return found
 
 
 def top1(aligner: object, one: Person) -> float:
@@ -99,8 +107,7 @@ def test_a_whitened_residual_is_white() -> None:
 def test_known_people_are_worth_pictures(shared: Shared, name: str) -> None:
     both = person("new", 15, 140, 3)
     new, test = both.take(np.arange(40)), both.take(np.arange(40, 140))
-    method = METHODS[name]
-    adapted, scratch = method.adapt(CONFIG, shared, new), method.scratch(CONFIG, new, (WIDTH,))
+    adapted, scratch = adapted_to(name, shared, new), METHODS[name].scratch(CONFIG, new, (WIDTH,))
     assert scratch is not None
     good, plain = top1(adapted.aligner, test), top1(scratch.aligner, test)
     assert good > 1.5 * plain and good > 10 / len(test)
@@ -113,7 +120,7 @@ def test_people_who_are_nothing_alike_do_no_harm() -> None:
     method = METHODS["prior"]
     both = person("new", 15, 400, 3, noise=0.5)
     new, test = both.take(np.arange(300)), both.take(np.arange(300, 400))
-    adapted = method.adapt(CONFIG, method.share(CONFIG, strangers, (WIDTH,)), new)
+    adapted = adapted_to("prior", method.share(CONFIG, strangers, (WIDTH,)), new)
     scratch = method.scratch(CONFIG, new, (WIDTH,))
     assert scratch is not None and top1(adapted.aligner, test) >= top1(scratch.aligner, test) - 0.05
 
@@ -123,7 +130,7 @@ def test_an_adapter_gives_the_decoder_again(shared: Shared, name: str, tmp_path:
     before = {key: value.clone() for key, value in shared.tensors.items()}
     new = person("new", 15, 40, 3)
     method = METHODS[name]
-    adapted = method.adapt(CONFIG, shared, new)
+    adapted = adapted_to(name, shared, new)
     assert all(torch.equal(value, shared.tensors[key]) for key, value in before.items())
     digest = save_shared(tmp_path / "shared.safetensors", shared, method.base)
     facts = {"method": name, "study": "s", "subject": "new", "trials": 40, "shared": digest}
@@ -136,7 +143,7 @@ def test_an_adapter_gives_the_decoder_again(shared: Shared, name: str, tmp_path:
 
 def test_an_adapter_refuses_another_shared_part(shared: Shared, tmp_path: Path) -> None:
     method = METHODS["context"]
-    adapted = method.adapt(CONFIG, shared, person("new", 15, 40, 3))
+    adapted = adapted_to("context", shared, person("new", 15, 40, 3))
     other = method.share(CONFIG, KNOWN[:1], (WIDTH,))
     digest = save_shared(tmp_path / "right.safetensors", shared, method.base)
     save_shared(tmp_path / "other.safetensors", other, method.base)
@@ -173,6 +180,16 @@ def test_pictures_of_the_new_person_are_left_out() -> None:
         left = one.without([pictures])
         assert len(left) == len(one) - 2 and "1-3" not in left.pictures.hashes and "1-7" not in left.pictures.hashes
     assert one.without([]) is one
+
+
+def test_the_encoding_model_is_a_line_to_compare_with(shared: Shared) -> None:
+    new = person("new", 15, 40, 3)
+    assert METHODS["encoding"].adapt(CONFIG, shared, new) is None
+    assert METHODS["procrustes"].scratch(CONFIG, new, (WIDTH,)) is None
+    found = METHODS["encoding"].scratch(CONFIG, new, (WIDTH,))
+    assert found is not None
+    plain = fit(CONFIG, new.x, new.tokens, np.arange(40), widths=(WIDTH,))
+    assert np.array_equal(found.aligner.predict(new.x)["embeds"], plain.predict(new.x)["embeds"])
 
 
 def test_unknown_methods_are_named() -> None:
