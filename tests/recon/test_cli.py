@@ -25,6 +25,7 @@ COMMANDS = (
     "data",
     "targets",
     "sweep",
+    "adapt",
     "predict",
     "retrieve",
     "tune-pictures",
@@ -172,7 +173,16 @@ RUN_COMMANDS = (
     ),
 )
 WITH_PAIRS = [  # the shortest call of every command that takes key=value pairs
-    *(["targets"], ["sweep"], ["train"], ["timecourse"], ["pretrain"], ["reproduce", "nice"], ["audit", "run"]),
+    *(
+        ["targets"],
+        ["sweep"],
+        ["train"],
+        ["adapt"],
+        ["timecourse"],
+        ["pretrain"],
+        ["reproduce", "nice"],
+        ["audit", "run"],
+    ),
     *(["data", "check", "nsd"], ["data", "convert", "nsd"], ["score-votes", "votes.csv"]),
     *([name, "--subject", "01"] for name in RUN_COMMANDS),
 ]

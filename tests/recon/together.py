@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch.distributed import TCPStore
 
 SIZE = 2
@@ -55,6 +56,7 @@ def _call(words: list[str], log: Path, place: Mapping[str, object], first: Calla
         sys.stdout = sys.stderr = file
         if first is not None:
             first()
+        torch.set_num_threads(1)  # a copy makes torch's thread pool anew; two threads at once would find none
         from recon.cli import main
 
         os._exit(main(words))
