@@ -48,7 +48,8 @@ def run_command(name: str, work: Callable[[], int], debug: bool = False, go_on: 
     try:
         with _asked_to_end():
             code = work()
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None where it was closed before we began
+                sys.stdout.flush()
             return code
     except BrokenPipeError as error:
         if debug or not _closed():
@@ -134,7 +135,7 @@ def _end(name: str, error: BaseException, code: int) -> int:
     with suppress(OSError, ValueError):
         if code != 141:
             print(f"{name}: {printable(one_line(error))}", file=sys.stderr, flush=True)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except (OSError, ValueError):
@@ -149,7 +150,7 @@ def _closed() -> bool:
         return True
     with suppress(OSError, ValueError):
         watched = select.poll()
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             watched.register(stream.fileno(), 0)
         return any(event & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, event in watched.poll(0))
     return True

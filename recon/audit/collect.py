@@ -157,11 +157,14 @@ def _declared(run: Run) -> dict[str, str]:
 
 def _declared_pictures(run: Run) -> str | None:
     """What the settings of drawing were chosen on (`recon tune-pictures`), held against the split of the run."""
+    from recon.decoding.predict import run_id
     from recon.tuning.chosen import choice_path
 
     path, split = choice_path(run), run.path / "split.json"
-    stored = read_json(path, {"chosen_on?": str, "held_out?": {"hashes?": [str]}}) if path.is_file() else {}
-    if "chosen_on" not in stored or not split.is_file():
+    stored = (
+        read_json(path, {"chosen_on?": str, "run?": str, "held_out?": {"hashes?": [str]}}) if path.is_file() else {}
+    )
+    if "chosen_on" not in stored or not split.is_file() or stored.get("run", run_id(run)) != run_id(run):
         return None
     tested = set(read_split(split)["test"]["hashes"])
     shared = tested & set(stored.get("held_out", {}).get("hashes", []))
@@ -192,12 +195,17 @@ def _add_signals(material: Material, run_data: RunData) -> None:
 
 def _add_embeds(material: Material, run_data: RunData) -> None:
     """Stored predictions only: an audit trains and predicts nothing."""
-    from recon.decoding.predict import predictions_path, read_predictions
+    from recon.decoding.predict import predictions_path, read_predictions, same_signals
 
     path = predictions_path(run_data.run, "test")
     if not path.is_file():
         raise UserError(f"no predictions at {str(path)!r}; run recon predict --subject {run_data.run.subject}")
     predictions = read_predictions(path)
+    _require_own(run_data.run, {predictions.run_id}, path, "recon predict")
+    if not same_signals(run_data.run, predictions):
+        raise UserError(
+            f"{str(path)!r} was predicted from other signals than the study holds now; run recon predict again"
+        )
     run_data.require_known(predictions.ids, f"the file {str(path)!r}")
     material.brain, material.brain_ids = predictions.embeds.astype(np.float64), predictions.ids
     concepts = dict(zip(material.test_ids or (), material.test_labels or (), strict=False))
@@ -210,6 +218,17 @@ def _add_embeds(material: Material, run_data: RunData) -> None:
     material.train_embeds = run_data.picture_embeds(train).astype(np.float64)
 
 
+def _require_own(run: Run, found: set[str], path: Path, command: str) -> None:
+    """Raise `UserError` for results of another training of the run."""
+    from recon.decoding.predict import run_id
+
+    if others := found - {run_id(run)}:
+        raise UserError(
+            f"{str(path)!r} is of {sorted(others)[0]}, and this run is {run_id(run)}; run {command} "
+            f"--subject {run.subject} again"
+        )
+
+
 def _add_reconstructions(material: Material, run_data: RunData) -> None:
     """The published sample is the one of the lowest seed (what `recon evaluate` scores); the others are its rivals."""
     from align.data.splits import thumbnails
@@ -220,6 +239,8 @@ def _add_reconstructions(material: Material, run_data: RunData) -> None:
     folders, stimuli = find_folders(run_data.run), run_data.recording.stimuli
     told = open_pictures(folders.reconstructions)
     ids = told.ids or ()
+    index = folders.reconstructions / "index.csv"
+    _require_own(run_data.run, {str(row["run"]) for row in read_rows(index, ("run",))}, index, "recon generate")
     run_data.require_known(ids, f"the folder {told.name!r}")
 
     def seen(names: Sequence[str]) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.data.names import labelled
+from align.data.signals import fingerprint
 from align.errors import Damaged, UserError
 from align.files import read_tensors, save_tensors
 from align.files.json_text import parse_json
@@ -41,6 +43,7 @@ class Predictions:
     split: str
     run_id: str
     path: Path
+    signals: str | None = None  # `_signals_of` what was recorded; None in files from before it was kept
 
 
 def predict(run: Run, split: str = "test") -> Path:
@@ -68,6 +71,7 @@ def predict(run: Run, split: str = "test") -> Path:
             "ids": json.dumps(ids),
             "split": split,
             "run": run_id(run),
+            "signals": _signals_of(recording, split),
             "study": run.study,
             "subject": run.subject,
             "backbone": run.config.backbone.name,
@@ -84,12 +88,16 @@ def open_recording(run: Run) -> Recording:
     Raises `UserError` when its test pictures differ from the run's manifest, or its channels, voxels or times from
     those of the run (``info.json`` was changed).
     """
+    from align.data.studies import open_study
+
+    return _unchanged(run, open_study(run.config).recording(run.subject))
+
+
+def _unchanged(run: Run, recording: Recording) -> Recording:
     from align.checkpoint import preparation_path
     from align.data.preparing.raw import Preparation
     from align.data.splits import manifest, read_split
-    from align.data.studies import open_study
 
-    recording = open_study(run.config).recording(run.subject)
     stored = run.path / "split.json"
     split = read_split(stored) if stored.is_file() else None
     if split and split.get("test_of", {}).get(run.subject, split["test"]) != manifest(recording)["test"]:
@@ -139,17 +147,44 @@ def signals_at_rest(run: Run) -> np.ndarray:
 
 
 def load_predictions(run: Run, split: str = "test", refresh: bool = False) -> Predictions:
-    """Stored predictions of this very run, predicted first when absent, damaged or left by another training of it."""
+    """Stored predictions of this very run, predicted first when absent or damaged.
+
+    Likewise when they are of another training of the run, or of other signals than the study holds now. Where the study
+    cannot be read, the stored ones are taken.
+    """
     path = predictions_path(run, split)
     if path.is_file() and not refresh:
         try:
             stored = read_predictions(path)
-            if stored.run_id == run_id(run):
+            if stored.run_id == run_id(run) and same_signals(run, stored):
                 return stored
         except Damaged as error:
             log.warning("%s; it is predicted again", error)
     predict(run, split)
     return read_predictions(path)
+
+
+def same_signals(run: Run, stored: Predictions) -> bool:
+    """Whether predictions are of the signals that the study holds now; True where the study cannot be read.
+
+    Raises `UserError` as `open_recording` does for a recording that has changed since the training.
+    """
+    from align.data.studies import open_study
+
+    try:
+        recording = open_study(run.config).recording(run.subject)
+    except UserError as error:
+        log.info("stored predictions of %s are taken as they are: %s", run.subject, error)
+        return True
+    return stored.signals == _signals_of(_unchanged(run, recording), stored.split)
+
+
+def _signals_of(recording: Recording, split: str) -> str:
+    """SHA-256 that stands for the trials of a split, and the pictures that they are of."""
+    trials = recording.test if split == "test" else recording.train
+    digest = hashlib.sha256(fingerprint(trials.x).encode())
+    digest.update(np.ascontiguousarray(trials.stimulus).tobytes())
+    return digest.hexdigest()
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -169,6 +204,7 @@ def read_predictions(path: Path) -> Predictions:
         split=metadata["split"],
         run_id=metadata["run"],
         path=path,
+        signals=metadata.get("signals"),
     )
 
 
