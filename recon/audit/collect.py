@@ -201,7 +201,8 @@ def _add_embeds(material: Material, run_data: RunData) -> None:
     if not path.is_file():
         raise UserError(f"no predictions at {str(path)!r}; run recon predict --subject {run_data.run.subject}")
     predictions = read_predictions(path)
-    _require_own(run_data.run, {predictions.run_id}, path, "recon predict")
+    again = f"recon predict --subject {run_data.run.subject}"
+    _require_own(run_data.run, {predictions.run_id}, path, again)
     if not same_signals(run_data.run, predictions):
         raise UserError(
             f"{str(path)!r} was predicted from other signals than the study holds now; run recon predict again"
@@ -218,15 +219,12 @@ def _add_embeds(material: Material, run_data: RunData) -> None:
     material.train_embeds = run_data.picture_embeds(train).astype(np.float64)
 
 
-def _require_own(run: Run, found: set[str], path: Path, command: str) -> None:
-    """Raise `UserError` for results of another training of the run."""
+def _require_own(run: Run, found: set[str], path: Path, again: str) -> None:
+    """Raise `UserError` for results of another training of the run; ``again``: the command that makes them anew."""
     from recon.decoding.predict import run_id
 
     if others := found - {run_id(run)}:
-        raise UserError(
-            f"{str(path)!r} is of {sorted(others)[0]}, and this run is {run_id(run)}; run {command} "
-            f"--subject {run.subject} again"
-        )
+        raise UserError(f"{str(path)!r} is of {sorted(others)[0]}, and this run is {run_id(run)}; run {again}")
 
 
 def _add_reconstructions(material: Material, run_data: RunData) -> None:
@@ -240,7 +238,8 @@ def _add_reconstructions(material: Material, run_data: RunData) -> None:
     told = open_pictures(folders.reconstructions)
     ids = told.ids or ()
     index = folders.reconstructions / "index.csv"
-    _require_own(run_data.run, {str(row["run"]) for row in read_rows(index, ("run",))}, index, "recon generate")
+    again = f"recon generate --subject {run_data.run.subject}"
+    _require_own(run_data.run, {str(row["run"]) for row in read_rows(index, ("run",))}, index, again)
     run_data.require_known(ids, f"the folder {told.name!r}")
 
     def seen(names: Sequence[str]) -> Iterator[np.ndarray]:
