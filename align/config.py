@@ -6,7 +6,6 @@ section or of the whole tree; all of it is checked when a configuration is loade
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
@@ -17,12 +16,10 @@ from align.fields.checks import (
     Checked,
     Count,
     Filled,
-    Matches,
     Number,
     OneOf,
     Place,
     Positive,
-    Read,
     Share,
     Source,
     Text,
@@ -30,8 +27,10 @@ from align.fields.checks import (
     Whole,
     Within,
 )
+from align.fields.kinds import BackboneName, Band, EncoderName, Layer, Names, Option, Pooling, View, Weighted, Window
 from align.fields.loading import add_config_option, dump_yaml, flatten, keys, load_config, set_key, shipped, to_dict
-from align.fields.syntax import parse_pooling, parse_view, parse_window, split_name
+from align.fields.syntax import parse_view
+from align.known_names import CHANNEL, CLOSED_FORM, REST, STUDIES, TRACKERS, VARIANTS
 
 __all__ = [
     "BackboneConfig",
@@ -53,52 +52,6 @@ __all__ = [
     "shipped",
     "to_dict",
 ]
-
-CLOSED_FORM = ("ridge", "banded_ridge", "encoding")  # encoders that are solved, not trained; they predict components
-STUDIES = ("simulated", "cowley2023_v4", "things_eeg2", "things_meg", "folder", "nsd")
-VARIANTS = {  # the layouts in which a study circulates: `study.variant`
-    "things_eeg2": ("official", "nice", "ubp", "neurobridge", "raw"),
-    "things_meg": ("openneuro", "atm", "ubp", "neurobridge"),
-    "nsd": ("40-hour", "1-hour", "averaged"),
-}
-# Names of tables elsewhere, so that a misspelt one costs no import; a test holds both against each other.
-ENCODERS = (
-    *CLOSED_FORM,
-    *("linear", "mlp", "residual_mlp", "skip_mlp", "mindbridge", "sttm", "tsconv", "atm"),
-    *("eegnet", "shallownet", "conformer"),  # of braindecode
-    *("labram", "cbramod", "reve"),  # trained by others
-)
-OWN = "own"  # the encoder is a module given in Python (`align.encoders.own`)
-TRACKERS = ("tensorboard", "wandb", "aim", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab", "trackio")
-
-
-def _expression(text: str) -> None:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise UserError(f"no regular expression ({error})") from error
-
-
-def _with_weights(entry: str) -> None:
-    split_name(entry.partition("@")[0])
-
-
-Names = Annotated[str, Read(_expression)]
-Window = Annotated[str, Read(parse_window)]
-Layer = Annotated[
-    str, Matches(r"[^\s+]+(\+[^\s+]+)*", "a layer, or several joined by +, such as 6 or features.6+features.9")
-]
-Pooling = Annotated[str, Read(parse_pooling)]
-View = Annotated[str, Read(parse_view)]
-BackboneName = Annotated[str, Read(split_name)]
-Weighted = Annotated[str, Read(_with_weights)]
-EncoderName = Annotated[str, OneOf(*ENCODERS, unlisted=(OWN,))]
-CHANNEL = "channel"  # encoder.bands: one band per channel
-REST = "rest"  # encoder.bands: what is in none of the regions that are named
-Band = Annotated[
-    str, Matches(r"\s*0*[1-9][0-9]*\s*|.*[^\W\d_].*", "a size, a region or 'channel'; write for example [30,37]")
-]
-Option = Annotated[str, Matches(r"\s*\w+\s*=.*\S.*", "name=value")]
 
 
 @dataclass

@@ -17,10 +17,6 @@ import pytest
 import align
 import recon
 from align.config import (
-    ENCODERS,
-    STUDIES,
-    TRACKERS,
-    VARIANTS,
     Config,
     LossConfig,
     StudyConfig,
@@ -30,6 +26,7 @@ from align.config import (
 from align.errors import UserError
 from align.fields.checks import Anything, Checked, Count, OneOf, Place, Text, Within, hints_of, is_declared
 from align.fields.syntax import FAMILIES, VIEWS
+from align.known_names import ENCODERS, STUDIES, TRACKERS, VARIANTS
 from align.train import main as align_train
 from recon.cli import main as recon_command
 from recon.config import STAGES

@@ -296,7 +296,7 @@ def responses_of(config: Config, person: Person) -> tuple[SignalSpace, torch.Ten
 
 
 def _target_space(config: Config, people: Sequence[Person], widths: Sequence[int]) -> TargetSpace:
-    """One standardisation of all people's tokens; every layer has the length 1 on average (see `balance`)."""
+    """One standardisation of all people's tokens; every layer has the length 1 on average."""
     rows = Rows([(person.tokens, np.arange(len(person))) for person in people])
     targets = TargetSpace.scaled(rows, config.target.root, "cpu")
     scale = targets.scale.unflatten(0, targets.token_shape)  # a view

@@ -1,6 +1,6 @@
 """Every brain encoder by name.
 
-Adding one: a file with ``build``, a line in `ENCODERS`, its name in `align.config.ENCODERS`, a case in the tests' walk.
+Adding one: a file with ``build``, a line in `ENCODERS`, its name in `align.known_names`, a case in the tests' walk.
 
 A module that is given in Python instead of by its name stands in no table (`align.encoders.own`).
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from align.config import CLOSED_FORM, OWN, EncoderConfig
+from align.config import EncoderConfig
 from align.encoders import (
     atm,
     braindecode_nets,
@@ -32,6 +32,7 @@ from align.encoders import (
 )
 from align.encoders.bands import lay_out
 from align.encoders.shapes import SignalFacts
+from align.known_names import CLOSED_FORM, OWN
 
 LINEAR_FIRST = ("mlp", "residual_mlp", "skip_mlp", "sttm", "linear", "ridge")  # linear maps of the whole trial first
 ANY_SHAPE = (*LINEAR_FIRST, "banded_ridge", "encoding", "mindbridge")  # all values of a trial as one list

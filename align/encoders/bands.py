@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from align.config import CHANNEL, REST, EncoderConfig
+from align.config import EncoderConfig
 from align.errors import UserError
+from align.known_names import CHANNEL, REST
 
 
 def lay_out(

@@ -55,7 +55,7 @@ def fit_encoding(
         )
     targets = TargetSpace.scaled(pictures, config.target.root, device)
     tokens = torch.cat([targets.standardised(piece.to(device)) for piece in pictures.pieces()])
-    balance(targets, tokens, widths)
+    _balance(targets, tokens, widths)
     responses = _mean_responses(signals, rows, inverse, len(pictures))
     group_of = np.zeros(len(pictures), dtype=np.int64)
     group_of[inverse] = np.unique(groups, return_inverse=True)[1]
@@ -86,7 +86,7 @@ def as_aligner(
     return aligner.eval()
 
 
-def balance(targets: TargetSpace, tokens: torch.Tensor, widths: tuple[int, ...]) -> None:
+def _balance(targets: TargetSpace, tokens: torch.Tensor, widths: tuple[int, ...]) -> None:
     """Divide the tokens (K, N*D) of every layer, in place, by the length they have on average."""
     start, view, scale = 0, tokens.unflatten(1, targets.token_shape), targets.scale.unflatten(0, targets.token_shape)
     for width in widths:

@@ -79,8 +79,8 @@ class Parameters:
     def _encoder_pairs(self) -> dict[str, Any]:
         if isinstance(self.encoder, str):
             return {"encoder.name": self.encoder}
-        from align.config import OWN
         from align.encoders.own import name_of
+        from align.known_names import OWN
 
         if isinstance(self.encoder, type) or not callable(self.encoder):
             raise UserError(
@@ -96,7 +96,8 @@ class Parameters:
 
 def settings_of(config: Config) -> dict[str, Any]:
     """What differs from the defaults and is no parameter of `Decoder` and no place of the study."""
-    from align.config import OWN, flatten, to_dict
+    from align.config import flatten, to_dict
+    from align.known_names import OWN
 
     usual = dict(flatten(to_dict(type(config)())))
     skip = (*SET_ELSEWHERE, "protocol", *(["encoder.options"] if config.encoder.name == OWN else []))

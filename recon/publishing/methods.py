@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from align.config import CLOSED_FORM
+from align.known_names import CLOSED_FORM
 
 if TYPE_CHECKING:
     from align.checkpoint import Run

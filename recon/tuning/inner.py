@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.config import CLOSED_FORM, OWN
 from align.errors import UserError
+from align.known_names import CLOSED_FORM, OWN
 
 if TYPE_CHECKING:
     from align.checkpoint import Run

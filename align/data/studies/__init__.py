@@ -1,6 +1,6 @@
 """Every study by name.
 
-Adding one: a file here, a line in `_MODULES`, its name in `align.config.STUDIES`, a case in the tests' walk.
+Adding one: a file here, a line in `_MODULES`, its name in `align.known_names.STUDIES`, a case in the tests' walk.
 """
 
 from __future__ import annotations
