@@ -17,8 +17,9 @@ import numpy as np
 from align.config import Config, PreprocessConfig, dump_yaml, flatten, load_config, set_key, to_dict
 from align.data.names import labelled
 from align.errors import UserError
-from align.files import read_tensors, save_tensors, write_atomic, write_sealed
+from align.files import atomic_path, read_tensors, save_tensors, write_atomic, write_sealed
 from align.files.json_text import parse_json, reading
+from align.training.together import CONFIG_OF, require_together
 
 if TYPE_CHECKING:
     import torch
@@ -148,13 +149,16 @@ def save_run(
 ) -> Path:
     """Write the run of ``recording_manifest``'s study and subject; the weights come last and complete the folder.
 
+    They are on the disk before any other file is replaced, and every file names their hash: of a run that is being
+    replaced, a stop leaves the old one, the new one, or one that `load_run` refuses.
     ``extra``: further facts for the metadata and the card (values ready for JSON). ``recordings``: of the subjects that
     it is for, so that the folder says how their signals were prepared. Returns the path of the weights.
     """
     from align.data.preparing.raw import Preparation
 
     run_dir = Path(run_dir)
-    study, subject = recording_manifest["study"], recording_manifest["subject"]
+    study, subject, state = recording_manifest["study"], recording_manifest["subject"], aligner.state()
+    digest = extra.get("weights_hash") or tensors_hash(state)
     meta = {
         "format": _FORMAT,
         "study": study,
@@ -167,17 +171,19 @@ def save_run(
         "chosen_on": config.target.chosen_on,
         **aligner.shapes(),
         **extra,
+        "weights_hash": digest,
     }
-    write_sealed(run_dir / SPLIT, recording_manifest)
-    write_atomic(run_dir / CONFIG, dump_yaml(config))
-    write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
-    for recording in recordings:
-        done = recording.preparation or Preparation.fit(recording, PreprocessConfig())
-        done.save(preparation_path(run_dir, recording.subject))
     texts = {name: value for name, value in meta.items() if isinstance(value, str)}
     texts["subjects"] = json.dumps(meta["subjects"])
     stored = {**texts, "meta": json.dumps(meta), "config": json.dumps(to_dict(config))}
-    save_tensors(run_dir / MODEL, aligner.state(), stored)
+    done = {one.subject: one.preparation or Preparation.fit(one, PreprocessConfig()) for one in recordings}
+    with atomic_path(run_dir / MODEL) as temporary:
+        save_tensors(temporary, state, stored)
+        write_sealed(run_dir / SPLIT, {**recording_manifest, "weights": digest})
+        write_atomic(run_dir / CONFIG, f"{CONFIG_OF}{digest}\n{dump_yaml(config)}")
+        write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
+        for name, preparation in done.items():
+            preparation.save(preparation_path(run_dir, name), digest)
     return run_dir / MODEL
 
 
@@ -190,7 +196,8 @@ def load_run(path: str | Path, subject: str | None = None) -> Run:
     ------
     UserError
         No run there, a truncated, damaged or foreign file, names or shapes that do not fit (strict; wrapped models
-        refused), another subject's run.
+        refused), another subject's run, weights that are not those their metadata name, a configuration, split or
+        preparation beside them that is of other weights.
     """
     from align.model.aligner import Aligner
 
@@ -215,6 +222,8 @@ def load_run(path: str | Path, subject: str | None = None) -> Run:
             aligner = Aligner.from_state(config, tensors, meta)
     except UserError as error:
         raise UserError(f"{str(file)!r}: {str(error).removeprefix(f'{str(file)!r} ')}") from error
+    require_named(tensors_hash(tensors), meta, file)
+    require_together(folder / SPLIT, folder / CONFIG, preparation_path(folder, subject or subjects[0]), meta)
     return Run(config, aligner, subject or subjects[0], meta["study"], meta, folder)
 
 
@@ -353,7 +362,7 @@ def tensors_hash(tensors: dict[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -205,7 +205,7 @@ def _train_job(
     }
     if world()[0] == 0:
         # Beside the weights, which are the same however long it took, and before them: they say that a run is whole.
-        write_sealed(folder / MEASURED, watch.read())
+        write_sealed(folder / MEASURED, {**watch.read(), "weights": digest})
         save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
     seconds = watch.read()["seconds"]
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)

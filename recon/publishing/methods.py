@@ -137,10 +137,10 @@ def _tools(facts: RunFacts) -> str:
     from align.train import MEASURED
 
     report, measured = next(iter(facts.reports.values()), None), facts.run.path / MEASURED
-    trained = read_json(measured, {"device": str, "seconds": float}) if measured.is_file() else None
+    trained = read_json(measured, {"device": str, "seconds": float, "weights?": str}) if measured.is_file() else {}
     versions = {} if report is None else report["versions"]
     told = ", ".join(f"{name} {value}" for name, value in versions.items()) or f"shallow-recon {__version__}"
     where = "hardware and time of the training were not recorded"
-    if isinstance(trained, dict) and {"device", "seconds"} <= set(trained):
+    if trained and trained.get("weights", facts.digest) == facts.digest:
         where = f"the training ran on {trained['device']} for {float(trained['seconds']):.0f} s"
     return f"Software: {told}; {where}."

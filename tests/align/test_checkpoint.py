@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ import pytest
 import torch
 
 from align.checkpoint import MODEL, find_run, load_run, save_run, tensors_hash, weights_hash
-from align.config import Config, load_config
+from align.config import Config, dump_yaml, load_config
+from align.data.preparing.raw import Preparation, train_only
+from align.data.signals import Recording, Stimuli
 from align.errors import UserError
 from align.files import read_json, read_tensors, save_tensors
 from align.model.aligner import Aligner
@@ -75,7 +78,7 @@ def test_a_run_comes_back(tmp_path: Path, recipe: list[str]) -> None:
 def test_the_folder_is_the_record(tmp_path: Path) -> None:
     config, _ = _saved(tmp_path)
     assert load_config(Config, tmp_path / "config.yaml") == config
-    assert read_json(tmp_path / "split.json") == MANIFEST
+    assert read_json(tmp_path / "split.json") == {**MANIFEST, "weights": weights_hash(tmp_path)}
     card = (tmp_path / "README.md").read_text()
     for fact in ("folder", "010", "layer 6", "folds", "mlp", "40 trials of 2 pictures", weights_hash(tmp_path)):
         assert fact in card, fact
@@ -163,3 +166,99 @@ def test_no_run_or_runs_of_two_studies(tmp_path: Path) -> None:
         load_run(tmp_path)
     with pytest.raises(UserError, match=r"holds no model\.safetensors; pass one of its runs: .*/a, .*/b$"):
         load_run(tmp_path / "runs" / "align")
+
+
+def test_other_weights_than_the_metadata_name_are_refused(tmp_path: Path) -> None:
+    _saved(tmp_path)
+    tensors, metadata = read_tensors(tmp_path / MODEL)
+    tensors["signals.mean"] = tensors["signals.mean"] + 1
+    save_tensors(tmp_path / MODEL, tensors, metadata)  # with a checksum that fits
+    with pytest.raises(UserError, match="holds other weights than its metadata names"):
+        load_run(tmp_path)
+
+
+def _recording() -> Recording:
+    rows = np.arange(40)
+    stimuli = Stimuli(tuple(map(str, rows)), lambda i: DATA[i], rows, tuple(map(str, rows)), ("",) * 40)
+    return train_only(DATA, rows, stimuli, "folder", "010")
+
+
+def _save_new(folder: Path) -> None:
+    """Another training over the one in ``folder``."""
+    config, aligner = _fitted("seed=1")
+    save_run(folder, aligner, config, MANIFEST, {"targets": TARGETS}, [_recording()])
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "how", "left"),
+    [
+        ("nothing", "", "new"),
+        (".model", "no space", "old"),  # the temporary file of the weights
+        (".model", "killed", "old"),
+        ("split.json", "killed", "old"),
+        ("config.yaml", "no space", "refused"),
+        ("preparation_sub-010", "killed", "refused"),
+        (MODEL, "killed", "refused"),
+        (MODEL, "no space", "refused"),
+    ],
+)
+def test_a_stopped_replacement_leaves_one_run_or_one_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: str, how: str, left: str
+) -> None:
+    """One file cannot be written, or no file gets its name from there on, as when the process is killed."""
+    config, aligner = _fitted()
+    save_run(tmp_path, aligner, config, MANIFEST, {"targets": TARGETS}, [_recording()])
+    old, before, replace = _files(tmp_path), load_run(tmp_path).predict(DATA)["embeds"], os.replace
+    stopped = []
+
+    def stopping(source: Any, target: Any) -> None:
+        if Path(target).name.startswith(stop_at):
+            stopped.append(target)
+        if stopped:
+            raise OSError(errno.ENOSPC, "No space left", str(target)) if how == "no space" else KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", stopping)
+        if left == "new":
+            _save_new(tmp_path)
+        else:
+            with pytest.raises((OSError, KeyboardInterrupt)):
+                _save_new(tmp_path)
+    assert (_files(tmp_path) == old) == (left == "old")
+    if left == "refused":
+        with pytest.raises(UserError, match="is of another training than the weights beside it") as error:
+            load_run(tmp_path)
+        assert "--overwrite" in str(error.value) and "\n" not in str(error.value)
+    else:
+        after = load_run(tmp_path).predict(DATA)["embeds"]
+        assert np.array_equal(after, before) == (left == "old")
+    _save_new(tmp_path)
+    assert not np.array_equal(load_run(tmp_path).predict(DATA)["embeds"], before)
+
+
+@pytest.mark.parametrize("file", ["split.json", "config.yaml", "preparation_sub-010.safetensors"])
+def test_files_of_another_training_are_refused(tmp_path: Path, file: str) -> None:
+    for seed in (0, 1):
+        config, aligner = _fitted(f"seed={seed}")
+        save_run(tmp_path / str(seed), aligner, config, MANIFEST, {}, [_recording()])
+        load_run(tmp_path / str(seed))
+    shutil.copy(tmp_path / "1" / file, tmp_path / "0" / file)
+    with pytest.raises(UserError, match=f"{file}' is of another training"):
+        load_run(tmp_path / "0")
+
+
+def test_runs_from_before_files_named_their_weights_are_read(tmp_path: Path) -> None:
+    config, aligner = _fitted()
+    save_run(tmp_path, aligner, config, MANIFEST, {}, [_recording()])
+    Preparation.load(tmp_path / "preparation_sub-010.safetensors").save(tmp_path / "preparation_sub-010.safetensors")
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
+    (tmp_path / "split.json").write_text(json.dumps(MANIFEST))
+    tensors, metadata = read_tensors(tmp_path / MODEL)
+    meta = {key: value for key, value in json.loads(metadata["meta"]).items() if key != "weights_hash"}
+    save_tensors(tmp_path / MODEL, tensors, {**metadata, "meta": json.dumps(meta)})
+    load_run(tmp_path)

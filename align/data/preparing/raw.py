@@ -156,8 +156,8 @@ class Preparation:
         }
         return next((told for told, (before, after) in facts.items() if before != after), "")
 
-    def save(self, path: str | Path) -> None:
-        """Write it to one safetensors file."""
+    def save(self, path: str | Path, weights: str | None = None) -> None:
+        """Write it to one safetensors file; ``weights``: hash of those that were trained on signals prepared so."""
         import torch
 
         arrays = dict(self.fitted) if self.picks is None else {**self.fitted, "picks": self.picks}
@@ -174,7 +174,8 @@ class Preparation:
             "preprocess": asdict(self.steps),
         }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-        save_tensors(path, tensors or {"none": torch.zeros(1)}, {"preparation": json.dumps(facts)})
+        told = {"preparation": json.dumps(facts), **({} if weights is None else {"weights": weights})}
+        save_tensors(path, tensors or {"none": torch.zeros(1)}, told)
 
     @classmethod
     def load(cls, path: str | Path) -> Preparation:
