@@ -227,6 +227,14 @@ def _require_own(run: Run, found: set[str], path: Path, again: str) -> None:
         raise UserError(f"{str(path)!r} is of {sorted(others)[0]}, and this run is {run_id(run)}; run {again}")
 
 
+def _require_alike(rows: Sequence[dict[str, str]], path: Path, again: str) -> None:
+    """Raise `UserError` where pictures that are compared were not drawn with the same settings."""
+    from recon.drawing.folders import DRAWING
+
+    if len({row.get(DRAWING) or "" for row in rows}) > 1:
+        raise UserError(f"{str(path)!r}, or it and the control oracle, were drawn with other settings; run {again}")
+
+
 def _add_reconstructions(material: Material, run_data: RunData) -> None:
     """The published sample is the one of the lowest seed (what `recon evaluate` scores); the others are its rivals."""
     from align.data.splits import thumbnails
@@ -239,7 +247,9 @@ def _add_reconstructions(material: Material, run_data: RunData) -> None:
     ids = told.ids or ()
     index = folders.reconstructions / "index.csv"
     again = f"recon generate --subject {run_data.run.subject}"
-    _require_own(run_data.run, {str(row["run"]) for row in read_rows(index, ("run",))}, index, again)
+    drawn, oracle_index = read_rows(index, ("run",)), folders.control("oracle") / "index.csv"
+    _require_own(run_data.run, {str(row["run"]) for row in drawn}, index, again)
+    _require_alike([*drawn, *(read_rows(oracle_index, ("run",)) if oracle_index.is_file() else ())], index, again)
     run_data.require_known(ids, f"the folder {told.name!r}")
 
     def seen(names: Sequence[str]) -> Iterator[np.ndarray]:
@@ -247,7 +257,7 @@ def _add_reconstructions(material: Material, run_data: RunData) -> None:
 
     targets = thumbnails(seen(ids))
     material.copied = beside_seen(ids, told, seen(ids))
-    if (folders.control("oracle") / "index.csv").is_file():
+    if oracle_index.is_file():
         oracle = open_pictures(folders.control("oracle"))
         known = [name for name in oracle.ids or () if name in run_data.row]
         best = beside_seen(known, oracle.reordered([(oracle.ids or ()).index(n) for n in known], None), seen(known))

@@ -142,6 +142,19 @@ class Plan:
             settings += [asdict(guide), run_id(self.run)]
         return fingerprint(self.folder, self.adapter.path, *settings)
 
+    @cached_property
+    def drawing(self) -> str:
+        """16 digits that change with `weights` and with every setting of the drawing but the seeds: the same for
+        everything that may be scored together, i.e. the reconstructions of every seed and their controls."""
+        used, wanted, decoder = self.used, self.conditioning, self.decoder
+        settings = {
+            "sampling": [used.steps, used.guidance_scale, used.scale],
+            "strength": None if decoder.low_level == "none" else used.strength,
+            "decoder": [decoder.tokens, decoder.low_level, decoder.best_of],
+            "conditioning": [wanted.match, wanted.words, wanted.text_tower],
+        }
+        return hashlib.sha256(json.dumps([self.weights, settings]).encode()).hexdigest()[:16]
+
 
 def fingerprint(folder: Path, adapter: Path, *settings: object) -> str:
     """16 digits that change with the generator's folder, the adapter's file and any of ``settings``: content of small

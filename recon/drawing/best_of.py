@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.errors import UserError
-from recon.drawing.folders import listed_picture, merge_index, read_index, safe_names
+from recon.drawing.folders import merge_index, picture_bytes, read_index, safe_names
 from recon.drawing.sets import FolderPlan, control_for, draw, guide_for
 
 if TYPE_CHECKING:
@@ -104,6 +104,6 @@ def _copied(pictures: FolderPlan, folder: Path, seed: int, best: np.ndarray) -> 
         row = rows[stimulus_id, int(j)]
         file = f"{name}_seed-{seed}.png"
         with atomic_path(pictures.folder / file, flush=False) as temporary:
-            temporary.write_bytes(listed_picture(folder, row).read_bytes())
+            temporary.write_bytes(picture_bytes(folder, row))
         out.append({**row, "file": file, "seed": str(seed)})
     return out

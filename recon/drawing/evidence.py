@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,7 +127,7 @@ def evidence(
         brains = _null_brains(maker, Two(null_a, null_b), null.ids)
         (folders.evidence / "index.csv").unlink(missing_ok=True)  # without it nobody reads maps of two thresholds
         rows = _explain(maker, Two(a, b), brains.threshold, folders, on_map)
-        return _store(maker, source, brains, null.left_out, rows, folders.evidence)
+        return _store(maker, source, brains, null.left_out, rows, folders)
 
 
 def _null_brains(maker: Maker, null: Two, ids: tuple[str, ...]) -> NullBrains:
@@ -187,14 +186,19 @@ def _require_same(maker: Maker, rows: np.ndarray, folders: PictureFolders) -> No
 
 
 def _store(
-    maker: Maker, source: Halves, brains: NullBrains, left_out: int, rows: dict[str, dict[str, float]], folder: Path
+    maker: Maker,
+    source: Halves,
+    brains: NullBrains,
+    left_out: int,
+    rows: dict[str, dict[str, float]],
+    folders: PictureFolders,
 ) -> dict[str, Any]:
-    """Write evidence.json, then index.csv."""
+    """Write evidence.json, then index.csv; a map belongs to the drawing of the picture that it explains."""
     from align.files import write_sealed
     from recon.decoding.predict import run_id
-    from recon.drawing.folders import DIGEST, file_digest, safe_names, write_index
+    from recon.drawing.folders import DIGEST, DRAWING, file_digest, read_seed, safe_names, write_index
 
-    seed, own = maker.plan.sampling.seeds[0], run_id(maker.plan.run)
+    seed, own, folder = maker.plan.sampling.seeds[0], run_id(maker.plan.run), folders.evidence
     side, guide = min(maker.plan.generator.size, LONGEST), maker.plan.conditioning.guide
     settings = asdict(maker.plan.used) | {
         "generator": maker.plan.name,
@@ -218,11 +222,12 @@ def _store(
         "rows": rows,
     }
     write_sealed(folder / "evidence.json", facts)
-    index = []
+    index, explained = [], read_seed(folders.reconstructions, seed)
     for name, stem in zip(rows, safe_names(tuple(rows)), strict=True):
         file = f"{stem}_seed-{seed}.png"
         row = {"stimulus_id": name, "file": file, "seed": seed, "tokens_of": name, "run": own}
-        index.append({**row, DIGEST: file_digest(folder / file)})
+        of = explained.get(name, {}).get(DRAWING, "")
+        index.append({**row, DIGEST: file_digest(folder / file), DRAWING: of})
     write_index(folder, index)
     return {"folder": str(folder), **facts}
 

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 INDEX_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
 DIGEST = "sha256"  # one more column: of the file as it was written; older indexes have none
+DRAWING = "drawing"  # one more: `Plan.drawing`; "" in older indexes and of what no generator draws
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,9 @@ def read_index(folder: Path) -> list[dict[str, str]]:
 def write_index(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write index.csv; columns that a row lacks stay empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, (*INDEX_COLUMNS, DIGEST), restval="", extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(
+        buffer, (*INDEX_COLUMNS, DIGEST, DRAWING), restval="", extrasaction="ignore", lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "index.csv", buffer.getvalue())
@@ -195,14 +198,24 @@ def listed_picture(folder: Path, row: dict[str, str]) -> Path:
     Raises `UserError` where there is none, or where it has changed since it was drawn; older indexes cannot tell that,
     which one line of log says.
     """
+    _ = picture_bytes(folder, row)
+    return folder / row["file"]
+
+
+def picture_bytes(folder: Path, row: Mapping[str, str]) -> bytes:
+    """The content of the picture file of a row, as `listed_picture` compares it: of these very bytes."""
     path = folder / row["file"]
     if not path.is_file():
         raise UserError(f"picture {str(path)!r} of index.csv does not exist; generate the pictures again")
+    content = path.read_bytes()
     if not row.get(DIGEST):
         _say_unsigned(row.get("run") or "")
-    elif not same_file(folder, row):
-        raise UserError(f"picture {str(path)!r} was changed after it was drawn; delete it and generate it again")
-    return path
+    elif hashlib.sha256(content).hexdigest() != row[DIGEST]:
+        raise UserError(
+            f"picture {str(path)!r} was changed after it was drawn; wait for a recon generate that is at work, else "
+            "delete it and generate it again"
+        )
+    return content
 
 
 @cache
@@ -214,13 +227,19 @@ def _say_unsigned(run_id: str) -> None:
     )
 
 
-def write_pictures(folder: Path, ids: Sequence[str], images: torch.Tensor, *, seed: int, run_id: str) -> None:
-    """Write pictures (n, 3, H, W) of one seed as PNG into index.csv too, in the layout of `recon generate`."""
+def write_pictures(
+    folder: Path, ids: Sequence[str], images: torch.Tensor, *, seed: int, run_id: str, drawing: str = ""
+) -> None:
+    """Write pictures (n, 3, H, W) of one seed as PNG into index.csv too, in the layout of `recon generate`.
+
+    ``drawing``: of the pictures that they belong to (`recon.decoding.plan.Plan.drawing`), where they belong to some.
+    """
     rows = []
     for stimulus_id, name, image in zip(ids, safe_names(ids), images.numpy(), strict=True):
         file = f"{name}_seed-{seed}.png"
         digest = write_png(folder / file, image)
-        rows.append({"stimulus_id": stimulus_id, "file": file, "seed": seed, "run": run_id, DIGEST: digest})
+        row = {"stimulus_id": stimulus_id, "file": file, "seed": seed, "run": run_id}
+        rows.append({**row, DIGEST: digest, DRAWING: drawing})
     merge_index(folder, rows, [seed], run_id)
 
 
@@ -261,18 +280,28 @@ def read_seed(folder: Path, seed: int) -> dict[str, dict[str, str]]:
 
 def read_pictures(folder: Path, index: dict[str, dict[str, str]], ids: Sequence[str]) -> torch.Tensor:
     """Float (n, 3, H, W) in [0, 1] of ``ids``, paired through the index, never through the order of files."""
+    return read_hashed(folder, index, ids)[0]
+
+
+def read_hashed(folder: Path, index: dict[str, dict[str, str]], ids: Sequence[str]) -> tuple[torch.Tensor, list[str]]:
+    """`read_pictures`, and the SHA-256 of the bytes that were read, picture by picture."""
     import torch
 
-    return torch.stack([_read_picture(listed_picture(folder, index[stimulus_id])) for stimulus_id in ids])
+    images, found = [], []
+    for stimulus_id in ids:
+        content = picture_bytes(folder, index[stimulus_id])
+        images.append(_decoded(content, folder / index[stimulus_id]["file"]))
+        found.append(hashlib.sha256(content).hexdigest())
+    return torch.stack(images), found
 
 
-def _read_picture(path: Path) -> torch.Tensor:
+def _decoded(content: bytes, path: Path) -> torch.Tensor:
     import torch
 
     from align.data.reading.safe_load import decode_image
 
     try:
-        pixels = np.array(decode_image(path))
+        pixels = np.array(decode_image(content, str(path)))
     except UserError as error:
         raise UserError(
             f"picture {str(path)!r} is not a readable image ({error}); delete it and generate again"

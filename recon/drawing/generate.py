@@ -15,6 +15,7 @@ in another than the usual way lie under a longer name, such as <generator>_<adap
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,7 @@ from align.tracking import Stopwatch
 from recon.decoding.conditions import CONTROLS, LIKELIEST
 from recon.decoding.decoder import predicts_responses
 from recon.decoding.plan import Plan, Sampling
-from recon.drawing.folders import PictureFolders, write_pictures
+from recon.drawing.folders import DRAWING, PictureFolders, read_index, write_pictures
 from recon.drawing.sets import FolderPlan, control_for, draw, guide_for
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from recon.generation.runtime import Runtime
 
 OWN = "reconstructions"
+log = logging.getLogger(__name__)
 
 
 def generate(
@@ -54,7 +56,8 @@ def generate(
     ``generator``: "mini", a folder or a hub id. ``conditioning``: adapter, bridge and what stands beside the tokens
     (default: the own conditioner that fits the run's backbone, layer and pooling, else `UserError` names the command
     that trains one). ``runtime``: number format, device and the like. ``limit``: only the first stimuli, in the order
-    of the split. ``controls``: default all, the likeliest library picture of runs that predict responses included.
+    of the split; a seed that holds more, drawn alike, is left as it is. ``controls``: default all, the likeliest
+    library picture of runs that predict responses included.
     ``chosen_on``: what settings were chosen on, for the record (`recon.drawing.record`).
     Returns folders, number of pictures and settings.
     """
@@ -69,16 +72,19 @@ def generate(
     with launched.first_then_others():
         _ = decoder.ids  # a recording that cannot be read is said before the generator is loaded
     _ = plan.generator  # one that cannot be loaded leaves no folder behind
-    maker, names = _Maker(plan, PictureFolders.of(plan, out)), [OWN, *(name for name in controls if name != LIKELIEST)]
+    maker = _Maker(plan, PictureFolders.of(plan, out), sampling.seeds)
+    names = [OWN, *(name for name in controls if name != LIKELIEST)]
     first, folder = launched.is_first(), maker.folders.reconstructions
     with _alone_with(sampling.seeds, folder) if first else nullcontext():
-        if first:
-            write_asked(plan, folder)
+        seeds = tuple(seed for seed in sampling.seeds if not _holds_more(plan, folder, seed))
+        maker = replace(maker, seeds=seeds)
+        if first and seeds:
+            write_asked(plan, folder, seeds)
         sampled = launched.total(_draw_own_share(maker, names))
-        if first:  # what the others have drawn is found there
+        if first and seeds:  # what the others have drawn is found there
             sampled += maker.fill_all(names)
             if LIKELIEST in controls:
-                show_likeliest(plan, maker.folders.control(LIKELIEST))
+                show_likeliest(plan, maker.folders.control(LIKELIEST), seeds)
             write_record(plan, folder, chosen_on, watch.read() if sampled else None)
     added = None if conditioning.library is None else decoder.library.added
     return {
@@ -103,6 +109,32 @@ def generate(
         "folders": {name: str(_folder(maker.folders, name)) for name in (OWN, *controls)},
         **({} if added is None else {"library": asdict(added)}),
     }
+
+
+def _holds_more(plan: Plan, folder: Path, seed: int) -> bool:
+    """Whether ``folder`` holds reconstructions of these stimuli and of more, drawn alike: with fewer, which ``--limit``
+    asks for, the shuffled controls would be others. Said in the log; a launch does what its first process says."""
+    from recon.decoding.predict import run_id
+
+    held = 0
+    if launched.is_first():
+        own, ids = (run_id(plan.run), plan.drawing), set(plan.decoder.ids)
+        alike = {row["stimulus_id"] for row in read_index(folder) if _is_of(row, seed, own)}
+        held = len(alike) if alike > ids else 0
+        if held:
+            log.warning(
+                "generate: %d pictures of seed %d are there, drawn with these settings, and --limit asks for %d; "
+                "nothing is drawn for it",
+                held,
+                seed,
+                len(ids),
+            )
+    return launched.total(held) > 0
+
+
+def _is_of(row: dict[str, str], seed: int, own: tuple[str, str]) -> bool:
+    """Whether a row of an index is of a seed, a training of the run and a `Plan.drawing`."""
+    return row["seed"] == str(seed) and (row["run"], row.get(DRAWING)) == own
 
 
 def _draw_own_share(maker: _Maker, names: Sequence[str]) -> int:
@@ -137,11 +169,14 @@ class _Maker:
 
     plan: Plan
     folders: PictureFolders
+    seeds: tuple[int, ...]
     shared: bool = False
 
     def fill_all(self, names: Sequence[str]) -> int:
-        """The folders of ``names``, all seeds; returns how many pictures were sampled."""
-        every, varies = self.plan.sampling.seeds, self.plan.decoder.varies
+        """The folders of ``names``, all ``seeds``; returns how many pictures were sampled."""
+        every, varies = self.seeds, self.plan.decoder.varies
+        if not every:
+            return 0
         turns = [(seed,) for seed in every] if varies else [every]
         return sum(self.fill(name, seeds, seeds[0] == every[0]) for seeds in turns for name in names)
 
@@ -157,7 +192,8 @@ class _Maker:
         condition = decoder.condition(name, seeds[0])
         start, own = decoder.start(plan.generator, condition), run_id(plan.run)
         if name == OWN and first and start is not None and not self.shared:
-            write_pictures(self.folders.low_level, decoder.ids, start, seed=seeds[0], run_id=own)
+            low = self.folders.low_level
+            write_pictures(low, decoder.ids, start, seed=seeds[0], run_id=own, drawing=plan.drawing)
         held = control_for(plan.generator, start)
         pictures = FolderPlan(
             name,
@@ -171,6 +207,7 @@ class _Maker:
             None if held is None else held.numpy(),
             None if decoder.guidance is None else decoder.responses(condition),
             self.shared,
+            plan.drawing,
         )
         if decoder.best_of > 1 and condition.embeds is not None:
             return draw_best(plan, pictures, self.folders.candidates(name), condition, seeds)

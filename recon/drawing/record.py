@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ _SHAPE = {
     "run?": str,
     "seeds?": [int],
     "chosen_on?": (str, None),
+    "drawing?": str,
     f"{_ASKED}?": {"run": str, "seeds": {str: int}},
 }
 
@@ -38,6 +40,7 @@ def write_record(plan: Plan, folder: Path, chosen_on: str | None, measured: dict
     used, wanted = plan.used, plan.conditioning
     record = {
         "run": run_id(plan.run),
+        "drawing": plan.drawing,
         "seeds": list(used.seeds),
         "tokens": plan.decoder.tokens,
         "low_level": plan.decoder.low_level,
@@ -60,11 +63,11 @@ def write_record(plan: Plan, folder: Path, chosen_on: str | None, measured: dict
         write_sealed(folder / FILE, {**record, **stays, **({} if measured is None else {_MEASURED: measured})})
 
 
-def write_asked(plan: Plan, folder: Path) -> None:
-    """Of a drawing that begins: how many pictures of every seed the folder will hold when it is whole."""
+def write_asked(plan: Plan, folder: Path, seeds: Sequence[int]) -> None:
+    """Of a drawing that begins: how many pictures of each of ``seeds`` the folder will hold when it is whole."""
     from recon.decoding.predict import run_id
 
-    own, asked = run_id(plan.run), {str(seed): len(plan.decoder.ids) for seed in plan.used.seeds}
+    own, asked = run_id(plan.run), {str(seed): len(plan.decoder.ids) for seed in seeds}
     with _writing(folder):
         before = _known(folder)
         earlier = before.get(_ASKED, {})
@@ -82,12 +85,15 @@ def read_asked(folder: Path, run_id: str) -> dict[int, int]:
         return {int(seed): n for seed, n in asked["seeds"].items()} if asked.get("run") == run_id else {}
 
 
-def read_record(run: Run, folder: Path, seed: int) -> dict[str, Any] | None:
-    """What `write_record` wrote for pictures of this training of the run and of this seed; else None."""
+def read_record(run: Run, folder: Path, seed: int, drawing: str | None = None) -> dict[str, Any] | None:
+    """What `write_record` wrote for pictures of this training of the run, of this seed and of this `Plan.drawing`
+    ("" of older ones, None: of any); else None."""
     from recon.decoding.predict import run_id
 
     stored = _read(folder)
     if stored.get("run") != run_id(run) or seed not in stored.get("seeds", []):
+        return None
+    if drawing not in (None, stored.get("drawing", "")):
         return None
     return {key: value for key, value in stored.items() if key != _ASKED}
 

@@ -18,7 +18,16 @@ import numpy as np
 from align.files.launched import is_first, place
 from align.seeding import derive
 from recon.decoding.plan import Sampling
-from recon.drawing.folders import DIGEST, INDEX_COLUMNS, merge_index, read_index, safe_names, same_file, write_png
+from recon.drawing.folders import (
+    DIGEST,
+    DRAWING,
+    INDEX_COLUMNS,
+    merge_index,
+    read_index,
+    safe_names,
+    same_file,
+    write_png,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +47,7 @@ class FolderPlan:
 
     ``start``, ``control`` (n, 3, H, W) in [0, 1]: coarse pictures, and what a ControlNet reads. ``prompts`` (n):
     texts beside the tokens. ``responses`` (n, E): what guides the drawing, where something does. ``shared``: the
-    processes of a launch draw a part of the pictures each (see `align.files.launched`).
+    processes of a launch draw a part of the pictures each (see `align.files.launched`). ``drawing``: `Plan.drawing`.
     """
 
     name: str
@@ -52,6 +61,7 @@ class FolderPlan:
     control: np.ndarray | None = None
     responses: np.ndarray | None = None
     shared: bool = False
+    drawing: str = ""
 
 
 def noise_of(stimulus_id: str, seed: int) -> int:
@@ -126,7 +136,8 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
 
     ``weights`` names the weights and whatever else the generator was made of (`recon.decoding.plan.fingerprint`).
     ``guide(x0, step, rows)`` is called as `Generator.generate` says, with the rows of ``pictures`` in place of those of
-    a batch; ``weights`` must change with it. Rows of other seeds of the same run stay in the index.
+    a batch; ``weights`` must change with it. Rows of other seeds of the same run stay in the index, and so do those of
+    further stimuli that were drawn alike.
     """
     import torch
 
@@ -141,6 +152,7 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
         if stored is not None and same_file(pictures.folder, stored):
             item.row |= {"file": stored["file"], DIGEST: stored.get(DIGEST) or ""}
             item.have = True
+    further = [row for row in known if _drawn_alike(row, pictures, used.seeds)]
     mine, planned = _own_part(plan, sampling.batch_size) if pictures.shared else (plan, [])
     todo = [item for item in mine if not item.have]
     options: dict[str, Any] = {"steps": used.steps, "guidance_scale": used.guidance_scale}
@@ -159,13 +171,19 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
             for item, image in zip(batch, images.numpy(), strict=True):
                 item.row[DIGEST] = write_png(pictures.folder / item.row["file"], image)
                 item.have = True
-            done = [item.row for item in mine if item.have]
+            done = [*(item.row for item in mine if item.have), *further]
             merge_index(pictures.folder, done, used.seeds, pictures.run_id, planned)
             bar.update(len(batch))
             forecast.done(len(batch))
     if not todo:
-        merge_index(pictures.folder, [item.row for item in mine], used.seeds, pictures.run_id, planned)
+        merge_index(pictures.folder, [*(item.row for item in mine), *further], used.seeds, pictures.run_id, planned)
     return len(todo)
+
+
+def _drawn_alike(row: dict[str, str], pictures: FolderPlan, seeds: Sequence[int]) -> bool:
+    """Whether a row is of a stimulus beyond those of ``pictures``, and was drawn as these are."""
+    own = row["run"] == pictures.run_id and int(row["seed"]) in seeds and row["stimulus_id"] not in pictures.ids
+    return own and bool(pictures.drawing) and row.get(DRAWING) == pictures.drawing
 
 
 def _extra_inputs(
@@ -232,5 +250,6 @@ def _plan(weights: str, pictures: FolderPlan, used: Sampling) -> list[_Planned]:
             settings = hashlib.sha256(json.dumps([*shared, noise, digests[i]]).encode()).hexdigest()[:16]
             file, owner = f"{name}_seed-{seed}.png", pictures.tokens_of[i]
             values = (pictures.ids[i], file, str(seed), str(noise), owner, pictures.run_id, settings)
-            plan.append(_Planned(i, noise, dict(zip(INDEX_COLUMNS, values, strict=True))))
+            row = {**dict(zip(INDEX_COLUMNS, values, strict=True)), DRAWING: pictures.drawing}
+            plan.append(_Planned(i, noise, row))
     return plan

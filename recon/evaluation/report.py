@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +17,17 @@ import numpy as np
 
 from align.data.names import labelled
 from align.data.sound import remarks_of
-from align.errors import Damaged, UserError
+from align.errors import Damaged
 from align.files import launched, locked, read_json, write_sealed
 from align.tracking import Stopwatch, duration
-from recon.drawing.folders import PictureFolders, find_folders, lowest_seed, read_pictures, read_seed, write_pictures
+from recon.drawing.folders import find_folders, lowest_seed
 from recon.drawing.record import read_record
-from recon.evaluation.complete import require_complete
 from recon.evaluation.judge import USED_BY_GENERATOR
 from recon.evaluation.judges import open_judges
+from recon.evaluation.pictures import read_others, read_scored, require_unchanged
 from recon.evaluation.provenance import head
 from recon.evaluation.recordings import RunData
 from recon.evaluation.settings import EvaluateConfig
-from recon.evaluation.sources import digests
 from recon.evaluation.stored import read_report, read_stimuli
 
 if TYPE_CHECKING:
@@ -111,14 +110,16 @@ def evaluate_run(
     ``images_dir``: folder that holds ``reconstructions/`` and ``controls/`` (default: the run's own); ``generator``
     picks one where there are several; ``seed``: which sample of each stimulus (default: the lowest, never the best).
     What the other seeds on disk would have scored is said under ``seeds``.
-    ``partial``: score what is there, where pictures that were asked for are missing or seeds hold different stimuli.
+    ``partial``: score what is there, where pictures that were asked for are missing or seeds hold different stimuli;
+    controls and seeds that were drawn with other settings are left out.
     Controls that need no generator are made and stored; those that need one are read, or listed under ``skipped``.
 
     Raises
     ------
     UserError
-        No reconstructions, some that are missing (unless ``partial``), pictures of another training of the run, a judge
-        that took part in the run.
+        No reconstructions, some that are missing, or sets that were drawn with different settings (unless ``partial``),
+        pictures of another training of the run, pictures that change while they are scored, a judge that took part in
+        the run.
     """
     settings, watch = settings or EvaluateConfig(), Stopwatch()
     from recon.evaluation.attributes import read_back
@@ -135,11 +136,10 @@ def evaluate_run(
     with launched.first_then_others():
         _ = run_data.predictions  # where they are absent, the first one predicts
     seed = lowest_seed(folders.reconstructions) if seed is None else seed
-    index = _index(run_data, folders, seed)
-    if not partial:
-        require_complete(folders, run, seed, len(run_data.predictions.ids))
-    ids, rows, missing = _pictures(run_data, folders, seed, index)
-    others, incomplete = _other_seeds(run, folders.reconstructions, ids, seed)
+    scored = read_scored(run_data, folders, seed, partial)
+    ids, rows = scored.ids, scored.rows
+    others, incomplete = read_others(run, folders.reconstructions, scored, seed, partial)
+    drawn = read_record(run, folders.reconstructions, seed, scored.drawing)
     log.info("evaluate: seed %d, %d of %d test pictures", seed, len(ids), len(run_data.predictions.ids))
     if took := _kept(report_path(run)).get("measured", {}).get("seconds"):
         log.info("evaluate: the last one of this run took %s", duration(took))
@@ -151,8 +151,7 @@ def evaluate_run(
     named = {"judge": judges.names[0], "judges": judges.facts(), "generator": folders.generator}
     report = {**head(run), **named, **retrieval, "n_stimuli": len(ids), "n_test_stimuli": len(run_data.predictions.ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
-    report["skipped"] = {**scores.skipped, **judges.skipped, **missing, **incomplete}
-    drawn = read_record(run, folders.reconstructions, seed)
+    report["skipped"] = {**scores.skipped, **judges.skipped, **scored.missing, **incomplete}
     report["notes"] = [*report["notes"], *_seen(rows, targets, ids), *_borrowed(drawn)]
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
@@ -171,7 +170,8 @@ def evaluate_run(
         "images": None if images_dir is None else str(folders.base.resolve()),
         "controls": [key for key in rows if key != OWN],
     }
-    where |= {"generator": folders.generator, "image_seed": seed, "pictures": digests(folders, rows, seed, ids)}
+    where |= {"generator": folders.generator, "image_seed": seed, "pictures": scored.pictures}
+    require_unchanged(folders, scored, seed)
     return _write(run, report, {**retrieved, **where}, keep=False)
 
 
@@ -221,69 +221,6 @@ def by_stimulus(ids: list[str], similarity: np.ndarray, each: dict[str, Any]) ->
     retrieved = {ids[i]: [ids[k] for k in best[i]] for i in range(len(ids))}
     rank = dict(zip(ids, each["brain_to_image"]["rank"], strict=True))
     return {"retrieved": retrieved, "rank": rank, "per_stimulus": {"ids": ids, **each}}
-
-
-def _index(run_data: RunData, folders: PictureFolders, seed: int) -> dict[str, dict[str, str]]:
-    """Rows of the reconstructions of ``seed`` by stimulus, all of this training of the run and of its test pictures."""
-    from recon.decoding.predict import run_id
-
-    index = read_seed(folders.reconstructions, seed)
-    _refuse_stale(index, run_id(run_data.run), folders.reconstructions)
-    run_data.require_known(list(index), str(folders.reconstructions))
-    return index
-
-
-def _pictures(
-    run_data: RunData, folders: PictureFolders, seed: int, index: dict[str, dict[str, str]]
-) -> tuple[list[str], dict[str, torch.Tensor], dict[str, str]]:
-    """Stimulus ids in the order of the predictions, rows of pictures, and the controls that are not there."""
-    from recon.decoding.decoder import predicts_responses
-    from recon.decoding.predict import run_id
-    from recon.evaluation.controls import GENERATOR_CONTROLS, LIBRARY_CONTROLS
-    from recon.evaluation.picture_scores import OWN
-
-    ids = [stimulus_id for stimulus_id in run_data.predictions.ids if stimulus_id in index]
-    if len(ids) < 2:
-        raise UserError(f"{str(folders.reconstructions)!r} holds {len(ids)} pictures of seed {seed}; 2 are needed")
-    rows, missing = {OWN: read_pictures(folders.reconstructions, index, ids)}, {}
-    library = LIBRARY_CONTROLS if predicts_responses(run_data.run) else ()
-    for name in (*GENERATOR_CONTROLS, *library):
-        found = read_seed(folders.control(name), seed)
-        absent = [stimulus_id for stimulus_id in ids if stimulus_id not in found]
-        if absent:
-            missing[f"controls.{name}"] = f"{len(absent)} of {len(ids)} pictures are missing; run recon generate"
-            continue
-        _refuse_stale(found, run_id(run_data.run), folders.control(name))
-        rows[name] = read_pictures(folders.control(name), found, ids)
-    size = rows[OWN].shape[-1]
-    made = run_data.control_pictures(ids, size)
-    with launched.first_then_others():
-        for name, images in made.items() if launched.is_first() else ():
-            write_pictures(folders.control(name), ids, images, seed=seed, run_id=run_id(run_data.run))
-    for name in made:
-        rows[name] = read_pictures(folders.control(name), read_seed(folders.control(name), seed), ids)
-    return ids, rows, missing
-
-
-def _other_seeds(
-    run: Run, folder: Path, ids: list[str], seed: int
-) -> tuple[Iterator[tuple[int, torch.Tensor]], dict[str, str]]:
-    """Pictures (n, 3, H, W) of every other seed, read when asked for, and the seeds that lack some of ``ids``."""
-    from recon.decoding.predict import run_id
-    from recon.evaluation.seeds import other_seeds
-
-    found, missing = other_seeds(folder, ids, seed)
-    for index in found.values():
-        _refuse_stale(index, run_id(run), folder)
-    return ((other, read_pictures(folder, index, ids)) for other, index in found.items()), missing
-
-
-def _refuse_stale(index: dict[str, dict[str, str]], run_id: str, folder: Path) -> None:
-    others = {row["run"] for row in index.values()} - {run_id}
-    if others:
-        raise UserError(
-            f"{str(folder)!r} holds pictures of {sorted(others)[0]}, but this run is {run_id}; run recon generate again"
-        )
 
 
 def _write(run: Run, report: dict[str, Any], stimuli: dict[str, Any], *, keep: bool) -> dict[str, Any]:

@@ -14,12 +14,20 @@ from typing import Any
 from align.checkpoint import weights_id
 from align.data.names import listed_file
 from align.errors import UserError
-from recon.drawing.folders import DIGEST, PictureFolders, file_digest, listed_picture, read_seed
+from recon.drawing.folders import PictureFolders, picture_bytes, read_seed
 
 
 def digests(folders: PictureFolders, rows: Iterable[str], seed: int, ids: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of the picture files of ``ids``, in this order, by row: the reconstructions and the controls."""
+    """SHA-256 of the picture files of ``ids``, in this order, by row: the reconstructions and the controls.
+
+    Raises `UserError` where one is not there, or is not the one that its index names.
+    """
     return {name: _digest(at, read_seed(at, seed), ids) for name, at in _places(folders, rows).items()}
+
+
+def joint_digest(each: Iterable[str]) -> str:
+    """One hash for those of several files, in this order."""
+    return hashlib.sha256("\n".join(each).encode()).hexdigest()
 
 
 def require_sources(path: Path, report: Mapping[str, Any], stimuli: Mapping[str, Any]) -> None:
@@ -55,10 +63,8 @@ def _require_pictures(path: Path, report: Mapping[str, Any], stimuli: Mapping[st
         index = read_seed(folder, stimuli["image_seed"])
         own = set(ids) <= set(index) and all(index[name]["run"] == report.get("run") for name in ids)
         if own:
-            for stimulus_id in ids:
-                listed_picture(folder, index[stimulus_id])
-            stored = stimuli.get("pictures", {}).get(name)
-            own = stored is None or stored == _digest(folder, index, ids)
+            now, stored = _digest(folder, index, ids), stimuli.get("pictures", {}).get(name)
+            own = stored is None or stored == now
         if not own:
             raise UserError(
                 f"{str(path)!r} holds scores of other pictures than those that lie in {str(folder)!r} now; score them "
@@ -74,5 +80,6 @@ def _places(folders: PictureFolders, rows: Iterable[str]) -> dict[str, Path]:
 
 def _digest(folder: Path, index: Mapping[str, Mapping[str, str]], ids: Sequence[str]) -> str:
     """``index``: rows of the folder's index.csv by stimulus."""
-    each = (index[name].get(DIGEST) or file_digest(folder / index[name]["file"]) for name in ids)
-    return hashlib.sha256("\n".join(each).encode()).hexdigest()
+    if absent := next((name for name in ids if name not in index), None):
+        raise UserError(f"{str(folder)!r} lists no picture of {absent!r}; run recon generate again")
+    return joint_digest(hashlib.sha256(picture_bytes(folder, index[name])).hexdigest() for name in ids)

@@ -112,7 +112,6 @@ def read_content(run: Run) -> Content:
     stimuli = open_recording(run).stimuli
     row = {stimulus_id: i for i, stimulus_id in enumerate(stimuli.ids)}
     folders = scored_folders(run, stored)
-    require_sources(report_path(run), report, stored)
     controls = tuple(name for name in CONTROLS if name in stored["controls"])
     named = [*stored["ids"], *(other for near in stored["retrieved"].values() for other in near)]
     if strange := next((name for name in named if name not in row), None):
@@ -121,6 +120,7 @@ def read_content(run: Run) -> Content:
     reconstructed = _pictures(folders.reconstructions, ids, seed, own)
     columns = {name: _pictures(folders.control(name), ids, seed, own) for name in controls}
     extras = read_extras(folders, ids, seed, own)
+    require_sources(report_path(run), report, stored)  # after they were read: what changed before or since is refused
     items = tuple(
         Item(
             stimulus_id=stimulus_id,

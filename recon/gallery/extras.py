@@ -5,12 +5,14 @@
     <run>/evidence/<generator>/sub-XX/index.csv            grey maps, white = decided by the brain
     <run>/evidence/<generator>/sub-XX/evidence.json        {"rule": text, "rows": {stimulus_id: {"lit": share}}}
 
-All of it is optional, also for single stimuli: what is not there is not shown. What is there and cannot be read, or is
-of another training of the run, raises `UserError`.
+All of it is optional, also for single stimuli: what is not there is not shown, nor what belongs to pictures that were
+drawn with other settings than the scored ones. What is there and cannot be read, or is of another training of the run,
+raises `UserError`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +22,11 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import read_json
-from recon.drawing.folders import PictureFolders, listed_picture, read_index
+from recon.drawing.folders import DRAWING, PictureFolders, picture_bytes, read_index
 
 LONGEST = 256  # px; larger pictures are reduced, no gallery shows them larger
 MOST_SEEDS = 8  # shown; a page of more is no longer looked at
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,19 @@ class Extras:
 
 def read_extras(folders: PictureFolders, ids: Sequence[str], seed: int, run_id: str) -> Extras:
     """Everything optional of ``ids``. Evidence is of the scored ``seed`` only: a map explains one picture."""
-    rows = safe_rows(folders.reconstructions, run_id)
+    own = safe_rows(folders.reconstructions, run_id)
+    drawing = {row.get(DRAWING) or "" for row in own if int(row["seed"]) == seed and row["stimulus_id"] in set(ids)}
+    rows = _drawn_alike(own, drawing, folders.reconstructions)
+    low = _drawn_alike(safe_rows(folders.low_level, run_id), {*drawing, ""}, folders.low_level)
+    maps = _drawn_alike(safe_rows(folders.evidence, run_id), {*drawing, ""}, folders.evidence)
     seeds = sorted({int(row["seed"]) for row in rows} - {seed})
     kept = seeds[: MOST_SEEDS - 1]
-    low, maps = folders.low_level, folders.evidence
-    rule, lit = _evidence_facts(maps / "evidence.json")
-    low_seeds = sorted({int(row["seed"]) for row in safe_rows(low, run_id)}, key=lambda s: (s != seed, s))
+    rule, lit = _evidence_facts(folders.evidence / "evidence.json") if maps else ("", {})
+    low_seeds = sorted({int(row["seed"]) for row in low}, key=lambda s: (s != seed, s))
     return Extras(
-        others={other: read_seed_pictures(folders.reconstructions, ids, other, run_id) for other in kept},
-        low_level=read_seed_pictures(low, ids, low_seeds[0], run_id) if low_seeds else {},
-        evidence={key: pixels[..., 0] for key, pixels in read_seed_pictures(maps, ids, seed, run_id).items()},
+        others={other: _pictures(folders.reconstructions, rows, ids, other) for other in kept},
+        low_level=_pictures(folders.low_level, low, ids, low_seeds[0]) if low_seeds else {},
+        evidence={key: pixels[..., 0] for key, pixels in _pictures(folders.evidence, maps, ids, seed).items()},
         lit={key: value for key, value in lit.items() if key in set(ids)},
         rule=rule,
         seeds_left_out=len(seeds) - len(kept),
@@ -58,15 +64,27 @@ def read_extras(folders: PictureFolders, ids: Sequence[str], seed: int, run_id: 
 
 def read_seed_pictures(folder: Path, ids: Sequence[str], seed: int, run_id: str) -> dict[str, np.ndarray]:
     """Pictures uint8 (H, W, 3) of one seed by stimulus id, at most `LONGEST` px; only those the index lists."""
-    listed = {row["stimulus_id"]: row for row in safe_rows(folder, run_id) if int(row["seed"]) == seed}
-    return {key: read_small(listed_picture(folder, listed[key])) for key in ids if key in listed}
+    return _pictures(folder, safe_rows(folder, run_id), ids, seed)
 
 
-def read_small(path: Path) -> np.ndarray:
-    """One picture file, reduced; raises `UserError` when it is missing or no picture."""
+def _pictures(folder: Path, rows: Sequence[dict[str, str]], ids: Sequence[str], seed: int) -> dict[str, np.ndarray]:
+    """`read_seed_pictures` of rows that were read already."""
     from align.data.reading.safe_load import decode_image
 
-    return reduced(decode_image(path))
+    listed = {row["stimulus_id"]: row for row in rows if int(row["seed"]) == seed}
+    return {
+        key: reduced(decode_image(picture_bytes(folder, listed[key]), str(folder / listed[key]["file"])))
+        for key in ids
+        if key in listed
+    }
+
+
+def _drawn_alike(rows: list[dict[str, str]], drawings: set[str], folder: Path) -> list[dict[str, str]]:
+    """The rows of these drawings (`recon.decoding.plan.Plan.drawing`); that there are others is said in the log."""
+    alike = [row for row in rows if (row.get(DRAWING) or "") in drawings]
+    if len(alike) < len(rows):
+        log.warning("%s: pictures drawn with other settings than the scored ones are not shown", folder)
+    return alike
 
 
 def reduced(pixels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from align.checkpoint import Run, load_run
+from align.checkpoint import Run, load_run, tensors_hash
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, picture
 from align.errors import UserError
 from align.files import read_json
@@ -147,7 +147,10 @@ def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch)
     from align.files import read_tensors, save_tensors
 
     tensors, metadata = read_tensors(model)
-    meta = {**json.loads(metadata["meta"]), "weights_hash": "0" * 64}  # as if trained again
+    tensors["signals.mean"] += 1  # as if trained again
+    meta = {**json.loads(metadata["meta"]), "weights_hash": tensors_hash(tensors)}
+    for name in ("split.json", "config.yaml", "preparation_sub-01.safetensors"):  # they name the weights
+        (run.path / name).unlink()
     save_tensors(model, tensors, {**metadata, "meta": json.dumps(meta)})
     assert "reconstruction" not in report.retrieval_report(load_run(run.path), FAST)
 

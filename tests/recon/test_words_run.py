@@ -260,9 +260,10 @@ def test_the_words_of_a_drawing_are_recorded_and_name_its_folder(run: Run, tmp_p
     ):
         assert generator_label("mini", wanted) == label
         decoder = SimpleNamespace(tokens="predicted", low_level="none")
-        plan = SimpleNamespace(run=run, used=Sampling(), conditioning=wanted, decoder=decoder)
+        plan = SimpleNamespace(run=run, used=Sampling(), conditioning=wanted, decoder=decoder, drawing=label)
         write_record(plan, tmp_path / label, None)  # type: ignore[arg-type]
-        found = read_record(run, tmp_path / label, 0)
+        found = read_record(run, tmp_path / label, 0, label)
+        assert read_record(run, tmp_path / label, 0, "other") is None
         assert found is not None
         expected = {} if wanted.words == "none" else {"words": wanted.words, "text_tower": wanted.text_tower}
         assert {name: found[name] for name in ("words", "text_tower") if name in found} == expected
