@@ -19,17 +19,20 @@ from align.errors import UserError
 from align.training.fit import fit
 from recon.decoding.bridges.choose import Conditioning
 from recon.decoding.conditions import derangement
-from recon.decoding.plan import Sampling, fingerprint
+from recon.decoding.plan import Plan, Sampling, fingerprint
 from recon.decoding.predict import load_predictions, open_recording, predict, read_predictions
-from recon.drawing.folders import read_index, safe_names
+from recon.drawing.folders import DRAWING, find_folders, read_index, safe_names
 from recon.drawing.generate import generate
 from recon.drawing.sets import FolderPlan, draw
+from recon.evaluation.pictures import read_scored
+from recon.evaluation.recordings import RunData
 from recon.generation.pipeline import Generator
 from tests.align.fixture_studies import write_folder
 from tests.recon.tiny import N_TOKENS, WIDTH, tiny_generator
 
 IDS = ("a/b c", "A/b c", "ü")
 QUICK = Sampling(steps=2, batch_size=2)
+FEW = ("shuffled", "zero_brain")
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +287,79 @@ def test_a_missing_conditioner_names_the_command(run: Run, tmp_path: Path, monke
     run.config.backbone.name = "torchvision/alexnet"
     with pytest.raises(UserError, match=r"accelerate launch recon/train\.py"):
         generate(run)
+
+
+@pytest.fixture
+def home(tiny: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The tiny generator, whose conditioner is found."""
+    place = tmp_path / "home" / "runs" / "recon" / "tiny"
+    place.mkdir(parents=True)
+    (place / "ip_adapter.safetensors").write_bytes(tiny[1].read_bytes())
+    monkeypatch.setenv("RECON_HOME", str(tmp_path / "home"))
+    return str(tiny[0])
+
+
+def test_controls_of_a_drawing_that_was_killed_are_not_scored_with_it(
+    run: Run, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recon.drawing import generate as module
+
+    def scored() -> None:
+        read_scored(RunData(run), find_folders(run), 0, False)
+
+    def dying(model: Generator, pictures: FolderPlan, *args: object) -> int:
+        if pictures.name != "reconstructions":
+            raise KeyboardInterrupt
+        return draw(model, pictures, *args)  # type: ignore[arg-type]
+
+    generate(run, home, controls=FEW, sampling=QUICK)
+    other = dataclasses.replace(QUICK, steps=3)
+    monkeypatch.setattr(module, "draw", dying)
+    with pytest.raises(KeyboardInterrupt):
+        generate(run, home, controls=FEW, sampling=other)
+    with pytest.raises(UserError, match=r"shuffled.* drawn with other settings .* recon generate again"):
+        scored()
+    monkeypatch.setattr(module, "draw", draw)
+    assert generate(run, home, controls=FEW, sampling=other)["sampled"] == 6
+    folders = find_folders(run)
+    drawn = [folders.reconstructions, *map(folders.control, FEW)]
+    stamps = {row[DRAWING] for folder in drawn for row in read_index(folder)}
+    assert len(stamps) == 1 and len(stamps.pop()) == 16
+
+
+def test_every_setting_is_another_drawing(run: Run, home: str) -> None:
+    def of(conditioning: Conditioning | None = None, **sampling: object) -> str:
+        return Plan.of(run, home, conditioning, dataclasses.replace(QUICK, **sampling)).drawing  # type: ignore[arg-type]
+
+    others = [of(), of(steps=3), of(guidance_scale=3.0), of(scale=0.5), of(Conditioning(match="none"))]
+    assert len(set(others)) == len(others)
+    assert of(seeds=(1, 2), batch_size=1) == others[0]
+
+
+def test_a_smaller_limit_drops_nothing(run: Run, home: str, caplog: pytest.LogCaptureFixture) -> None:
+    whole = generate(run, home, controls=FEW, sampling=QUICK)
+    before = {name: files(Path(folder)) for name, folder in whole["folders"].items()}
+    with caplog.at_level("WARNING"):
+        again = generate(run, home, controls=FEW, sampling=QUICK, limit=2)
+    assert again["sampled"] == 0
+    assert {name: files(Path(folder)) for name, folder in again["folders"].items()} == before
+    assert [r.getMessage() for r in caplog.records if "--limit asks for 2; nothing is drawn" in r.getMessage()]
+    both = generate(run, home, controls=FEW, sampling=dataclasses.replace(QUICK, seeds=(0, 1)), limit=2)
+    rows = read_index(Path(both["folders"]["zero_brain"]))
+    assert both["sampled"] == 6 and [row["seed"] for row in rows] == ["0"] * 3 + ["1"] * 2
+    generate(
+        run, home, controls=FEW, sampling=dataclasses.replace(QUICK, steps=3), limit=2
+    )  # other settings take their place
+    assert [row["seed"] for row in read_index(Path(both["folders"]["zero_brain"]))] == ["0"] * 2 + ["1"] * 2
+
+
+def test_rows_beyond_the_drawn_ones_stay_where_they_were_drawn_alike(
+    tmp_path: Path, tiny: tuple, tokens: np.ndarray
+) -> None:
+    def fill(n: int, drawing: str) -> list[str]:
+        plan = FolderPlan("oracle", tmp_path, IDS[:n], tokens[:n], IDS[:n], "r", drawing=drawing)
+        draw(tiny[2], plan, QUICK, "w")
+        return [row["stimulus_id"] for row in read_index(tmp_path)]
+
+    assert fill(3, "a") == list(IDS) and sorted(fill(2, "a")) == sorted(IDS)
+    assert fill(2, "b") == list(IDS[:2])
