@@ -139,7 +139,7 @@ def write_index(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write index.csv; columns that a row lacks stay empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(
-        buffer, (*INDEX_COLUMNS, DIGEST, DRAWING), restval="", extrasaction="ignore", lineterminator="\n"
+        buffer, (*INDEX_COLUMNS, DRAWING, DIGEST), restval="", extrasaction="ignore", lineterminator="\n"
     )
     writer.writeheader()
     writer.writerows(rows)
