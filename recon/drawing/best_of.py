@@ -13,7 +13,7 @@ import numpy as np
 
 from align.errors import UserError
 from recon.drawing.folders import merge_index, picture_bytes, read_index, safe_names
-from recon.drawing.sets import FolderPlan, control_for, draw, guide_for
+from recon.drawing.sets import FolderPlan, control_for, draw, further_rows, guide_for
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,8 @@ def draw_best(plan: Plan, pictures: FolderPlan, folder: Path, condition: Conditi
         best = seed * n + np.argmax(agreed, axis=0)
         chosen += _copied(pictures, folder, seed, best)
     if not pictures.shared:
-        merge_index(pictures.folder, chosen, seeds, pictures.run_id)
+        further = further_rows(read_index(pictures.folder), pictures, seeds)
+        merge_index(pictures.folder, [*chosen, *further], seeds, pictures.run_id)
     return sampled
 
 

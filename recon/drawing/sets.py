@@ -152,7 +152,7 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
         if stored is not None and same_file(pictures.folder, stored):
             item.row |= {"file": stored["file"], DIGEST: stored.get(DIGEST) or ""}
             item.have = True
-    further = [row for row in known if _drawn_alike(row, pictures, used.seeds)]
+    further = further_rows(known, pictures, used.seeds)
     mine, planned = _own_part(plan, sampling.batch_size) if pictures.shared else (plan, [])
     todo = [item for item in mine if not item.have]
     options: dict[str, Any] = {"steps": used.steps, "guidance_scale": used.guidance_scale}
@@ -180,10 +180,11 @@ def draw(model: Generator, pictures: FolderPlan, sampling: Sampling, weights: st
     return len(todo)
 
 
-def _drawn_alike(row: dict[str, str], pictures: FolderPlan, seeds: Sequence[int]) -> bool:
-    """Whether a row is of a stimulus beyond those of ``pictures``, and was drawn as these are."""
-    own = row["run"] == pictures.run_id and int(row["seed"]) in seeds and row["stimulus_id"] not in pictures.ids
-    return own and bool(pictures.drawing) and row.get(DRAWING) == pictures.drawing
+def further_rows(known: Sequence[dict[str, str]], pictures: FolderPlan, seeds: Sequence[int]) -> list[dict[str, str]]:
+    """The rows of an index that are of stimuli beyond those of ``pictures``, and were drawn as these are."""
+    own = (pictures.run_id, pictures.drawing)
+    alike = [row for row in known if (row["run"], row.get(DRAWING)) == own and int(row["seed"]) in seeds]
+    return [row for row in alike if pictures.drawing and row["stimulus_id"] not in pictures.ids]
 
 
 def _extra_inputs(
