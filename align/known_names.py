@@ -7,7 +7,7 @@ STUDIES = ("simulated", "cowley2023_v4", "things_eeg2", "things_meg", "folder", 
 VARIANTS = {  # the layouts in which a study circulates: `study.variant`
     "things_eeg2": ("official", "nice", "ubp", "neurobridge", "raw"),
     "things_meg": ("openneuro", "atm", "ubp", "neurobridge"),
-    "nsd": ("40-hour", "1-hour", "averaged"),
+    "nsd": ("40-hour", "1-hour", "averaged", "algonauts"),
 }
 # Names of tables elsewhere, so that a misspelt one costs no import; a test holds both against each other.
 ENCODERS = (

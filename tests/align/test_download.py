@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import textwrap
 import threading
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from align.config import Config, load_config
 from align.data.download import command, part, records, sources
@@ -498,7 +500,7 @@ def test_every_variant_a_study_reads_is_listed() -> None:
 
     assert set(catalogue()["things_eeg2"]) == set(eeg2.LAYOUTS)
     assert set(catalogue()["things_meg"]) == {*meg.LAYOUTS, meg.OPENNEURO}
-    assert tuple(catalogue()["nsd"]) == nsd.VARIANTS
+    assert tuple(catalogue()["nsd"]) == (*nsd.VARIANTS, *nsd.LAYOUTS)
 
 
 def test_sizes_of_nsd_are_those_the_host_shows() -> None:
@@ -803,6 +805,40 @@ def test_nsd_is_readable_as_it_was_fetched(server: Server, tmp_path: Path, monke
     )
     np.testing.assert_array_equal(here.train.x, there.train.x)
     assert here.stimuli.concepts == there.stimuli.concepts and here.log == there.log
+
+
+def test_the_averaged_copy_of_nsd_is_readable_as_it_was_fetched(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MindEye1's tars, one sample each; a file that the host lacks is named."""
+    monkeypatch.setattr(sources, "PUBLISHED", {})
+    origin, made = tmp_path / "origin", tmp_path / "made"
+    origin.mkdir()
+    np.save(origin / "COCO_73k_annots_curated.npy", np.full(73_000, "a giraffe"))
+    wanted = plan("nsd", "averaged", ["05"])
+    tars = [file for file in wanted.files if file.target.endswith(".tar")]
+    assert len(tars) == 21 and tars[-1].target == "webdataset_avg_split/test/test_subj05_1.tar"
+    for coco, file in enumerate(tars):
+        made.mkdir(exist_ok=True)
+        np.save(made / "sample.nsdgeneral.npy", np.random.default_rng(coco).normal(size=(3, 6)))
+        np.save(made / "sample.coco73k.npy", np.array([coco]))
+        Image.fromarray(np.random.default_rng(coco).integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(
+            made / "sample.jpg"
+        )
+        (origin / file.target).parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(origin / file.target, "w", format=tarfile.USTAR_FORMAT) as archive:
+            for path in sorted(made.iterdir()):
+                archive.add(path, path.name)
+    disk(monkeypatch, 1 << 40)
+    publish(server, wanted, origin)
+    words = ("nsd", "--variant", "averaged", "--subjects", "05", "--root", str(tmp_path / "root"), "--yes")
+    assert "study.variant=averaged" in download(*words)["next"]
+    recording = opened("nsd", tmp_path / "root", f"cache_dir={tmp_path / 'cache'}").read("05")
+    assert (len(recording.train), len(recording.test)) == (3 * 19, 3 * 2)
+    assert set(recording.stimuli.captions) == {"a giraffe"}
+    server.files.pop(urlsplit(tars[3].url).path)
+    (tmp_path / "root" / tars[3].target).unlink()
+    fails("train_subj05_3.tar", lambda: download(*words))
 
 
 def test_v4_sessions_that_the_list_does_not_know_are_fetched_by_their_date() -> None:

@@ -118,7 +118,12 @@ def catalogue() -> dict[str, dict[str, Variant]]:
     return {
         "things_eeg2": _things_eeg2(),
         "things_meg": _things_meg(),
-        "nsd": {"40-hour": _nsd(one_hour=False), "1-hour": _nsd(one_hour=True)},
+        "nsd": {
+            "40-hour": _nsd(one_hour=False),
+            "1-hour": _nsd(one_hour=True),
+            "averaged": _nsd_averaged(),
+            "algonauts": _nsd_algonauts(),
+        },
         "cowley2023_v4": {"published": _cowley()},
     }
 
@@ -243,6 +248,13 @@ def _things_meg() -> dict[str, Variant]:
     }
 
 
+_NSD_TERMS = (
+    "Natural Scenes Dataset (Allen et al. 2022), in the copy of {}: only for those who have signed its Data "
+    "Access Agreement (naturalscenesdataset.org) and keep to its Terms and Conditions; not to be passed on."
+)
+_NSD_CAPTIONS = ("pscotti/naturalscenesdataset", "COCO_73k_annots_curated.npy", None)
+
+
 def _nsd(one_hour: bool) -> Variant:
     from align.data.studies.nsd import PICTURES_FILE, SESSION_TRIALS, SUBJECTS, VARIANTS, in_use
 
@@ -260,17 +272,44 @@ def _nsd(one_hour: bool) -> Variant:
 
     return Variant(
         tuple(SUBJECTS),
-        "Natural Scenes Dataset (Allen et al. 2022), in the copy of MindEye2: only for those who have signed its Data "
-        "Access Agreement (naturalscenesdataset.org) and keep to its Terms and Conditions; not to be passed on.",
+        _NSD_TERMS.format("MindEye2"),
         shared=(
             _hugging_face(repository, PICTURES_FILE, 22_000_000_000),
             _hugging_face(repository, "shared1000.npy", 73_128),
             _hugging_face(repository, "COCO_73k_semantic_cluster.npy", 9_344_128),
             _hugging_face(repository, "semantic_cluster_names.npy", None),
-            _hugging_face("pscotti/naturalscenesdataset", "COCO_73k_annots_curated.npy", None),
+            _hugging_face(*_NSD_CAPTIONS),
         ),
         own=own,
         use=lambda subject: in_use(subject, VARIANTS[one_hour]),
+    )
+
+
+def _nsd_averaged() -> Variant:
+    """MindEye1's tars, as its own scripts and those of MindBridge and UMBRAE fetch them."""
+    from align.data.studies.nsd_averaged import FOLDER
+
+    tars = {"train": 18, "val": 1, "test": 2}
+    return Variant(
+        ("01", "02", "05", "07"),
+        _NSD_TERMS.format("MindEye1"),
+        shared=(_hugging_face(*_NSD_CAPTIONS),),
+        own=lambda subject: [
+            _hugging_face("pscotti/naturalscenesdataset", f"{FOLDER}/{part}/{part}_subj{subject}_{i}.tar", None)
+            for part, count in tars.items()
+            for i in range(count)
+        ],
+    )
+
+
+def _nsd_algonauts() -> Variant:
+    page = "https://algonautsproject.com/2023/index.html"  # the data are behind a form
+    return Variant(
+        tuple(f"{i:02d}" for i in range(1, 9)),
+        _NSD_TERMS.format("the Algonauts Project 2023 (Gifford et al. 2023)"),
+        own_pages=lambda subject: [
+            Page(page, f"subj{subject}/ with training_split/, test_split/ and roi_masks/", f"**/subj{subject}")
+        ],
     )
 
 

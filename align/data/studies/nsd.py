@@ -9,7 +9,8 @@
 - optionally ``shared1000.npy``, ``COCO_73k_semantic_cluster.npy`` (with ``semantic_cluster_names.npy``), and captions
   (`align.data.studies.nsd_captions`).
 
-A root with ``webdataset_avg_split/`` instead of betas is of MindEye1's layout (``study.variant=averaged``).
+Two more layouts are read in files of their own: a root with ``webdataset_avg_split/`` is MindEye1's
+(``study.variant=averaged``), one with ``subj01/training_split/`` that of the Algonauts 2023 challenge (``algonauts``).
 
 Protocol: test = the pictures all subjects saw (up to 1000, three repetitions, averaged at prediction); training =
 single trials of the others, of all recording sessions (``study.variant=40-hour``) or of the first (``1-hour``). The two
@@ -20,7 +21,7 @@ clusters are the groups of validation folds. Access to the data needs the signed
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,8 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
+from align.data.studies.nsd_algonauts import find_algonauts, read_algonauts, rois_algonauts
+from align.data.studies.nsd_algonauts import subjects_in as algonauts_subjects
 from align.data.studies.nsd_averaged import find_averaged, read_averaged, subjects_in
 from align.data.studies.nsd_captions import read_captions
 from align.data.studies.nsd_files import (
@@ -50,7 +53,6 @@ PICTURES_FILE = "coco_images_224_float16.hdf5"
 PICTURES = 73000
 SESSION_TRIALS = 750
 VARIANTS = ("40-hour", "1-hour")  # of MindEye2's layout; the first is the default
-AVERAGED = "averaged"  # MindEye1's layout (`align.data.studies.nsd_averaged`)
 _BETAS = "betas_all_subj{}_fp32_renorm.hdf5"
 
 
@@ -72,6 +74,28 @@ SUBJECTS = {
     "06": Person(17907, 32, 2371),
     "07": Person(12682, 40, 3000),
     "08": Person(14386, 30, 2188),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout with files of its own: its folder at or below root, the subjects in it, one of them, regions."""
+
+    holds: str  # for the message where it is not there
+    find: Callable[[Path], Path | None]
+    subjects: Callable[[Path], tuple[str, ...]]
+    read: Callable[[Path, str, Path, str], Recording]
+    rois: Callable[[Path, str], dict[str, tuple[int | str, ...]]] = lambda folder, subject: {}
+    voxels_declared: bool = True  # those of nsdgeneral
+
+
+LAYOUTS = {  # by `study.variant`
+    "averaged": Layout("webdataset_avg_split/ with train/ and test/", find_averaged, subjects_in, read_averaged),
+    "algonauts": Layout(
+        "subj01/training_split/training_fmri/",
+        *(find_algonauts, algonauts_subjects, read_algonauts, rois_algonauts),
+        voxels_declared=False,
+    ),
 }
 
 
@@ -108,20 +132,23 @@ class Nsd(Study):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.root = require_root(config, LAYOUT)
-        averaged = find_averaged(self.root) if config.study.variant in (None, AVERAGED) else None
-        if config.study.variant == AVERAGED and averaged is None:
-            raise UserError(f"study.root={str(self.root)!r} holds no webdataset_avg_split/ with train/ and test/")
-        if config.study.variant is None and any(self.root.glob(_BETAS.format("*"))):
-            averaged = None
-        self.averaged = averaged
-        self.variant = AVERAGED if averaged is not None else config.study.variant or VARIANTS[0]
+        asked = config.study.variant
+        own = {name: LAYOUTS[name].find(self.root) for name in LAYOUTS if asked in (None, name)}
+        if asked in LAYOUTS and own[asked] is None:
+            raise UserError(f"study.root={str(self.root)!r} holds no {LAYOUTS[asked].holds}")
+        if asked is None and any(self.root.glob(_BETAS.format("*"))):
+            own = {}
+        found = next(((name, folder) for name, folder in own.items() if folder is not None), None)
+        self.layout: Layout | None = LAYOUTS[found[0]] if found else None
+        self.folder = found[1] if found else self.root
+        self.variant = found[0] if found else asked or VARIANTS[0]
         self.pictures = NsdPictures(Path(config.study.images or self.root).expanduser() / PICTURES_FILE)
 
     @property
     def subjects(self) -> tuple[str, ...]:
         """The subjects whose betas are there, whether or not anything is declared of them (`SUBJECTS`)."""
-        if self.averaged is not None:
-            return subjects_in(self.averaged)
+        if self.layout is not None:
+            return self.layout.subjects(self.folder)
         start, end = _BETAS.split("{}")
         names = (path.name[len(start) : -len(end)] for path in self.root.glob(_BETAS.format("*")))
         return tuple(sorted(name for name in names if name.isascii() and name.isdigit()))
@@ -133,7 +160,7 @@ class Nsd(Study):
 
     def require_subject(self, subject: str) -> None:
         """Raise `UserError` for an unknown subject and for one whose betas are not there."""
-        if self.averaged is None and subject in SUBJECTS and subject not in self.subjects:
+        if self.layout is None and subject in SUBJECTS and subject not in self.subjects:
             raise UserError(f"{str(self._betas(subject))!r} does not exist; fetch it or leave subject {subject} out")
         super().require_subject(subject)
 
@@ -144,8 +171,8 @@ class Nsd(Study):
         from there; only the rows that are needed are read, so the 1-hour variant reads one recording session.
         """
         self.require_subject(subject)
-        if self.averaged is not None:
-            return self._averaged(subject)
+        if self.layout is not None:
+            return self._of_layout(self.layout, subject)
         train, test, n_sessions = self._trials(subject)
         shown = np.unique(np.concatenate([train.picture, test.picture]))
         stimuli = self._stimuli(shown)
@@ -171,8 +198,8 @@ class Nsd(Study):
 
     def check(self) -> list[Fact]:
         """Declared facts beside the files'. Counts that fall short are those of a partial copy, which is usable."""
-        if self.averaged is not None:
-            return [fact for name in self.config.subjects or self.subjects for fact in self._averaged_facts(name)]
+        if (layout := self.layout) is not None:
+            return [fact for name in self.config.subjects or self.subjects for fact in self._layout_facts(layout, name)]
         found = self.pictures.count()
         facts = [_at_most("pictures", PICTURES, found)]
         if found:
@@ -195,15 +222,19 @@ class Nsd(Study):
             ]
         return facts
 
-    def _averaged(self, subject: str) -> Recording:
-        assert self.averaged is not None
-        recording = read_averaged(self.averaged, subject, Path(self.config.cache_dir), self.info.name)
+    def rois(self, subject: str) -> dict[str, tuple[int | str, ...]]:
+        """Regions that the files name; only the Algonauts layout has some."""
+        return {} if self.layout is None else self.layout.rois(self.folder, subject)
+
+    def _of_layout(self, layout: Layout, subject: str) -> Recording:
+        recording = layout.read(self.folder, subject, Path(self.config.cache_dir), self.info.name)
         captions = self._captions([int(name) for name in recording.stimuli.ids])
         return replace(recording, stimuli=replace(recording.stimuli, captions=captions))
 
-    def _averaged_facts(self, subject: str) -> list[Fact]:
+    def _layout_facts(self, layout: Layout, subject: str) -> list[Fact]:
         self.require_subject(subject)
-        recording, declared = self._averaged(subject), SUBJECTS.get(subject)
+        recording = self._of_layout(layout, subject)
+        declared = SUBJECTS.get(subject) if layout.voxels_declared else None
         pictures = [len(np.unique(part.stimulus)) for part in (recording.train, recording.test)]
         voxels = str(recording.train.x.shape[1])
         return [
