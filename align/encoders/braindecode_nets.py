@@ -64,7 +64,7 @@ def build_class(in_shape: tuple[int, ...], config: EncoderConfig, facts: SignalF
     if "drop_prob" in takes:
         arguments["drop_prob"] = config.dropout
     net = make(class_name, config, arguments)
-    shape = _shape_given(net, n_chans, n_times)
+    shape = _shape_given(net, config.name, n_chans, n_times)
     if shape != (1, config.width):
         raise UserError(f"encoder {config.name!r} gives {shape} for a trial, not (1, {config.width}); take another")
     return net
@@ -78,15 +78,18 @@ def _class_of(name: str) -> type[nn.Module]:
     return found
 
 
-def _shape_given(net: nn.Module, n_chans: int, n_times: int) -> tuple[int, ...]:
-    """Of what it makes of one trial of zeros; () where it cannot read one or gives no array."""
+def _shape_given(net: nn.Module, name: str, n_chans: int, n_times: int) -> tuple[int, ...]:
+    """Of what it makes of one trial of zeros; () for what is no array."""
     was = net.training
     net.eval()
     try:
         with torch.no_grad():
             given = net(torch.zeros(1, n_chans, n_times))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
-        return ()
+    except Exception as error:  # as many kinds as networks
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(
+            f"encoder {name!r} cannot read {n_chans} channels and {n_times} samples ({reason}); take another"
+        ) from error
     finally:
         net.train(was)
     return tuple(given.shape) if isinstance(given, torch.Tensor) else ()
