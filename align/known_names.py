@@ -16,6 +16,7 @@ ENCODERS = (
     *("eegnet", "shallownet", "conformer"),  # of braindecode
     *("labram", "cbramod", "reve"),  # trained by others
 )
+BRAINDECODE = "braindecode:"  # any other class of braindecode.models, such as braindecode:EEGSimpleConv
 OWN = "own"  # the encoder is a module given in Python (`align.encoders.own`)
 TRACKERS = ("tensorboard", "wandb", "aim", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab", "trackio")
 CHANNEL = "channel"  # encoder.bands: one band per channel

@@ -32,7 +32,7 @@ from align.encoders import (
 )
 from align.encoders.bands import lay_out
 from align.encoders.shapes import SignalFacts
-from align.known_names import CLOSED_FORM, OWN
+from align.known_names import BRAINDECODE, CLOSED_FORM, OWN
 
 LINEAR_FIRST = ("mlp", "residual_mlp", "skip_mlp", "sttm", "linear", "ridge")  # linear maps of the whole trial first
 ANY_SHAPE = (*LINEAR_FIRST, "banded_ridge", "encoding", "mindbridge")  # all values of a trial as one list
@@ -59,8 +59,8 @@ def build_encoder(
 ) -> nn.Module:
     """The encoder ``config.name`` for signals of one trial's shape, (C, T) or (V,).
 
-    ``facts`` (rate, channel names) are read by the pretrained encoders only. ``load`` False leaves out their weights:
-    for a run whose own weights are loaded next.
+    ``facts`` (rate, channel names) are read by encoders of braindecode by class name and by the pretrained ones.
+    ``load`` False leaves out the weights of these: for a run whose own weights are loaded next.
 
     Raises
     ------
@@ -70,6 +70,8 @@ def build_encoder(
     config.check("encoder.")
     if config.name == OWN:
         return own.build(in_shape, config)
+    if config.name.startswith(BRAINDECODE):
+        return braindecode_nets.build_class(in_shape, config, facts)
     if config.name in pretrained.PRETRAINED:
         return ENCODERS[config.name](in_shape, config, facts, load)
     return ENCODERS[config.name](in_shape, config)

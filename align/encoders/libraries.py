@@ -81,4 +81,8 @@ class _StandIn:
 def _empty_class(name: str) -> type:
     if name.startswith("__"):
         raise AttributeError(name)
-    return type(name, (), {})
+
+    def __init__(self: object, *_: object, **__: object) -> None:
+        raise ImportError(f"{name} is of torchaudio, which is not installed")
+
+    return type(name, (), {"__init__": __init__})

@@ -38,15 +38,19 @@ class Anything(Check):
 class OneOf(Check):
     """One of the names given; the message has the nearest one and all of them.
 
-    ``unlisted``: names that are taken too, but that nobody is to type.
+    ``unlisted``: names that are taken too, but that nobody is to type. ``prefixes``: beginnings of names that are
+    looked up elsewhere, what follows being an identifier.
     """
 
-    def __init__(self, *choices: str, unlisted: tuple[str, ...] = ()) -> None:
-        self.choices, self.unlisted = choices, unlisted
+    def __init__(self, *choices: str, unlisted: tuple[str, ...] = (), prefixes: tuple[str, ...] = ()) -> None:
+        self.choices, self.unlisted, self.prefixes = choices, unlisted, prefixes
 
     def fault(self, value: Any) -> str | None:
         if value in (*self.choices, *self.unlisted):
             return None
+        if any(str(value).startswith(prefix) for prefix in self.prefixes):
+            name = str(value).partition(":")[2]
+            return None if name.isidentifier() else "names no class after the colon"
         near = difflib.get_close_matches(str(value), self.choices, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"is not known; {hint}Known: {', '.join(self.choices)}"

@@ -8,7 +8,7 @@ from typing import Annotated
 from align.errors import UserError
 from align.fields.checks import Matches, OneOf, Read
 from align.fields.syntax import parse_pooling, parse_view, parse_window, split_name
-from align.known_names import ENCODERS, OWN
+from align.known_names import BRAINDECODE, ENCODERS, OWN
 
 
 def _expression(text: str) -> None:
@@ -31,7 +31,7 @@ Pooling = Annotated[str, Read(parse_pooling)]
 View = Annotated[str, Read(parse_view)]
 BackboneName = Annotated[str, Read(split_name)]
 Weighted = Annotated[str, Read(_with_weights)]
-EncoderName = Annotated[str, OneOf(*ENCODERS, unlisted=(OWN,))]
+EncoderName = Annotated[str, OneOf(*ENCODERS, unlisted=(OWN,), prefixes=(BRAINDECODE,))]
 Band = Annotated[
     str, Matches(r"\s*0*[1-9][0-9]*\s*|.*[^\W\d_].*", "a size, a region or 'channel'; write for example [30,37]")
 ]

@@ -177,7 +177,8 @@ class Aligner(nn.Module):
             with torch.device("meta"):
                 network = Network(config, signals.out_shape, targets.components, subjects=subjects).state_dict()
             _require_same({f"network.{name}": value for name, value in network.items()}, tensors, "network.")
-        aligner = cls(config, signals, targets, subjects=subjects)
+        facts = SignalFacts(meta.get("sfreq"), tuple(meta.get("ch_names", ())))
+        aligner = cls(config, signals, targets, facts, load=False, subjects=subjects)
         _require_same(aligner.state_dict(), tensors)
         aligner.load_state_dict(tensors)
         return aligner.eval()

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from align.config import EncoderConfig
+from align.config import Config, EncoderConfig
 from align.encoders import build_encoder
 from align.encoders.libraries import braindecode_models
 from align.encoders.shapes import SignalFacts
 from align.files import read_tensors
+from align.model.aligner import Aligner
+from align.model.spaces import SignalSpace, TargetSpace
 from tests.align.test_encoders import ELECTRODES, TINY
 from tests.one_line import fails
 
@@ -217,3 +219,20 @@ def test_position_bank_leaves_the_environment_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("REVE_POSITIONS_PATH")
     build_encoder((6, 200), _config("reve", None), FACTS, load=False)
     assert "REVE_POSITIONS_PATH" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["labram", "cbramod", "reve", "braindecode:EEGSimpleConv"])
+def test_a_stored_decoder_is_rebuilt_with_rate_and_electrodes_and_without_the_weights_it_began_with(
+    name: str, stored: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens a run has neither the pretrained file nor its bank of positions."""
+    config = Config()
+    config.encoder = EncoderConfig(name=name, width=8, options=TINY.get(name, ["resampling_freq=200"]))
+    if name in stored:
+        config.encoder.pretrained = str(stored[name])
+    torch.manual_seed(0)
+    made = Aligner(config, SignalSpace((6, 200), None), TargetSpace((4, 5), 3), FACTS).eval()
+    config.encoder.pretrained = config.encoder.pretrained and "/nowhere"
+    again = Aligner.from_state(config, made.state(), made.shapes())
+    x = torch.randn(3, 6, 200)
+    torch.testing.assert_close(again.network.encoder(x), made.network.encoder(x), rtol=0, atol=0)
