@@ -9,6 +9,7 @@ from typing import Any
 from align.errors import UserError
 from align.files import read_json
 from recon.config import STRENGTH
+from recon.generation.bounds import require_sensible
 from recon.generation.foreign import require_known_parts, require_no_code
 from recon.generation.patches import LORA, add_lora
 from recon.generation.runtime import Runtime
@@ -56,6 +57,7 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     require_no_code(folder, what)
     index = read_json(folder / INDEX, {}, finite=False)
     require_known_parts(folder, index, what)
+    require_sensible(folder, what)
     import diffusers
     from diffusers.utils import logging
 

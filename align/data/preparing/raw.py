@@ -19,6 +19,7 @@ from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Stimuli, Trials, release
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
+from align.files.checksums import MADE_FOR
 from align.files.json_text import parse_json, reading
 
 PREPARATION = "preparation.safetensors"  # beside cached signals, and in the folder of a run
@@ -156,8 +157,8 @@ class Preparation:
         }
         return next((told for told, (before, after) in facts.items() if before != after), "")
 
-    def save(self, path: str | Path) -> None:
-        """Write it to one safetensors file."""
+    def save(self, path: str | Path, key: str = "") -> None:
+        """Write it to one safetensors file; ``key``: of the cache that it is for."""
         import torch
 
         arrays = dict(self.fitted) if self.picks is None else {**self.fitted, "picks": self.picks}
@@ -174,7 +175,8 @@ class Preparation:
             "preprocess": asdict(self.steps),
         }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-        save_tensors(path, tensors or {"none": torch.zeros(1)}, {"preparation": json.dumps(facts)})
+        told = {"preparation": json.dumps(facts)} | ({MADE_FOR: key} if key else {})
+        save_tensors(path, tensors or {"none": torch.zeros(1)}, told)
 
     @classmethod
     def load(cls, path: str | Path) -> Preparation:

@@ -76,7 +76,7 @@ def convert_file(path: str | Path, out: str | Path) -> Path:
     try:
         with atomic_folder(out) as temporary:
             for key, array in arrays.items():
-                array.save(temporary / names[key])
+                array.save(temporary / names[key], _of(content, names[key]))
             write_sealed(temporary / _CONTENT, content)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -175,6 +175,11 @@ def _source(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+def _of(content: dict[str, Any], name: str) -> str:
+    """What an array of a clean copy is of: files of several people hold arrays of the same names."""
+    return f"{content['source']} {name}"
+
+
 def _is_current(path: Path) -> bool:
     """Whether a readable clean copy of this very file is there."""
     try:
@@ -227,7 +232,7 @@ def _read_content(folder: Path) -> dict[str, Any]:
 
 def _joined_content(folder: Path, content: dict[str, Any]) -> Any:
     for name in content["arrays"].values():
-        require_npy(folder / name)
+        require_npy(folder / name, _of(content, name))
     arrays = {key: read_container(folder / name) for key, name in content["arrays"].items()}
     try:
         return _joined(content["content"], arrays)
