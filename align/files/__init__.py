@@ -287,6 +287,15 @@ def text_of(path: str | Path, largest: int = LARGEST_TEXT) -> str:
         raise UserError(unreadable(path, error)) from error
 
 
+def require_openable(path: str | Path) -> None:
+    """Raise `UserError` with the system's own reason where a file cannot be opened; safetensors calls each missing."""
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise UserError(unreadable(path, error)) from error
+
+
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
     """Write torch tensors as safetensors with text metadata and a checksum of all of it, atomically."""
     from safetensors.torch import save_file
@@ -318,16 +327,13 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    require_openable(path)
     try:
-        with Path(path).open("rb"):  # the library calls whatever it cannot open missing
-            pass
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if os.name == "nt":  # a tensor may still be a view of the file, and Windows replaces no file that is mapped
                 tensors = {name: tensor.clone() for name, tensor in tensors.items()}
             metadata = dict(file.metadata() or {})
-    except OSError as error:
-        raise UserError(unreadable(path, error)) from error
     except (SafetensorError, UnicodeDecodeError) as error:
         raise Damaged(f"{str(path)!r} is not a whole safetensors file: {error}") from error
     require_tensors(path, tensors, metadata)

@@ -82,9 +82,9 @@ class Part:
 
     def note(self) -> None:
         """Write down which rows are whole."""
-        done = {"rows": self.rows, "head": self.head, "row_bytes": self.row_bytes, "batch_size": self.batch_size}
+        done = {name: getattr(self, name) for name in ("key", "rows", "head", "row_bytes", "batch_size")}
         # Not flushed: rows that a power cut takes do not have this checksum, and an empty note is a damaged one.
-        write_sealed(self.progress, {"key": self.key, **done, "shape": list(self.shape), "crc32": self.crc}, flush=False)
+        write_sealed(self.progress, {**done, "shape": list(self.shape), "crc32": self.crc}, flush=False)
 
     def join(self, shares: Sequence[Part]) -> None:
         """Append the rows of ``shares``, which follow one another; noted when all are there, so that a killed process

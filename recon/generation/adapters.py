@@ -6,6 +6,7 @@ every cross-attention); the names inside say which one a file is (Ye et al. 2023
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,22 @@ def installed(adapter: Adapter, pipe: Any) -> nn.Module:
     Raises `UserError` where the file lacks parts or has them in other shapes.
     """
     try:
-        pipe.load_ip_adapter(adapter.state, subfolder=None, weight_name=None, image_encoder_folder=None)
+        with warnings.catch_warnings(action="ignore"):  # of torch, over tensors without values
+            pipe.load_ip_adapter(adapter.state, subfolder=None, weight_name=None, image_encoder_folder=None)
         projection: nn.Module = pipe.unet.encoder_hid_proj
         lacking = [name for name, value in pipe.unet.named_parameters() if value.is_meta]
     except torch.OutOfMemoryError:
         raise
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise _not_whole(adapter.path, reason) from error
     if lacking:

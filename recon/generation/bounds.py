@@ -34,7 +34,7 @@ def require_sensible(folder: Path, what: str) -> None:
             continue
         for key, value in _numbers(read_json(path, {}, finite=False)):
             bound = next((most for word, most in _BOUNDS if word in key), _LARGEST)
-            if bound is not None and not abs(value) <= bound:
+            if bound is not None and abs(value) > bound:
                 raise UserError(
                     f"{what}: {path.relative_to(folder).as_posix()!r} asks for {key} {value:.6g}; at most {bound:,} is "
                     "read here"
@@ -42,7 +42,7 @@ def require_sensible(folder: Path, what: str) -> None:
 
 
 def _numbers(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, float]]:
-    """Every number with the key it stands under; a list has that of its object."""
+    """Every whole number with the key it stands under; a list has that of its object."""
     if depth > _DEEPEST:
         return
     if isinstance(value, dict):
@@ -51,5 +51,5 @@ def _numbers(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, f
     elif isinstance(value, list):
         for item in value:
             yield from _numbers(item, key, depth + 1)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer():
         yield key, value

@@ -21,7 +21,7 @@ from torch import nn
 
 from align.checkpoint import require_numbers
 from align.errors import UserError
-from align.files import read_tensors, save_tensors, unreadable
+from align.files import read_tensors, require_openable, save_tensors
 from align.files.json_text import reading
 from recon.generation.sketch import Sketch, folded
 
@@ -158,8 +158,9 @@ def read_info(path: str | Path) -> ConditionerInfo:
     """The facts a conditioner file carries; raises `UserError` for a foreign file."""
     from safetensors import SafetensorError, safe_open
 
+    require_openable(path)
     try:
-        with Path(path).open("rb"), safe_open(str(path), framework="pt") as file:  # the system says why it cannot
+        with safe_open(str(path), framework="pt") as file:
             facts = dict(file.metadata() or {})
         info = ConditionerInfo(
             facts["backbone"],
@@ -173,8 +174,6 @@ def read_info(path: str | Path) -> ConditionerInfo:
         if not (0 < info.n_tokens <= MOST_TOKENS and 0 < info.width <= MOST_TOKENS):
             raise ValueError(f"{info.n_tokens} tokens of width {info.width}")
         return info
-    except OSError as error:
-        raise UserError(unreadable(path, error)) from error
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{str(path)!r} is not a conditioner written by recon/train.py: {error}") from error
 

@@ -75,6 +75,10 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     except Exception as error:  # both libraries fail in as many ways as folders can be broken
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"generator {str(folder)!r} cannot be read: {reason}") from error
+    if not isinstance(pipe.unet.config.sample_size, int):
+        raise UserError(
+            f"{what} is for latents of {pipe.unet.config.sample_size}; one whole number, of a square, is read"
+        )
     if (folder / LORA).is_file():
         add_lora(pipe.unet, folder / LORA)
     return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise

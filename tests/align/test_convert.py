@@ -160,12 +160,12 @@ def test_an_interrupted_conversion_leaves_nothing(
     save = StoredArray.save
     saved: list[Path] = []
 
-    def broken(self: StoredArray, to: Path) -> None:
+    def broken(self: StoredArray, to: Path, of: str) -> None:
         if saved:
             to.write_bytes(b"half")
             raise fault
         saved.append(to)
-        save(self, to)
+        save(self, to, of)
 
     before = sorted(path.parent.iterdir())
     monkeypatch.setattr(StoredArray, "save", broken)
@@ -184,7 +184,10 @@ def test_a_full_disk_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest
     stored = read_container(path)["preprocessed_eeg_data"].nbytes
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=stored))
-    fails("needs 0.00 GB, 0.00 GB are free; make room or", lambda: convert_file(path, f"{path}.clean"))
+    fails(
+        r"needs [\d.]+ kB, and the disk of .* has [\d.]+ kB left; make room or",
+        lambda: convert_file(path, f"{path}.clean"),
+    )
     assert not list(path.parent.glob("*.clean"))
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from align.config import PreprocessConfig
+from align.data.download.part import human
 from align.data.preparing.raw import PREPARATION, Preparation
 from align.data.preparing.steps import Chain, fit_chain, plan_chain
 from align.data.reading.safe_load import require_finite
@@ -154,6 +155,6 @@ def _require_room(folder: Path, chain: Chain, recording: Recording) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"preprocessed signals of {chain.what} need {needed / 1e9:.1f} GB in {str(folder)!r}, {free / 1e9:.1f} GB "
-            "are free; set cache_dir=FOLDER on a larger disk, or keep fewer channels or samples"
+            f"preprocessed signals of {chain.what} need {human(needed)} in {str(folder)!r}, {human(free)} are free; "
+            "set cache_dir=FOLDER on a larger disk, or keep fewer channels or samples"
         )
