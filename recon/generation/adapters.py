@@ -85,16 +85,7 @@ def installed(adapter: Adapter, pipe: Any) -> nn.Module:
         lacking = [name for name, value in pipe.unet.named_parameters() if value.is_meta]
     except torch.OutOfMemoryError:
         raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise _not_whole(adapter.path, reason) from error
     if lacking:

@@ -67,7 +67,7 @@ def test_an_adapter_without_one_part_or_with_it_in_another_shape_is_one_line(
     }
     accepted = []
     first = [name for name in tensors if name.startswith("ip_adapter.")][:2]
-    for name in [*(name for name in tensors if name.startswith("image_proj.")), *first]:
+    for name in [*(name for name in tensors if name.startswith("image_proj.") and "layers.1" not in name), *first]:
         for harm, change in harms.items():
             changed: dict[str, Any] = {**tensors, name: change(tensors[name])}
             if changed[name] is not None and changed[name].shape == tensors[name].shape:
