@@ -23,8 +23,9 @@ from recon.generation.pipeline import Generator
 from recon.generation.places import mini_folder
 from recon.generation.runtime import Runtime
 from recon.generation.sketch import load_sketch
+from recon.pretraining.export import save_half
 from tests.recon.test_generators import through
-from tests.recon.tiny import tiny_generator
+from tests.recon.tiny import tiny_generator, tiny_unet
 from tests.recon.tiny_family import build_adapter, build_generator, build_image_encoder
 
 State = dict[str, torch.Tensor]
@@ -148,3 +149,14 @@ def test_public_models_stay_within_the_bounds(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(json.dumps(content))
     require_sensible(tmp_path, "generator 'x'")
+
+
+def test_pretraining_replaces_its_own_model_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "unet"
+    for _ in range(2):
+        save_half(tiny_unet(), folder)
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".safetensors"]
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is there already, made by somebody else"):
+        save_half(tiny_unet(), folder)
+    assert (folder / "notes.txt").read_text() == "mine"
