@@ -24,6 +24,8 @@ FAMILIES = {
 # the same parts; only the plain pipeline has what encodes prompts for our loop
 _READ_AS = {"StableDiffusionInstructPix2PixPipeline": "StableDiffusionPipeline"}
 
+MOST_LATENTS = 512  # their side, for pictures of 4096 px
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -75,10 +77,9 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     except Exception as error:  # both libraries fail in as many ways as folders can be broken
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"generator {str(folder)!r} cannot be read: {reason}") from error
-    if not isinstance(pipe.unet.config.sample_size, int):
-        raise UserError(
-            f"{what} is for latents of {pipe.unet.config.sample_size}; one whole number, of a square, is read"
-        )
+    size = pipe.unet.config.sample_size
+    if not isinstance(size, int) or not 0 < size <= MOST_LATENTS:
+        raise UserError(f"{what} draws latents of side {size}; one whole number to {MOST_LATENTS} is read here")
     if (folder / LORA).is_file():
         add_lora(pipe.unet, folder / LORA)
     return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise

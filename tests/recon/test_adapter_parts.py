@@ -135,6 +135,15 @@ def test_impossible_sizes_are_refused_before_memory_is_taken(file: str, key: str
         Generator.load(str(folder), next((mini_folder() / "conditioners").glob("*.safetensors")))
 
 
+@pytest.mark.parametrize("size", [[64, 64], 0, 4000])
+def test_latents_that_are_no_square_or_too_large_are_refused(size: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(mini_folder(), tmp_path / "mini", ignore=shutil.ignore_patterns("conditioners"))
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": size}))
+    with pytest.raises(UserError, match="draws latents of side .*; one whole number to 512 is read here"):
+        load_pipeline(folder, Runtime())
+
+
 def test_public_models_stay_within_the_bounds(tmp_path: Path) -> None:
     """The largest numbers in the files of SDXL, its text encoders (ViT-bigG) and schedulers."""
     public = {
