@@ -140,7 +140,7 @@ def test_latents_that_are_no_square_or_too_large_are_refused(size: Any, tmp_path
     folder = shutil.copytree(mini_folder(), tmp_path / "mini", ignore=shutil.ignore_patterns("conditioners"))
     path = folder / "unet" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": size}))
-    with pytest.raises(UserError, match="draws latents of side .*; one whole number to 512 is read here"):
+    with pytest.raises(UserError, match=r"draws latents of side .*; one whole number to 512 is read here"):
         load_pipeline(folder, Runtime())
 
 
