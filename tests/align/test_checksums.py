@@ -241,16 +241,20 @@ def test_a_folder_of_another_system_is_as_old_as_the_newest_file_in_it(tmp_path:
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 def test_a_living_writer_of_another_container_keeps_its_file(tmp_path: Path) -> None:
-    """There it has a number that nobody has here, or that of somebody else."""
+    """There it has a number that nobody has here."""
     text = (
-        "import sys\nfrom align.files import atomic_path\n"
+        "import os, sys\nfrom align.files import atomic_path\nused = sys.argv[2].split()\n"
+        "while os.fork():\n"  # until a child has a number that is free outside
+        "    if os.waitstatus_to_exitcode(os.wait()[1]) != 7:\n        sys.exit()\n"
+        "if str(os.getpid()) in used:\n    os._exit(7)\n"
         "with atomic_path(sys.argv[1]) as part:\n    part.write_text('half')\n    print(part, flush=True)\n"
         "    sys.stdin.read()\n"
     )
+    used = " ".join(path.name for path in Path("/proc").iterdir() if path.name.isdigit())
     apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*apart, "true"], capture_output=True).returncode:
         pytest.skip("no container may be made here")
-    command = [*apart, sys.executable, "-c", text, str(tmp_path / "x")]
+    command = [*apart, sys.executable, "-c", text, str(tmp_path / "x"), used]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdin is not None
         part = Path(process.stdout.readline().strip())
