@@ -40,7 +40,10 @@ def system() -> str:
     """
     facts = [platform.node()]
     try:
-        facts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(), os.readlink("/proc/self/ns/pid")]
+        facts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+            os.readlink("/proc/self/ns/pid"),
+        ]
     except OSError:  # no Linux, where there are no such containers
         facts.append(str(uuid.getnode()))
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:10]
