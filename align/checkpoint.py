@@ -183,7 +183,7 @@ def save_run(
         write_atomic(run_dir / CONFIG, f"{CONFIG_OF}{digest}\n{dump_yaml(config)}")
         write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
         for name, preparation in done.items():
-            preparation.save(preparation_path(run_dir, name), digest)
+            preparation.save(preparation_path(run_dir, name), weights=digest)
     return run_dir / MODEL
 
 

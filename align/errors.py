@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import select
@@ -16,6 +17,7 @@ from typing import Any
 
 _PLAIN = {"→": "->", "↓": "v", "↑": "^", "–": "-", "−": "-", "×": "x", "±": "+-", "≤": "<=", "≥": ">=", "…": "..."}
 _LONGEST = 3000  # characters of one message
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, limit of a file
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (direction of writing among them), surrogate, line ends
 _SHOWN = {"\n", "\t", "\u00ad", "\u200c", "\u200d", "\ufeff"}  # of these: lines, columns, joiners inside words
 _BAR = "\x1b[A"  # how a progress bar goes back to its line
@@ -27,6 +29,10 @@ class UserError(ValueError):
 
 class Damaged(UserError):
     """A file of ours whose content is not what was written. A cache is made anew; a result is refused."""
+
+
+class Unread(BrokenPipeError):
+    """Whoever read the pipe that a command writes to has left it."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -48,11 +54,12 @@ def run_command(name: str, work: Callable[[], int], debug: bool = False, go_on: 
     try:
         with _asked_to_end():
             code = work()
-            if sys.stdout is not None:  # None where it was closed before we began
-                sys.stdout.flush()
+            with _printing():
+                if sys.stdout is not None:  # None where it was closed before we began
+                    sys.stdout.flush()
             return code
     except BrokenPipeError as error:
-        if debug or not _closed():
+        if debug or not (isinstance(error, Unread) or _closed()):
             raise
         return _end(name, error, 141)
     except (UserError, OSError, MemoryError) as error:
@@ -72,9 +79,11 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         text = f"not enough memory{f' ({text})' if text else ''}; ask for less at once"
-    elif isinstance(error, OSError) and not isinstance(error, UserError):
-        where = "standard output" if error.filename is None and error.errno else error.filename
-        text = f"{where!r}: {error.strerror}" if error.strerror and where else text
+    elif isinstance(error, OSError) and error.strerror:
+        place = "a file could not be written" if error.errno in _FULL else ""
+        place = place if error.filename is None else repr(error.filename)
+        text = f"{place}: {error.strerror}" if place else text
+        text += "; make room or write elsewhere" if error.errno in _FULL else ""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
@@ -104,10 +113,24 @@ def _escaping(write: Callable[[str], int], kept: tuple[str, ...]) -> Callable[[s
         parts = [text]
         for sign in kept:  # left as they are, what stands between them is escaped
             parts = [piece for part in parts for piece in _split(part, sign)]
-        write("".join(part if part in kept else printable(part) for part in parts))
+        with _printing():
+            write("".join(part if part in kept else printable(part) for part in parts))
         return len(text)
 
     return escaped
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Let an error of the system in the block say where it came from: whoever prints names no file."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _split(text: str, sign: str) -> list[str]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
 from align.config import add_config_option
 from align.errors import UserError, print_anywhere, run_command
 from align.files import launched
+from align.files.streams import is_standard_output
 from recon.commands import (
     adapt,
     audit,
@@ -76,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
             if args.command != "info":
                 _log_to_stderr()
             result = args.function(args)
-            show(result, args.json)
+            with _apart(args):
+                show(result, args.json)
             launched.wait()  # nobody leaves before all is written
         return int(result.get("exit_code", 0))
 
@@ -230,6 +233,12 @@ def _log_to_stderr() -> None:
     setup_logging()
     ours, theirs = logging.getLogger("recon"), logging.getLogger("align")
     ours.handlers, ours.level, ours.propagate = theirs.handlers, theirs.level, theirs.propagate
+
+
+def _apart(args: argparse.Namespace) -> AbstractContextManager[Any]:
+    """What a command says goes to stderr where it wrote a file to stdout (--out /dev/stdout), which so stays whole."""
+    taken = any(isinstance(value, Path) and is_standard_output(value) for value in vars(args).values())
+    return redirect_stdout(sys.stderr) if taken else nullcontext()
 
 
 def show(result: Any, as_json: bool) -> None:

@@ -99,10 +99,10 @@ def fits(nbytes: int) -> bool:
     return nbytes <= HELD
 
 
-def save_rows(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
+def save_rows(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray], of: str | None = None) -> None:
     """Write a float32 ``.npy`` file of ``shape`` from its rows, one or several at a time; complete or not at all.
 
-    A checksum follows the values; `align.files.checksums.map_npy` compares it.
+    A checksum follows the values; `align.files.checksums.map_npy` compares it when it is given the same ``of``.
     """
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -110,7 +110,7 @@ def save_rows(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) 
         for piece in pieces:
             file.write(np.ascontiguousarray(piece, dtype="<f4").data)
         file.close()
-        append_checksum(temporary)
+        append_checksum(temporary, path.name if of is None else of)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from align.errors import UserError
+from align.files import no_file
 
 
 class Check:
@@ -116,7 +117,12 @@ class Exists(Check):
     """A file or folder that is there; looked for when a configuration is loaded, not when a stored one is used."""
 
     def fault(self, value: Any) -> str | None:
-        return None if Path(value).expanduser().exists() else "does not exist"
+        path = Path(value).expanduser()
+        try:
+            path.stat()
+        except (OSError, ValueError):
+            return no_file(path)
+        return None
 
 
 class Filled(Check):

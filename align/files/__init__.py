@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
-import platform
-import re
 import secrets
 import shutil
 import stat
-import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import Damaged, UserError
-from align.files.checksums import KEY, of_tensors, require_tensors, sealed, unsealed
+from align.files.checksums import KEY, of_tensors, require_made_for, require_tensors, sealed, unsealed
+from align.files.strays import beside, remove_strays, temporary_name, tidy
+from align.files.streams import is_stream, written_through
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 logger = logging.getLogger(__name__)
 LARGEST_TEXT = 2**28  # bytes of a JSON or CSV file that is read at once
-
-_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
-_STEM = 40  # characters of a name that its temporary name or its lock shows: four bytes each are 160
-_STRAY = re.compile(r"\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}(\.[^.]*)?$")
-_tidied: set[str] = set()  # folders that this process has written to
 
 
 @contextmanager
@@ -42,9 +34,9 @@ def locked(lock: str | Path, doing: str, wait: float | None = 0, keep: bool = Tr
 
     Stale locks: a lock file that merely exists blocks nobody. The lock belongs to a process, and the system frees it
     when that process ends, however it ends. A disk without such locks (some network drives) gets a file that names
-    process and computer instead: it is taken over once that process is gone from this computer; one left by another
-    computer stays, and the message says which file to delete. What killed processes left half-written in the folder of
-    the lock is removed.
+    process, container and computer instead: it is taken over once that process is gone from them; one left elsewhere
+    stays, and the message says which file to delete. What killed processes left half-written in the folder of the lock
+    is removed (`align.files.strays`).
 
     Parameters
     ----------
@@ -66,17 +58,18 @@ def locked(lock: str | Path, doing: str, wait: float | None = 0, keep: bool = Tr
 
     lock = Path(lock).absolute()
     handle = FileLock(lock, is_singleton=True)
+    make_folder(lock.parent)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
         _acquire(handle, doing, wait)
-        remove_strays(lock.parent)
-    except OSError as error:  # filelock's Timeout among them
-        if isinstance(error, TimeoutError):
-            raise UserError(
-                f"another process is {doing}; wait for it and try again (if there is none on any computer, delete "
-                f"{str(lock)!r})"
-            ) from None
-        raise UserError(f"cannot make the lock {str(lock)!r}: {error.strerror or error}") from error
+    except TimeoutError:  # filelock's
+        raise UserError(
+            f"another process is {doing}; wait for it and try again (if there is none on any computer, delete "
+            f"{str(lock)!r})"
+        ) from None
+    except OSError as error:
+        reason = f"{error.strerror or error}; it needs the lock {lock.name!r} there"
+        raise UserError(f"cannot write into {str(lock.parent)!r}: {reason}") from error
+    remove_strays(lock.parent)
     try:
         yield
     finally:
@@ -115,14 +108,14 @@ def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     if is_stream(path):
-        with _written_through(path) as temporary:
+        with written_through(path) as temporary:
             yield temporary
         return
     if not path.name or path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; pass the name of a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(path.parent)
-    temporary = beside(path, f"tmp-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}", path.suffix)
+    make_folder(path.parent)
+    tidy(path.parent)
+    temporary = temporary_name(path, path.suffix)
     try:
         with naming(path):
             yield temporary
@@ -134,107 +127,72 @@ def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A new folder beside ``path``; takes its place on success (an old folder goes), removed on failure.
+def atomic_folder(path: str | Path, replaces: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+    """A new folder beside ``path``; takes its place on success, removed on failure.
 
     Files in it are flushed one by one by whoever writes them. Two processes with one ``path`` need a lock.
+
+    What stands at ``path`` by then is nobody's to delete: it stays, the new folder is kept under another name, and
+    `UserError` says both. Only an old folder for which ``replaces`` holds, looked at when all is made, goes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(path.parent)
-    temporary = beside(path, f"tmp-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}")
+    make_folder(path.parent)
+    tidy(path.parent)
+    temporary = temporary_name(path)
     try:
-        temporary.mkdir()
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
+        with naming(path):
+            temporary.mkdir()
+            yield temporary
+            _put(temporary, path, replaces)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def beside(path: Path, kind: str, suffix: str = "") -> Path:
-    """A hidden name in the same folder that no file system finds too long, whatever the length of ``path``'s own."""
-    stem = path.name.removesuffix(suffix) if suffix else path.name
-    if len(stem) > _STEM:
-        stem = f"{stem[:_STEM]}~{hashlib.sha256(stem.encode(errors='surrogateescape')).hexdigest()[:8]}"
-    return path.with_name(f".{stem}.{kind}{suffix if len(suffix) <= _STEM else ''}")
-
-
-def _tidy(folder: Path) -> None:
-    """`remove_strays`, once for each folder: a folder of many pictures is not searched for every one of them."""
-    key = str(folder.absolute())
-    if key not in _tidied:
-        _tidied.add(key)
-        remove_strays(folder)
-
-
-def remove_strays(folder: str | Path) -> None:
-    """Remove the temporary files and folders that processes of this computer left in ``folder`` when they were killed.
-
-    Those of processes that live, and of other computers, stay.
-    """
-    for found in Path(folder).glob(".*.tmp-*"):
-        match = _STRAY.search(found.name)
-        if match and match[1] == _HOST and not _alive(int(match[2])):
-            if found.is_dir() and not found.is_symlink():
-                shutil.rmtree(found, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    found.unlink()
-
-
-def _alive(pid: int) -> bool:
-    if os.name == "nt":  # where asking a process would end it
-        return True
+def _put(temporary: Path, path: Path, replaces: Callable[[Path], bool] | None) -> None:
+    """Give a folder its name, unless something stands there that is not to be replaced."""
+    if replaces is not None and path.is_dir() and not path.is_symlink() and replaces(path):
+        old = temporary_name(path)
+        path.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        if not os.path.lexists(path):
+            temporary.rename(path)
+            return
+    except OSError as error:
+        if not os.path.lexists(path):
+            raise
+        logger.debug("%s", error)
+    kept = path.with_name(f"{beside(path, 'new').name[1:]}-{secrets.token_hex(4)}")
+    temporary.rename(kept)
+    raise UserError(
+        f"{str(path)!r} is there already, made by somebody else, and stays as it is; what was made now is "
+        f"{str(kept)!r}: rename or remove one of them"
+    )
+
+
+def make_folder(path: Path) -> None:
+    """The folder and those above it, where absent; raises `UserError` where a file is in the way or it may not be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        here = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+        raise UserError(
+            f"{str(here)!r} {no_folder(here)}, and files are to be written into {str(path)!r}; move it away or name "
+            "another place"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot make the folder {str(path)!r}: {error.strerror or error}") from error
+
+
+def no_folder(path: Path) -> str:
+    """What is wrong with a path that is no folder: "is a file", "is a link that leads nowhere"."""
+    return "is a link that leads nowhere" if path.is_symlink() and not path.exists() else "is a file, no folder"
 
 
 def _flush(path: Path) -> None:
     """Wait until the bytes of a file are on the disk; a disk that cannot say so is believed."""
     with path.open("r+b") as file, suppress(OSError):
         os.fsync(file.fileno())
-
-
-def is_stream(path: Path) -> bool:
-    """Whether ``path`` is a pipe, device or socket, or the name of an open file (/dev/stdout): written to as it is."""
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return False
-    folder = path.absolute().parent
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or folder == Path("/dev") or folder.name == "fd"
-
-
-@contextmanager
-def _written_through(path: Path) -> Iterator[Path]:
-    """A temporary file elsewhere; on success its bytes are written to ``path``, which stays what it is."""
-    with tempfile.TemporaryDirectory() as folder:
-        temporary = Path(folder) / f"written{path.suffix}"
-        yield temporary
-        left = memoryview(temporary.read_bytes())
-        sys.stdout.flush()
-        with naming(path):
-            out = _opened(path)
-            try:
-                while left:
-                    left = left[os.write(out, left) :]
-            finally:
-                os.close(out)
-
-
-def _opened(path: Path) -> int:
-    """A descriptor to write to; that of standard output or error where ``path`` is one of them, to go on behind it."""
-    for number in (1, 2):
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(number), path.stat()):
-                return os.dup(number)
-    return os.open(path, os.O_WRONLY | os.O_APPEND)
 
 
 @contextmanager
@@ -293,9 +251,21 @@ def read_json(path: str | Path, shape: Any = object, finite: bool = True) -> Any
 def no_file(path: str | Path) -> str:
     """What is wrong with a path that is no regular file: "does not exist", "is no file but a folder", "is no file"."""
     path = Path(path)
-    if path.is_dir():
-        return "is no file but a folder"
-    return "is no file" if path.exists() else "does not exist"
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            return "is no file but a folder"
+        return "is no file"
+    except PermissionError:
+        return "cannot be read: a folder above it may not be entered"
+    except (OSError, ValueError):
+        return "does not exist"
+
+
+def unreadable(path: str | Path, error: OSError) -> str:
+    """One line for a file that cannot be opened: missing, a folder, or what the system says."""
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return f"{str(path)!r} {no_file(path)}"
+    return f"{str(path)!r} cannot be read: {error.strerror or error}"
 
 
 def text_of(path: str | Path, largest: int = LARGEST_TEXT) -> str:
@@ -314,7 +284,16 @@ def text_of(path: str | Path, largest: int = LARGEST_TEXT) -> str:
     except UnicodeDecodeError as error:
         raise Damaged(f"{str(path)!r} is not UTF-8 text: {error}") from error
     except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+        raise UserError(unreadable(path, error)) from error
+
+
+def require_openable(path: str | Path) -> None:
+    """Raise `UserError` with the system's own reason where a file cannot be opened; safetensors calls each missing."""
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise UserError(unreadable(path, error)) from error
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
@@ -323,8 +302,21 @@ def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, 
 
     held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     told = {name: value for name, value in (metadata or {}).items() if name != KEY}
-    with atomic_path(path) as temporary:
-        save_file(held, temporary, {**told, KEY: of_tensors(held, told)})
+    with atomic_path(path) as temporary, _room(temporary) as folder:
+        save_file(held, folder / "x", {**told, KEY: of_tensors(held, told)})
+        os.replace(folder / "x", temporary)
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[Path]:
+    """A folder for writers that make files of their own beside their target (safetensors from 0.8 on), which nobody
+    would find after a kill; `remove_strays` removes the folder with them."""
+    folder = temporary_name(path.with_name("x"))
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -335,16 +327,25 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    require_openable(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if os.name == "nt":  # a tensor may still be a view of the file, and Windows replaces no file that is mapped
                 tensors = {name: tensor.clone() for name, tensor in tensors.items()}
             metadata = dict(file.metadata() or {})
-    except FileNotFoundError as error:
-        raise UserError(f"{str(path)!r} does not exist") from error
     except (SafetensorError, UnicodeDecodeError) as error:
         raise Damaged(f"{str(path)!r} is not a whole safetensors file: {error}") from error
     require_tensors(path, tensors, metadata)
     metadata.pop(KEY, None)
     return tensors, metadata
+
+
+def read_made_for(path: str | Path, key: str) -> dict[str, Any]:
+    """The tensors of a cache that was made for ``key`` (`align.files.checksums.MADE_FOR` of its metadata).
+
+    Raises as `read_tensors`, and `Damaged` for a file of another key.
+    """
+    tensors, metadata = read_tensors(path)
+    require_made_for(path, metadata, key)
+    return tensors

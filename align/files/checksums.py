@@ -2,11 +2,15 @@
 
 - safetensors: under `KEY` of the metadata, over names, types, shapes, values and the other metadata
 - JSON: under `KEY` of the outer object, over all else in it
-- ``.npy`` and other big files that are mapped: in `TRAILER` bytes behind the data, over all bytes before them
+- ``.npy`` that we write to map them: in `TRAILER` bytes behind the data, over what the file is of and all bytes before
 
-A file without one, as written before there were any or by somebody else, is read as it is. A checksum finds what a disk
-or an interrupted copy did. It does not stop a person who means to change a file: whoever can write the file can write
-its checksum.
+safetensors and JSON without one, as written before there were any or by somebody else, are read as they are. A ``.npy``
+of a cache without one is `Damaged`: it lost it, or is older than checksums, and is made again. What such a file is of
+(its own name, where that is a key; else what the caller names) goes into its checksum, so that a file under the name of
+another is found; JSON and safetensors of a cache say it themselves (`made_for`).
+
+A checksum finds what a disk or an interrupted copy did. It does not stop a person who means to change a file: whoever
+can write the file can write its checksum.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.errors import Damaged
+from align.errors import Damaged, UserError
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 KEY = "recon_checksum"
+MADE_FOR = "made_for"  # names the key of a cache in its JSON or metadata
 TRAILER = 24  # bytes
 _SIGN = "crc32:"
 _MARK = b"\nrecon-crc32:"  # then 8 digits and three line ends
@@ -75,10 +80,21 @@ def unsealed(path: str | Path, value: Any) -> Any:
     return content
 
 
-def append_checksum(path: str | Path) -> None:
-    """Put the checksum of a file behind its last byte."""
+def require_made_for(path: str | Path, facts: Any, key: str) -> None:
+    """Raise `Damaged` unless a cache says that it was made for ``key``: a file of another key may have its name."""
+    if not isinstance(facts, Mapping) or facts.get(MADE_FOR) != key:
+        raise Damaged(f"{str(path)!r} does not say that it is what its name says")
+
+
+def of_folder(path: Path) -> str:
+    """What a file is of whose folder has a key for its name."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def append_checksum(path: str | Path, of: str) -> None:
+    """Put the checksum of a file and of what it is ``of`` behind its last byte."""
     with Path(path).open("r+b") as file:
-        found = crc_of(file)
+        found = crc_of(file, _start(of))
         file.write(_trailer(found))
 
 
@@ -91,66 +107,71 @@ def crc_of(file: BinaryIO, found: int = 0, count: int | None = None) -> int:
     return found
 
 
-def require_whole(path: str | Path, wanted: int) -> None:
-    """Compare a file with the checksum behind its ``wanted`` bytes; a file of just these has none.
-
-    Done once for each state of a file in a process. Raises `Damaged` where it differs and where other bytes follow.
-    """
-    size = Path(path).stat().st_size
-    with Path(path).open("rb") as file:
-        file.seek(max(0, size - TRAILER))
-        trailer = file.read()
-    has_one = bool(_TRAILER.fullmatch(trailer))
-    if size != wanted + TRAILER * has_one:
-        raise Damaged(f"{str(path)!r} is truncated or damaged: {size} bytes, {wanted} announced")
-    if has_one:
-        require_crc(path, int(trailer[len(_MARK) :], 16), wanted)
-
-
-def require_crc(path: str | Path, stored: int, count: int | None = None) -> None:
+def require_crc(path: str | Path, stored: int, count: int | None = None, of: str | None = None) -> None:
     """Raise `Damaged` unless the first ``count`` bytes of a file (None: all) have this checksum.
 
-    Done once for each state of a file in a process.
+    Done once for each state of a file in a process. ``of``: see `append_checksum`.
     """
     stat = Path(path).stat()
-    state = (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    state = (f"{path}\n{of}", stat.st_ino, stat.st_size, stat.st_mtime_ns)
     if state in _checked:
         return
     with Path(path).open("rb") as file:
-        if crc_of(file, count=count) != stored:
+        if crc_of(file, 0 if of is None else _start(of), count) != stored:
             raise _differs(path)
     _checked.add(state)
 
 
-def map_npy(path: str | Path) -> np.ndarray:
-    """Map a ``.npy`` of our own read-only, compared with its checksum; raises `Damaged` also for a broken head."""
+def map_npy(path: str | Path, of: str | None = None) -> np.ndarray:
+    """Map a ``.npy`` of our own read-only after `require_npy`."""
     import numpy as np
 
-    require_npy(path)
+    require_npy(path, of)
     mapped: np.ndarray = np.load(path, mmap_mode="r")
     return mapped
 
 
-def require_npy(path: str | Path) -> None:
-    """Raise `Damaged` unless the file is a whole ``.npy`` and is what was written."""
+def require_npy(path: str | Path, of: str | None = None) -> None:
+    """Raise `Damaged` unless the file is a whole ``.npy`` and was written as what it is ``of`` (None: its name)."""
     import numpy as np
 
+    path = Path(path)
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
             head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = head(file)
             start = file.tell()
     except FileNotFoundError as error:
         raise Damaged(f"{str(path)!r} is missing") from error
+    except PermissionError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # numpy's header parser raises whatever it likes
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise Damaged(f"{str(path)!r} is truncated or damaged ({text})") from error
-    require_whole(path, start + math.prod(shape) * dtype.itemsize)
+    wanted = start + math.prod(shape) * dtype.itemsize
+    require_crc(path, _trailer_of(path, wanted), wanted, path.name if of is None else of)
+
+
+def _trailer_of(path: Path, wanted: int) -> int:
+    """The checksum behind the ``wanted`` bytes of a file; raises `Damaged` where there is none, or not just these."""
+    size = path.stat().st_size
+    if size == wanted:
+        raise Damaged(f"{str(path)!r} has no checksum: it was cut off, or is of an older version")
+    with path.open("rb") as file:
+        file.seek(max(0, size - TRAILER))
+        trailer = file.read()
+    if size != wanted + TRAILER or not _TRAILER.fullmatch(trailer):
+        raise Damaged(f"{str(path)!r} is truncated or damaged: {size} bytes, {wanted + TRAILER} announced")
+    return int(trailer[len(_MARK) :], 16)
 
 
 def _of_json(value: Any) -> str:
     return f"{_SIGN}{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
+
+
+def _start(of: str) -> int:
+    return zlib.crc32(of.encode(errors="surrogateescape"))
 
 
 def _trailer(found: int) -> bytes:

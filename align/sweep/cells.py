@@ -51,7 +51,9 @@ class Cells:
             return None
         try:
             if cell.fold is not None:
-                found: dict[str, Any] = read_json(path)
+                found: dict[str, Any] = read_json(path, {})
+                if found.get("key") != key:
+                    raise Damaged(f"{str(path)!r} is of another cell")
                 return found
             tensors, facts = read_tensors(path)
         except Damaged as error:

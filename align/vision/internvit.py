@@ -17,7 +17,7 @@ from torch import nn
 
 from align.config import BackboneConfig
 from align.errors import UserError
-from align.files import read_json
+from align.files import read_json, require_openable
 from align.vision.weights import check_fit, hub_file
 
 MODEL_TYPE = "intern_vit_6b"  # in config.json, whatever the number of parameters
@@ -101,6 +101,7 @@ def _read(folder: Path) -> dict[str, torch.Tensor]:
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             raise UserError(f"{str(folder / name)!r} does not exist; fetch the whole folder again")
+        require_openable(folder / name)
         try:
             with safe_open(str(folder / name), framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 - no mapping

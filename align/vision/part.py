@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import Damaged
-from align.files import read_json, write_sealed
+from align.files import naming, read_json, write_sealed
 
 logger = logging.getLogger(__name__)
 _AT_ONCE = 2**25  # bytes that are copied at once
@@ -45,7 +45,7 @@ class Part:
         """Take up what an interrupted call left; a damaged note of it counts as none."""
         try:
             done = read_json(self.progress)
-            if done["batch_size"] == self.batch_size and (self.is_whole or done["shape"]):
+            if done["key"] == self.key and done["batch_size"] == self.batch_size and (self.is_whole or done["shape"]):
                 self.rows, self.head, self.row_bytes, self.crc = (
                     done[key] for key in ("rows", "head", "row_bytes", "crc32")
                 )
@@ -67,10 +67,11 @@ class Part:
         """Add rows (b, N, D); they count once the note says so."""
         if self.rows == 0:
             header = _header(self.n, tokens.shape[1:], self.key) if self.is_whole else b""
-            self.path.write_bytes(header)
+            with naming(self.path):
+                self.path.write_bytes(header)
             self.head, self.row_bytes, self.crc = len(header), tokens[0].nbytes, zlib.crc32(header)
             self.shape = tokens.shape[1:]
-        with self.path.open("r+b") as file:
+        with naming(self.path), self.path.open("r+b") as file:
             file.truncate(self.end)
             file.seek(self.end)
             written = tokens.tobytes()
@@ -81,7 +82,7 @@ class Part:
 
     def note(self) -> None:
         """Write down which rows are whole."""
-        done = {"rows": self.rows, "head": self.head, "row_bytes": self.row_bytes, "batch_size": self.batch_size}
+        done = {name: getattr(self, name) for name in ("key", "rows", "head", "row_bytes", "batch_size")}
         # Not flushed: rows that a power cut takes do not have this checksum, and an empty note is a damaged one.
         write_sealed(self.progress, {**done, "shape": list(self.shape), "crc32": self.crc}, flush=False)
 
@@ -115,7 +116,7 @@ class Part:
         """Write the description, then give the file its name; returns what ``health`` says of the rows (n, N D)."""
         for share in self.path.parent.glob(f"{self.key}.*-*.part*"):
             share.unlink(missing_ok=True)
-        with self.path.open("r+b") as file:
+        with naming(self.path), self.path.open("r+b") as file:
             file.truncate(self.end)
             os.fsync(file.fileno())
             flat = np.memmap(file, dtype=np.float16, mode="r", offset=self.head, shape=(self.n, self.row_bytes // 2))

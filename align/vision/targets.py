@@ -132,7 +132,10 @@ def _alone_with(folder: Path, keys: dict[str, str]) -> Iterator[None]:
 
 def target_key(backbone: Backbone, images: Stimuli, layer: str, pooling: str, views: Sequence[str] = ()) -> str:
     """SHA-256 over all that changes the tokens: backbone, weights, layer, pooling, preprocessing, pictures, views."""
-    facts = _facts(backbone, images, layer, pooling, views)
+    return _key_of(_facts(backbone, images, layer, pooling, views))
+
+
+def _key_of(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -164,9 +167,11 @@ def _is_whole(path: Path, say: bool) -> bool:
 
 
 def open_targets(path: str | Path) -> Targets:
-    """Map a cache file; raises `Damaged` when it is truncated, foreign or not what was written."""
+    """Map a cache file; raises `Damaged` when it is truncated, foreign, not what was written, or of another key."""
     path = Path(path)
     info = read_json(path.with_suffix(".json"))
+    if _key_of({name: info.get(name) for name in info.keys() - {"health", "crc32"}}) != path.stem:
+        raise Damaged(f"{str(path)!r} is of another layer, backbone or set of pictures than its name says")
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -178,8 +183,9 @@ def open_targets(path: str | Path) -> Targets:
         raise Damaged(f"{str(path)!r} is not a target cache") from error
     if not whole:
         raise Damaged(f"{str(path)!r} is truncated or damaged")
-    if "crc32" in info:  # absent in caches from before there were checksums
-        require_crc(path, info["crc32"])
+    if not isinstance(info.get("crc32"), int):  # as in caches from before there were checksums
+        raise Damaged(f"{str(path)!r} has no checksum")
+    require_crc(path, info["crc32"])
     tokens = np.memmap(path, dtype=np.float16, mode="c", offset=8 + length, shape=shape)
     ids, hashes = tuple(info["ids"]), tuple(info["hashes"])
     return Targets(tokens, ids, hashes, path.stem, path, info["layer"], info["health"])

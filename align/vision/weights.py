@@ -11,7 +11,7 @@ from torch import nn
 
 from align.config import BackboneConfig
 from align.errors import UserError
-from align.files import read_tensors
+from align.files import no_file, read_tensors
 
 
 def local_weights(config: BackboneConfig, folder: bool | None = None) -> Path | None:
@@ -20,7 +20,7 @@ def local_weights(config: BackboneConfig, folder: bool | None = None) -> Path | 
         return None
     path = Path(config.weights).expanduser()
     if not path.exists():
-        raise UserError(f"backbone.weights={config.weights!r} does not exist")
+        raise UserError(f"backbone.weights={config.weights!r} {no_file(path)}")
     if folder is not None and path.is_dir() != folder:
         kind = "a folder with config.json and model.safetensors" if folder else "a state dict, .safetensors or .pth"
         raise UserError(f"backbone.weights={config.weights!r} does not fit {config.name}; pass {kind}")

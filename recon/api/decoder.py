@@ -69,7 +69,7 @@ class Decoder(Figures):
             if out.exists():
                 raise UserError(f"{str(out)!r} exists already; give another folder or remove it")
             with atomic_folder(out) as part:
-                self.preparation.save(preparation_path(part, run.subject), run.meta.get("weights_hash"))
+                self.preparation.save(preparation_path(part, run.subject), weights=run.meta.get("weights_hash", ""))
                 for name in (CONFIG, CARD, SPLIT, METRICS, MODEL):
                     if (run.path / name).is_file():
                         shutil.copyfile(run.path / name, part / name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from align.data.names import labelled
 from align.errors import UserError
-from align.files import read_json
+from align.files import no_file, read_json, require_openable
 from align.files.json_text import require
 
 _SHOWN = 12  # tensors listed by name
@@ -22,7 +22,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         return _describe_folder(path)
     if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist; pass a run folder or a file")
+        raise UserError(f"{str(path)!r} {no_file(path)}; pass a run folder or a file")
     readers = {".safetensors": _describe_tensors, ".json": _describe_json, ".yaml": _describe_yaml}
     if path.suffix not in readers:
         raise UserError(f"{str(path)!r} is neither a run folder nor one of {', '.join(readers)}")
@@ -87,6 +87,7 @@ def _describe_report(path: Path) -> dict[str, Any]:
 def _describe_tensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
+    require_openable(path)
     try:
         with safe_open(str(path), framework="np") as file:
             metadata = dict(file.metadata() or {})

@@ -149,9 +149,10 @@ def _tokens(backbone: Backbone, images: Sequence[np.ndarray], layers: Sequence[s
 
 def _cached(cache_dir: str | Path, key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Tensors of ``<cache_dir>/libraries/<key>.safetensors``, made where there are none."""
-    from align.files import read_tensors, save_tensors
+    from align.files import read_made_for, save_tensors
+    from align.files.checksums import MADE_FOR
     from align.files.made_once import made_once
 
     path = Path(cache_dir) / "libraries" / f"{key}.safetensors"
     what = f"what is read of a library into {str(path.parent)!r}"
-    return made_once(path, lambda: read_tensors(path)[0], lambda: save_tensors(path, make()), what)
+    return made_once(path, lambda: read_made_for(path, key), lambda: save_tensors(path, make(), {MADE_FOR: key}), what)

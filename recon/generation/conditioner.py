@@ -21,11 +21,12 @@ from torch import nn
 
 from align.checkpoint import require_numbers
 from align.errors import UserError
-from align.files import read_tensors, save_tensors
+from align.files import read_tensors, require_openable, save_tensors
 from align.files.json_text import reading
 from recon.generation.sketch import Sketch, folded
 
 POSITION_CHANNELS = 16
+MOST_TOKENS = 1 << 16  # that a file may ask for, and the largest width of one
 WEIGHTS = "ip_adapter.safetensors"
 
 
@@ -157,10 +158,11 @@ def read_info(path: str | Path) -> ConditionerInfo:
     """The facts a conditioner file carries; raises `UserError` for a foreign file."""
     from safetensors import SafetensorError, safe_open
 
+    require_openable(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             facts = dict(file.metadata() or {})
-        return ConditionerInfo(
+        info = ConditionerInfo(
             facts["backbone"],
             facts["layer"],
             facts["pooling"],
@@ -169,7 +171,10 @@ def read_info(path: str | Path) -> ConditionerInfo:
             facts["generator"],
             facts.get("resizing", ""),
         )
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        if not (0 < info.n_tokens <= MOST_TOKENS and 0 < info.width <= MOST_TOKENS):
+            raise ValueError(f"{info.n_tokens} tokens of width {info.width}")
+        return info
+    except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{str(path)!r} is not a conditioner written by recon/train.py: {error}") from error
 
 

@@ -17,6 +17,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from align.errors import UserError
+from recon.generation.bounds import require_sensible
 from recon.generation.edges import edges
 from recon.generation.foreign import require_no_code
 
@@ -111,6 +112,7 @@ def _load(name: str, dtype: torch.dtype) -> Any:
     options = {"local_files_only": Path(name).is_dir()}
     if Path(name).is_dir():
         require_no_code(Path(name), f"--controlnet {name!r}")
+        require_sensible(Path(name), f"--controlnet {name!r}")
     try:
         kind = diffusers.ControlNetModel.load_config(name, **options).get("_class_name")
         if kind in known:

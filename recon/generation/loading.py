@@ -9,6 +9,7 @@ from typing import Any
 from align.errors import UserError
 from align.files import read_json
 from recon.config import STRENGTH
+from recon.generation.bounds import require_sensible
 from recon.generation.foreign import require_known_parts, require_no_code
 from recon.generation.patches import LORA, add_lora
 from recon.generation.runtime import Runtime
@@ -22,6 +23,8 @@ FAMILIES = {
 }
 # the same parts; only the plain pipeline has what encodes prompts for our loop
 _READ_AS = {"StableDiffusionInstructPix2PixPipeline": "StableDiffusionPipeline"}
+
+MOST_LATENTS = 512  # their side, for pictures of 4096 px
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     require_no_code(folder, what)
     index = read_json(folder / INDEX, {}, finite=False)
     require_known_parts(folder, index, what)
+    require_sensible(folder, what)
     import diffusers
     from diffusers.utils import logging
 
@@ -73,6 +77,9 @@ def load_pipeline(folder: Path, runtime: Runtime) -> Any:
     except Exception as error:  # both libraries fail in as many ways as folders can be broken
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"generator {str(folder)!r} cannot be read: {reason}") from error
+    size = pipe.unet.config.sample_size
+    if not isinstance(size, int) or not 0 < size <= MOST_LATENTS:
+        raise UserError(f"{what} draws latents of side {size}; one whole number to {MOST_LATENTS} is read here")
     if (folder / LORA).is_file():
         add_lora(pipe.unet, folder / LORA)
     return pipe.to(dtype=runtime.dtype)  # text encoders keep the format of their files otherwise

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from align.errors import UserError
 from recon.config import STRENGTH
-from recon.generation.adapters import Adapter, load_adapter, require_fit
+from recon.generation.adapters import Adapter, installed, load_adapter, require_fit
 from recon.generation.bridge import Bridge, own_bridge
 from recon.generation.conditioner import WEIGHTS, ConditionerInfo, read_info
 from recon.generation.control import Control, load_control
@@ -56,13 +56,13 @@ class Generator:
         require_fit(adapter, pipe.unet, name)
         if runtime.attention == "xformers":  # before the adapter, whose processors are made to match
             pipe.enable_xformers_memory_efficient_attention()
-        pipe.load_ip_adapter(adapter.state, subfolder=None, weight_name=None, image_encoder_folder=None)
+        projection = installed(adapter, pipe)
         self.conditioner_info = adapter.info  # of an own conditioner
         self.defaults = defaults_of(pipe, adapter.kind)
         self._sketch = load_sketch(adapter.path) if adapter.kind == "own" else None
         unet = pipe.unet.eval()
         # Image tokens are the same at every step: projected once per picture, not inside every call of the UNet.
-        self._projection: nn.Module = unet.encoder_hid_proj.to(self._device, torch.float32)
+        self._projection = projection.to(self._device, torch.float32)
         unet.encoder_hid_proj = None
         unet.register_to_config(encoder_hid_dim_type=None)
         self._place(unet)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from align.errors import UserError
 from align.files import read_tensors
 
 GROUPS, KERNEL = 8, 5
@@ -78,13 +79,23 @@ def folded(sketch: Sketch, mean: torch.Tensor, std: torch.Tensor) -> dict[str, t
 
 
 def load_sketch(path: str | Path) -> Sketch | None:
-    """The sketch of a conditioner's file, for raw tokens (B, N, D); None where the file holds none."""
+    """The sketch of a conditioner's file, for raw tokens (B, N, D); None where the file holds none.
+
+    Raises `UserError` for one that lacks parts or has them in other shapes.
+    """
     tensors, facts = read_tensors(path)
     own = {name.removeprefix(PREFIX): value.float() for name, value in tensors.items() if name.startswith(PREFIX)}
     if not own:
         return None
-    hidden, width = own["enter.weight"].shape
-    channels, depth = own["leave.weight"].shape[0], sum(name.endswith("near.bias") for name in own)
-    sketch = Sketch(int(facts["n_tokens"]), width, channels, int(facts["sketch_size"]), hidden, depth)
-    sketch.load_state_dict(own)
+    try:
+        hidden, width = own["enter.weight"].shape
+        channels, depth = own["leave.weight"].shape[0], sum(name.endswith("near.bias") for name in own)
+        n_tokens, size = int(facts["n_tokens"]), int(facts["sketch_size"])
+        if own["spread"].shape != (GROUPS, math.isqrt(n_tokens) ** 2, size**2):  # before memory is taken for it
+            raise ValueError(f"spread has shape {tuple(own['spread'].shape)}")
+        sketch = Sketch(n_tokens, width, channels, size, hidden, depth)
+        sketch.load_state_dict(own)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{str(path)!r} holds no whole sketch ({reason}); train it again") from error
     return sketch.eval().requires_grad_(False)

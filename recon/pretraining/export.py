@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from align.files import read_json, save_tensors, write_atomic, write_json
+from align.files import atomic_folder, read_json, save_tensors, write_atomic, write_json
 from recon.config import PretrainConfig
 from recon.generation.conditioner import ConditionerInfo, save_conditioner
 from recon.metrics.reader import AttributeReader, save_reader
@@ -154,14 +153,18 @@ def save_half(model: nn.Module, folder: Path) -> None:
     """``save_pretrained`` with half-precision weights and a configuration that asks for float32 when loading."""
     import copy
 
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    copy.deepcopy(model).half().save_pretrained(folder)  # type: ignore[operator]
-    path = folder / "config.json"
-    facts = read_json(path)
-    if "dtype" in facts or "torch_dtype" in facts:
-        facts.pop("torch_dtype", None)
-        write_atomic(path, json.dumps(facts | {"dtype": "float32"}, indent=2) + "\n")
+    with atomic_folder(folder, replaces=_is_model) as new:
+        copy.deepcopy(model).half().save_pretrained(new)  # type: ignore[operator]
+        path = new / "config.json"
+        facts = read_json(path)
+        if "dtype" in facts or "torch_dtype" in facts:
+            facts.pop("torch_dtype", None)
+            write_atomic(path, json.dumps(facts | {"dtype": "float32"}, indent=2) + "\n")
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds what `save_half` writes, and nothing else."""
+    return all(path.is_file() and path.suffix in (".json", ".safetensors") for path in folder.iterdir())
 
 
 def _file_of(info: ConditionerInfo) -> str:

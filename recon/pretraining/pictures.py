@@ -74,7 +74,7 @@ def load_pool(config: PicturesConfig, cache_dir: Path) -> Pool:
 
         with atomic_path(cache) as temporary:
             np.save(temporary, np.stack([picture(i) for i in tqdm(ids, desc="render pictures")]))
-            append_checksum(temporary)
+            append_checksum(temporary, cache.name)
 
     rendered = made_once(cache, lambda: map_npy(cache), render, f"{len(ids)} rendered pictures")
     captions = [scene_of(i).caption for i in ids]

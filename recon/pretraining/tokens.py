@@ -141,7 +141,7 @@ def encode_pool(vae: nn.Module, pool: Pool, path: Path, size: int, precision: st
                     stored = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
                 stored[start : start + len(rows)] = rows
             del stored  # its bytes reach the file
-            append_checksum(temporary)
+            append_checksum(temporary, path.name)
 
     return made_once(path, lambda: map_npy(path), make, f"latents {str(path)!r}")
 

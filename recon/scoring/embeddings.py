@@ -13,6 +13,7 @@ import numpy as np
 
 from align.data.reading.safe_load import load_array
 from align.errors import UserError
+from align.files import no_file, require_openable
 from align.files.labels import present, whole
 from align.files.table import text_rows
 from recon.scoring.number_table import read_numbers
@@ -52,7 +53,7 @@ def read_matrix(spec: str | Path) -> np.ndarray:
     if suffix not in SUFFIXES:
         raise UserError(f"{str(path)!r} is no file of embeddings or scores; known endings: {', '.join(SUFFIXES)}")
     if not path.is_file():
-        raise UserError(f"{str(path)!r} does not exist; pass FILE or FILE:KEY")
+        raise UserError(f"{str(path)!r} {no_file(path)}; pass FILE or FILE:KEY")
     readers = {".safetensors": _safetensors, ".pt": _torch, ".pth": _torch, ".csv": _csv, ".npz": _npz}
     array = readers.get(suffix, load_array)(path, key)
     if array.ndim < 2 or array.size == 0:
@@ -215,6 +216,7 @@ def _npz(path: Path, key: str | None) -> np.ndarray:
 def _safetensors(path: Path, key: str | None) -> np.ndarray:
     from safetensors import SafetensorError, safe_open
 
+    require_openable(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             return as_numpy(file.get_tensor(_choose(path, sorted(file.keys()), key)))

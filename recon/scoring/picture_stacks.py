@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import UserError
+from align.files import require_openable
 from align.files.labels import tidy
 from recon.scoring.embeddings import as_numpy
 from recon.scoring.picture_sets import OpenedPictures, require_square
@@ -234,6 +235,7 @@ class _Shape:
 def _slices(path: Path) -> tuple[tuple[int, ...], str, _Rows, tuple[str, ...] | None]:
     from safetensors import SafetensorError, safe_open
 
+    require_openable(path)
     try:
         file = safe_open(str(path), framework="np")
         metadata = dict(file.metadata() or {})

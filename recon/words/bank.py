@@ -12,7 +12,7 @@ import numpy as np
 from align.data.reading.convert import open_container
 from align.data.reading.stored_array import StoredArray
 from align.errors import UserError
-from align.files import text_of
+from align.files import no_file, text_of
 from align.files.labels import is_missing, present, tidy
 from align.files.table import text_rows
 
@@ -119,7 +119,7 @@ def read_bank(path: str | Path) -> list[tuple[str, str]]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"bank {str(path)!r} does not exist")
+        raise UserError(f"bank {str(path)!r} {no_file(path)}")
     suffix = path.suffix.lower()
     rows = _table(path) if suffix == ".csv" else [("", text) for text in _plain(path, suffix)]
     found = [(name, tidy(text)) for name, text in rows if not is_missing(text)]

@@ -1,10 +1,14 @@
-"""One flipped bit in whatever we cache or store is noticed, and a cache is made again; older files are still read."""
+"""One flipped bit in whatever we cache or store is noticed, as is a file of another name; caches are made again."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,14 +28,16 @@ from align.files import (
     atomic_path,
     beside,
     read_json,
+    read_made_for,
     read_tensors,
     remove_strays,
     save_tensors,
+    strays,
     write_atomic,
     write_json,
     write_sealed,
 )
-from align.files.checksums import map_npy
+from align.files.checksums import MADE_FOR, TRAILER, map_npy
 from align.files.made_once import made_once
 
 VALUES = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.tensor([1, -2]), "c": torch.tensor(2.5)}
@@ -88,11 +94,41 @@ def test_files_from_before_there_were_checksums_are_read(tmp_path: Path) -> None
     assert tensors_in(tmp_path / "x.safetensors")[1] == TOLD  # type: ignore[index]
     write_json(tmp_path / "x.json", {"top1": 0.75, "checksum": "of somebody else"})
     assert read_json(tmp_path / "x.json") == {"top1": 0.75, "checksum": "of somebody else"}
-    np.save(tmp_path / "x.npy", ROWS)
-    assert np.array_equal(map_npy(tmp_path / "x.npy"), ROWS)
     save_rows(tmp_path / "y.npy", ROWS.shape, ROWS)
     assert np.array_equal(np.load(tmp_path / "y.npy"), ROWS), "others read our files"
     assert np.array_equal(np.load(tmp_path / "y.npy", mmap_mode="r"), ROWS)
+
+
+def test_a_cache_that_lost_its_checksum_or_has_another_s_name_is_made_again(tmp_path: Path) -> None:
+    own, other = tmp_path / "own.npy", tmp_path / "other.npy"
+
+    def make() -> None:
+        save_rows(own, ROWS.shape, ROWS)
+
+    def cut() -> None:
+        make()
+        os.truncate(own, own.stat().st_size - TRAILER)
+
+    def swap() -> None:
+        save_rows(other, ROWS.shape, ROWS + 1)
+        other.replace(own)
+
+    harms: list[tuple[Callable[[], object], str]] = [(lambda: np.save(own, ROWS), "no checksum")]  # before checksums
+    for harm, said in [*harms, (cut, "no checksum"), (swap, "differ")]:
+        harm()
+        with pytest.raises(Damaged, match=said):
+            map_npy(own)
+        assert np.array_equal(made_once(own, lambda: map_npy(own), make, "rows"), ROWS)
+    save_rows(own, ROWS.shape, ROWS, "a/own.npy")  # whose folder has the key
+    assert np.array_equal(map_npy(own, "a/own.npy"), ROWS)
+    with pytest.raises(Damaged):
+        map_npy(own, "b/own.npy")
+    save_tensors(tmp_path / "x.safetensors", VALUES, {MADE_FOR: "a"})
+    assert read_made_for(tmp_path / "x.safetensors", "a").keys() == VALUES.keys()
+    for told in ({MADE_FOR: "b"}, {}):
+        save_tensors(tmp_path / "x.safetensors", VALUES, told)
+        with pytest.raises(Damaged, match="does not say that it is"):
+            read_made_for(tmp_path / "x.safetensors", "a")
 
 
 def test_a_cache_is_made_once_and_again_when_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,10 +215,72 @@ def test_strays_of_killed_processes_alone_are_removed(tmp_path: Path) -> None:
         gone.write_bytes(b"half")
         folder = gone.with_name(gone.name.removesuffix(".npy"))
         folder.mkdir()
-        elsewhere = tmp_path / f".x.tmp-ffffff-{pid}-00000000.npy"
-        elsewhere.write_bytes(b"of another computer")
+        elsewhere = tmp_path / f".x.tmp-ffffffffff-{pid}-00000000.npy"
+        elsewhere.write_bytes(b"of another computer or container, whose numbers mean nothing here")
         remove_strays(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {own.name, elsewhere.name}
+        for age, stays in ((strays.ABANDONED - 60, True), (strays.ABANDONED + 60, False)):
+            os.utime(elsewhere, (time.time() - age,) * 2)
+            remove_strays(tmp_path)
+            assert elsewhere.exists() == stays
+
+
+def test_a_folder_of_another_system_is_as_old_as_the_newest_file_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / ".x.tmp-ffffffffff-1-00000000"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_bytes(b"1")
+    long_ago = time.time() - 2 * strays.ABANDONED
+    for path in (folder / "deep", folder):
+        os.utime(path, (long_ago,) * 2)
+    remove_strays(tmp_path)
+    assert (folder / "deep" / "file").exists()
+    os.utime(folder / "deep" / "file", (long_ago,) * 2)
+    remove_strays(tmp_path)
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_a_living_writer_of_another_container_keeps_its_file(tmp_path: Path) -> None:
+    """There it has a number that nobody has here."""
+    text = (
+        "import os, sys\nfrom align.files import atomic_path\nused = sys.argv[2].split()\n"
+        "while os.fork():\n"  # until a child has a number that is free outside
+        "    if os.waitstatus_to_exitcode(os.wait()[1]) != 7:\n        sys.exit()\n"
+        "if str(os.getpid()) in used:\n    os._exit(7)\n"
+        "with atomic_path(sys.argv[1]) as part:\n    part.write_text('half')\n    print(part, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    used = " ".join(path.name for path in Path("/proc").iterdir() if path.name.isdigit())
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("no container may be made here")
+    command = [*apart, sys.executable, "-c", text, str(tmp_path / "x"), used]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        part = Path(process.stdout.readline().strip())
+        remove_strays(tmp_path)
+        assert part.read_text() == "half"
+        process.stdin.close()
+        assert process.wait(60) == 0
+    assert (tmp_path / "x").read_text() == "half"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that is killed")
+def test_nothing_of_safetensors_stays_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own temporary file, which version 0.8 makes beside the target, lies in a folder of ours."""
+
+    def killed(tensors: object, path: Path, metadata: object) -> None:
+        (Path(path).parent / ".tmpAbCdEf").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr("safetensors.torch.save_file", killed)
+        save_tensors(tmp_path / "x.safetensors", VALUES)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert list(tmp_path.iterdir())
+    save_tensors(tmp_path / "x.safetensors", VALUES)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that is killed")
@@ -203,7 +301,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path, name: st
     killed(atomic_path)
     write_atomic(tmp_path / name, "1")
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    files._tidied.clear()  # as in a new process
+    strays._tidied.clear()  # as in a new process
     killed(atomic_folder)
     with atomic_folder(tmp_path / "folder"):
         pass

@@ -160,12 +160,12 @@ def test_an_interrupted_conversion_leaves_nothing(
     save = StoredArray.save
     saved: list[Path] = []
 
-    def broken(self: StoredArray, to: Path) -> None:
+    def broken(self: StoredArray, to: Path, of: str) -> None:
         if saved:
             to.write_bytes(b"half")
             raise fault
         saved.append(to)
-        save(self, to)
+        save(self, to, of)
 
     before = sorted(path.parent.iterdir())
     monkeypatch.setattr(StoredArray, "save", broken)
@@ -184,7 +184,10 @@ def test_a_full_disk_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest
     stored = read_container(path)["preprocessed_eeg_data"].nbytes
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=stored))
-    fails("needs 0.00 GB, 0.00 GB are free; make room or", lambda: convert_file(path, f"{path}.clean"))
+    fails(
+        r"needs [\d.]+ kB, and the disk of .* has [\d.]+ kB left; make room or",
+        lambda: convert_file(path, f"{path}.clean"),
+    )
     assert not list(path.parent.glob("*.clean"))
 
 
@@ -295,3 +298,29 @@ def test_of_a_damaged_copy_the_file_itself_is_read(tmp_path: Path, caplog: pytes
     array.write_bytes(values[:-40] + bytes([values[-40] ^ 1]) + values[-39:])
     read_itself("differ")
     assert convert_folder(tmp_path)[0] == [clean]
+
+
+def test_arrays_of_another_copy_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files of two people hold arrays of the same names and shapes."""
+    copies = []
+    for name, value in (("a.pkl", 1.0), ("b.pkl", 2.0)):
+        path = tmp_path / name
+        path.write_bytes(pickle.dumps({"x": np.full(3000, value)}))
+        os.utime(path, ns=(0, int(value)))
+        copies.append(convert_file(path, f"{path}.clean"))
+    (one, other) = (next(copy.glob("*.npy")) for copy in copies)
+    one.write_bytes(other.read_bytes())
+    with caplog.at_level("WARNING", logger=convert.__name__):
+        assert open_container(tmp_path / "a.pkl")["x"].open()[0] == 1.0
+    assert "differ; " in caplog.text and "is read itself" in caplog.text
+    assert convert_folder(tmp_path)[0] == [copies[0]]
+
+
+def test_what_is_no_clean_copy_stays_where_one_is_due(tmp_path: Path) -> None:
+    path = nice(tmp_path)
+    clean = path.with_name(f"{path.name}.clean")
+    clean.mkdir()
+    (clean / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    fails("is no clean copy of recon data convert and stays as it is", lambda: convert_file(path, clean))
+    assert sorted(tmp_path.rglob("*")) == before and (clean / "notes.txt").read_text() == "mine"

@@ -8,12 +8,25 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from align.errors import UserError, one_line, printable, run_command
-from align.files import atomic_path, naming, write_atomic, write_json
+from align.files import (
+    atomic_folder,
+    atomic_path,
+    locked,
+    naming,
+    read_tensors,
+    save_tensors,
+    write_atomic,
+    write_json,
+)
+from recon.commands.info import describe
+from recon.generation.conditioner import read_info
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 
@@ -98,7 +111,8 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         process = script("def work():\n  print(1)\n  return 0\nsys.exit(run_command('x', work))", stdout=full.fileno())
         said = process.communicate(timeout=60)[1]
-    assert process.returncode == 2 and said == "x: 'standard output': No space left on device\n"
+    assert process.returncode == 2
+    assert said == "x: 'standard output': No space left on device; make room or write elsewhere\n"
 
 
 def test_errors_without_a_file_get_one(tmp_path: Path) -> None:
@@ -162,3 +176,85 @@ def test_a_folder_is_no_file_to_write(name: str, tmp_path: Path, monkeypatch: py
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="is a folder"):
         write_atomic(Path(name), "x")
+
+
+@POSIX
+def test_a_reader_that_leaves_a_pipe_ends_the_command_quietly(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    body = f"def work():\n  with atomic_path({str(tmp_path / 'pipe')!r}) as t: t.write_bytes(bytes(1 << 22))\n"
+    process = script(body + "  return 0\nsys.exit(run_command('x', work))")
+    with (tmp_path / "pipe").open("rb") as pipe:
+        pipe.read(10)
+    assert process.communicate(timeout=60)[1] == "" and process.returncode == 141
+
+
+@POSIX
+def test_a_full_disk_is_not_called_standard_output(tmp_path: Path) -> None:
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    limit += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    body = f"def work():\n  with open({str(tmp_path / 'x')!r}, 'wb') as f: f.write(bytes(5000))\n  return 0\n"
+    process = script(limit + body + "sys.exit(run_command('x', work))")
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert said == "x: a file could not be written: File too large; make room or write elsewhere\n"
+    body = f"def work():\n  with atomic_folder({str(tmp_path / 'y')!r}) as f:\n    (f / 'a').write_bytes(bytes(5000))\n"
+    process = script(f"{limit}from align.files import atomic_folder\n{body}sys.exit(run_command('x', work))")
+    said = process.communicate(timeout=60)[1]
+    assert said == f"x: {str(tmp_path / 'y')!r}: File too large; make room or write elsewhere\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("inside", ["x", "deep/er/x"])
+def test_a_file_where_a_folder_is_due_is_named(inside: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    writers = (write_atomic(tmp_path / "file" / inside, "x") for _ in "1"), enter(tmp_path / "file" / inside)
+    for write in writers:
+        with pytest.raises(UserError, match="file' is a file, no folder, and files are to be written into") as raised:
+            list(write)
+        assert "\n" not in str(raised.value)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def enter(path: Path) -> Iterator[None]:
+    with locked(path, "writing"), atomic_folder(path):
+        yield
+
+
+def test_what_somebody_else_made_meanwhile_stays(tmp_path: Path) -> None:
+    made = {
+        "file": lambda path: path.write_text("theirs"),
+        "link": lambda path: path.symlink_to(tmp_path / "nowhere"),
+        "folder": lambda path: (path.mkdir(), (path / "a").write_text("theirs")),
+        "empty": lambda path: path.mkdir(),
+    }
+    for name, make in made.items():
+        path = tmp_path / name
+        with pytest.raises(UserError, match="is there already, made by somebody") as raised, atomic_folder(path) as new:
+            (new / "a").write_text("ours")
+            make(path)
+        (kept,) = (found for found in tmp_path.iterdir() if found.name.startswith(f"{name}.new-"))
+        assert str(kept) in str(raised.value) and (kept / "a").read_text() == "ours"
+        assert os.path.lexists(path) and not (path.is_dir() and (path / "a").exists() and name == "empty")
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "a").read_text() == "theirs"
+    with atomic_folder(tmp_path / "folder", replaces=lambda old: (old / "a").is_file()) as new:
+        (new / "a").write_text("ours")
+    assert (tmp_path / "folder" / "a").read_text() == "ours"
+    assert not list(tmp_path.glob(".*.tmp-*"))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(2)})
+    real = Path.open
+
+    def refusing(self: Path, *args: object, **options: object) -> object:
+        if self.suffix == ".safetensors":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    for read in (read_tensors, read_info, describe):
+        with pytest.raises(UserError, match="cannot be read: Permission denied"):
+            read(tmp_path / "x.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="does not exist"):
+        read_tensors(tmp_path / "y.safetensors")

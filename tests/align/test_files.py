@@ -103,7 +103,11 @@ def test_a_lock_is_taken_again_inside_and_the_last_one_out_removes_it(tmp_path: 
 
 def test_a_lock_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="cannot make the lock"), locked(tmp_path / "file" / ".lock", "drawing"):
+    with pytest.raises(UserError, match="is a file, no folder"), locked(tmp_path / "file" / ".lock", "drawing"):
+        pass
+    (tmp_path / ".lock").mkdir()
+    said = f"cannot write into {str(tmp_path)!r}: .*; it needs the lock '.lock' there"
+    with pytest.raises(UserError, match=said), locked(tmp_path / ".lock", "drawing"):
         pass
 
 

@@ -470,7 +470,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     config = PreprocessConfig(clamp=1.0)
     with monkeypatch.context() as patch:
         patch.setattr(preprocess.shutil, "disk_usage", lambda path: type("usage", (), {"free": 1000}))
-        with pytest.raises(UserError, match=r"need 0\.0 GB in .* 0\.0 GB are free; set cache_dir=FOLDER"):
+        with pytest.raises(UserError, match=r"need [\d.]+ k?B in .*, 1 kB are free; set cache_dir=FOLDER"):
             prepare(recording(), config, tmp_path)
 
     def full(*_: Any) -> None:

@@ -131,6 +131,23 @@ def test_bad_code_subject_and_file(small_study):
     with pytest.raises(UserError, match="no subject '1'; did you mean '01'"):
         study.recording("1")
     study.recording("01")
-    np.save(study.root / "sub-01" / "train.npy", np.zeros((3, 63, 50), dtype=np.float16))
+    simulated._save(study.root / "sub-01" / "train.npy", np.zeros((3, 63, 50), dtype=np.float16))
     with pytest.raises(UserError, match="has shape"):
         study.recording("01")
+
+
+def test_signals_of_another_subject_or_noise_are_simulated_again(small_study, caplog):
+    def signals(study, subject="01"):
+        found = study.read(subject)
+        return found.train.x.tobytes(), found.test.x.tobytes()
+
+    right, other, low = signals(small_study()), signals(small_study(), "02"), signals(small_study(noise="low"))
+    assert len({right, other, low}) == 3
+    own = small_study().root / "sub-01"
+    for source in (small_study().root / "sub-02", small_study(noise="low").root / "sub-01"):
+        for names in (["train.npy"], ["train.npy", "test.npy", "info.json"]):
+            for name in names:
+                (own / name).write_bytes((source / name).read_bytes())
+            caplog.clear()
+            assert signals(small_study()) == right
+            assert "it is made again" in caplog.text

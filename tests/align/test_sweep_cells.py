@@ -231,3 +231,18 @@ def test_losses_and_levels_are_in_the_table(toy: type[Toy], tmp_path: Path) -> N
     )
     assert by_encoder["ridge"]["concept"]["top1"] == pytest.approx(np.mean([float(row["top1"]) for row in scenes]))
     assert {row["depth"] for row in rows} == {"0.5"}
+
+
+def test_cells_under_each_other_s_names_are_computed_again(
+    toy: type[Toy], tmp_path: Path, fits: list[Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = sweep.run(toy_config(), out=tmp_path, progress=False, test=False).summary
+    count = len(fits)
+    one, other = sorted((tmp_path / "cells").glob("*.json"))[:2]
+    kept = one.read_bytes(), other.read_bytes()
+    one.write_bytes(kept[1])
+    other.write_bytes(kept[0])
+    again = sweep.run(toy_config(), out=tmp_path, progress=False, test=False, overwrite=True).summary
+    assert len(fits) == count + 2 and again["curves"] == whole["curves"]
+    assert caplog.text.count("is of another cell; this cell is computed again") == 2
+    assert [read_json(path)["key"][:32] for path in (one, other)] == [one.stem, other.stem]

@@ -18,7 +18,9 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from align.data.signals import Stimuli
-from align.errors import UserError
+from align.errors import Damaged, UserError, one_line
+from align.files import write_sealed
+from align.files.checksums import KEY
 from align.vision import targets as module
 from align.vision.part import Part
 from align.vision.taps import Backbone, Tap
@@ -368,3 +370,55 @@ def test_the_command_caches_what_the_config_names(tmp_path: Path, monkeypatch: p
     config.subjects = ["02"]
     with pytest.raises(UserError, match="no subject 02"):
         module.run(config, progress=False)
+
+
+def test_a_cache_under_the_name_of_another_is_extracted_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backbone, other, stimuli = tiny_backbone(), tiny_backbone(seed=1, name="toy/other"), pictures()
+
+    def extracted(net: Backbone) -> dict[str, np.ndarray]:
+        found = cached_targets(net, stimuli, LAYERS, "mean", tmp_path, batch_size=5, progress=False)
+        return {layer: np.array(target.tokens) for layer, target in found.items()}
+
+    right = [extracted(net) for net in (backbone, other)]
+    keys = [target_key(net, stimuli, layer, "mean") for net, layer in ((backbone, "first"), (backbone, "second"))]
+    folder = tmp_path / "targets"
+    for key in (keys[1], target_key(other, stimuli, "first", "mean")):  # of another layer, of another backbone
+        for end in (".safetensors", ".json"):
+            (folder / f"{keys[0]}{end}").write_bytes((folder / f"{key}{end}").read_bytes())
+        with pytest.raises(Damaged, match="is of another layer, backbone or set"):
+            open_targets(folder / f"{keys[0]}.safetensors")
+        caplog.clear()
+        again = extracted(backbone)
+        assert all(np.array_equal(again[layer], right[0][layer]) for layer in LAYERS)
+        assert "these targets are extracted again" in caplog.text
+    info = json.loads((folder / f"{keys[0]}.json").read_text())
+    del info["crc32"]
+    write_sealed(folder / f"{keys[0]}.json", {name: value for name, value in info.items() if name != KEY})
+    with pytest.raises(Damaged, match="no checksum"):
+        open_targets(folder / f"{keys[0]}.safetensors")
+
+
+def test_a_part_under_the_name_of_another_is_not_gone_on_with(tmp_path: Path) -> None:
+    first = Part(tmp_path, "a", 9, 3)
+    first.append(np.ones((3, 1, 4), dtype=np.float16))
+    assert Part(tmp_path, "a", 9, 3).rows == 3
+    for path in (first.path, first.progress):
+        path.rename(path.with_name(path.name.replace("a.", "b.", 1)))
+    assert Part(tmp_path, "b", 9, 3).rows == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_full_disk_names_the_part(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    part, before = Part(tmp_path, "a", 9, 3), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError) as raised:
+            part.append(np.ones((3, 100, 40), dtype=np.float16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert one_line(raised.value) == f"{str(part.path)!r}: File too large; make room or write elsewhere"

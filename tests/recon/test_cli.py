@@ -290,3 +290,14 @@ def test_demo_runs_the_recipe_of_the_simulated_study() -> None:
 
     path = PROJECT / "configs" / "align" / "simulated.yaml"
     assert load_config(Config, None, RECIPE) == load_config(Config, path)
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
+def test_a_file_that_goes_to_standard_output_stays_whole(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(12, 4)))
+    words = ["score", "--brain", "x.npy", "--images", "x.npy", "--n-boot", "20", "--n-perm", "20", "--out"]
+    command = [sys.executable, "-c", "import sys; from recon.cli import main; sys.exit(main())", *words]
+    done = subprocess.run([*command, "/dev/stdout"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["kind"] == "score" and "brain_to_image" in done.stderr
+    plain = subprocess.run([*command, "x.json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert plain.stdout.strip() == done.stderr.strip() and plain.stderr == ""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from align.data.download.part import human
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.data.windows import equal_rows, repeated
@@ -154,7 +155,10 @@ def write_signals(path: Path, signals: np.ndarray | Pieces, trials: Sequence[Sho
     """Write an .npy of float32, a block at a time; raises `UserError` as `write_layout` does."""
     needed, free = 4 * math.prod(signals.shape), shutil.disk_usage(path.parent).free
     if needed > free:
-        raise UserError(f"the signals need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; give another --out")
+        raise UserError(
+            f"the signals need {human(needed)}, and the disk of {str(path.parent.parent)!r} has {human(free)} left; "
+            "make room or give another --out"
+        )
     done, used = 0, np.array([trial.split != "unused" for trial in trials])
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": tuple(signals.shape)}

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from align.config import PreprocessConfig
+from align.data.download.part import human
 from align.data.preparing.raw import PREPARATION, Preparation
 from align.data.preparing.steps import Chain, fit_chain, plan_chain
 from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Trials, fingerprint, save_rows
 from align.errors import Damaged, UserError
-from align.files import read_json, write_sealed
-from align.files.checksums import map_npy, require_npy
+from align.files import read_json, read_made_for, write_sealed
+from align.files.checksums import MADE_FOR, map_npy, of_folder, require_made_for, require_npy
 from align.files.made_once import made_once
 
 log = logging.getLogger(__name__)
@@ -56,18 +57,20 @@ def prepare(
     facts_file = folder / "signals.json"
 
     def read() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return {split: map_npy(path) for split, path in files.items()}, read_json(facts_file)
+        facts = read_json(facts_file)
+        require_made_for(facts_file, facts, folder.name)
+        return {split: map_npy(path, of_folder(path)) for split, path in files.items()}, facts
 
     def make() -> None:
         chain = plan_chain(recording, config, picks)
         _require_room(folder, chain, recording)
         fit_chain(chain, config)
-        Preparation.of_chain(recording, config, picks, chain).save(folder / PREPARATION)
+        Preparation.of_chain(recording, config, picks, chain).save(folder / PREPARATION, key=folder.name)
         for split, path in files.items():
             if not _is_whole(path):
                 _write(path, chain, getattr(recording, split), f"signals of {chain.what}, {split} rows")
         facts = {"ch_names": list(chain.ch_names), "sfreq": chain.sfreq, "tmin": chain.tmin, "log": chain.log}
-        write_sealed(facts_file, {**facts, "preprocess": asdict(config)})
+        write_sealed(facts_file, {**facts, "preprocess": asdict(config), MADE_FOR: folder.name})
 
     if not facts_file.is_file():
         _make_folder(folder)
@@ -91,6 +94,7 @@ def preparation_of(
     stored = _folder(recording, config, cache_dir, picks) / PREPARATION
     if (config != PreprocessConfig() or picks is not None) and stored.is_file():
         try:
+            read_made_for(stored, stored.parent.name)
             return Preparation.load(stored)
         except Damaged as error:
             log.warning("%s; it is made again", error)
@@ -117,7 +121,7 @@ def cache_key(recording: Recording, config: PreprocessConfig, picks: np.ndarray 
 
 def _is_whole(path: Path) -> bool:
     try:
-        require_npy(path)
+        require_npy(path, of_folder(path))
     except Damaged:
         return False
     return True
@@ -132,7 +136,7 @@ def _write(path: Path, chain: Chain, trials: Trials, what: str) -> None:
             yield out
 
     try:
-        save_rows(path, (len(trials), *chain.shape), pieces())
+        save_rows(path, (len(trials), *chain.shape), pieces(), of_folder(path))
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"cannot write {str(path)!r}: {reason}; make room or set cache_dir=FOLDER") from error
@@ -151,6 +155,6 @@ def _require_room(folder: Path, chain: Chain, recording: Recording) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"preprocessed signals of {chain.what} need {needed / 1e9:.1f} GB in {str(folder)!r}, {free / 1e9:.1f} GB "
-            "are free; set cache_dir=FOLDER on a larger disk, or keep fewer channels or samples"
+            f"preprocessed signals of {chain.what} need {human(needed)} in {str(folder)!r}, {human(free)} are free; "
+            "set cache_dir=FOLDER on a larger disk, or keep fewer channels or samples"
         )

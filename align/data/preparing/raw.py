@@ -19,6 +19,7 @@ from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Stimuli, Trials, release
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
+from align.files.checksums import MADE_FOR
 from align.files.json_text import parse_json, reading
 
 PREPARATION = "preparation.safetensors"  # beside cached signals, and in the folder of a run
@@ -156,8 +157,11 @@ class Preparation:
         }
         return next((told for told, (before, after) in facts.items() if before != after), "")
 
-    def save(self, path: str | Path, weights: str | None = None) -> None:
-        """Write it to one safetensors file; ``weights``: hash of those that were trained on signals prepared so."""
+    def save(self, path: str | Path, *, weights: str = "", key: str = "") -> None:
+        """Write it to one safetensors file.
+
+        ``weights``: hash of those that were trained on signals prepared so; ``key``: of the cache that it is for.
+        """
         import torch
 
         arrays = dict(self.fitted) if self.picks is None else {**self.fitted, "picks": self.picks}
@@ -174,7 +178,8 @@ class Preparation:
             "preprocess": asdict(self.steps),
         }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-        told = {"preparation": json.dumps(facts), **({} if weights is None else {"weights": weights})}
+        marks = {"weights": weights, MADE_FOR: key}
+        told = {"preparation": json.dumps(facts), **{name: mark for name, mark in marks.items() if mark}}
         save_tensors(path, tensors or {"none": torch.zeros(1)}, told)
 
     @classmethod

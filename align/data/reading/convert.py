@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from align.data.download.part import human
 from align.data.reading.containers import read_container, stored_npy
 from align.data.reading.stored_array import StoredArray
 from align.errors import Damaged, UserError
@@ -32,6 +33,7 @@ from align.files.checksums import require_npy
 SUFFIX = ".clean"
 SUFFIXES = (".npy", ".pkl", ".pickle", ".pt", ".pth")
 _CONTENT = "content.json"
+_ARRAY = r"[0-9]+_[A-Za-z0-9_-]+\.npy"
 _LOG = logging.getLogger(__name__)
 
 
@@ -58,10 +60,13 @@ def open_container(path: str | Path) -> Any:
 def convert_file(path: str | Path, out: str | Path) -> Path:
     """Write the clean copy of one file as folder ``out``; returns it.
 
-    The folder appears only when it is complete. Memory: a few pieces of `stored_array.PIECE`, whatever the size of
-    the file. Raises `UserError` for content that is neither arrays nor plain values, and where the disk is too full.
+    The folder appears only when it is complete; an older clean copy makes way for it, nothing else does. Memory: a few
+    pieces of `stored_array.PIECE`, whatever the size of the file. Raises `UserError` for content that is neither arrays
+    nor plain values, and where the disk is too full.
     """
     path, out = Path(path), Path(out)
+    if os.path.lexists(out) and not _is_ours(out):
+        raise UserError(f"{str(out)!r} is no clean copy of recon data convert and stays as it is; move it away")
     arrays: dict[str, StoredArray] = {}
     plain = _split(read_container(path), "", arrays)
     names = {key: f"{number}_{re.sub(r'[^A-Za-z0-9_-]+', '_', key)[:80]}.npy" for number, key in enumerate(arrays)}
@@ -70,13 +75,13 @@ def convert_file(path: str | Path, out: str | Path) -> Path:
     free = shutil.disk_usage(out.parent).free
     if needed > free:
         raise UserError(
-            f"the clean copy of {str(path)!r} needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
-            "make room or write it elsewhere with --out FOLDER"
+            f"the clean copy of {str(path)!r} needs {human(needed)}, and the disk of {str(out.parent)!r} has "
+            f"{human(free)} left; make room or write it elsewhere with --out FOLDER"
         )
     try:
-        with atomic_folder(out) as temporary:
+        with atomic_folder(out, _is_ours) as temporary:
             for key, array in arrays.items():
-                array.save(temporary / names[key])
+                array.save(temporary / names[key], _of(content, names[key]))
             write_sealed(temporary / _CONTENT, content)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -175,6 +180,11 @@ def _source(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+def _of(content: dict[str, Any], name: str) -> str:
+    """What an array of a clean copy is of: files of several people hold arrays of the same names."""
+    return f"{content['source']} {name}"
+
+
 def _is_current(path: Path) -> bool:
     """Whether a readable clean copy of this very file is there."""
     try:
@@ -182,6 +192,13 @@ def _is_current(path: Path) -> bool:
         return bool(content["source"] == _source(path)) and _joined_content(_clean_of(path), content) is not None
     except UserError:
         return False
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds what a clean copy does, and nothing else."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    return all(path.name == _CONTENT or re.fullmatch(_ARRAY, path.name) for path in folder.iterdir())
 
 
 def _is_numpy(path: Path) -> bool:
@@ -227,7 +244,7 @@ def _read_content(folder: Path) -> dict[str, Any]:
 
 def _joined_content(folder: Path, content: dict[str, Any]) -> Any:
     for name in content["arrays"].values():
-        require_npy(folder / name)
+        require_npy(folder / name, _of(content, name))
     arrays = {key: read_container(folder / name) for key, name in content["arrays"].items()}
     try:
         return _joined(content["content"], arrays)

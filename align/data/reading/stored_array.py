@@ -168,8 +168,11 @@ class StoredArray:
             at += len(piece)
         return raw
 
-    def save(self, path: Path) -> None:
-        """Copy to a ``.npy`` file with a checksum, a piece at a time; the file is whole or absent."""
+    def save(self, path: Path, of: str) -> None:
+        """Copy to a ``.npy`` file with a checksum, a piece at a time; the file is whole or absent.
+
+        ``of``: what `align.files.checksums.require_npy` is to be asked for.
+        """
         if isinstance(self.payload, list):
             raise UserError(f"objects cannot be stored in {str(path)!r}")
         header = {"descr": self.dtype.str, "fortran_order": self.fortran, "shape": self.shape}
@@ -180,7 +183,7 @@ class StoredArray:
             else:
                 file.writelines(self._checked_pieces())
             file.close()
-            append_checksum(temporary)
+            append_checksum(temporary, of)
 
     def _checked_pieces(self) -> Iterator[bytes]:
         pieces = [self.payload] if isinstance(self.payload, bytes) else self.payload.pieces()

@@ -104,6 +104,12 @@ class Folder(Study):
         signals = load_array(_signals_file(self.root), mapped=True)
         if signals.ndim not in (2, 3) or 0 in signals.shape:
             raise UserError(f"signals have shape {signals.shape}; expected (n, channels, samples) or (n, voxels)")
+        if len(signals) > len(self.table):
+            raise UserError(
+                f"{str(self.root)!r} holds {len(signals)} rows of signals and stimuli.csv lists {len(self.table)}; if "
+                "recon data import --append was stopped there, give it again; else list every row, with split=unused "
+                "for those to leave out"
+            )
         require_rows(len(signals), len(self.table), f"{str(self.root)!r}")
         _require_each_row_once(self.table)
         return signals

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from align.data.reading.safe_load import decode_image, require_finite
 from align.data.signals import Recording, Stimuli, Trials, save_rows
 from align.errors import UserError
 from align.files import read_json, write_atomic, write_sealed
-from align.files.checksums import map_npy
+from align.files.checksums import MADE_FOR, map_npy, of_folder, require_made_for
 from align.files.made_once import made_once
 
 FOLDER = "webdataset_avg_split"
@@ -63,7 +64,7 @@ def read_averaged(folder: Path, subject: str, cache: Path, study: str) -> Record
     own = cache / "nsd_averaged" / hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
     stored, facts = made_once(
         own / "facts.json",
-        lambda: ({s: map_npy(own / f"{s}.npy") for s in PARTS}, read_json(own / "facts.json")),
+        lambda: _stored(own),
         lambda: _copy(files, own),
         f"a copy of the samples of subject {subject}",
     )
@@ -171,6 +172,14 @@ def _distinct(betas: np.ndarray) -> np.ndarray:
     return betas[np.sort(first)]
 
 
+def _stored(own: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Signals by split and the facts of a copy; raises `Damaged` for those of another folder, too."""
+    facts = read_json(own / "facts.json")
+    require_made_for(own / "facts.json", facts, own.name)
+    paths = {split: own / f"{split}.npy" for split in PARTS}
+    return {split: map_npy(path, of_folder(path)) for split, path in paths.items()}, facts
+
+
 def _copy(files: dict[str, list[Path]], own: Path) -> None:
     """Signals and pictures into ``own``; ``facts.json`` last."""
     facts: dict[str, object] = {}
@@ -187,6 +196,7 @@ def _copy(files: dict[str, list[Path]], own: Path) -> None:
             raise UserError(
                 f"{str(paths[0].parent)!r} holds betas of {sorted(voxels)} voxels; they must be of one mask"
             )
-        save_rows(own / f"{split}.npy", (len(coco), *voxels), (_distinct(s.betas) for s in _samples(paths)))
+        target = own / f"{split}.npy"
+        save_rows(target, (len(coco), *voxels), (_distinct(s.betas) for s in _samples(paths)), of_folder(target))
         facts[split] = coco
-    write_sealed(own / "facts.json", {**facts, "repeated": repeated})
+    write_sealed(own / "facts.json", {**facts, "repeated": repeated, MADE_FOR: own.name})

@@ -13,6 +13,7 @@ from align.files import read_json
 from align.vision.taps import Backbone, Tap
 from align.vision.transformers_models import quiet_transformers
 from align.vision.wrap import preprocessing
+from recon.generation.bounds import require_sensible
 from recon.generation.foreign import require_no_code
 
 POOLED = "pooled"  # name of the layer that holds the projected embedding
@@ -62,6 +63,7 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     from transformers import CLIPVisionModelWithProjection
 
     require_no_code(folder, f"image encoder {str(folder)!r}")
+    require_sensible(folder, f"image encoder {str(folder)!r}")
     config = read_json(folder / "config.json", {"vision_config?": {}}, finite=False)
     config = config.get("vision_config", config)
     try:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from align.errors import UserError
-from align.files import read_tensors, save_tensors
+from align.files import read_made_for, save_tensors
+from align.files.checksums import MADE_FOR
 from align.files.made_once import made_once
 from recon.decoding.bridges.pairs import components_of
 
@@ -89,9 +90,12 @@ def held_out_moments(run: Run) -> Moments:
 
     def make() -> None:
         found = _measure(run, path.with_suffix(""))
-        save_tensors(path, {name: getattr(found, name) for name in Moments.__dataclass_fields__})
+        save_tensors(path, {name: getattr(found, name) for name in Moments.__dataclass_fields__}, {MADE_FOR: path.stem})
 
-    return made_once(path, lambda: Moments(**read_tensors(path)[0]), make, f"moments of held-out rows of {run.path}")
+    def read() -> Moments:
+        return Moments(**read_made_for(path, path.stem))
+
+    return made_once(path, read, make, f"moments of held-out rows of {run.path}")
 
 
 def _measure(run: Run, state_dir: Path) -> Moments:

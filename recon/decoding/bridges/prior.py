@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from align.files import read_tensors, save_tensors
+from align.files import read_made_for, save_tensors
+from align.files.checksums import MADE_FOR
 from align.files.made_once import made_once
 from align.seeding import derive
 from recon.config import StageConfig
@@ -74,9 +75,10 @@ def prior_bridge(run: Run, adapter: Adapter, encoder: ImageEncoder, config: Prio
     path = folder / f"prior_{key}.safetensors"
 
     def make() -> None:
-        save_tensors(path, _train(prior, pairs, config, folder / f"prior_{key}", run.config.seed).state_dict())
+        trained = _train(prior, pairs, config, folder / f"prior_{key}", run.config.seed)
+        save_tensors(path, trained.state_dict(), {MADE_FOR: path.stem})
 
-    prior.load_state_dict(made_once(path, lambda: read_tensors(path)[0], make, f"a prior for {run.path}"))
+    prior.load_state_dict(made_once(path, lambda: read_made_for(path, path.stem), make, f"a prior for {run.path}"))
     return pooled_bridge("prior", run, adapter, prior.eval().requires_grad_(False), f"prior {key}")
 
 

@@ -16,7 +16,8 @@ import torch
 from align.data.splits import grouped_folds
 from align.encoders.ridge import FOLDS, fit_ridge
 from align.errors import UserError
-from align.files import read_tensors, save_tensors
+from align.files import read_made_for, save_tensors
+from align.files.checksums import MADE_FOR
 from align.files.made_once import made_once
 from recon.decoding.bridges.image_encoder import ImageEncoder
 from recon.decoding.bridges.pairs import EmbeddingPairs, training_pairs
@@ -84,7 +85,7 @@ def linear_map(pairs: EmbeddingPairs, seed: int, path: Path) -> LinearMap:
     """What `fit_linear` stored at ``path`` for these pairs, fitted first where absent."""
 
     def read() -> LinearMap:
-        tensors, _ = read_tensors(path)
+        tensors = read_made_for(path, path.stem)
         return LinearMap(tensors["weight"], tensors["bias"], tensors["mean"], float(tensors["gain"]))
 
     return made_once(path, read, lambda: fit_linear(pairs, seed, path), f"a linear map for {path.parent}")
@@ -99,6 +100,7 @@ def fit_linear(pairs: EmbeddingPairs, seed: int, path: Path) -> LinearMap:
     mean = pairs.embeds.mean(0)
     centred = torch.nn.functional.cosine_similarity(fit.held_out - mean, pairs.embeds - mean).mean()
     facts = {
+        MADE_FOR: path.stem,
         "alpha": str(fit.alpha),
         "held_out_reciprocal_rank": f"{fit.scores[fit.alpha]:.4f}",
         "held_out_cosine": f"{float(centred):.4f}",

@@ -21,7 +21,7 @@ from align.data.studies.simulated import brain, rendering
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS, picture, scene_of
 from align.errors import UserError
 from align.files import atomic_path, read_json, write_sealed
-from align.files.checksums import append_checksum, map_npy
+from align.files.checksums import MADE_FOR, append_checksum, map_npy, of_folder, require_made_for
 from align.files.made_once import made_once
 
 PICTURES_PER_CONCEPT, TRAIN_REPETITIONS, TEST_REPETITIONS = 2, 4, 20
@@ -157,20 +157,27 @@ class Simulated(Study):
             "test_ids": list(self.test_ids),
             "rows": "repetition-major: row r * n + i is repetition r of id i",
         }
-        write_sealed(folder / "info.json", info)
+        write_sealed(folder / "info.json", {**info, MADE_FOR: of_folder(folder)})
 
 
 def _parts(folder: Path) -> dict[str, np.ndarray]:
     """The signals of one subject by split, compared with their checksums, as the facts beside them are."""
-    read_json(folder / "info.json")
-    return {name: np.array(map_npy(folder / f"{name}.npy")) for name in ("train", "test")}
+    info = folder / "info.json"
+    require_made_for(info, read_json(info), of_folder(folder))
+    files = {name: folder / f"{name}.npy" for name in ("train", "test")}
+    return {name: np.array(map_npy(path, _of(path))) for name, path in files.items()}
+
+
+def _of(path: Path) -> str:
+    """What a file is of: the recipe and the place below it."""
+    return f"{path.parent.parent.name}/{of_folder(path)}" if path.parent.name.startswith("sub-") else of_folder(path)
 
 
 def _rendered(path: Path, ids: tuple[str, ...]) -> np.ndarray:
     """Pictures, uint8 (n, 64, 64, 3), from the file, rendered where it is absent or damaged."""
     return made_once(
         path,
-        lambda: np.array(map_npy(path)),
+        lambda: np.array(map_npy(path, _of(path))),
         lambda: _save(path, np.stack([picture(name) for name in ids])),
         f"{len(ids)} rendered pictures",
     )
@@ -191,7 +198,7 @@ def _stimuli(ids: tuple[str, ...], images: np.ndarray) -> Stimuli:
 def _save(path: Path, array: np.ndarray) -> None:
     with atomic_path(path) as temporary:
         np.save(temporary, array)
-        append_checksum(temporary)
+        append_checksum(temporary, _of(path))
 
 
 def _recipe_hash() -> str:

@@ -29,7 +29,7 @@ from align.data.reading.stored_array import StoredArray
 from align.data.signals import release
 from align.errors import UserError
 from align.files import atomic_path, no_file, read_json, write_sealed
-from align.files.checksums import append_checksum, map_npy
+from align.files.checksums import MADE_FOR, append_checksum, map_npy, require_made_for
 from align.files.made_once import made_once
 
 _RECIPE = 1  # raise it when the numbers of a step change: it is part of the key of the cache
@@ -90,8 +90,8 @@ def write_epochs(files: Sequence[str | Path], cache_dir: str | Path, window: Epo
     facts_file = target.with_suffix(".json")
     x, facts = made_once(
         facts_file,
-        lambda: (map_npy(target), read_json(facts_file)),
-        lambda: write_sealed(facts_file, _write(paths, target, window)),
+        lambda: (map_npy(target), _facts(facts_file)),
+        lambda: write_sealed(facts_file, {**_write(paths, target, window), MADE_FOR: facts_file.stem}),
         f"epochs of {len(paths)} raw files",
     )
     columns = {name: np.array(facts[name], dtype=np.int64) for name in ("event_id", "session", "repetition")}
@@ -192,6 +192,13 @@ def _groups(samples: np.ndarray, sfreq: float) -> Iterator[slice]:
             start = i
 
 
+def _facts(path: Path) -> dict[str, Any]:
+    """What `_write` gave for the file of this name; raises `Damaged` for that of another, too."""
+    facts: dict[str, Any] = read_json(path)
+    require_made_for(path, facts, path.stem)
+    return facts
+
+
 def _write(paths: list[Path], target: Path, window: EpochWindow) -> dict[str, Any]:
     """Write the sorted trials; returns what ``.json`` keeps. First all events are found, then windows are cut."""
     names: tuple[str, ...] | None = None
@@ -222,7 +229,7 @@ def _write(paths: list[Path], target: Path, window: EpochWindow) -> dict[str, An
                     file.write(trial.tobytes())
             done += len(found)
         file.close()
-        append_checksum(temporary)
+        append_checksum(temporary, target.name)
     session_of = np.repeat(np.arange(len(paths)), [len(found) for found in events])[order]
     _, first, counts = np.unique(event_id[order], return_index=True, return_counts=True)
     repetition = np.arange(len(order)) - np.repeat(first, counts)

@@ -26,7 +26,7 @@ from align.data.studies.things.block import Block
 from align.data.studies.things.images import ThingsPictures, find_picture, picture_bases
 from align.errors import UserError
 from align.files import atomic_path, read_json, write_sealed
-from align.files.checksums import append_checksum, map_npy
+from align.files.checksums import MADE_FOR, append_checksum, map_npy, of_folder, require_made_for
 from align.files.made_once import made_once
 
 CATCH = 999999
@@ -164,7 +164,7 @@ def read_epochs(
     folder = cache / "things_meg" / f"{path.stem}-{_key(path, table)}"
     stored, facts = made_once(
         folder / "facts.json",
-        lambda: ({s: map_npy(folder / f"{s}.npy") for s in ("train", "test")}, read_json(folder / "facts.json")),
+        lambda: _stored(folder),
         lambda: _copy(path, table, folder),
         f"a copy of the trials in {path.name} that are used",
     )
@@ -227,10 +227,12 @@ def _copy(path: Path, table: Table | None, folder: Path) -> None:
         if not picks:
             raise UserError(f"{str(path)!r} has no MEG channel")
         for split, rows in (("train", train), ("test", test)):
-            with atomic_path(folder / f"{split}.npy") as temporary:
+            target = folder / f"{split}.npy"
+            with atomic_path(target) as temporary:
                 _copy_rows(path, epochs, rows, picks, temporary)
-                append_checksum(temporary)
+                append_checksum(temporary, of_folder(target))
         facts: dict[str, Any] = {
+            MADE_FOR: folder.name,
             "ch_names": [epochs.ch_names[i] for i in picks],
             "times": [float(t) for t in epochs.times],
             "train": events[train].tolist(),
@@ -246,6 +248,14 @@ def _copy(path: Path, table: Table | None, folder: Path) -> None:
         for part in getattr(epochs, "_raw", None) or ():  # MNE leaves the files open as long as the object lives
             part.fid.close()
     write_sealed(folder / "facts.json", facts)
+
+
+def _stored(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Signals by split and the facts of a copy; raises `Damaged` for those of another folder, too."""
+    facts = read_json(folder / "facts.json")
+    require_made_for(folder / "facts.json", facts, folder.name)
+    paths = {split: folder / f"{split}.npy" for split in ("train", "test")}
+    return {split: map_npy(path, of_folder(path)) for split, path in paths.items()}, facts
 
 
 def _copy_rows(path: Path, epochs: Any, rows: np.ndarray, picks: list[int], target: Path) -> None:
