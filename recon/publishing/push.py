@@ -77,7 +77,7 @@ def _stage_run(facts: RunFacts, stage: Path) -> None:
     for subject in facts.subjects:
         stored = preparation_path(facts.run.path, subject)
         if stored.is_file():
-            Preparation.load(stored).save(stage / stored.name, facts.digest)
+            Preparation.load(stored).save(stage / stored.name, weights=facts.digest)
     for subject, report in facts.reports.items():
         write_sealed(stage / f"report_sub-{file_name(subject)}.json", report)
 
