@@ -18,12 +18,14 @@ from align.files import read_tensors
 from recon.generation.adapters import load_adapter
 from recon.generation.bounds import require_sensible
 from recon.generation.bridge import own_bridge
+from recon.generation.conditioner import read_info
 from recon.generation.loading import load_pipeline
 from recon.generation.pipeline import Generator
 from recon.generation.places import mini_folder
 from recon.generation.runtime import Runtime
 from recon.generation.sketch import load_sketch
 from recon.pretraining.export import save_half
+from tests.one_line import fails
 from tests.recon.test_generators import through
 from tests.recon.tiny import tiny_generator, tiny_unet
 from tests.recon.tiny_family import build_adapter, build_generator, build_image_encoder
@@ -169,3 +171,13 @@ def test_pretraining_replaces_its_own_model_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(UserError, match="is there already, made by somebody else"):
         save_half(tiny_unet(), folder)
     assert (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("told", [{"n_tokens": "0"}, {"n_tokens": "70000"}, {"width": "-1"}, {"width": "70000"}])
+def test_sizes_that_a_conditioner_tells_are_bounded(told: dict[str, str], tmp_path: Path) -> None:
+    facts = {"backbone": "mini", "layer": "6", "pooling": "grid:4", "n_tokens": "16", "width": "64", "generator": "g"}
+    path = tmp_path / "own.safetensors"
+    save_file({"x": torch.zeros(1)}, str(path), {**facts, **told})
+    fails("tokens of width", lambda: read_info(path))
+    save_file({"x": torch.zeros(1)}, str(path), facts)
+    assert (read_info(path).n_tokens, read_info(path).width) == (16, 64)
