@@ -216,7 +216,7 @@ def test_names_are_those_of_their_tables() -> None:
     assert choices(type(Config().simulated), "code") == tuple(brain.GAINS)
     assert set(VARIANTS["things_eeg2"]) == set(eeg2.LAYOUTS)
     assert set(VARIANTS["things_meg"]) == {*meg.LAYOUTS, meg.OPENNEURO}
-    assert VARIANTS["nsd"] == (*nsd.VARIANTS, nsd.AVERAGED)
+    assert VARIANTS["nsd"] == (*nsd.VARIANTS, *nsd.LAYOUTS)
     assert set(TRACKERS) >= set(LOGGER_TYPE_TO_CLASS)
     assert tuple(pretrain.STAGES) == STAGES
     assert set(JUDGES) == {judge.READER, *judge._NETWORKS}

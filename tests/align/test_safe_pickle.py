@@ -202,12 +202,12 @@ def test_tensors_on_one_storage_and_empty_ones(tmp_path: Path) -> None:
 def test_save_is_whole_or_absent(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(HONEST["large"], protocol=2))
     stored = read_container(tmp_path / "a.pkl")
-    stored.save(tmp_path / "x.npy")
+    stored.save(tmp_path / "x.npy", "x.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), HONEST["large"])
     raw = (tmp_path / "a.pkl").read_bytes()
     (tmp_path / "a.pkl").write_bytes(raw[: stored.payload.offset] + b"\xff" * stored.payload.length)  # no UTF-8
     with pytest.raises(UserError, match="damaged"):
-        stored.save(tmp_path / "y.npy")
+        stored.save(tmp_path / "y.npy", "y.npy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pkl", "x.npy"]
 
 

@@ -16,7 +16,8 @@ from align.data.reading import safe_load
 from align.data.reading.picture_files import PictureFiles
 from align.data.reading.safe_load import decode_image, read_image_zip
 from recon.audit.files import read_pictures
-from recon.drawing.folders import _read_picture
+from recon.drawing.folders import DIGEST, file_digest
+from recon.drawing.folders import read_pictures as drawn_pictures
 from recon.scoring.opening import open_pictures
 from tests.align.fixture_studies import picture
 from tests.one_line import fails
@@ -29,6 +30,11 @@ def zipped(path: Path) -> np.ndarray:
     with zipfile.ZipFile(archive, "w") as file:
         file.write(path, path.name)
     return read_image_zip(archive)[0][1]
+
+
+def drawn(path: Path) -> np.ndarray:
+    row = {"file": path.name, DIGEST: file_digest(path)}
+    return (drawn_pictures(path.parent, {"a": row}, ["a"])[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
 
 
 def scored(path: Path) -> np.ndarray:
@@ -46,7 +52,7 @@ READERS: dict[str, Callable[[Path], np.ndarray]] = {
     "zip": zipped,
     "library": lambda path: PictureFiles(path.parent).load(0),
     "evaluate-images": scored,
-    "evaluate": lambda path: (_read_picture(path).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8),
+    "evaluate": drawn,
     "opened by pillow": lambda path: np.asarray(as_picture(Image.open(path), "images 0")),
 }
 

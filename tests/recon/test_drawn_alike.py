@@ -105,6 +105,7 @@ def test_gallery_and_audit_leave_out_what_was_drawn_otherwise(run: Run, caplog: 
     write_pictures(
         find_folders(run).low_level, load_predictions(run).ids, torch.rand(N, 3, 64, 64), seed=0, run_id=run_id(run)
     )
+    caplog.clear()
     whole = read_content(run).extras
     assert set(whole.others) == {1} and len(whole.low_level) == N
     assert "reconstructions" not in from_run(run).missing and caplog.text == ""
