@@ -56,6 +56,11 @@ class Method(ABC):
     source: str
     base: str  # methods with one ``base`` take one and the same shared part
 
+    @property
+    def alone(self) -> str:
+        """Methods with one ``alone`` have one and the same decoder from scratch, which is fitted once for all."""
+        return self.name
+
     @abstractmethod
     def share(self, config: Config, people: Sequence[Person], widths: Sequence[int]) -> Shared:
         """Fit what is shared to the training rows of known people. Deterministic given ``config.seed``."""

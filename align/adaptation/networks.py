@@ -56,6 +56,11 @@ class NetworkMethod(Method):
     def __init__(self, stop: bool = False) -> None:
         self.stop = stop
 
+    @property
+    def alone(self) -> str:
+        """From scratch, the stored encoder alone decides."""
+        return f"network {self.encoder}"
+
     def share(self, config: Config, people: Sequence[Person], widths: Sequence[int]) -> Shared:
         """`align.adaptation.trunk.share` with this method's encoder; see there for what is refused."""
         return share(with_encoder(config, self.shared_encoder), people, widths)

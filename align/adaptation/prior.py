@@ -182,6 +182,11 @@ class Context(Prior):
     name = "context"
     source = "after BrainCoDec, arXiv 2604.08537, in closed form: known units as prior, then inversion"
 
+    @property
+    def alone(self) -> str:
+        """That of `Prior`: nobody is known, so there is nothing to count alike."""
+        return Prior.name
+
     def _kernels(self, parts: _Parts, y: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         if not parts.people:
             return super()._kernels(parts, y)

@@ -19,6 +19,7 @@ from torch import nn
 from align.adaptation.bridge import Bridge
 from align.adaptation.contract import Shared
 from align.adaptation.people import Person
+from align.adaptation.targets import shared_targets
 from align.config import Config
 from align.data.rows import Rows
 from align.data.splits import grouped_folds, merge_groups
@@ -26,7 +27,6 @@ from align.encoders import LINEAR_FIRST, build_encoder
 from align.encoders.ridge import reciprocal_ranks
 from align.errors import UserError
 from align.model.aligner import Network
-from align.model.router import fit_targets
 from align.model.spaces import SignalSpace, TargetSpace
 from align.seeding import derive
 from align.training.batches import Pairs
@@ -34,8 +34,6 @@ from align.training.distributed import world
 from align.training.fit import SPREAD_FOLDS
 from align.training.optimise import StateFolder, optimise
 from align.training.training_set import device
-
-AXES_PICTURES = 2000  # that the target space of all people is fitted to
 
 
 class PeopleEncoder(nn.Module):
@@ -108,16 +106,16 @@ def share(config: Config, people: Sequence[Person], widths: Sequence[int], bridg
         raise UserError("train.mixup mixes rows of different people; set it to 0, or take train.mixco")
     where = device()
     pictures, stimulus = _distinct(people)
-    targets = fit_targets(config, _spread(pictures), widths, where)
+    targets, components = shared_targets(config, people, pictures, widths, where)
     spaces = [signal_space(config, person, where) for person in people]
-    pairs = _paired(people, spaces, targets.encode_all(pictures), stimulus)
+    pairs = _paired(people, spaces, components, stimulus)
     sizes = [math.prod(space.out_shape) for space in spaces]
     scores: dict[int, float] = {}
     if has_scout(config):
         fitted, held_out = _one_fold(people, stimulus, config.seed)
         scout = _trained(config, sizes, pairs.subset(fitted), targets.gain, "shared/spread", bridge)
-        scores, components = _held_out(scout, config, pairs, held_out, targets.gain)
-        targets.restore_spread(components, config.target.spread)
+        scores, predicted = _held_out(scout, config, pairs, held_out, targets.gain)
+        targets.restore_spread(predicted, config.target.spread)
     network = _trained(config, sizes, pairs, targets.gain, "shared", bridge)
     tensors = joined({"network": network.state_dict(), "targets": targets.state_dict()})
     names = tuple(person.name for person in people)
@@ -172,13 +170,6 @@ def held_out_score(
     if config.loss.contrastive == 0:
         return float(reciprocal_ranks(network.token_head(hidden), components).mean())
     return float(reciprocal_ranks(hidden, network.image_head(components * gain)).mean())
-
-
-def _spread(pictures: Rows) -> Rows:
-    """At most `AXES_PICTURES` of them, evenly spread: exact axes of more take minutes, and differ little."""
-    if len(pictures) <= AXES_PICTURES:
-        return pictures
-    return pictures.subset(np.linspace(0, len(pictures) - 1, AXES_PICTURES).round().astype(np.int64))
 
 
 def _distinct(people: Sequence[Person]) -> tuple[Rows, np.ndarray]:

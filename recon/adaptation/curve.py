@@ -42,6 +42,7 @@ class Curve:
     known: list[Person]
     held_out: int
     removed: int
+    shared_seconds: dict[str, float]  # of every shared part
 
 
 def learning_curve(
@@ -60,24 +61,42 @@ def learning_curve(
     held, rest = _divided(new.train, config.seed)
     known = known_to(new, others, held)
     removed = sum(len(other.train) for other in others) - sum(map(len, known))
-    shared = _shared(config, known, methods, new.widths)
+    shared, shared_seconds = _shared(config, known, methods, new.widths)
     order = np.random.default_rng(derive(config.seed, "adapt", new.recording.subject)).permutation(len(rest))
     counts = sorted({len(rest) if count is None else min(count, len(rest)) for count in trials})
     rows: list[dict[str, Any]] = []
     for count in counts:
-        person = rest.take(order[:count])
+        person, alone = rest.take(order[:count]), dict[str, dict[str, Any] | None]()
         for method in methods:
-            for kind in (ADAPTED, SCRATCH):
-                row, found = _decoder(config, method, kind, shared, person, new, n_boot)
-                if found is not None:
-                    rows.append({**row, "held_out": _score(found.aligner, held, 0)})
-                    logger.info("%s", said(new.recording.subject, rows[-1]))
+            if method.alone not in alone:
+                alone[method.alone] = _scored(config, method, SCRATCH, shared, person, new, held, n_boot)
+            scratch = alone[method.alone]
+            adapted = _scored(config, method, ADAPTED, shared, person, new, held, n_boot)
+            for row in (adapted, scratch and {**scratch, "method": method.name}):
+                if row is not None:
+                    rows.append(row)
+                    logger.info("%s", said(new.recording.subject, row))
     chosen = max((row for row in rows if row["trials"] == counts[-1]), key=lambda row: row["held_out"]["top1"])
     method = next(method for method in methods if method.name == chosen["method"])
     final, decoder = _decoder(config, method, chosen["kind"], shared, new.train, new, n_boot)
     assert decoder is not None  # it was there with fewer pictures
     base = shared[method.base] if chosen["kind"] == ADAPTED else None
-    return Curve(new.recording.subject, rows, chosen, final, decoder, base, known, len(held), removed)
+    return Curve(new.recording.subject, rows, chosen, final, decoder, base, known, len(held), removed, shared_seconds)
+
+
+def _scored(
+    config: Config,
+    method: Method,
+    kind: str,
+    shared: dict[str, Shared],
+    person: Person,
+    new: Subject,
+    held: Person,
+    n_boot: int,
+) -> dict[str, Any] | None:
+    """The row of `_decoder` with its scores on held-out pictures."""
+    row, found = _decoder(config, method, kind, shared, person, new, n_boot)
+    return None if found is None else {**row, "held_out": _score(found.aligner, held, 0)}
 
 
 def _decoder(
@@ -117,14 +136,17 @@ def _divided(train: Person, seed: int) -> tuple[Person, Person]:
 
 def _shared(
     config: Config, known: Sequence[Person], methods: Sequence[Method], widths: tuple[int, ...]
-) -> dict[str, Shared]:
+) -> tuple[dict[str, Shared], dict[str, float]]:
+    """Every shared part that the methods take, and the seconds it took."""
     found: dict[str, Shared] = {}
+    seconds: dict[str, float] = {}
     for method in methods:
         if method.base not in found:
             began = time.monotonic()
             found[method.base] = method.share(config, known, widths)
-            logger.info("%s of %d people: %.1f s", method.base, len(known), time.monotonic() - began)
-    return found
+            seconds[method.base] = round(time.monotonic() - began, 2)
+            logger.info("%s of %d people: %.1f s", method.base, len(known), seconds[method.base])
+    return found, seconds
 
 
 def _row(method: Method, kind: str, count: int, found: Adapted, seconds: float) -> dict[str, Any]:

@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", default=TRIALS, metavar="N[,N]", help=text)
     parser.add_argument("--method", default="prior", metavar="NAME[,NAME]", help=f"or {ALL} (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: under runs/adapt)")
+    text = "new subjects at a time, each in a process of its own with its share of the cores (default: %(default)s)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace results of another configuration there")
     text = "with --shared: rebuild the run of an adapter.safetensors"
     parser.add_argument("--adapter", type=Path, metavar="FILE", help=text)
@@ -36,6 +38,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return _rebuild(args)
     if not args.subject:
         raise UserError(f"the following arguments are required: --subject; give a label, or {ALL}")
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: give 1 or more")
     trials, config = _trials(args.trials), load_config(Config, args.config, args.overrides)
     from align.adaptation.methods import methods_of
     from align.data.studies import open_study
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     use_all_cores()
     from recon.adaptation.runner import adapt, table
 
-    result = adapt(config, new, known, methods, trials, args.out, args.overwrite)
+    result = adapt(config, new, known, methods, trials, args.out, args.overwrite, jobs=args.jobs)
     return {**result, "text": f"{table(result)}\nfolder: {result['folder']}\n{_next(result)}"}
 
 
