@@ -81,4 +81,4 @@ class Method(ABC):
 
     @abstractmethod
     def rebuild(self, config: Config, shared: Shared, personal: dict[str, torch.Tensor]) -> Aligner:
-        """The aligner of `Adapted`, from its personal tensors and the shared part."""
+        """The aligner of `Adapted`, from its personal tensors and the shared part; without the person's ``facts``."""

@@ -55,7 +55,8 @@ def shared_targets(
         space = fit_targets(config, _spread(pictures), widths, where)
         refs = [weakref.ref(person) for person in people]
         _latest.append(_Fitted(config.target, refs, tuple(widths), where, space, space.encode_all(pictures)))
-    return copy.deepcopy(_latest[0].space), _latest[0].components
+    space = _latest[0].space
+    return copy.deepcopy(space, {id(space.basis): space.basis}), _latest[0].components  # axes are large, and stay
 
 
 def _spread(pictures: Rows) -> Rows:

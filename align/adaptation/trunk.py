@@ -105,7 +105,7 @@ def share(config: Config, people: Sequence[Person], widths: Sequence[int], bridg
     if config.train.mixup > 0:
         raise UserError("train.mixup mixes rows of different people; set it to 0, or take train.mixco")
     where = device()
-    pictures, stimulus = _distinct(people)
+    pictures, stimulus = distinct(people)
     targets, components = shared_targets(config, people, pictures, widths, where)
     spaces = [signal_space(config, person, where) for person in people]
     pairs = _paired(people, spaces, components, stimulus)
@@ -172,7 +172,7 @@ def held_out_score(
     return float(reciprocal_ranks(hidden, network.image_head(components * gain)).mean())
 
 
-def _distinct(people: Sequence[Person]) -> tuple[Rows, np.ndarray]:
+def distinct(people: Sequence[Person]) -> tuple[Rows, np.ndarray]:
     """Tokens (K, N, D) of the distinct pictures of all people, and the picture of every row, people in order."""
     number: dict[str, int] = {}
     parts, stimulus = [], []
@@ -203,11 +203,15 @@ def _paired(
     return BalancedPairs(signals, components, torch.as_tensor(stimulus, device=where), subject=subject)
 
 
+def groups_of(people: Sequence[Person], stimulus: np.ndarray) -> np.ndarray:
+    """(n,) of all rows: one number for rows that share a picture, or a group of one person."""
+    groups = np.concatenate([(i << 32) + person.groups.astype(np.int64) for i, person in enumerate(people)])
+    return merge_groups(groups, [str(picture) for picture in stimulus])
+
+
 def _one_fold(people: Sequence[Person], stimulus: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to fit on and rows held out; no picture or group of anybody's is on both sides, everybody is on each."""
-    groups = np.concatenate([(i << 32) + person.groups.astype(np.int64) for i, person in enumerate(people)])
-    joined = merge_groups(groups, [str(picture) for picture in stimulus])
-    fitted, held_out = grouped_folds(joined, SPREAD_FOLDS, seed)[0]
+    fitted, held_out = grouped_folds(groups_of(people, stimulus), SPREAD_FOLDS, seed)[0]
     whose = np.repeat(np.arange(len(people)), [len(person) for person in people])
     for i, person in enumerate(people):
         if not (whose[fitted] == i).any() or not (whose[held_out] == i).any():

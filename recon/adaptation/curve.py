@@ -12,16 +12,17 @@ import numpy as np
 from align.adaptation.contract import Adapted, Method, Shared
 from align.adaptation.loading import Subject, known_to
 from align.adaptation.people import Person
+from align.adaptation.zero_shot import same_channels, zero_shot
 from align.config import Config
 from align.data.held_out import chosen_pictures
+from align.errors import UserError
 from align.model.aligner import Aligner
 from align.retrieval.measures import both_directions, scores
 from align.seeding import derive
 from align.tracking import logger
 
 HELD_OUT, MOST_HELD_OUT = 0.2, 200  # share of the training pictures that choose, and their number at most
-LEAST = 10  # pictures to adapt with
-ADAPTED, SCRATCH = "adapted", "scratch"
+ADAPTED, SCRATCH, ZERO_SHOT = "adapted", "scratch", "zero-shot"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Curve:
 
     ``chosen``: the row with the best held-out top-1 among those of the most pictures. ``final``: the same method and
     kind once more, on all training pictures of the new person, held-out ones too; ``decoder`` and ``shared`` belong to
-    it (``shared`` None: from scratch). ``known``: what known people brought, after twins were left out.
+    it (``shared`` None: from scratch). ``known``: what known people brought, after twins were left out. ``zero_shot``:
+    a row without any picture of the new person, None where channels differ.
     """
 
     subject: str
@@ -43,6 +45,7 @@ class Curve:
     held_out: int
     removed: int
     shared_seconds: dict[str, float]  # of every shared part
+    zero_shot: dict[str, Any] | None
 
 
 def learning_curve(
@@ -81,7 +84,23 @@ def learning_curve(
     final, decoder = _decoder(config, method, chosen["kind"], shared, new.train, new, n_boot)
     assert decoder is not None  # it was there with fewer pictures
     base = shared[method.base] if chosen["kind"] == ADAPTED else None
-    return Curve(new.recording.subject, rows, chosen, final, decoder, base, known, len(held), removed, shared_seconds)
+    line = _zero_shot(config, known, new, n_boot)
+    subject = new.recording.subject
+    return Curve(subject, rows, chosen, final, decoder, base, known, len(held), removed, shared_seconds, line)
+
+
+def _zero_shot(config: Config, known: Sequence[Person], new: Subject, n_boot: int) -> dict[str, Any] | None:
+    """The row of one decoder for all known people; None, with the reason in the log, where there can be none."""
+    if not same_channels([new.train, *known]):
+        return None
+    try:
+        aligner = zero_shot(config, known, new.widths)
+    except UserError as error:
+        logger.info("no zero-shot line: %s", error)
+        return None
+    total = sum(value.numel() for value in aligner.state().values())
+    row = {"method": config.encoder.name, "kind": ZERO_SHOT, "trials": 0, "trainable": 0, "total": total}
+    return {**row, "test": _score(aligner, new.test, n_boot)}
 
 
 def _scored(

@@ -134,12 +134,13 @@ def _one(
         "removed": curve.removed,
         "shared_seconds": curve.shared_seconds,
         "rows": curve.rows,
+        "zero_shot": curve.zero_shot,
         "chosen": {key: curve.chosen[key] for key in ("method", "kind", "trials")},
         "final": curve.final,
         "run": run.name,
     }
     summary = summarise([result], trials)
-    write_results(folder, CURVE, result, summary["points"], f"subject {curve.subject}")
+    write_results(folder, CURVE, result, summary, f"subject {curve.subject}")
 
 
 def _write_run(config: Config, new: Subject, others: Sequence[Subject], curve: Curve, folder: Path) -> Path:
@@ -160,6 +161,7 @@ def _write_run(config: Config, new: Subject, others: Sequence[Subject], curve: C
         base = _base(curve)
         digest = save_shared(run / f"shared_{base}.safetensors", curve.shared, base)
         facts = {"method": final["method"], "study": new.recording.study, "subject": curve.subject}
+        facts |= {"sfreq": new.recording.sfreq, "ch_names": list(new.recording.ch_names)}
         save_adapter(
             run / ADAPTER, curve.decoder.personal, config, {**facts, "trials": final["trials"], "shared": digest}
         )

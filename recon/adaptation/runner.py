@@ -72,7 +72,7 @@ def adapt(
         if len(new) == 1:
             return {**curves[0], "folder": str(folder)}
         result = {"study": study.info.name, "known": list(known), **summarise(curves, trials), "of_subject": curves}
-        write_results(folder, SUMMARY, result, result["points"], "subjects in turn, mean")
+        write_results(folder, SUMMARY, result, result, "subjects in turn, mean")
     return {**result, "folder": str(folder)}
 
 
@@ -84,13 +84,17 @@ def _folder(config: Config, new: Sequence[str]) -> Path:
 
 def table(result: dict[str, Any]) -> str:
     """Lines for the terminal: a row per method and kind, a column per number of pictures."""
-    points = result.get("points") or summarise([result], _asked(result))["points"]
+    summary = result if "points" in result else summarise([result], _asked(result))
+    points = summary["points"]
     columns = list(dict.fromkeys(str(point["trials"]) for point in points))
     rows = dict.fromkeys((point["method"], point["kind"]) for point in points)
     lines = [f"{'test top-1':<28}" + "".join(f"{name:>18}" for name in columns)]
     for method, kind in rows:
         cells = [p for p in points if (p["method"], p["kind"]) == (method, kind)]
         lines.append(f"{f'{method}, {kind}':<28}" + "".join(f"{_cell(point):>18}" for point in cells))
+    zero_shot = summary.get("zero_shot")
+    if zero_shot:
+        lines.append(f"{zero_shot['method'] + ', zero-shot':<28}{_cell(zero_shot):>18}")
     for pair in result.get("paired", []):
         against = pair["to_best_scratch"]
         if against:
