@@ -1,12 +1,13 @@
-"""Memory of pretraining on seven people with one hour of NSD-shaped fMRI each, whose trials stay in their files.
+"""Memory of pretraining on seven people, one hour of NSD-shaped fMRI each, whose trials stay in their files.
 
     python benchmarks/stream_people.py [--people 7] [--trials 688] [--voxels 15724] [--tokens 16,384] [--epochs 1]
 
-Writes one memory-mappable file per person (seeded noise, float32) and one with the tokens of all pictures (float16),
-then, in a process of its own for each kind of trunk (mlp: linear fronts; mindbridge: pooled to 8,192 values, with ways
-back), runs `align.adaptation.trunk.share` with hidden width 1024, four blocks and batches of 256. Printed: peak resident
-memory of that process, memory after loading the libraries, seconds, steps, numbers trained. Noise and real trials need
-the same memory. ``--tokens``: N,D of a picture; 256,1664 is what MindEye2 predicts. All that is written is removed.
+Writes one memory-mappable file per person (seeded noise, float32) and one with the tokens of all pictures (float16).
+Then, in a process of its own for each kind of trunk (mlp: linear fronts; mindbridge: signals pooled to 8,192 values,
+with ways back), runs `align.adaptation.trunk.share` with hidden width 1024, four blocks and batches of 256. Printed:
+peak resident memory of that process, memory after loading the libraries, seconds, steps, numbers trained. Noise and
+real trials need the same memory. ``--tokens``: N,D of a picture; 256,1664 is what MindEye2 predicts. What is written is
+removed at the end.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Brain to text on photographs that have no captions: the text tower names the pictures, then the brain finds the names.
+"""Brain to text on photographs without captions: the text tower names the pictures, then the brain finds the names.
 
-    python benchmarks/v4_words.py CLASSES.csv study.root=V4_compact_models backbone.weights=FILE [--draws 200] [--out FILE]
+    python benchmarks/v4_words.py CLASSES.csv study.root=FOLDER backbone.weights=FILE [--draws 200] [--out FILE.json]
 
-CLASSES.csv has a column ``name`` (natural_64_classes.csv: 200 classes). Every picture of a session is given the class
-whose prompt "a photo of a NAME" is nearest to it in the embedded tower, by the picture alone. A ridge decoder is trained
-on the session (config/align/cowley2023_v4.yaml, the last layer of SqueezeNet: averaged over places, early layers have
-lost what is in a picture), and `recon retrieve --against text` is called with pivot and with joint alignment. Printed
-for each session: top-1 and top-5 of both directions with chance, interval and permuted captions; then means over
-sessions.
+CLASSES.csv has a column ``name`` (natural_64_classes.csv: 200 classes). Every picture of a V4 session is given the
+class whose prompt "a photo of a NAME" is nearest to it in the embedded tower, by the picture alone. A ridge decoder is
+trained on the session (configs/align/cowley2023_v4.yaml, the last convolutional layer of SqueezeNet: averaged over
+places, early layers have lost what is in a picture), and texts are retrieved with pivot and with joint alignment, as by
+`recon retrieve --against text`. Printed for each session: top-1 and top-5 of both directions with chance, interval and
+permuted captions; then means over sessions.
 
 ``--draws``: is p uniform where there is nothing to find? Every draw permutes the captions of the training pictures of
 the first session, fits anew with a penalty of its own, and reads p of the mean reciprocal rank among fits to other
@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 
 PERMUTATIONS = 99  # of each draw
+SESSIONS = ["190925", "190927", "190928", "190929", "210224", "210322", "210325"]
+KEPT = ("top5", "n", "chance_top1", "chance_top5")
 RECIPE = Path(__file__).parents[1] / "configs" / "align" / "cowley2023_v4.yaml"
 SETTINGS = ("encoder.name=ridge", "target.layer=features.12", "target.pooling=grid:4", "target.router=false")
 
@@ -144,6 +146,9 @@ def means(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Mean over sessions of top-1, top-5, chance, permuted captions and oracle, and joint minus pivot, with t95."""
     from recon.metrics.stats import sign_flip_p, t_interval
 
+    def interval(values: np.ndarray) -> list[float] | None:
+        return list(t_interval(values)) if len(values) > 1 else None
+
     def column(alignment: str, direction: str, *path: str) -> np.ndarray:
         parts = [report[alignment] for report in reports.values()]
         for key in path[:-1]:
@@ -154,16 +159,16 @@ def means(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
     for direction in ("brain_to_text", "text_to_brain"):
         for alignment in ("pivot", "joint"):
             top1 = column(alignment, direction, "retrieval", "top1")
-            one = {name: float(column(alignment, direction, "retrieval", name).mean()) for name in ("top5", "n")}
+            one = {name: float(column(alignment, direction, "retrieval", name).mean()) for name in KEPT}
             one |= {
                 f"chance_{k}": float(column(alignment, direction, "retrieval", f"chance_{k}").mean())
                 for k in ("top1", "top5")
             }
             one["permuted_top1"] = float(column(alignment, direction, "controls", "permuted_captions", "top1").mean())
             one["oracle_top1"] = float(column(alignment, direction, "controls", "oracle", "top1").mean())
-            found[f"{direction} {alignment}"] = {"top1": float(top1.mean()), "t95": t_interval(top1), **one}
+            found[f"{direction} {alignment}"] = {"top1": float(top1.mean()), "t95": interval(top1), **one}
         gain = column("joint", direction, "retrieval", "top1") - column("pivot", direction, "retrieval", "top1")
-        told = {"difference": float(gain.mean()), "t95": t_interval(gain), "p": sign_flip_p(gain)}
+        told = {"difference": float(gain.mean()), "t95": interval(gain), "p": sign_flip_p(gain)}
         found[f"{direction} joint - pivot"] = told
     return found
 
@@ -172,9 +177,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("classes", type=Path)
     parser.add_argument("pairs", nargs="+", metavar="key=value")
-    parser.add_argument(
-        "--sessions", nargs="+", default=["190925", "190927", "190928", "190929", "210224", "210322", "210325"]
-    )
+    parser.add_argument("--sessions", nargs="+", default=SESSIONS)
     parser.add_argument("--draws", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Where captions are permuted there is nothing to find: p is uniform; where they are right, it is the least there is."""
+"""Where captions are permuted there is nothing to find: p is uniform. Where they are right, it is small."""
 
 from __future__ import annotations
 
