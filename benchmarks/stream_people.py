@@ -1,13 +1,13 @@
 """Memory of pretraining on seven people, one hour of NSD-shaped fMRI each, whose trials stay in their files.
 
-    python benchmarks/stream_people.py [--people 7] [--trials 688] [--voxels 15724] [--tokens 16,384] [--epochs 1]
+    python benchmarks/stream_people.py [--people 7] [--trials 688] [--voxels 15724] [--tokens N,D] [--batch 256]
 
 Writes one memory-mappable file per person (seeded noise, float32) and one with the tokens of all pictures (float16).
 Then, in a process of its own for each kind of trunk (mlp: linear fronts; mindbridge: signals pooled to 8,192 values,
-with ways back), runs `align.adaptation.trunk.share` with hidden width 1024, four blocks and batches of 256. Printed:
+with ways back), runs `align.adaptation.trunk.share` with hidden width 1024 and four blocks. Printed:
 peak resident memory of that process, memory after loading the libraries, seconds, steps, numbers trained. Noise and
-real trials need the same memory. ``--tokens``: N,D of a picture; 256,1664 is what MindEye2 predicts. What is written is
-removed at the end.
+real trials need the same memory. ``--tokens``: N,D of a picture (16,384); 256,1664 is what MindEye2 predicts. What is
+written is removed at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 TRUNKS = ("mlp", "mindbridge")
-WIDTH, BLOCKS, BATCH, COMPONENTS = 1024, 4, 256, 400
+WIDTH, BLOCKS, COMPONENTS = 1024, 4, 400
 AT_ONCE = 64  # rows written at once
 
 
@@ -45,7 +45,7 @@ def memory_gib() -> dict[str, float]:
     return {"now_gib": round(kib["VmRSS"] / 2**20, 2), "peak_gib": round(kib["VmHWM"] / 2**20, 2)}
 
 
-def measure(folder: Path, trunk: str, epochs: int) -> dict[str, Any]:
+def measure(folder: Path, trunk: str, epochs: int, batch: int) -> dict[str, Any]:
     """Pretrain one trunk on the files in ``folder``."""
     from align.adaptation.people import Person, Pictures
     from align.adaptation.trunk import share
@@ -54,7 +54,7 @@ def measure(folder: Path, trunk: str, epochs: int) -> dict[str, Any]:
 
     use_all_cores()
     sizes = [f"encoder.name={trunk}", f"encoder.width={WIDTH}", f"encoder.blocks={BLOCKS}", f"train.epochs={epochs}"]
-    target = [f"target.components={COMPONENTS}", "target.spread=0", f"train.batch_size={BATCH}", "train.mixco=0.15"]
+    target = [f"target.components={COMPONENTS}", "target.spread=0", f"train.batch_size={batch}", "train.mixco=0.15"]
     config = load_config(Config, None, [*sizes, *target])
     tokens, people = np.load(folder / "tokens.npy", mmap_mode="r"), []
     for path in sorted(folder.glob("person-*.npy")):
@@ -69,7 +69,7 @@ def measure(folder: Path, trunk: str, epochs: int) -> dict[str, Any]:
         "libraries_gib": before["now_gib"],
         **memory_gib(),
         "seconds": round(time.monotonic() - started, 1),
-        "steps": epochs * -(-sum(map(len, people)) // BATCH),
+        "steps": epochs * -(-sum(map(len, people)) // batch),
         "numbers": sum(value.numel() for name, value in shared.tensors.items() if name.startswith("network.")),
     }
 
@@ -81,12 +81,13 @@ def main() -> int:
     parser.add_argument("--voxels", type=int, default=15_724)
     parser.add_argument("--tokens", default="16,384", metavar="N,D")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--trunks", nargs="+", choices=TRUNKS, default=list(TRUNKS))
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(Path(options.measure[0]), options.measure[1], options.epochs)))
+        print(json.dumps(measure(Path(options.measure[0]), options.measure[1], options.epochs, options.batch)))
         return 0
     folder, shape = Path(tempfile.mkdtemp(dir=options.folder)), tuple(map(int, options.tokens.split(",")))
     try:
@@ -94,7 +95,8 @@ def main() -> int:
             write(folder / f"person-{person}.npy", (options.trials, options.voxels), np.float32, person)
         write(folder / "tokens.npy", (options.people * options.trials, *shape), np.float16, 99)
         for trunk in options.trunks:
-            command = [sys.executable, __file__, "--measure", str(folder), trunk, "--epochs", str(options.epochs)]
+            steps = ["--epochs", str(options.epochs), "--batch", str(options.batch)]
+            command = [sys.executable, __file__, "--measure", str(folder), trunk, *steps]
             subprocess.run(command, check=True)
     finally:
         shutil.rmtree(folder)

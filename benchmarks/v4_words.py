@@ -193,7 +193,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for session in options.sessions:
             config = load_config(
-                Config, RECIPE, [*SETTINGS, *options.pairs, f"run_dir={scratch}", f"subjects=[{session}]"]
+                Config, RECIPE, [*SETTINGS, *options.pairs, f"run_dir={scratch}/{session}", f"subjects=[{session}]"]
             )
             stimuli = open_study(config).recording(session).stimuli
             bank = Path(scratch) / f"{session}.csv"
