@@ -1,6 +1,6 @@
 """A new simulated person with a tenth of the data, photographs as stimuli: adapted against from scratch.
 
-    python benchmarks/adapt_natural.py IMAGES [--methods prior,context] [--seeds 3] [--out FILE.json]
+    python benchmarks/adapt_natural.py IMAGES [--methods prior,context] [--seeds 3] [--noise eeg] [--out FILE.json]
 
 IMAGES: the folder with natural_64_train.zip and natural_64_eval.zip (photographs of 200 classes, 64 px). Four people of
 63, 48, 40 and 32 channels with other receptive fields each, by the brain of the simulated study: an early code of what
@@ -55,7 +55,7 @@ class Photographs:
         )
 
 
-def recording_of(photographs: Photographs, person: int, seed: int) -> Any:
+def recording_of(photographs: Photographs, person: int, seed: int, noise: str) -> Any:
     """The recording of one person (0 to 3; 3 is the new one)."""
     from align.data.signals import Recording, Stimuli, Trials
     from align.data.studies.simulated import brain
@@ -78,7 +78,8 @@ def recording_of(photographs: Photographs, person: int, seed: int) -> Any:
     channels = np.sort(np.random.default_rng([seed, 1 + person]).permutation(len(brain.CHANNELS))[: CHANNELS[person]])
     parts = []
     for first, rows, repetitions in ((0, evoked[:n], REPETITIONS), (n, evoked[n:], TEST_REPETITIONS)):
-        x = np.concatenate([one[:, channels] for one in brain.trials(rows, repetitions, 10 * seed + person + first)])
+        noisy = brain.trials(rows, repetitions, 10 * seed + person + first, noise)
+        x = np.concatenate([one[:, channels] for one in noisy])
         number = np.arange(first, first + len(rows))
         parts.append(Trials(x, np.tile(number, repetitions), np.repeat(np.arange(repetitions), len(rows))))
     ids = tuple(name for _, name in (*shown, *test))
@@ -91,15 +92,15 @@ def recording_of(photographs: Photographs, person: int, seed: int) -> Any:
 class PhotographStudy:
     """As much of a study as `align.adaptation.loading` asks for."""
 
-    def __init__(self, photographs: Photographs, seed: int) -> None:
-        self.photographs, self.seed = photographs, seed
+    def __init__(self, photographs: Photographs, seed: int, noise: str) -> None:
+        self.photographs, self.seed, self.noise = photographs, seed, noise
 
     def recording(self, subject: str) -> Any:
         """See `recording_of`."""
-        return recording_of(self.photographs, int(subject), self.seed)
+        return recording_of(self.photographs, int(subject), self.seed, self.noise)
 
 
-def measure(folder: Path, names: list[str], seed: int, cache: Path) -> list[dict[str, Any]]:
+def measure(folder: Path, names: list[str], seed: int, cache: Path, noise: str) -> list[dict[str, Any]]:
     """The rows of the learning curve of the new person."""
     from dataclasses import replace
 
@@ -113,7 +114,7 @@ def measure(folder: Path, names: list[str], seed: int, cache: Path) -> list[dict
     config = load_config(Config, None, [*SETTINGS, f"seed={seed}", f"cache_dir={cache}"])
     backbone = load_backbone(config.backbone)
     config = replace(config, target=replace(config.target, layer=resolve_layers(backbone, config.target.layer)))
-    study: Any = PhotographStudy(Photographs(folder), seed)
+    study: Any = PhotographStudy(Photographs(folder), seed, noise)
     people = [load_subject(study, config, backbone, str(person), False) for person in range(len(CHANNELS))]
     rows = learning_curve(config, people[-1], people[:-1], methods_of(names), [None]).rows
     for row in rows:
@@ -146,10 +147,12 @@ def main() -> int:
     parser.add_argument("images", type=Path)
     parser.add_argument("--methods", default="prior,context,encoding,linear,finetune,lora,skip_lora")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--noise", choices=["eeg", "low"], default="eeg")
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    rows = [measure(options.images, options.methods.split(","), seed, options.cache) for seed in range(options.seeds)]
+    names, place = options.methods.split(","), (options.cache, options.noise)
+    rows = [measure(options.images, names, seed, *place) for seed in range(options.seeds)]
     text = json.dumps({"chance_top1": rows[0][0]["test"]["chance_top1"], "summary": summary(rows)}, indent=2)
     print(text)
     if options.out:
