@@ -47,6 +47,7 @@ class Procrustes(Method):
             "response_mean": mean.float(),
         }
         aligner = _rebuilt(config, base, personal)
+        aligner.facts = person.facts
         total = sum(value.numel() for value in aligner.state().values())
         return Adapted(aligner, personal, personal["map"].numel(), total)
 

@@ -56,6 +56,11 @@ class Method(ABC):
     source: str
     base: str  # methods with one ``base`` take one and the same shared part
 
+    @property
+    def alone(self) -> str:
+        """Methods with one ``alone`` have one and the same decoder from scratch, which is fitted once for all."""
+        return self.name
+
     @abstractmethod
     def share(self, config: Config, people: Sequence[Person], widths: Sequence[int]) -> Shared:
         """Fit what is shared to the training rows of known people. Deterministic given ``config.seed``."""
@@ -76,4 +81,4 @@ class Method(ABC):
 
     @abstractmethod
     def rebuild(self, config: Config, shared: Shared, personal: dict[str, torch.Tensor]) -> Aligner:
-        """The aligner of `Adapted`, from its personal tensors and the shared part."""
+        """The aligner of `Adapted`, from its personal tensors and the shared part; without the person's ``facts``."""

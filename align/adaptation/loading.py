@@ -12,6 +12,7 @@ from align.config import Config
 from align.data.signals import Recording, Trials
 from align.data.splits import thumbnails
 from align.data.studies.base import Study
+from align.encoders.shapes import SignalFacts
 from align.training.training_set import training_rows
 from align.vision.fused import candidate_targets, training_targets
 from align.vision.taps import Backbone
@@ -52,7 +53,8 @@ def load_subject(study: Study, config: Config, backbone: Backbone, name: str, pr
 def _person(recording: Recording, trials: Trials, tokens: np.ndarray) -> Person:
     stimuli, rows = recording.stimuli, trials.stimulus
     pictures = Pictures(tuple(stimuli.hashes[int(i)] for i in rows), thumbnails(stimuli.load(int(i)) for i in rows))
-    return Person(recording.subject, np.asarray(trials.x), tokens[rows], np.asarray(stimuli.groups)[rows], pictures)
+    x, groups, facts = np.asarray(trials.x), np.asarray(stimuli.groups)[rows], SignalFacts.of(recording)
+    return Person(recording.subject, x, tokens[rows], groups, pictures, facts)
 
 
 def known_to(new: Subject, others: Sequence[Subject], held_out: Person) -> list[Person]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,11 @@ class NetworkMethod(Method):
     def __init__(self, stop: bool = False) -> None:
         self.stop = stop
 
+    @property
+    def alone(self) -> str:
+        """From scratch, the stored encoder alone decides."""
+        return f"network {self.encoder}"
+
     def share(self, config: Config, people: Sequence[Person], widths: Sequence[int]) -> Shared:
         """`align.adaptation.trunk.share` with this method's encoder; see there for what is refused."""
         return share(with_encoder(config, self.shared_encoder), people, widths)
@@ -85,6 +91,7 @@ class NetworkMethod(Method):
         spread = {"spread": targets.spread}
         personal = joined({"signals": signals.state_dict(), "targets": spread, "own": self.personal(network)})
         aligner = self.rebuild(config, shared, personal)
+        aligner.facts = person.facts
         return Adapted(aligner, personal, trainable, _count(aligner.network))
 
     def scratch(self, config: Config, person: Person, widths: Sequence[int]) -> Adapted:
@@ -92,12 +99,13 @@ class NetworkMethod(Method):
         config = with_encoder(config, self.encoder)
         check_people(config, [person])
         rows = np.arange(len(person))
-        aligner = fit(config, person.x, person.tokens, rows, groups=person.groups, widths=widths, device=device())
+        same: dict[str, Any] = {"groups": person.groups, "widths": widths, "facts": person.facts, "device": device()}
+        aligner = fit(config, person.x, person.tokens, rows, **same)
         count = _count(aligner.network)
         return Adapted(aligner, {name: value.cpu() for name, value in aligner.state().items()}, count, count)
 
     def rebuild(self, config: Config, shared: Shared, personal: dict[str, torch.Tensor]) -> Aligner:
-        """The aligner of `adapt`, with the same bits, on the CPU."""
+        """The aligner of `adapt`, with the same bits, on the CPU; without the person's ``facts``."""
         config = self.settings(config, shared)
         held = part(personal, "signals")
         signals = SignalSpace(tuple(held["mean"].shape), len(held["basis"]) if "basis" in held else None)

@@ -6,11 +6,12 @@ People may differ in channels, voxels or units, and need not have seen one pictu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from align.data.splits import scene_twins
+from align.encoders.shapes import SignalFacts
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Person:
         (n,) int: rows whose pictures show one scene or concept.
     pictures
         What tells the n pictures apart.
+    facts
+        Rate and channel names, which decoders keep.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Person:
     tokens: np.ndarray
     groups: np.ndarray
     pictures: Pictures
+    facts: SignalFacts = field(default_factory=SignalFacts)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,6 +140,7 @@ class Prior(Method):
             "response_mean": found.response_mean,
         }
         aligner = _rebuilt(config, base, personal)
+        aligner.facts = person.facts
         fitted = sum(value.numel() for name, value in personal.items() if name in ("known", "tuned", "free", "whiten"))
         return Adapted(aligner, personal, fitted, sum(value.numel() for value in aligner.state().values()))
 
@@ -182,6 +184,11 @@ class Context(Prior):
     name = "context"
     source = "after BrainCoDec, arXiv 2604.08537, in closed form: known units as prior, then inversion"
 
+    @property
+    def alone(self) -> str:
+        """That of `Prior`: nobody is known, so there is nothing to count alike."""
+        return Prior.name
+
     def _kernels(self, parts: _Parts, y: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         if not parts.people:
             return super()._kernels(parts, y)
@@ -206,9 +213,8 @@ class Encoding(Prior):
     def scratch(self, config: Config, person: Person, widths: Sequence[int]) -> Adapted:
         rows = np.arange(len(person))
         encoder = replace(config.encoder, name="encoding")
-        aligner = fit(
-            replace(config, encoder=encoder), person.x, person.tokens, rows, groups=person.groups, widths=widths
-        )
+        same: dict[str, Any] = {"groups": person.groups, "widths": widths, "facts": person.facts}
+        aligner = fit(replace(config, encoder=encoder), person.x, person.tokens, rows, **same)
         count = sum(value.numel() for value in aligner.state().values())
         return Adapted(aligner, aligner.state(), count, count)
 

@@ -12,6 +12,7 @@ from align.adaptation.contract import Method, Shared
 from align.adaptation.methods import METHODS
 from align.checkpoint import require_numbers, stored_config, tensors_hash
 from align.config import Config, to_dict
+from align.encoders.shapes import SignalFacts
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
 from align.files.json_text import parse_json
@@ -19,7 +20,15 @@ from align.model.aligner import Aligner
 
 _SHARED, _ADAPTER = "shared part", "adapter"
 _FACTS = {"people": [str], "widths": [int], "base": str, "excluded?": {str: int}}
-_PERSONAL = {"method": str, "study": str, "subject": str, "shared": str, "trials": int}
+_PERSONAL = {
+    "method": str,
+    "study": str,
+    "subject": str,
+    "shared": str,
+    "trials": int,
+    "sfreq?": (float, None),
+    "ch_names?": [str],
+}
 
 
 def save_shared(path: Path, shared: Shared, base: str) -> str:
@@ -39,7 +48,10 @@ def read_shared(path: Path) -> tuple[Shared, str, str]:
 
 
 def save_adapter(path: Path, personal: dict[str, torch.Tensor], config: Config, facts: dict[str, Any]) -> None:
-    """Write a person's own tensors. ``facts``: method, study, subject, trials, and ``shared``, the hash."""
+    """Write a person's own tensors.
+
+    ``facts``: method, study, subject, trials, ``shared`` (the hash), and for the decoder sfreq and ch_names.
+    """
     texts = {"kind": _ADAPTER, "config": json.dumps(to_dict(config)), "facts": json.dumps(facts)}
     save_tensors(path, personal, texts)
 
@@ -60,9 +72,11 @@ def read_adapter(path: Path, shared_path: Path) -> tuple[Aligner, Config, dict[s
     method = _method(facts["method"], base, path)
     config = stored_config(texts, path)
     try:
-        return method.rebuild(config, shared, personal), config, facts
+        aligner = method.rebuild(config, shared, personal)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{str(path)!r} does not fit its shared part: {' '.join(str(error).split())}") from error
+    aligner.facts = SignalFacts(facts.get("sfreq"), tuple(facts.get("ch_names", ())))
+    return aligner, config, facts
 
 
 def _method(name: str, base: str, path: Path) -> Method:

@@ -19,6 +19,7 @@ from torch import nn
 from align.adaptation.bridge import Bridge
 from align.adaptation.contract import Shared
 from align.adaptation.people import Person
+from align.adaptation.targets import shared_targets
 from align.config import Config
 from align.data.rows import Rows
 from align.data.splits import grouped_folds, merge_groups
@@ -26,7 +27,6 @@ from align.encoders import LINEAR_FIRST, build_encoder
 from align.encoders.ridge import reciprocal_ranks
 from align.errors import UserError
 from align.model.aligner import Network
-from align.model.router import fit_targets
 from align.model.spaces import SignalSpace, TargetSpace
 from align.seeding import derive
 from align.training.batches import Pairs
@@ -34,8 +34,6 @@ from align.training.distributed import world
 from align.training.fit import SPREAD_FOLDS
 from align.training.optimise import StateFolder, optimise
 from align.training.training_set import device
-
-AXES_PICTURES = 2000  # that the target space of all people is fitted to
 
 
 class PeopleEncoder(nn.Module):
@@ -107,17 +105,17 @@ def share(config: Config, people: Sequence[Person], widths: Sequence[int], bridg
     if config.train.mixup > 0:
         raise UserError("train.mixup mixes rows of different people; set it to 0, or take train.mixco")
     where = device()
-    pictures, stimulus = _distinct(people)
-    targets = fit_targets(config, _spread(pictures), widths, where)
+    pictures, stimulus = distinct(people)
+    targets, components = shared_targets(config, people, pictures, widths, where)
     spaces = [signal_space(config, person, where) for person in people]
-    pairs = _paired(people, spaces, targets.encode_all(pictures), stimulus)
+    pairs = _paired(people, spaces, components, stimulus)
     sizes = [math.prod(space.out_shape) for space in spaces]
     scores: dict[int, float] = {}
     if has_scout(config):
         fitted, held_out = _one_fold(people, stimulus, config.seed)
         scout = _trained(config, sizes, pairs.subset(fitted), targets.gain, "shared/spread", bridge)
-        scores, components = _held_out(scout, config, pairs, held_out, targets.gain)
-        targets.restore_spread(components, config.target.spread)
+        scores, predicted = _held_out(scout, config, pairs, held_out, targets.gain)
+        targets.restore_spread(predicted, config.target.spread)
     network = _trained(config, sizes, pairs, targets.gain, "shared", bridge)
     tensors = joined({"network": network.state_dict(), "targets": targets.state_dict()})
     names = tuple(person.name for person in people)
@@ -174,14 +172,7 @@ def held_out_score(
     return float(reciprocal_ranks(hidden, network.image_head(components * gain)).mean())
 
 
-def _spread(pictures: Rows) -> Rows:
-    """At most `AXES_PICTURES` of them, evenly spread: exact axes of more take minutes, and differ little."""
-    if len(pictures) <= AXES_PICTURES:
-        return pictures
-    return pictures.subset(np.linspace(0, len(pictures) - 1, AXES_PICTURES).round().astype(np.int64))
-
-
-def _distinct(people: Sequence[Person]) -> tuple[Rows, np.ndarray]:
+def distinct(people: Sequence[Person]) -> tuple[Rows, np.ndarray]:
     """Tokens (K, N, D) of the distinct pictures of all people, and the picture of every row, people in order."""
     number: dict[str, int] = {}
     parts, stimulus = [], []
@@ -212,11 +203,15 @@ def _paired(
     return BalancedPairs(signals, components, torch.as_tensor(stimulus, device=where), subject=subject)
 
 
+def groups_of(people: Sequence[Person], stimulus: np.ndarray) -> np.ndarray:
+    """(n,) of all rows: one number for rows that share a picture, or a group of one person."""
+    groups = np.concatenate([(i << 32) + person.groups.astype(np.int64) for i, person in enumerate(people)])
+    return merge_groups(groups, [str(picture) for picture in stimulus])
+
+
 def _one_fold(people: Sequence[Person], stimulus: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to fit on and rows held out; no picture or group of anybody's is on both sides, everybody is on each."""
-    groups = np.concatenate([(i << 32) + person.groups.astype(np.int64) for i, person in enumerate(people)])
-    joined = merge_groups(groups, [str(picture) for picture in stimulus])
-    fitted, held_out = grouped_folds(joined, SPREAD_FOLDS, seed)[0]
+    fitted, held_out = grouped_folds(groups_of(people, stimulus), SPREAD_FOLDS, seed)[0]
     whose = np.repeat(np.arange(len(people)), [len(person) for person in people])
     for i, person in enumerate(people):
         if not (whose[fitted] == i).any() or not (whose[held_out] == i).any():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -48,14 +48,29 @@ def compute(config: Config, folder: Path, cells: Sequence[Cell], processes: int,
     A result does not depend on which process computes it: a fit is a function of its recipe and rows. It does depend,
     by rounding, on the number of threads. Raises `UserError` when a worker ends early, after the others are stopped.
     """
+    threads = threads_each(processes)
+    shares = [Share(config, folder, share, number, threads) for number, share in enumerate(divide(cells, processes))]
+    run_tasks(_work, shares, threads, "sweep", seen)
+
+
+def threads_each(processes: int) -> int:
+    """The threads of one of so many processes, that they do not fight for the processor."""
+    return max(1, torch.get_num_threads() // processes)
+
+
+def run_tasks(
+    work: Callable[[Any, Connection], None], tasks: Sequence[Any], threads: int, name: str, seen: Callable[[int], None]
+) -> None:
+    """One process for every task: ``work(task, report)``, which reports None for each part done, or a sentence.
+
+    Raises `UserError` with that sentence, or when a worker ends early; the others are stopped first.
+    """
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pools in an unknown state
-    threads = max(1, torch.get_num_threads() // processes)
     running = []
     with _threads(threads):
-        for number, share in enumerate(divide(cells, processes)):
+        for number, task in enumerate(tasks):
             here, there = spawn.Pipe(duplex=False)
-            told = Share(config, folder, share, number, threads)
-            worker = spawn.Process(target=_work, args=(told, there), name=f"sweep-{number}", daemon=True)
+            worker = spawn.Process(target=work, args=(task, there), name=f"{name}-{number}", daemon=True)
             worker.start()
             there.close()
             running.append((worker, here))

@@ -12,16 +12,17 @@ import numpy as np
 from align.adaptation.contract import Adapted, Method, Shared
 from align.adaptation.loading import Subject, known_to
 from align.adaptation.people import Person
+from align.adaptation.zero_shot import same_channels, zero_shot
 from align.config import Config
 from align.data.held_out import chosen_pictures
+from align.errors import UserError
 from align.model.aligner import Aligner
 from align.retrieval.measures import both_directions, scores
 from align.seeding import derive
 from align.tracking import logger
 
 HELD_OUT, MOST_HELD_OUT = 0.2, 200  # share of the training pictures that choose, and their number at most
-LEAST = 10  # pictures to adapt with
-ADAPTED, SCRATCH = "adapted", "scratch"
+ADAPTED, SCRATCH, ZERO_SHOT = "adapted", "scratch", "zero-shot"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Curve:
 
     ``chosen``: the row with the best held-out top-1 among those of the most pictures. ``final``: the same method and
     kind once more, on all training pictures of the new person, held-out ones too; ``decoder`` and ``shared`` belong to
-    it (``shared`` None: from scratch). ``known``: what known people brought, after twins were left out.
+    it (``shared`` None: from scratch). ``known``: what known people brought, after twins were left out. ``zero_shot``:
+    a row without any picture of the new person, None where channels differ.
     """
 
     subject: str
@@ -42,6 +44,8 @@ class Curve:
     known: list[Person]
     held_out: int
     removed: int
+    shared_seconds: dict[str, float]  # of every shared part
+    zero_shot: dict[str, Any] | None
 
 
 def learning_curve(
@@ -60,24 +64,58 @@ def learning_curve(
     held, rest = _divided(new.train, config.seed)
     known = known_to(new, others, held)
     removed = sum(len(other.train) for other in others) - sum(map(len, known))
-    shared = _shared(config, known, methods, new.widths)
+    shared, shared_seconds = _shared(config, known, methods, new.widths)
     order = np.random.default_rng(derive(config.seed, "adapt", new.recording.subject)).permutation(len(rest))
     counts = sorted({len(rest) if count is None else min(count, len(rest)) for count in trials})
     rows: list[dict[str, Any]] = []
     for count in counts:
-        person = rest.take(order[:count])
+        person, alone = rest.take(order[:count]), dict[str, dict[str, Any] | None]()
         for method in methods:
-            for kind in (ADAPTED, SCRATCH):
-                row, found = _decoder(config, method, kind, shared, person, new, n_boot)
-                if found is not None:
-                    rows.append({**row, "held_out": _score(found.aligner, held, 0)})
-                    logger.info("%s", said(new.recording.subject, rows[-1]))
+            if method.alone not in alone:
+                alone[method.alone] = _scored(config, method, SCRATCH, shared, person, new, held, n_boot)
+            scratch = alone[method.alone]
+            adapted = _scored(config, method, ADAPTED, shared, person, new, held, n_boot)
+            for row in (adapted, scratch and {**scratch, "method": method.name}):
+                if row is not None:
+                    rows.append(row)
+                    logger.info("%s", said(new.recording.subject, row))
     chosen = max((row for row in rows if row["trials"] == counts[-1]), key=lambda row: row["held_out"]["top1"])
     method = next(method for method in methods if method.name == chosen["method"])
     final, decoder = _decoder(config, method, chosen["kind"], shared, new.train, new, n_boot)
     assert decoder is not None  # it was there with fewer pictures
     base = shared[method.base] if chosen["kind"] == ADAPTED else None
-    return Curve(new.recording.subject, rows, chosen, final, decoder, base, known, len(held), removed)
+    line = _zero_shot(config, known, new, n_boot)
+    subject = new.recording.subject
+    return Curve(subject, rows, chosen, final, decoder, base, known, len(held), removed, shared_seconds, line)
+
+
+def _zero_shot(config: Config, known: Sequence[Person], new: Subject, n_boot: int) -> dict[str, Any] | None:
+    """The row of one decoder for all known people; None, with the reason in the log, where there can be none."""
+    if not same_channels([new.train, *known]):
+        return None
+    try:
+        aligner = zero_shot(config, known, new.widths)
+    except UserError as error:
+        logger.info("no zero-shot line: %s", error)
+        return None
+    total = sum(value.numel() for value in aligner.state().values())
+    row = {"method": config.encoder.name, "kind": ZERO_SHOT, "trials": 0, "trainable": 0, "total": total}
+    return {**row, "test": _score(aligner, new.test, n_boot)}
+
+
+def _scored(
+    config: Config,
+    method: Method,
+    kind: str,
+    shared: dict[str, Shared],
+    person: Person,
+    new: Subject,
+    held: Person,
+    n_boot: int,
+) -> dict[str, Any] | None:
+    """The row of `_decoder` with its scores on held-out pictures."""
+    row, found = _decoder(config, method, kind, shared, person, new, n_boot)
+    return None if found is None else {**row, "held_out": _score(found.aligner, held, 0)}
 
 
 def _decoder(
@@ -117,14 +155,17 @@ def _divided(train: Person, seed: int) -> tuple[Person, Person]:
 
 def _shared(
     config: Config, known: Sequence[Person], methods: Sequence[Method], widths: tuple[int, ...]
-) -> dict[str, Shared]:
+) -> tuple[dict[str, Shared], dict[str, float]]:
+    """Every shared part that the methods take, and the seconds it took."""
     found: dict[str, Shared] = {}
+    seconds: dict[str, float] = {}
     for method in methods:
         if method.base not in found:
             began = time.monotonic()
             found[method.base] = method.share(config, known, widths)
-            logger.info("%s of %d people: %.1f s", method.base, len(known), time.monotonic() - began)
-    return found
+            seconds[method.base] = round(time.monotonic() - began, 2)
+            logger.info("%s of %d people: %.1f s", method.base, len(known), seconds[method.base])
+    return found, seconds
 
 
 def _row(method: Method, kind: str, count: int, found: Adapted, seconds: float) -> dict[str, Any]:

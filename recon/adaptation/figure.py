@@ -9,7 +9,9 @@ from recon.adaptation.curve import ADAPTED
 from recon.analysis.figures import new_figure, save, tidy
 
 
-def plot_curve(points: list[dict[str, Any]], chance: float, title: str, path: Path) -> None:
+def plot_curve(
+    points: list[dict[str, Any]], zero_shot: dict[str, Any] | None, chance: float, title: str, path: Path
+) -> None:
     """``points``: method, kind, trials (a number or "all"), place, top1 and, over subjects, t95."""
     figure = new_figure(7.4, 4.2)
     axes = figure.subplots()
@@ -26,6 +28,9 @@ def plot_curve(points: list[dict[str, Any]], chance: float, title: str, path: Pa
                 axes.fill_between(
                     x, [p["t95"][0] for p in own], [p["t95"][1] for p in own], color=colour, alpha=0.1, linewidth=0
                 )
+    if zero_shot is not None:
+        label = f"{zero_shot['method']}, zero-shot"
+        axes.axhline(zero_shot["top1"], color="0.3", linestyle=":", linewidth=1.2, label=label)
     axes.axhline(chance, color="0.6", linewidth=0.8)
     axes.text(max(places, default=0), chance, " chance", va="bottom", ha="right", fontsize=7, color="0.4")
     axes.set_xticks(list(places), list(places.values()))

@@ -38,7 +38,17 @@ def summarise(curves: Sequence[dict[str, Any]], asked: Sequence[int | None]) -> 
                     "to_best_scratch": _ratio(adapted, chosen),
                 }
             )
-    return {"subjects": [curve["subject"] for curve in curves], "points": points, "paired": paired}
+    zero_shot = of_people([curve.get("zero_shot") for curve in curves])
+    subjects = [curve["subject"] for curve in curves]
+    return {"subjects": subjects, "points": points, "paired": paired, "zero_shot": zero_shot}
+
+
+def of_people(rows: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Method and mean test top-1 of the zero-shot rows of all people; None where one of them has none."""
+    found = [row for row in rows if row]
+    if len(found) < len(rows) or not found:
+        return None
+    return {"method": found[0]["method"], **_mean([float(row["test"]["top1"]) for row in found])}
 
 
 def _at(curve: dict[str, Any], wanted: int | None) -> list[dict[str, Any]]:

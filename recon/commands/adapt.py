@@ -19,9 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", nargs="+", metavar="LABEL", help=f"who is new, or {ALL}: each in turn")
     parser.add_argument("--known", nargs="+", metavar="LABEL", help="whom to learn from (default: all others)")
     text = f"numbers of pictures to adapt with, joined by commas (default: {TRIALS})"
-    parser.add_argument("--trials", default=TRIALS, metavar="N[,N]", help=text)
+    parser.add_argument("--trials", metavar="N[,N]", help=text)
+    text = "the same as minutes of recording, for studies whose length of a trial is known"
+    parser.add_argument("--minutes", metavar="M[,M]", help=text)
     parser.add_argument("--method", default="prior", metavar="NAME[,NAME]", help=f"or {ALL} (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: under runs/adapt)")
+    text = "new subjects at a time, each in a process of its own with its share of the cores (default: %(default)s)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace results of another configuration there")
     text = "with --shared: rebuild the run of an adapter.safetensors"
     parser.add_argument("--adapter", type=Path, metavar="FILE", help=text)
@@ -36,7 +40,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return _rebuild(args)
     if not args.subject:
         raise UserError(f"the following arguments are required: --subject; give a label, or {ALL}")
-    trials, config = _trials(args.trials), load_config(Config, args.config, args.overrides)
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: give 1 or more")
+    trials = _trials(args.trials or ("" if args.minutes else TRIALS), bool(args.minutes))
+    config = load_config(Config, args.config, args.overrides)
+    from align.adaptation.amounts import pictures_in
     from align.adaptation.methods import methods_of
     from align.data.studies import open_study
     from align.train import use_all_cores
@@ -49,11 +57,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     everybody = list(config.subjects or open_study(config).default_subjects)
     new = everybody if args.subject == [ALL] else list(dict.fromkeys(args.subject))
     known = list(dict.fromkeys(args.known or everybody))
+    spoken = []
+    for minutes in _minutes(args.minutes or ""):
+        count, text = pictures_in(minutes, open_study(config), new)
+        trials.append(count)
+        spoken.append(text)
+    trials = sorted(dict.fromkeys(trials), key=lambda count: (count is None, count or 0))
     use_all_cores()
     from recon.adaptation.runner import adapt, table
 
-    result = adapt(config, new, known, methods, trials, args.out, args.overwrite)
-    return {**result, "text": f"{table(result)}\nfolder: {result['folder']}\n{_next(result)}"}
+    result = adapt(config, new, known, methods, trials, args.out, args.overwrite, jobs=args.jobs)
+    text = "\n".join([*spoken, table(result), f"folder: {result['folder']}", _next(result)])
+    return {**result, "text": text}
 
 
 def _next(result: dict[str, Any]) -> str:
@@ -66,8 +81,20 @@ def _next(result: dict[str, Any]) -> str:
     return f"next: recon retrieve --subject {one['subject']} --run {folder / one['run']}"
 
 
-def _trials(text: str) -> list[int | None]:
-    from recon.adaptation.curve import LEAST
+def _minutes(text: str) -> list[float]:
+    found = []
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            found.append(float(word))
+        except ValueError:
+            raise UserError(f"--minutes {word!r} is no number; write for example 15,60") from None
+        if not 0 < found[-1] < float("inf"):
+            raise UserError(f"--minutes {word}: give a number above 0")
+    return found
+
+
+def _trials(text: str, empty: bool = False) -> list[int | None]:
+    from align.adaptation.amounts import LEAST
 
     found: list[int | None] = []
     for word in filter(None, (part.strip() for part in text.split(","))):
@@ -76,9 +103,9 @@ def _trials(text: str) -> list[int | None]:
         if word != ALL and int(word) < LEAST:
             raise UserError(f"--trials {word}: {LEAST} pictures or more are needed")
         found.append(None if word == ALL else int(word))
-    if not found:
+    if not found and not empty:
         raise UserError(f"--trials names no number; write for example {TRIALS}")
-    return sorted(dict.fromkeys(found), key=lambda count: (count is None, count or 0))
+    return found
 
 
 def _rebuild(args: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,10 @@ from align.adaptation.trunk import BalancedPairs, joined, signal_space, stored_t
 from align.checkpoint import tensors_hash
 from align.config import Config, load_config
 from align.encoders.ridge import reciprocal_ranks
+from align.encoders.shapes import SignalFacts
 from align.model.aligner import Aligner
+from align.model.router import fit_targets
+from align.model.spaces import TargetSpace
 from align.training.augment import mixture, partners
 from tests.align.fixture_people import TOKENS, linear_person, one_sided_person
 from tests.one_line import fails
@@ -194,6 +198,37 @@ def test_l_skip_is_learned_from() -> None:
     assert end(1.5) < 0.8 * end(0.0)
 
 
+def test_a_target_space_is_fitted_once_for_the_same_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    from align.adaptation import targets
+
+    fitted = []
+
+    def counted(*given: Any) -> TargetSpace:
+        fitted.append(given)
+        return fit_targets(*given)
+
+    monkeypatch.setattr(targets, "fit_targets", counted)
+    targets._latest.clear()
+    both = people()
+    first, other = (method(name).share(config(), both, WIDTHS).tensors for name in ("linear", "sttm"))
+    assert len(fitted) == 1
+    assert torch.equal(first["targets.basis"], other["targets.basis"])
+    fresh = method("sttm").share(config(), people(), WIDTHS).tensors
+    assert len(fitted) == 2, "other people, even with the same names"
+    assert tensors_hash(fresh) == tensors_hash(other)
+    method("sttm").share(config("target.components=5"), both, WIDTHS)
+    method("sttm").share(config("target.components=5"), both[:1], WIDTHS)
+    assert len(fitted) == 4
+
+
+def test_decoders_keep_rate_and_channels() -> None:
+    facts = SignalFacts(250.0, tuple("abcdefghijk"))
+    person = replace(newcomer(), facts=facts)
+    one = method("linear")
+    for found in (one.adapt(config(), shared(one.base), person), one.scratch(config(), person, WIDTHS)):
+        assert found.aligner.facts == facts
+
+
 def test_batches_are_balanced_and_rounds_whole() -> None:
     subject = torch.tensor([0] * 50 + [1] * 20 + [2] * 7)
     pairs = BalancedPairs(torch.zeros(77, 3), torch.zeros(77, 2), torch.arange(77), subject=subject)
@@ -348,10 +383,10 @@ def test_what_does_not_go_together_is_refused() -> None:
 
 def test_a_picture_that_two_people_saw_is_one_target() -> None:
     """One of 40 rows each, the same pictures: statistics of 40 pictures; no picture is fitted and held out."""
-    from align.adaptation.trunk import _distinct, _one_fold
+    from align.adaptation.trunk import _one_fold, distinct
 
     both = [linear_person("a", 40, 12), linear_person("b", 40, 9)]
-    pictures, stimulus = _distinct(both)
+    pictures, stimulus = distinct(both)
     assert len(pictures) == 40 and stimulus.tolist() == [*range(40), *range(40)]
     fitted, held_out = _one_fold(both, stimulus, 0)
     assert not set(stimulus[fitted]) & set(stimulus[held_out])

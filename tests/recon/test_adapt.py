@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,10 @@ def test_files_say_what_was_done(place: Path) -> None:
     chosen = next(row for row in result["rows"] if all(row[key] == value for key, value in result["chosen"].items()))
     assert chosen["held_out"]["top1"] == best and chosen["trials"] == 32
     rows = list(csv.DictReader((place / "out" / "adapt.csv").read_text(encoding="utf-8").splitlines()))
-    assert [float(row["test_top1"]) for row in rows] == [row["test"]["top1"] for row in result["rows"]]
+    assert [float(row["test_top1"]) for row in rows[:-1]] == [row["test"]["top1"] for row in result["rows"]]
+    twins = [[row for row in result["rows"] if row["method"] == name] for name in ("prior", "context")]
+    for one, other in zip(*([row for row in rows if row["kind"] == "scratch"] for rows in twins), strict=True):
+        assert {**one, "method": ""} == {**other, "method": ""}  # fitted once: seconds too
     assert (place / "out" / "adapt.png").stat().st_size > 10_000
     for row in result["rows"]:
         assert (
@@ -121,6 +125,9 @@ def test_an_adapter_is_rebuilt(place: Path) -> None:
         (["--subject", "03", "--trials", "few"], "--trials 'few' is no number"),
         (["--subject", "03", "--trials", "3"], "10 pictures or more"),
         (["--subject", "03", "--trials", ","], "names no number"),
+        (["--subject", "03", "--minutes", "long"], "--minutes 'long' is no number"),
+        (["--subject", "03", "--minutes", "-1"], "a number above 0"),
+        (["--subject", "03", "--jobs", "0"], "--jobs 0: give 1 or more"),
         (["--subject", "03", "--method", ","], "names no method"),
         (["--subject", "03", "--known", "03"], "nobody to learn from"),
         (["--subject", "09"], "09"),
@@ -169,10 +176,65 @@ def test_each_in_turn_is_new_to_the_others(tmp_path: Path, place: Path) -> None:
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "adapt_all.json").read_text(encoding="utf-8"))
     assert result["subjects"] == list(PEOPLE)
+    assert len(result["zero_shot"]["values"]) == 3  # all have the same channels
+    _continues(tmp_path / "out", [*words, "--jobs", "2"], result)
     for curve in result["of_subject"]:
         assert curve["subject"] not in curve["known"] and len(curve["known"]) == 2
     assert (tmp_path / "out" / "adapt_all.png").is_file() and (tmp_path / "out" / "sub-01" / "run").is_dir()
     fails("nobody to learn from", lambda: _alone(tmp_path))
+
+
+def _continues(out: Path, words: list[str], result: dict[str, Any]) -> None:
+    """What is finished stays; what is missing is computed, by two processes too, and comes out alike."""
+    for name in ("adapt_all.json", "sub-01/adapt.json", "sub-03/adapt.json"):
+        (out / name).unlink()
+    (kept,) = out.glob("sub-02/adapt.json")
+    before = kept.stat().st_mtime_ns
+    assert main([*words, "--out", str(out)]) == 0
+    assert kept.stat().st_mtime_ns == before
+    again = json.loads((out / "adapt_all.json").read_text(encoding="utf-8"))
+    for one, other in zip(result["points"], again["points"], strict=True):
+        assert one["values"] == pytest.approx(other["values"], abs=0.13)  # one of 8 pictures: threads differ
+    assert again["of_subject"][0]["shared_seconds"].keys() == {"readouts"}
+    (out / "adapt_all.json").unlink()  # stopped before the end: the folds say what they are made with
+    assert main([*words, "--out", str(out), "seed=1"]) == 2
+    assert json.loads(kept.read_text(encoding="utf-8"))["subject"] == "02"
+
+
+def test_minutes_are_pictures() -> None:
+    from align.adaptation.amounts import pictures_in
+
+    count, text = pictures_in(8, _study(0.5, 40), ["a", "b"])  # 960 trials; a picture of 2 and of 4 repetitions: 3
+    assert count == 320 and "960 trials of 0.5 s, 320 pictures of 3 repetitions" in text
+    fails("8 pictures; 10 or more", lambda: pictures_in(0.2, _study(0.5, 40), ["a", "b"]))
+    fails("nothing says how long a trial of folder takes", lambda: pictures_in(8, _study(None, 40), ["a"]))
+
+
+def _study(trial_s: float | None, n: int) -> Any:
+    shown = {"a": np.repeat(np.arange(n), 2), "b": np.repeat(np.arange(n), 4)}
+    return SimpleNamespace(
+        info=SimpleNamespace(name="folder", trial_s=trial_s),
+        recording=lambda name: SimpleNamespace(train=SimpleNamespace(stimulus=shown[name])),
+    )
+
+
+def test_a_study_without_a_known_trial_refuses_minutes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in _words(place, "--subject", "03", "--minutes", "5") if word not in ("--trials", "12,all")]
+    assert main([*words, "--out", str(place / "nothing")]) == 2
+    assert "give --trials instead" in capsys.readouterr().err and not (place / "nothing" / "adapt.json").exists()
+
+
+def test_without_adaptation(place: Path) -> None:
+    result = json.loads((place / "out" / "adapt.json").read_text(encoding="utf-8"))
+    line = result["zero_shot"]
+    assert (line["kind"], line["method"], line["trials"], line["trainable"]) == ("zero-shot", "encoding", 0, 0)
+    assert line["test"]["candidates"] == TEST and "encoding, zero-shot" in table(result)
+    (row,) = [
+        row
+        for row in csv.DictReader((place / "out" / "adapt.csv").read_text(encoding="utf-8").splitlines())
+        if row["kind"] == "zero-shot"
+    ]
+    assert float(row["test_top1"]) == line["test"]["top1"] and row["held_out_top1"] == ""
 
 
 def _alone(folder: Path) -> None:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """Facts a study declares; `Study.check` compares them with the files. ``subjects`` () = read from the files."""
+    """Facts a study declares; `Study.check` compares them with the files. ``subjects`` () = read from the files.
+
+    ``trial_s``: seconds of recording that one trial takes, pauses included; None where that is not known.
+    """
 
     name: str
     title: str
@@ -29,6 +32,7 @@ class StudyInfo:
     source: str  # public home of the data
     licence: str
     subjects: tuple[str, ...] = ()
+    trial_s: float | None = None
     row_order: str = "not told"  # what ties a row of the signals to its picture, and what it was compared with
 
 

@@ -126,6 +126,7 @@ class Nsd(Study):
         signal="fMRI",
         source="https://huggingface.co/datasets/pscotti/mindeyev2",
         licence="NSD terms and conditions (signed form), no redistribution",
+        trial_s=4.8,  # 750 trials in 12 runs of 5 minutes (Allen et al. 2022, methods)
         row_order="trial tables, whose rows of betas are checked against recording sessions, pictures and shared1000",
     )
 

@@ -73,6 +73,7 @@ class ThingsEEG2(ThingsStudy):
         signal="EEG",
         source="https://osf.io/3jk45",
         licence="CC BY 4.0; the pictures are those of THINGS, for research only",
+        trial_s=0.2,  # 100 ms picture, 100 ms pause (Gifford et al. 2022, methods)
         subjects=tuple(f"{i:02d}" for i in range(1, 11)),
     )
 

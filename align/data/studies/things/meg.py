@@ -67,6 +67,7 @@ class ThingsMEG(ThingsStudy):
         signal="MEG",
         source="https://openneuro.org/datasets/ds004212",
         licence="CC0; the pictures are those of THINGS, for research only",
+        trial_s=1.5,  # 500 ms picture, 1000 ms pause on average (Hebart et al. 2023, methods)
         subjects=("01", "02", "03", "04"),
     )
 
