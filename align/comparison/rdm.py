@@ -47,12 +47,9 @@ def geotopological(rdm: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((rdm - least) / (most - least), 0.0, 1.0)
 
 
-def mean_of_subjects(rdms: np.ndarray, ranked: bool = True) -> np.ndarray:
-    """(pairs,) mean over subjects (S, pairs) of their ranks, or of their distances brought to mean 0 and deviation 1."""
-    if ranked:
-        return np.asarray(np.mean([stats.rankdata(rdm) for rdm in rdms], axis=0))
-    centred = rdms - rdms.mean(axis=1, keepdims=True)
-    return np.asarray((centred / centred.std(axis=1, keepdims=True)).mean(axis=0))
+def mean_of_subjects(rdms: np.ndarray) -> np.ndarray:
+    """(pairs,) mean over subjects (S, pairs) of their ranks."""
+    return np.asarray(np.mean([stats.rankdata(rdm) for rdm in rdms], axis=0))
 
 
 class RankedRdm:

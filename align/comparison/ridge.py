@@ -35,8 +35,9 @@ class SharedRidge:
         values, vectors = linalg.eigh(gram, check_finite=False, overwrite_a=True)
         kept = values > max(values[-1], 0.0) * max(self.x.shape) * np.finfo(np.float64).eps
         self.values = values[kept]
-        self.right = None if wide else vectors[:, kept]
-        self.left = vectors[:, kept] if wide else self.x @ self.right / np.sqrt(self.values)
+        vectors = vectors[:, kept]
+        self.right: np.ndarray | None = None if wide else vectors
+        self.left = vectors if wide else self.x @ vectors / np.sqrt(self.values)
 
     @property
     def spare(self) -> int:
@@ -45,7 +46,7 @@ class SharedRidge:
 
     def fit(self, y: np.ndarray, alphas: Sequence[float] = ALPHAS, choose: str = "gcv") -> SharedFit:
         """Fit targets ``y`` (n, T), each with the one of ``alphas`` that has the least error (see `errors`)."""
-        y_mean = np.mean(y, axis=0, dtype=np.float64)
+        y_mean = np.asarray(np.mean(y, axis=0, dtype=np.float64))
         centred = y - y_mean
         turned = self.left.T @ centred
         best = np.zeros(y.shape[1], dtype=np.int64)
