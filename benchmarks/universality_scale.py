@@ -38,7 +38,8 @@ def main() -> None:
     wall, cpu = time.perf_counter() - began, time.process_time() - worked
     median = np.concatenate([one.median for one in found.values()])
     print(
-        f"{args.pictures} pictures, {args.dimensions} dimensions, {args.networks} networks: {wall:.0f} s, {cpu:.0f} s of CPU"
+        f"{args.pictures} pictures, {args.dimensions} dimensions, {args.networks} networks: {wall:.0f} s,"
+        f" CPU {cpu:.0f} s"
     )
     print(f"median universality of shared dimensions {np.median([one.median[:100] for one in found.values()]):.3f}")
     print(f"of the others {np.median([one.median[100:] for one in found.values()]):.3f}; {len(median)} in all")

@@ -23,11 +23,12 @@ _ALIKE = 1e-6  # of the largest distance, by which the two triangles of a matrix
 
 @dataclass(frozen=True)
 class Area:
-    """``rdms`` (S, pairs) of ``subjects`` for the pictures ``stimuli``."""
+    """``rdms`` (S, pairs) of ``subjects`` for the pictures ``stimuli``, which stand among those of ``source``."""
 
     name: str
     subjects: tuple[str, ...]
     stimuli: Stimuli
+    source: Stimuli
     rdms: np.ndarray
 
 
@@ -55,7 +56,7 @@ def measured_areas(entries: Sequence[str], stimuli: Stimuli, most: int, seed: in
             raise UserError(f"{file!r} is not symmetric; a dissimilarity of two pictures has one value")
         upper = pairs_of(len(rows))
         rdms = np.stack([one[np.ix_(rows, rows)][upper] for one in square])
-        found.append(Area(name, tuple(str(i + 1) for i in range(len(rdms))), part, rdms))
+        found.append(Area(name, tuple(str(i + 1) for i in range(len(rdms))), part, stimuli, rdms))
     _refuse_twice([area.name for area in found])
     return found
 
@@ -87,12 +88,12 @@ def _compared(name: str, brains: Sequence[Brain], distance: str, most: int, seed
         rows = [_rows(brain, hashes) for brain in brains]
         rdms = [_rdm(brain, own, distance) for brain, own in zip(brains, rows, strict=True)]
         people = tuple(brain.subject for brain in brains)
-        return [Area(name, people, subset(brains[0].stimuli, rows[0]), np.stack(rdms))]
+        return [Area(name, people, subset(brains[0].stimuli, rows[0]), brains[0].recording.stimuli, np.stack(rdms))]
     found = []
     for brain in brains:
         own = _drawn(len(brain.stimuli), most, seed)
-        stimuli = subset(brain.stimuli, own)
-        found.append(Area(f"{name} {brain.subject}", (brain.subject,), stimuli, _rdm(brain, own, distance)[None]))
+        stimuli, rdm = subset(brain.stimuli, own), _rdm(brain, own, distance)
+        found.append(Area(f"{name} {brain.subject}", (brain.subject,), stimuli, brain.recording.stimuli, rdm[None]))
     return found
 
 

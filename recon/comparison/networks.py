@@ -56,10 +56,30 @@ def layer_features(
     return {layer: np.asarray(targets[layer].tokens, dtype=np.float32).reshape(len(stimuli), -1) for layer in layers}
 
 
-def joined(features: dict[str, np.ndarray], rows: np.ndarray | None = None) -> np.ndarray:
+class Gallery:
+    """Pictures of several lists, of which each is read whole (so that its cache serves other commands) and once.
+
+    ``sources``: lists as studies and folders give them. Pictures are found by the hash of their pixels.
+    """
+
+    def __init__(self, sources: Sequence[Stimuli]) -> None:
+        self.sources = list({(one.ids, one.hashes): one for one in sources}.values())
+        hashes = [value for one in self.sources for value in one.hashes]
+        self._row = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))
+
+    def rows(self, stimuli: Stimuli) -> np.ndarray:
+        """Where each picture stands in what `features` gives."""
+        return np.array([self._row[value] for value in stimuli.hashes], dtype=np.int64)
+
+    def features(self, backbone: Backbone, pooling: str, cache_dir: str) -> dict[str, np.ndarray]:
+        """Layer to (N, D) of all pictures of all lists."""
+        parts = [layer_features(backbone, one, pooling, cache_dir) for one in self.sources]
+        return {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
+
+
+def joined(features: dict[str, np.ndarray]) -> np.ndarray:
     """The channels of all layers (n, P)."""
-    parts = [part if rows is None else part[rows] for part in features.values()]
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(list(features.values()), axis=1)
 
 
 def described(networks: dict[str, Backbone]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from align.files import locked, write_atomic, write_sealed
 from align.seeding import derive
 from recon.comparison.areas import Area, measured_areas, study_areas
 from recon.comparison.files import StoredDimensions, csv_text, read_universality
-from recon.comparison.networks import depth_of, described, layer_features, load_networks
+from recon.comparison.networks import Gallery, depth_of, described, load_networks
 from recon.comparison.pictures import digest, pictures_of
 
 RESULT, TABLE, FIGURE = "rsa.json", "rsa.csv", "rsa.png"
@@ -138,9 +138,10 @@ def _area(
     }
     rng = np.random.default_rng(derive(settings.seed, "rsa", "draws"))  # the same draws for every area of as many
     drawn = Resamples.draw(len(area.stimuli), len(subjects), settings.boot, rng)
-    peaks, whole = {}, {}
+    gallery, peaks, whole = Gallery([area.source]), {}, {}
+    rows = gallery.rows(area.stimuli)
     for name, backbone in networks.items():
-        features = layer_features(backbone, area.stimuli, pooling, cache_dir)
+        features = {layer: part[rows] for layer, part in gallery.features(backbone, pooling, cache_dir).items()}
         kinds = _kinds(name, features, stored, settings)
         layers = list(kinds[ALL])
         depths = np.array([depth_of(layers, layer) for layer in layers])

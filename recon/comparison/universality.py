@@ -31,7 +31,7 @@ from align.seeding import derive
 from recon.comparison.association import against_shuffled, association
 from recon.comparison.brains import Brain, read_brain, shuffled_similarity, when
 from recon.comparison.files import RESULT, write_universality
-from recon.comparison.networks import depth_of, described, joined, layer_features, load_networks
+from recon.comparison.networks import Gallery, depth_of, described, joined, load_networks
 from recon.comparison.pictures import LEAST, digest, divided, pictures_of, pictures_shown, subset
 
 SAMPLE = 2000  # dimensions at most that stand for all where brains are shuffled
@@ -115,11 +115,11 @@ def run(
         claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite)
         networks = load_networks(entries, config)
         brains = _brains(config, settings) if with_brain else []
-        fitted, scored = _pictures(images, fit_images, brains, settings)
-        bases, scores, features = _dimensions(networks, fitted, scored, settings, config.cache_dir)
+        fitted, scored, gallery = _pictures(images, fit_images, brains, settings)
         seen = set(fitted.hashes)
         brains = [brain.without(seen) for brain in brains]
-        result, table = _measure(networks, bases, scores, features, scored, brains, settings, config)
+        measured = _dimensions(networks, gallery, fitted, scored, brains, settings, config.cache_dir)
+        result, table = _measure(networks, measured, scored, brains, settings)
         facts = {
             "study": config.study.name if with_brain else None,
             "networks": described(networks),
@@ -131,7 +131,7 @@ def run(
             "settings": asdict(settings),
         }
         result = {**facts, **result}
-        write_universality(out, result, table, bases, scored, scores)
+        write_universality(out, result, table, measured.bases, scored, measured.scores)
     return {**result, "folder": str(out)}
 
 
@@ -147,8 +147,9 @@ def _brains(config: Config, settings: Settings) -> list[Brain]:
 
 def _pictures(
     images: Path | None, fit_images: Path | None, brains: Sequence[Brain], settings: Settings
-) -> tuple[Stimuli, Stimuli]:
-    """Pictures to fit components on, and pictures apart from them that are scored."""
+) -> tuple[Stimuli, Stimuli, Gallery]:
+    """Pictures to fit components on, pictures apart from them that are scored, and where all are found."""
+    shown = [brain.recording.stimuli for brain in brains]
     if images is not None:
         whole = pictures_of(images, settings.most, settings.seed)
     else:
@@ -156,7 +157,7 @@ def _pictures(
         whole = pictures_shown(recordings, [brain.trials.stimulus for brain in brains])
     if fit_images is None:
         one, other = divided(np.asarray(whole.groups), settings.seed)
-        return subset(whole, one), subset(whole, other)
+        return subset(whole, one), subset(whole, other), Gallery(shown if images is None else [whole, *shown])
     apart = pictures_of(fit_images, settings.most, settings.seed)
     known = set(whole.hashes)
     rows = np.array([i for i, value in enumerate(apart.hashes) if value not in known], dtype=np.int64)
@@ -164,55 +165,70 @@ def _pictures(
         raise UserError(f"{len(rows)} pictures to fit on and {len(whole)} to score; {LEAST} of each are needed")
     if len(rows) < len(apart):
         log.info("%d pictures to fit on are left out: they are scored", len(apart) - len(rows))
-    return subset(apart, rows), whole
+    return subset(apart, rows), whole, Gallery([apart, *([] if images is None else [whole]), *shown])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``scores``: network to (n, T) of the scored pictures; ``features``: to (n, P) there; ``shown``: (n, T) of all
+    networks for the pictures of every subject."""
+
+    bases: Bases
+    scores: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
+    shown: list[np.ndarray]
 
 
 def _dimensions(
-    networks: Mapping[str, Any], fitted: Stimuli, scored: Stimuli, settings: Settings, cache_dir: str
-) -> tuple[Bases, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Components of every layer, their scores (n, T) on the scored pictures, and all channels (n, P) there."""
-    bases: Bases = {}
-    scores, features = {}, {}
-    for entry, backbone in networks.items():
-        log.info("universality: features of %s", entry)
-        there = layer_features(backbone, fitted, settings.pooling, cache_dir)
-        here = layer_features(backbone, scored, settings.pooling, cache_dir)
-        bases[entry] = {
-            layer: fit_components(part, settings.components, settings.zscore) for layer, part in there.items()
-        }
-        scores[entry] = scores_of(bases[entry], here)
-        features[entry] = joined(here)
-    return bases, scores, features
-
-
-def scores_of(layers: Mapping[str, Components], features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(n, T) of pictures on the components of all layers."""
-    return np.concatenate([one.scores(features[layer]) for layer, one in layers.items()], axis=1)
-
-
-def _measure(
     networks: Mapping[str, Any],
-    bases: Bases,
-    scores: dict[str, np.ndarray],
-    features: dict[str, np.ndarray],
+    gallery: Gallery,
+    fitted: Stimuli,
     scored: Stimuli,
     brains: Sequence[Brain],
     settings: Settings,
-    config: Config,
+    cache_dir: str,
+) -> Measured:
+    """Components of every layer, fitted on one set of pictures and read on the others."""
+    there, here = gallery.rows(fitted), gallery.rows(scored)
+    shown = [gallery.rows(brain.stimuli) for brain in brains]
+    found = Measured({}, {}, {}, [])
+    parts: list[list[np.ndarray]] = [[] for _ in brains]
+    for entry, backbone in networks.items():
+        log.info("universality: features of %s", entry)
+        whole = gallery.features(backbone, settings.pooling, cache_dir)
+        basis = {
+            layer: fit_components(part[there], settings.components, settings.zscore) for layer, part in whole.items()
+        }
+        found.bases[entry] = basis
+        found.features[entry] = joined({layer: part[here] for layer, part in whole.items()})
+        found.scores[entry] = scores_of(basis, whole, here)
+        for part, rows in zip(parts, shown, strict=True):
+            part.append(scores_of(basis, whole, rows))
+    found.shown.extend(np.concatenate(part, axis=1) for part in parts)
+    return found
+
+
+def scores_of(layers: Mapping[str, Components], features: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """(n, T) of the pictures ``rows`` on the components of all layers."""
+    return np.concatenate([one.scores(features[layer][rows]) for layer, one in layers.items()], axis=1)
+
+
+def _measure(
+    networks: Mapping[str, Any], measured: Measured, scored: Stimuli, brains: Sequence[Brain], settings: Settings
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What the JSON says, and the columns of the table."""
-    dims = Dimensions.of(bases)
+    dims = Dimensions.of(measured.bases)
     folds = grouped_folds(np.asarray(scored.groups), settings.folds, settings.seed)
     rng = np.random.default_rng(derive(settings.seed, "universality"))
     log.info("universality: %d dimensions, %d pictures", len(dims.network), len(scored))
-    shared = universality(scores, features, folds, settings.regression, settings.n_null, rng)
+    shared = universality(measured.scores, measured.features, folds, settings.regression, settings.n_null, rng)
     universal = np.concatenate([shared[name].median for name in networks])
     p = np.concatenate([p_values(shared[name].median, shared[name].null) for name in networks])
     depth = [depth_of(networks[n].layers, k) for n, k in zip(dims.network, dims.layer, strict=True)]
     table = {**vars(dims), "depth": np.array(depth), "universality": universal, "p": p, "q": q_values(p)}
     result: dict[str, Any] = {"n_dimensions": len(universal), "by_network": _by_network(shared, table)}
     if brains:
-        result |= _with_brains(networks, bases, brains, table, settings, config)
+        result |= _with_brains(brains, measured.shown, table, settings)
     return result, table
 
 
@@ -235,15 +251,9 @@ def _by_network(shared: Mapping[str, Universality], table: Mapping[str, np.ndarr
 
 
 def _with_brains(
-    networks: Mapping[str, Any],
-    bases: Bases,
-    brains: Sequence[Brain],
-    table: dict[str, np.ndarray],
-    settings: Settings,
-    config: Config,
+    brains: Sequence[Brain], dimensions: Sequence[np.ndarray], table: dict[str, np.ndarray], settings: Settings
 ) -> dict[str, Any]:
     """Adds the columns of the brain to ``table``; returns the parts of the JSON about it."""
-    dimensions = [_brain_scores(networks, bases, brain, settings, config) for brain in brains]
     found: dict[str, BrainSimilarity] = {}
     for brain, part in zip(brains, dimensions, strict=True):
         log.info("universality: brain of subject %s, %d pictures", brain.subject, len(brain.trials))
@@ -290,14 +300,3 @@ def _with_brains(
 def _drawn(count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(derive(seed, "sample"))
     return np.sort(rng.choice(count, min(count, SAMPLE), replace=False))
-
-
-def _brain_scores(
-    networks: Mapping[str, Any], bases: Bases, brain: Brain, settings: Settings, config: Config
-) -> np.ndarray:
-    """(n, T) dimensions of all networks for the pictures of a subject."""
-    parts = []
-    for entry, backbone in networks.items():
-        features = layer_features(backbone, brain.stimuli, settings.pooling, config.cache_dir)
-        parts.append(scores_of(bases[entry], features))
-    return np.concatenate(parts, axis=1)
