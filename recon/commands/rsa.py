@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The content of rsa.json with ``folder``; ``text`` is for the terminal. Raises `UserError`."""
     from align.fields.syntax import parse_pooling
-    from align.train import use_all_cores
     from recon.comparison.rsa import Settings
     from recon.comparison.rsa import run as compare
     from recon.comparison.text import rsa_text
@@ -59,7 +58,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.test,
         config.seed,
     )
-    use_all_cores()
     areas = word_list(args.areas, "--areas") if args.areas else []
     folder = args.out or default_folder("rsa", config, named, backbones, args.images)
     stored = args.universality

@@ -45,7 +45,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from align.comparison.predictability import Regression
     from align.comparison.ridge import ALPHAS
     from align.fields.syntax import parse_pooling
-    from align.train import use_all_cores
     from recon.comparison.text import universality_text
     from recon.comparison.universality import Settings
     from recon.comparison.universality import run as compare
@@ -75,7 +74,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.test,
         config.seed,
     )
-    use_all_cores()
     folder = args.out or default_folder("universality", config, named, backbones, args.images)
     result = compare(config, backbones, args.images, args.fit_images, named, settings, folder, args.overwrite)
     return {**result, "text": universality_text(result)}
