@@ -23,7 +23,7 @@ LITE = tuple(f"timm/tf_efficientnet_lite{k}" for k in range(3))
 
 
 def convert(data: Path, out: Path) -> list[str]:
-    """Pictures by number, monkey IT (1, 92, 92), human IT of four subjects (mean of their sessions); words of --rdm."""
+    """Pictures by number, monkey IT (1, 92, 92), human IT of four subjects (mean of their sessions); words for the command."""
     supplement = loadmat(data / "Kriegeskorte_Neuron2008_supplementalData.mat")
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(supplement["stimuli_92objs"].flat):
@@ -39,7 +39,7 @@ def convert(data: Path, out: Path) -> list[str]:
     human[:, np.arange(92), np.arange(92)] = 0
     np.save(out / "monkey.npy", monkey + monkey.T)
     np.save(out / "human.npy", human)
-    return [f"monkey IT={out / 'monkey.npy'}", f"human IT={out / 'human.npy'}"]
+    return ["--rdm", f"monkey IT={out / 'monkey.npy'}", "--rdm", f"human IT={out / 'human.npy'}"]
 
 
 def main() -> None:
@@ -62,7 +62,6 @@ def main() -> None:
             backbones,
             "--images",
             str(args.out / "pictures"),
-            "--rdm",
             *rdms,
             "--boot",
             "500",

@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon rsa``."""
     add_comparison_arguments(parser)
     parser.add_argument("--images", type=Path, metavar="PLACE", help="folder or zip of the pictures of --rdm, by name")
-    text = "dissimilarities measured elsewhere: NAME=FILE[:KEY] of (K, K) or, over subjects, (S, K, K)"
-    parser.add_argument("--rdm", nargs="+", action="extend", metavar="NAME=FILE", help=text)
+    text = "dissimilarities measured elsewhere, (K, K) or over subjects (S, K, K); several: --rdm A=F --rdm B=G"
+    parser.add_argument("--rdm", action="append", metavar="NAME=FILE[:KEY]", help=text)
     text = "regions of the study, each compared by itself, from early to late"
     parser.add_argument("--areas", metavar="A[,B]", help=text)
     text = f"{POOLS} (default: max, or that of --universality)"
