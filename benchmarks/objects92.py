@@ -23,7 +23,7 @@ LITE = tuple(f"timm/tf_efficientnet_lite{k}" for k in range(3))
 
 
 def convert(data: Path, out: Path) -> list[str]:
-    """Pictures by number, monkey IT (1, 92, 92), human IT of four subjects (mean of their sessions); words for the command."""
+    """Pictures by number, monkey IT (1, 92, 92), human IT of four subjects (mean of sessions); words."""
     supplement = loadmat(data / "Kriegeskorte_Neuron2008_supplementalData.mat")
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(supplement["stimuli_92objs"].flat):
