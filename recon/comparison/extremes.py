@@ -9,6 +9,7 @@ import numpy as np
 
 from align.data.signals import Stimuli
 from align.files import atomic_path
+from recon.comparison.networks import short_name
 
 EACH, SHOWN = 8, 6  # pictures at either end, dimensions of either kind
 LEAST_EXPLAINED = 1e-3  # of a layer's variance: what explains less is mostly noise and shows nothing
@@ -65,7 +66,8 @@ def draw_extremes(
 
 def _label(table: Mapping[str, np.ndarray], row: int) -> str:
     brain = f", brain {table['brain_similarity'][row]:.2f}" if "brain_similarity" in table else ""
+    name = short_name(str(table["network"][row]))
     return (
-        f"{table['network'][row]}\nlayer {table['layer'][row]}, component {table['component'][row] + 1}\n"
+        f"{name}\nlayer {table['layer'][row]}, component {table['component'][row] + 1}\n"
         f"universality {table['universality'][row]:.2f}{brain}\n{100 * table['explained'][row]:.1f} % of the variance"
     )

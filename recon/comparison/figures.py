@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recon.analysis.figures import COLOURS, new_figure, save, tidy
+from recon.comparison.networks import short_name
 
 __all__ = ["draw_density", "draw_when", "save"]
 
@@ -24,7 +25,7 @@ def draw_density(result: Mapping[str, Any], table: Mapping[str, np.ndarray]) -> 
         part = table["universality"][table["network"] == name]
         share = np.histogram(part, edges)[0] / len(part)
         colour = COLOURS[k % len(COLOURS)]
-        panels[0].plot(middles, share, color=colour, label=_short(name))
+        panels[0].plot(middles, share, color=colour, label=short_name(name))
         limit = result["by_network"][name]["null_95"]
         if limit is not None:
             panels[0].axvline(limit, color=colour, linestyle=":", linewidth=1)
@@ -86,8 +87,3 @@ def draw_when(result: Mapping[str, Any]) -> Any:
     axes.legend(frameon=False, fontsize=8)
     tidy(axes)
     return figure
-
-
-def _short(name: str) -> str:
-    family, _, model = name.partition("/")
-    return model or family

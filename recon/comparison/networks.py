@@ -95,6 +95,13 @@ def described(networks: dict[str, Backbone]) -> dict[str, Any]:
     }
 
 
+def short_name(entry: str) -> str:
+    """Of a network, for figures and pictures: without family and file of weights."""
+    name, _, weights = entry.partition("@")
+    plain = name.partition("/")[2] or name
+    return f"{plain}, {weights.replace(':', ' ')}" if weights.startswith("untrained") else plain
+
+
 def depth_of(layers: Sequence[str], layer: str) -> float:
     """Relative depth of a layer: 0 for the first, 1 for the last."""
     return layers.index(layer) / max(len(layers) - 1, 1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recon.analysis.figures import COLOURS, new_figure, save, tidy
+from recon.comparison.networks import short_name
 
 __all__ = ["draw_rsa", "save"]
 _COLUMNS = 4
@@ -17,8 +18,8 @@ def draw_rsa(result: Mapping[str, Any]) -> Any:
     shared = any(entry["between_subjects"] is not None for entry in areas)
     columns = min(len(areas), _COLUMNS)
     lines = -(-len(areas) // columns)
-    figure = new_figure(4.1 * columns + 1, 3.5 * lines * (2 if shared else 1) + 0.6)
-    grid = figure.subplots(lines * (2 if shared else 1), columns, squeeze=False, sharex=True)
+    figure = new_figure(max(8.0, 4.1 * columns), 3.3 * lines * (2 if shared else 1) + 1.2)
+    grid = figure.subplots(lines * (2 if shared else 1), columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for k, entry in enumerate(areas):
@@ -31,7 +32,7 @@ def draw_rsa(result: Mapping[str, Any]) -> Any:
             below.axis("on")
             _draw_shared(below, entry)
     handles, names = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.suptitle(
         f"rank correlation of dissimilarities ({result['settings']['distance']}, pooling {result['pooling']}); "
         "band: 95 % over pictures and subjects",
@@ -50,10 +51,17 @@ def _draw_area(axes: Any, entry: Mapping[str, Any]) -> None:
         colour, style = COLOURS[k % len(COLOURS)], "--" if "@untrained" in name else "-"
         axes.fill_between(depth, low, high, color=colour, alpha=0.1, linewidth=0)
         axes.plot(
-            depth, [p["similarity"] for p in one["points"]], style, marker="o", markersize=3, color=colour, label=name
+            depth,
+            [p["similarity"] for p in one["points"]],
+            style,
+            marker="o",
+            markersize=3,
+            color=colour,
+            label=short_name(name),
         )
     axes.axhline(0, color="0.35", linestyle=":", linewidth=1)
-    axes.set_title(f"{entry['area']}: {len(entry['subjects'])} subjects, {entry['n_pictures']} pictures", fontsize=9)
+    people = f"{len(entry['subjects'])} subject{'s' if len(entry['subjects']) > 1 else ''}"
+    axes.set_title(f"{entry['area']}: {people}, {entry['n_pictures']} pictures", fontsize=9)
     axes.set(xlabel="relative depth", ylabel="similarity, Spearman")
     tidy(axes)
 
@@ -65,6 +73,6 @@ def _draw_shared(axes: Any, entry: Mapping[str, Any]) -> None:
         style = "--" if "@untrained" in name else "-"
         left = [point["between_subjects_given"] for point in one["points"]]
         axes.plot(depth, left, style, marker="o", markersize=3, color=COLOURS[k % len(COLOURS)])
-    axes.set_title("between subjects, each layer taken out (dashed: as it is)", fontsize=9)
+    axes.set_title("between subjects; each layer taken out (dashed: none)", fontsize=9)
     axes.set(xlabel="relative depth", ylabel="similarity, Spearman")
     tidy(axes)
