@@ -122,7 +122,7 @@ class TargetConfig(Checked):
     """Which tokens are predicted: layer (index or module name), pooling, principal components kept."""
 
     layer: Layer = "1"  # several are joined by +, such as features.6+features.9
-    pooling: Pooling = "grid:4"  # tokens | mean | cls | grid:n
+    pooling: Pooling = "grid:4"  # tokens | mean | max | cls | grid:n
     components: Count = 400  # of the flattened standardised tokens, fitted on training pictures; same for every layer
     root: bool = False  # root of every token value, its sign kept, before standardising
     whiten: Share = 0.0  # exponent for the image side: 0 = components keep their variance, 1 = all equal

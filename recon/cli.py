@@ -30,6 +30,7 @@ from recon.commands import (
     publish,
     repeats,
     reproduce,
+    rsa,
     score,
     score_votes,
     sweep,
@@ -39,6 +40,7 @@ from recon.commands import (
     timecourse,
     train,
     tune_pictures,
+    universality,
 )
 from recon.commands.arguments import require_sensible
 from recon.commands.evaluate import run_evaluate, run_retrieve
@@ -156,6 +158,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     text = "retrieval in sliding windows: onset, peak, clusters above chance; figure, CSV, JSON"
     timecourse.add_arguments(add("timecourse", timecourse.run, text, "laid over the configuration file"))
+
+    text = "which dimensions of vision models other models have too, and which of them a brain carries"
+    universality.add_arguments(add("universality", universality.run, text, "laid over the configuration file"))
+    text = "dissimilarities of pictures in layers and brains: by depth, with noise ceilings and intervals"
+    rsa.add_arguments(add("rsa", rsa.run, text, "laid over the configuration file"))
 
     text = "train a published recipe; its own rule of choice next to the clean one, and the price of the leak"
     reproduce.add_arguments(add("reproduce", reproduce.run, text, "laid over recipe and study"))

@@ -63,7 +63,7 @@ MISTAKES: list[tuple[str, str, str]] = [  # command, pairs that cannot be, what 
     ("align/train.py", "backbone.name=torchvison/alexnet", "did you mean 'torchvision/MODEL'? Families: mini, "),
     ("align/train.py", "backbone.weights=nowhere.pth", "backbone.weights='nowhere.pth' does not exist"),
     ("align/train.py", "backbone.image_size=0", "backbone.image_size=0 should be 1 or more"),
-    ("align/train.py", "target.pooling=grid", "use tokens, mean, cls or grid:n"),
+    ("align/train.py", "target.pooling=grid", "use tokens, mean, max, cls or grid:n"),
     ("align/train.py", "target.layer=1++3", "target.layer='1++3' is not a layer"),
     ("align/train.py", "target.components=0", "target.components=0 should be 1 or more"),
     ("align/train.py", "target.views=[original,blurr:15]", "target.views='blurr:15'"),

@@ -23,9 +23,9 @@ def parse_pooling(pooling: str) -> tuple[str, int]:
     kind, colon, size = pooling.partition(":")
     if kind == "grid" and size.isdecimal() and int(size) > 0:
         return kind, int(size)
-    if kind in ("tokens", "mean", "cls") and not colon:
+    if kind in ("tokens", "mean", "max", "cls") and not colon:
         return kind, 0
-    raise UserError(f"pooling {pooling!r} is not known; use tokens, mean, cls or grid:n such as grid:4")
+    raise UserError(f"pooling {pooling!r} is not known; use tokens, mean, max, cls or grid:n such as grid:4")
 
 
 def parse_view(view: str) -> tuple[str, float]:

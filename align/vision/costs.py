@@ -65,7 +65,8 @@ def measure(name: str, pictures: Sequence[int] = PICTURES) -> dict[str, Any]:
 def cache_bytes(layer: dict[str, int], pooling: str, pictures: int) -> int:
     """Size of the float16 tokens of one layer, as in `measure`; a grid is at most the layer's own."""
     kind, n = parse_pooling(pooling)
-    tokens = {"tokens": layer["tokens"], "mean": 1, "cls": 1, "grid": max(1, min(n, layer["grid"])) ** 2}[kind]
+    grid = max(1, min(n, layer["grid"])) ** 2
+    tokens = {"tokens": layer["tokens"], "mean": 1, "max": 1, "cls": 1, "grid": grid}[kind]
     return _BYTES * pictures * tokens * layer["width"]
 
 

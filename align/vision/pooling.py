@@ -1,4 +1,4 @@
-"""How the output of a layer becomes tokens: ``tokens | mean | cls | grid:n``.
+"""How the output of a layer becomes tokens: ``tokens | mean | max | cls | grid:n``.
 
 A layer gives patch tokens (B, N, D), a feature map (B, D, H, W) or a pooled vector (B, D). The result is always
 (B, N, D), float32, in memory of its own (so that later in-place operations of the network cannot change it).
@@ -23,7 +23,8 @@ def pool(features: torch.Tensor, pooling: str, *, prefix: int = 0, has_cls: bool
     features
         (B, N, D) tokens, of which the first ``prefix`` are no patches (CLS, registers), (B, D, H, W) or (B, D).
     pooling
-        ``tokens``: all, CLS included. ``mean``: mean of the patches, N = 1. ``cls``: token 0, N = 1.
+        ``tokens``: all, CLS included. ``mean``: mean of the patches, N = 1. ``max``: the largest value of every channel
+        over the patches, N = 1. ``cls``: token 0, N = 1.
         ``grid:n``: patches averaged onto n x n cells in row-major order, N = n * n.
         A pooled vector (also a 1 x 1 map, the output of a convolutional classifier) stays N = 1 under all but ``cls``.
 
@@ -51,6 +52,8 @@ def pool(features: torch.Tensor, pooling: str, *, prefix: int = 0, has_cls: bool
         out = features[:, :1]
     elif kind == "mean":
         out = features[:, prefix:].mean(1, keepdim=True) if features.ndim == 3 else features.mean((2, 3))[:, None]
+    elif kind == "max":
+        out = features[:, prefix:].amax(1, keepdim=True) if features.ndim == 3 else features.amax((2, 3))[:, None]
     else:
         maps = features[:, prefix:].transpose(1, 2).unflatten(2, (height, width)) if features.ndim == 3 else features
         if height * width > 1:

@@ -23,6 +23,13 @@ def test_mean_leaves_the_prefix_out() -> None:
     torch.testing.assert_close(pool(MAP, "mean")[:, 0], MAP.flatten(2).mean(-1))
 
 
+def test_max_is_the_largest_value_of_every_channel_over_the_patches() -> None:
+    expected = torch.stack([TOKENS[:, i] for i in range(2, 38)]).max(0).values
+    assert TOKENS[:, :2].max() > expected.max() or (TOKENS[:, :2] > expected[:, None]).any()  # the prefix would show
+    assert torch.equal(pool(TOKENS, "max", prefix=2, has_cls=True)[:, 0], expected)
+    assert torch.equal(pool(MAP, "max")[:, 0], MAP.flatten(2).max(-1).values)
+
+
 def test_cls_is_token_0_and_refused_without_one() -> None:
     assert torch.equal(pool(TOKENS, "cls", prefix=2, has_cls=True), TOKENS[:, :1])
     for features, prefix in ((MAP, 0), (TOKENS[:, 2:], 0), (torch.zeros(2, 5), 0)):
@@ -42,7 +49,7 @@ def test_grid_averages_cells_in_row_major_order(n: int) -> None:
                 torch.testing.assert_close(out[:, i * n + j], cell)
 
 
-@pytest.mark.parametrize("pooling", ["tokens", "mean", "grid:4"])
+@pytest.mark.parametrize("pooling", ["tokens", "mean", "max", "grid:4"])
 def test_a_pooled_vector_stays_one_token(pooling: str) -> None:
     vector = torch.randn(3, 7)
     assert torch.equal(pool(vector, pooling), vector[:, None])
@@ -62,7 +69,7 @@ def test_too_fine_a_grid_is_refused() -> None:
         pool(MAP, "grid:7")
 
 
-@pytest.mark.parametrize("text", ["", "grid", "grid:", "grid:0", "grid:-1", "grid:2x", "mean:2", "max"])
+@pytest.mark.parametrize("text", ["", "grid", "grid:", "grid:0", "grid:-1", "grid:2x", "mean:2", "maximum"])
 def test_unknown_pooling_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="use tokens, mean, cls or grid:n"):
+    with pytest.raises(UserError, match="use tokens, mean, max, cls or grid:n"):
         parse_pooling(text)

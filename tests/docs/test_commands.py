@@ -22,7 +22,13 @@ from tests.docs.pages import DOCS, PAGES, README, blocks, commands
 
 ALL = [(page.name, words) for page in PAGES for words in commands(page)]
 PYTHON = ("python", "python3")
-CONFIGURED = ("targets", "sweep", "timecourse")  # commands whose key=value pairs are fields of Config
+CONFIGURED = (
+    "targets",
+    "sweep",
+    "timecourse",
+    "universality",
+    "rsa",
+)  # commands whose key=value pairs are fields of Config
 RUNS = ("retrieve", "evaluate", "curves", "caption")  # commands that take evaluate.* pairs
 
 

@@ -47,6 +47,10 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/audit": ("audit",),
     "recon/audit/inside.py": ("evaluate",),
     "recon/cli.py": ("evaluate",),
+    "recon/commands/comparing.py": ("universality", "rsa"),
+    "recon/comparison": ("universality",),
+    "recon/comparison/areas.py": ("rsa",),
+    "recon/comparison/rsa.py": ("rsa",),
     "recon/commands/adapt.py": ("adapt",),
     "recon/commands/caption.py": ("caption",),
     "recon/commands/curves.py": ("curves",),
@@ -57,7 +61,10 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/commands/evaluate.py": ("retrieve",),
     "recon/commands/evaluate_images.py": ("evaluate-images",),
     **{f"recon/commands/{name}.py": (name,) for name in ("audit", "evidence", "gallery", "generate", "score", "sweep")},
-    **{f"recon/commands/{name}.py": (name,) for name in ("table", "targets", "timecourse", "train", "reproduce")},
+    **{
+        f"recon/commands/{name}.py": (name,)
+        for name in ("table", "targets", "timecourse", "rsa", "universality", "train", "reproduce")
+    },
     "recon/decoding": DRAW,
     "recon/decoding/halves.py": ("evidence",),
     "recon/drawing/best_of.py": ("generate",),

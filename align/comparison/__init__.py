@@ -1,0 +1,1 @@
+"""What representations of the same pictures share: predictability, universality, dissimilarities. Arrays in and out."""

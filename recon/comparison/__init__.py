@@ -1,0 +1,1 @@
+"""Networks and brains compared: universality of dimensions, dissimilarities of pictures; their files and figures."""
