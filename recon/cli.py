@@ -21,6 +21,7 @@ from recon.commands import (
     caption,
     curves,
     data,
+    encode,
     evaluate_images,
     evidence,
     gallery,
@@ -156,6 +157,8 @@ def build_parser() -> argparse.ArgumentParser:
     text = "retrieval in sliding windows: onset, peak, clusters above chance; figure, CSV, JSON"
     timecourse.add_arguments(add("timecourse", timecourse.run, text, "laid over the configuration file"))
 
+    text = "how well pictures predict responses: by layer, method, unit and number of pictures; figures, CSV, JSON"
+    encode.add_arguments(add("encode", encode.run, text, "laid over the configuration file"))
     text = "which dimensions of vision models other models have too, and which of them a brain carries"
     universality.add_arguments(add("universality", universality.run, text, "laid over the configuration file"))
     text = "dissimilarities of pictures in layers and brains: by depth, with noise ceilings and intervals"
