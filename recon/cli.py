@@ -18,6 +18,7 @@ from align.files import launched
 from recon.commands import (
     adapt,
     audit,
+    brain_score,
     caption,
     curves,
     data,
@@ -159,6 +160,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     text = "how well pictures predict responses: by layer, method, unit and number of pictures; figures, CSV, JSON"
     encode.add_arguments(add("encode", encode.run, text, "laid over the configuration file"))
+    text = "predictivity of recorded units as Brain-Score computes it: 25 components, over the ceiling"
+    brain_score.add_arguments(add("brain-score", brain_score.run, text, "laid over the configuration file"))
     text = "which dimensions of vision models other models have too, and which of them a brain carries"
     universality.add_arguments(add("universality", universality.run, text, "laid over the configuration file"))
     text = "dissimilarities of pictures in layers and brains: by depth, with noise ceilings and intervals"

@@ -224,7 +224,8 @@ def _facts(
         "rule": rule,
         "statistics": (
             "r: Pearson correlation over scored pictures, mean over folds; r2: 1 - squared error over squared distance "
-            f"from the mean; p: one-sided, {settings.n_perm} shuffles of pictures within folds; q: false discovery rate "
+            f"from the mean; p: one-sided, {settings.n_perm} shuffles of pictures within a fold, of several folds twice the "
+            "mean of their p (Vovk & Wang 2020); q: false discovery rate "
             "over units (Benjamini & Hochberg 1995); corrected: r over the root of the reliability of the mean response, "
             "mean over units that are reliable enough; t95: over subjects; identification: top-1 among the pictures of "
             "a fold by cosine of whitened responses"
