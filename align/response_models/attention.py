@@ -3,7 +3,7 @@
 The transformer brain encoder (Hosseinzadeh Adeli et al. 2025, arXiv 2505.17329): places carry sine positions, a learned
 query attends to them (softmax over places), and a linear readout turns the answer into responses. Unlike a receptive
 field, where a unit looks depends on the picture. Here every unit has a query of its own, there is one decoder layer,
-and it is far narrower (64 against 768), for there are hundreds of pictures and not ten thousand.
+and it is far narrower (128 against 768), for there are hundreds of pictures and not ten thousand.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ class Routed(nn.Module):
 class AttentionRouted(Method):
     """`Routed` networks by `align.response_models.gradient`; sizes were set on training pictures of two V4 sessions."""
 
-    hidden: int = 64
+    hidden: int = 128
     heads: int = 4
     dropout: float = 0.1  # arXiv 2505.17329
-    training: Training = Training()
+    training: Training = Training(epochs=40, batch=64, rate=2e-3, decay=0.3)
     name: ClassVar[str] = "attention"
     source: ClassVar[str] = "transformer brain encoder, arXiv 2505.17329"
     places: ClassVar[bool] = True

@@ -33,8 +33,14 @@ class PriorFit(Fitted):
         return np.asarray(x.reshape(len(x), -1) @ self.weight.T + self.bias)
 
 
+@dataclass(frozen=True)
 class InContext(Method):
-    """`align.adaptation.prior.Prior` as a response model."""
+    """`align.adaptation.prior.Prior` as a response model.
+
+    ``most``: pictures of each known subject that are looked at, spread over all: kernels are square in their number.
+    """
+
+    most: int = 400
 
     name: ClassVar[str] = "in_context"
     source: ClassVar[str] = "after BraInCoRL, arXiv 2505.15813, in closed form"
@@ -42,9 +48,12 @@ class InContext(Method):
     from_others: ClassVar[bool] = True
 
     def prepare(self, others: Sequence[Seen]) -> Shared:
-        people = [_person(str(number), other) for number, other in enumerate(others)]
+        people = [_person(str(number), self._some(other)) for number, other in enumerate(others)]
         widths = [part.shape[2] for part in others[0].spaces.values()]
         return Prior().share(Config(), people, widths)
+
+    def _some(self, other: Seen) -> Seen:
+        return other.take(np.linspace(0, len(other) - 1, min(len(other), self.most)).round().astype(np.int64))
 
     def fit(self, seen: Seen, prepared: Shared | None = None) -> PriorFit:
         if prepared is None:

@@ -73,8 +73,8 @@ class Joint(Method):
     hidden: int = 64
     heads: int = 4
     dropout: float = 0.1
-    general: Training = Training(epochs=40, rate=2e-3, decay=1e-2, splits=1)
-    training: Training = Training(epochs=60, rate=2e-2, decay=1e-2, splits=3)
+    general: Training = Training(epochs=30, batch=64, rate=2e-3, splits=1)
+    training: Training = Training(epochs=40, batch=64, rate=2e-2)
     name: ClassVar[str] = "joint"
     source: ClassVar[str] = "Universal Brain Encoder, arXiv 2406.12179"
     places: ClassVar[bool] = True

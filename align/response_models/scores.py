@@ -50,7 +50,7 @@ def permutation_p(
 
     Within a fold that is exact, for its responses have no part in its predictions. Scores of several folds depend on
     each other (each is fitted to what the others score), and shuffling them apart would call noise significant too
-    often. Twice the mean of their p is valid however they depend (Vovk & Wang 2020, Biometrika 107, proposition 3); it
+    often. Twice the mean of their p is valid however they depend (Vovk & Wang 2020, Biometrika 107); it
     is conservative, and at least 2 / (1 + n_perm).
     """
     rng = np.random.default_rng([seed, 3])

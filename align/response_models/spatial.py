@@ -39,7 +39,7 @@ class Factorised(nn.Module):
 class SpatialFeature(Method):
     """`Factorised` networks by `align.response_models.gradient`."""
 
-    training: Training = Training(epochs=100, rate=1e-2, decay=0.1)
+    training: Training = Training(epochs=40, batch=64, rate=5e-3, decay=1.0)
     name: ClassVar[str] = "spatial_feature"
     source: ClassVar[str] = "Klindt et al. 2017, arXiv 1711.02653; softmax map as in arXiv 2505.17329"
     places: ClassVar[bool] = True
