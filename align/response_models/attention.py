@@ -18,6 +18,8 @@ from torch import nn
 from align.response_models.contract import Method, Seen
 from align.response_models.gradient import NetworkFit, Tokens, Training, splits_of, standardised, train
 
+STEPS = Training(epochs=40, batch=64, rate=2e-3, decay=0.3)
+
 
 def sine_positions(places: int, width: int) -> torch.Tensor:
     """(N, width) sines and cosines of row and column of a square grid in row-major order, else of the place's number.
@@ -85,7 +87,7 @@ class AttentionRouted(Method):
     hidden: int = 128
     heads: int = 4
     dropout: float = 0.1  # arXiv 2505.17329
-    training: Training = Training(epochs=40, batch=64, rate=2e-3, decay=0.3)
+    training: Training = STEPS
     name: ClassVar[str] = "attention"
     source: ClassVar[str] = "transformer brain encoder, arXiv 2505.17329"
     places: ClassVar[bool] = True

@@ -1,7 +1,7 @@
 """What every response model keeps: features and responses of the same pictures in, predictions of new pictures out.
 
 Features come as spaces: a name (a layer, a network, captions) and an array (n, N, D) of N tokens, the places of the
-picture. They are standardised by `align.response_models.scaling`, so that every space has rows of mean squared length 1.
+picture. They are standardised by `align.response_models.scaling`: rows of every space have a mean squared length of 1.
 """
 
 from __future__ import annotations

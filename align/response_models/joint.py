@@ -21,6 +21,8 @@ from align.response_models.contract import Method, Seen
 from align.response_models.gradient import NetworkFit, Tokens, Training, splits_of, standardised, train
 
 EMBEDDING = 64
+TOGETHER = Training(epochs=30, batch=64, rate=2e-3, splits=1)
+STEPS = Training(epochs=40, batch=64, rate=2e-2)
 
 
 class Shared(nn.Module):
@@ -73,8 +75,8 @@ class Joint(Method):
     hidden: int = 64
     heads: int = 4
     dropout: float = 0.1
-    general: Training = Training(epochs=30, batch=64, rate=2e-3, splits=1)
-    training: Training = Training(epochs=40, batch=64, rate=2e-2)
+    general: Training = TOGETHER
+    training: Training = STEPS
     name: ClassVar[str] = "joint"
     source: ClassVar[str] = "Universal Brain Encoder, arXiv 2406.12179"
     places: ClassVar[bool] = True

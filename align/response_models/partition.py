@@ -33,7 +33,9 @@ class Partition:
         return np.asarray(self.full - sum(self.unique.values()))
 
 
-def partition(material: Material, folds: Sequence[tuple[np.ndarray, np.ndarray]], method: Banded | None = None) -> Partition:
+def partition(
+    material: Material, folds: Sequence[tuple[np.ndarray, np.ndarray]], method: Banded | None = None
+) -> Partition:
     """Banded ridge on all spaces, on each alone, and on all but each. Raises `ValueError` for fewer than two spaces."""
     if len(material.tokens) < 2:
         raise ValueError("a partition needs two spaces of features or more")
@@ -71,7 +73,7 @@ def partition(material: Material, folds: Sequence[tuple[np.ndarray, np.ndarray]]
 def _product(
     responses: np.ndarray, parts: dict[str, np.ndarray], scored: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Sum over pictures of part x (2 response - prediction), over that of squared responses; the level is a part of none.
+    """Sum over pictures of part x (2 response - prediction), over that of squared responses; the level is no part.
 
     The level of a fold's fit misses that of its scored rows by a little; it is left out on both sides, so that shares
     add up to the explained variance of the centred predictions.

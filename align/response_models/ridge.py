@@ -13,7 +13,6 @@ from align.response_models.contract import Fitted, Method, Seen, Spaces, joined
 SHARES = tuple(10.0 ** (k / 2) for k in range(-6, 7))  # penalty over the mean squared length of a picture's features
 
 
-
 @dataclass(frozen=True)
 class RidgeFit(Fitted):
     """One decomposition of the features, a penalty for each unit."""

@@ -24,7 +24,9 @@ class UnitScores:
     q: np.ndarray
 
 
-def unit_scores(responses: np.ndarray, estimates: np.ndarray, folds: Rows, seed: int, n_perm: int = N_PERM) -> UnitScores:
+def unit_scores(
+    responses: np.ndarray, estimates: np.ndarray, folds: Rows, seed: int, n_perm: int = N_PERM
+) -> UnitScores:
     """Score predictions (n, U) of responses (n, U). ``folds``: the rows that one fit predicts, each row once at most.
 
     Correlations stay within folds: the mean of a prediction differs between fits, against the mean of what they
@@ -73,7 +75,9 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return np.asarray(centred / np.where(length > 1e-12, length, np.inf), dtype=np.float32)
 
 
-def identification(responses: np.ndarray, estimates: np.ndarray, folds: Rows, shrinkage: float = 0.5) -> dict[str, float]:
+def identification(
+    responses: np.ndarray, estimates: np.ndarray, folds: Rows, shrinkage: float = 0.5
+) -> dict[str, float]:
     """The seen picture as the one whose predicted response fits best (Kay et al. 2008): top-1 among those of its fold.
 
     Responses and predictions are whitened by what predictions of the other folds leave over (as

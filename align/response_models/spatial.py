@@ -15,6 +15,8 @@ from torch import nn
 from align.response_models.contract import Method, Seen
 from align.response_models.gradient import NetworkFit, Tokens, Training, splits_of, standardised, train
 
+STEPS = Training(epochs=40, batch=64, rate=5e-3, decay=1.0)
+
 
 class Factorised(nn.Module):
     """(B, N, r) to (B, U): ``map`` softmax over N places, ``what`` r weights, both of each unit."""
@@ -39,7 +41,7 @@ class Factorised(nn.Module):
 class SpatialFeature(Method):
     """`Factorised` networks by `align.response_models.gradient`."""
 
-    training: Training = Training(epochs=40, batch=64, rate=5e-3, decay=1.0)
+    training: Training = STEPS
     name: ClassVar[str] = "spatial_feature"
     source: ClassVar[str] = "Klindt et al. 2017, arXiv 1711.02653; softmax map as in arXiv 2505.17329"
     places: ClassVar[bool] = True

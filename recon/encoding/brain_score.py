@@ -81,7 +81,9 @@ def write_brain_score(folder: Path, result: Mapping[str, Any], rows: Sequence[di
     """The table of subjects and the rows as JSON, next to the files of `recon encode` that they come from."""
     keys = ("network", "method")
     flat = [{**{key: row[key] for key in keys}, **one} for row in rows for one in row["subjects"]]
-    write_atomic(folder / f"{STEM}.csv", csv_text([{k: "" if v is None else v for k, v in one.items()} for one in flat]))
+    write_atomic(
+        folder / f"{STEM}.csv", csv_text([{k: "" if v is None else v for k, v in one.items()} for one in flat])
+    )
     facts = {key: result[key] for key in ("direction", "study", "split", "rule", "folds", "seed", "backbones")}
     write_sealed(folder / f"{STEM}.json", {"schema": 1, **facts, "rows": list(rows)})
 

@@ -20,7 +20,9 @@ _LEAST_LAYERS = 3
 _ON_HEAD = 0.8  # share of channels whose place on the head is known, from which maps are drawn
 
 
-def draw_encoding(folder: Path, result: Mapping[str, Any], scored: Sequence[Scored], subjects: Sequence[Subject]) -> None:
+def draw_encoding(
+    folder: Path, result: Mapping[str, Any], scored: Sequence[Scored], subjects: Sequence[Subject]
+) -> None:
     """Every figure that the results have material for; those of an earlier run that no longer belong are removed."""
     wanted = {
         f"{_STEM}.png": _units(result, scored, subjects),
@@ -66,7 +68,9 @@ def _depth(result: Mapping[str, Any]) -> Any:
         for axes, name, interval in ((left, "r", "t95"), (right, "identification", "identification_t95")):
             if any(row[name] is None for row in rows):
                 continue
-            axes.plot(x, [row[name] for row in rows], "o-", color=colour, markersize=3, label=f"{network}, {method}{more}")
+            axes.plot(
+                x, [row[name] for row in rows], "o-", color=colour, markersize=3, label=f"{network}, {method}{more}"
+            )
             if all(row[interval] for row in rows):
                 low, high = ([row[interval][end] for row in rows] for end in (0, 1))
                 axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -140,7 +144,9 @@ def _units(result: Mapping[str, Any], scored: Sequence[Scored], subjects: Sequen
         right.text(0.5, 0.5, "no repetitions: no ceiling", ha="center", va="center", fontsize=9, color="0.4")
     for axes in (left, right):
         tidy(axes)
-    figure.suptitle(f"{_title(result)}\n{best['set']}, {best['method']}, {best['pictures']} pictures fitted", fontsize=9)
+    figure.suptitle(
+        f"{_title(result)}\n{best['set']}, {best['method']}, {best['pictures']} pictures fitted", fontsize=9
+    )
     return figure
 
 
@@ -160,7 +166,9 @@ def _map(subject: Subject, result: Mapping[str, Any], scored: Sequence[Scored]) 
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
     most = max(1e-3, float(np.abs(table).max()))
     ends = (1000 * layout.windows[0].begin, 1000 * layout.windows[-1].end, len(layout.channels) - 0.5, -0.5)
-    image = left.imshow(table, aspect="auto", cmap="RdBu_r", vmin=-most, vmax=most, extent=ends, interpolation="nearest")
+    image = left.imshow(
+        table, aspect="auto", cmap="RdBu_r", vmin=-most, vmax=most, extent=ends, interpolation="nearest"
+    )
     figure.colorbar(image, ax=left, label="r")
     left.set(xlabel="time after onset, ms", ylabel="channel")
     peak = int(table.mean(axis=0).argmax())

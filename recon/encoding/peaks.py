@@ -12,11 +12,11 @@ from recon.encoding.features import FeatureSet
 from recon.metrics.stats import t_interval
 
 LEAST = 3  # layers of a network
-N_BOOT = 2000
+N_BOOT = 500
 
 
 def peaks(entries: Mapping[str, Any], sets: Sequence[FeatureSet]) -> list[dict[str, Any]]:
-    """For every network of `LEAST` layers or more, method and number: the best layer of each subject, by r and by top-1.
+    """For every network of `LEAST` layers or more, method and number: each subject's best layer, by r and by top-1.
 
     ``depth``: relative, 0 to 1. JSON-ready.
     """

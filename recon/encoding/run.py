@@ -1,7 +1,7 @@
 """`recon encode`: features, methods and subjects in turn; choices by cross-validation, test pictures once.
 
 By default nothing but training pictures is read: grouped cross-validation. With ``test``, the best features of the
-first method, mean over subjects, are fitted to all training pictures by every method, and test pictures are scored once.
+first method, mean over subjects, are fitted to all training pictures by every method; test pictures are scored once.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ class _Work:
                 _require_places(method, material)
                 learnt = self._learnt(method, subject, subjects, kept)
                 for count in pictures:
-                    log.info("encode: subject %s, %s, %s, %s pictures", subject.name, part.label, method.name, count or "all")
+                    log.info(
+                        "encode: subject %s, %s, %s, %s pictures", subject.name, part.label, method.name, count or "all"
+                    )
                     found.append(self._one(subject, part.label, method, material, learnt, count))
         return found
 
@@ -168,7 +170,8 @@ class _Work:
         usable = [(other, part) for other, part in zip(others, rows, strict=True) if len(part) >= LEAST_KNOWN]
         if not usable:
             raise UserError(
-                f"method {method.name}: other subjects saw nothing but scenes that are scored in {new.name}; leave it out"
+                f"method {method.name}: other subjects saw nothing but scenes that are scored in {new.name}; "
+                "leave it out"
             )
         return learn(method, [kept[other.name].take(part) for other, part in usable])
 
@@ -203,8 +206,8 @@ def _require_places(method: Method, material: Material) -> None:
     if method.places and len(set(shapes.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in shapes.items())
         raise UserError(
-            f"method {method.name} reads places, and these features have different numbers of them ({told}); take ridge "
-            "or banded"
+            f"method {method.name} reads places, and these features have different numbers of them ({told}); "
+            "take ridge or banded"
         )
 
 
@@ -224,11 +227,11 @@ def _facts(
         "rule": rule,
         "statistics": (
             "r: Pearson correlation over scored pictures, mean over folds; r2: 1 - squared error over squared distance "
-            f"from the mean; p: one-sided, {settings.n_perm} shuffles of pictures within a fold, of several folds twice the "
-            "mean of their p (Vovk & Wang 2020); q: false discovery rate "
-            "over units (Benjamini & Hochberg 1995); corrected: r over the root of the reliability of the mean response, "
-            "mean over units that are reliable enough; t95: over subjects; identification: top-1 among the pictures of "
-            "a fold by cosine of whitened responses"
+            f"from the mean; p: one-sided, {settings.n_perm} shuffles of pictures within a fold, of several folds "
+            "twice the mean of their p (Vovk & Wang 2020); q: false discovery rate over units (Benjamini & Hochberg "
+            "1995); corrected: r over the root of the reliability of the mean response, mean over units that are "
+            "reliable enough; t95: over subjects; identification: top-1 among the pictures of a fold by cosine of "
+            "whitened responses"
         ),
         "selection": described(config, subjects[0].recording.train.x.shape[1:]),
         "pooling": config.target.pooling,

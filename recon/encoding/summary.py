@@ -123,7 +123,9 @@ def _paired(scored: Sequence[Scored], sets: Sequence[FeatureSet]) -> list[dict[s
         for label in (CAPTIONS, TOGETHER):
             if (label, method, pictures) in by_key:
                 pair = by_key[label, method, pictures], by_key[best, method, pictures]
-                found.append({"method": method, "a": label, "b": best, "pictures": pictures or "all", **difference(*pair)})
+                found.append(
+                    {"method": method, "a": label, "b": best, "pictures": pictures or "all", **difference(*pair)}
+                )
     return found
 
 

@@ -9,7 +9,9 @@ from typing import Any
 def encoding_text(result: Mapping[str, Any]) -> str:
     """A table of sets and methods, paired comparisons, and which subjects have a ceiling."""
     lines = [f"{result['study']}, {result['direction']}: {result['rule']}"]
-    lines.append(f"  {'features':<28} {'method':<16} {'pictures':>8} {'r, mean over units':>26} {'corrected':>10} {'top-1':>7}")
+    lines.append(
+        f"  {'features':<28} {'method':<16} {'pictures':>8} {'r, mean over units':>26} {'corrected':>10} {'top-1':>7}"
+    )
     for row in result["mean"]:
         ends = f" [{row['t95'][0]:.3f}, {row['t95'][1]:.3f}]" if row["t95"] else ""
         fixed = "" if row["corrected"] is None else f"{row['corrected']:.3f}"

@@ -1,4 +1,4 @@
-"""Response models: equal to scikit-learn where it has them, and planted truths found (layer, place, nothing in noise)."""
+"""Response models: equal to scikit-learn where it has them, and planted truths are found (layer, place, no signal)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def test_partial_least_squares_is_that_of_scikit_learn(units: int, components: i
     x, new = joined(seen.spaces).astype(np.float64), tokens(7, 8, 2 * WIDTH).reshape(7, -1).astype(np.float64)
     other = PLSRegression(components, scale=False, tol=1e-24, max_iter=100_000).fit(x, y)
     estimate = PartialLeastSquares(components).fit(seen).predict({"all": new[:, None]})
-    np.testing.assert_allclose(estimate, other.predict(new).reshape(estimate.shape), rtol=1e-6, atol=1e-6 * np.abs(estimate).max())
+    np.testing.assert_allclose(
+        estimate, other.predict(new).reshape(estimate.shape), rtol=1e-6, atol=1e-6 * np.abs(estimate).max()
+    )
 
 
 def test_partial_least_squares_stops_where_nothing_is_shared() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +33,10 @@ from tests.align.fixture_studies import picture, write_v4_session
 from tests.one_line import fails
 
 STEM = "encoding_pictures-to-responses"
-SESSIONS = {"190927": 260, "190928": 250}
+SESSIONS = {"190927": 110, "190928": 90}
+NETWORK = "torchvision/squeezenet1_1@untrained"
+ONE, OTHER = "features.3", "features.8"
+TESTED = 40  # pictures of a session, in place of 200
 
 
 def drive(images: list[Any]) -> np.ndarray:
@@ -42,8 +46,15 @@ def drive(images: list[Any]) -> np.ndarray:
     return np.concatenate([corner, np.random.default_rng(0).normal(size=(1, len(images))) * corner.std()])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_tests() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align.data.studies.cowley2023.N_TEST", TESTED)
+        yield
+
+
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(short_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Session 190927 keeps its single presentations, six of every picture and five of some."""
     root, rng = tmp_path_factory.mktemp("v4"), np.random.default_rng(1)
     for k, (session, n) in enumerate(SESSIONS.items()):
@@ -62,7 +73,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(root: Path, out: Path, *more: str) -> list[str]:
     study = ["study.name=cowley2023_v4", f"study.root={root}", f"cache_dir={root / 'cache'}"]
-    return [*study, "backbone.name=mini", "target.pooling=grid:2", "--out", str(out), *more]
+    network = ["backbone.name=torchvision/squeezenet1_1", "backbone.image_size=64", "target.pooling=grid:2"]
+    return [*study, *network, "--backbones", NETWORK, "--out", str(out), *more]
 
 
 def encode(root: Path, out: Path, *more: str) -> dict[str, Any]:
@@ -73,19 +85,19 @@ def encode(root: Path, out: Path, *more: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("encode")
-    more = ["--layers", "1", "5", "--method", "ridge,pls", "--folds", "3", "--together", "--partition"]
+    more = ["--layers", ONE, OTHER, "--method", "ridge,pls", "--folds", "3", "--together", "--partition"]
     return encode(root, out, *more), out
 
 
 def test_units_that_read_the_picture_are_found(whole: tuple[dict[str, Any], Path]) -> None:
     result, out = whole
     assert result["direction"] == "pictures -> responses" and result["split"] == "train"
-    assert [part["label"] for part in result["sets"]] == ["1", "5", "together"]
+    assert [part["label"] for part in result["sets"]] == [ONE, OTHER, "together"]
     assert len(result["mean"]) == 3 * 2 and all(row["t95"][0] < row["r"] < row["t95"][1] for row in result["mean"])
     with (out / f"{STEM}_sub-190927.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * 3 * 2 and {row["direction"] for row in rows} == {"pictures -> responses"}
-    first = [row for row in rows if (row["set"], row["method"]) == ("1", "ridge")]
+    first = [row for row in rows if (row["set"], row["method"]) == (ONE, "ridge")]
     assert all(float(row["r"]) > 0.5 and float(row["q"]) <= 0.05 for row in first[:3])
     assert float(first[3]["q"]) > 0.05 and abs(float(first[3]["r"])) < 0.4
     assert {path.name for path in out.glob("*.png")} == {f"{STEM}.png"}
@@ -97,7 +109,7 @@ def test_a_ceiling_needs_repetitions(whole: tuple[dict[str, Any], Path]) -> None
     assert unknown["ceiling"] is None and unknown["scores"][0]["corrected"] is None
     # variances 1 and .25: the mean of k presentations has the reliability 1 / (1 + .25 / k)
     assert known["ceiling"]["reliability_mean"] == pytest.approx(1 / (1 + 0.25 / 5.86), abs=0.02)
-    assert known["ceiling"]["pictures"] == 60 and 5 < known["ceiling"]["repetitions"] < 6
+    assert known["ceiling"]["pictures"] == 70 and 5 < known["ceiling"]["repetitions"] < 6
     assert known["scores"][0]["corrected"] == pytest.approx(known["scores"][0]["r_reliable"] / 0.98, abs=0.01)
     with (out / f"{STEM}_sub-190928.csv").open(encoding="utf-8") as file:
         assert {row["corrected"] for row in csv.DictReader(file)} == {""}
@@ -106,21 +118,24 @@ def test_a_ceiling_needs_repetitions(whole: tuple[dict[str, Any], Path]) -> None
 def test_what_is_compared_is_paired(whole: tuple[dict[str, Any], Path]) -> None:
     result, out = whole
     pairs = {(row["a"], row["b"], row.get("set") or row["method"]) for row in result["paired"]}
-    assert {("pls", "ridge", "1"), ("pls", "ridge", "together")} <= pairs
+    assert {("pls", "ridge", ONE), ("pls", "ridge", "together")} <= pairs
     assert any(row["a"] == "together" and row["units"] == 8 for row in result["paired"])
     part = result["subjects"]["190927"]["partition"]
-    assert set(part["spaces"]) == {"mini:1", "mini:5"}
+    assert set(part["spaces"]) == {f"{NETWORK}:{ONE}", f"{NETWORK}:{OTHER}"}
     assert part["shared"] == pytest.approx(part["full"] - sum(one["unique"] for one in part["spaces"].values()))
     assert (out / f"partition_{STEM}_sub-190927.csv").is_file()
 
 
 def test_test_pictures_are_scored_with_what_training_pictures_chose(root: Path, tmp_path: Path) -> None:
-    more = ["--layers", "1", "5", "--folds", "3", "--test", "--pictures", "25,all", "--subject", "190927"]
+    more = ["--layers", ONE, OTHER, "--folds", "3", "--test", "--pictures", "25,all", "--subject", "190927"]
     result = encode(root, tmp_path / "test", *more)
     rows = result["cross_validation"]["mean"]
     assert result["chosen"] == max(rows, key=lambda row: row["r"])["set"]
-    assert [(row["set"], row["pictures"]) for row in result["mean"]] == [(result["chosen"], 25), (result["chosen"], "all")]
-    assert result["subjects"]["190927"]["scored_pictures"] == 200 and result["folds"] == 1
+    assert [(row["set"], row["pictures"]) for row in result["mean"]] == [
+        (result["chosen"], 25),
+        (result["chosen"], "all"),
+    ]
+    assert result["subjects"]["190927"]["scored_pictures"] == TESTED and result["folds"] == 1
     assert result["mean"][0]["r"] < result["mean"][1]["r"]
     assert (tmp_path / "test" / f"{STEM}_methods.png").is_file()
 
@@ -129,13 +144,13 @@ def test_the_choice_does_not_read_test_rows(root: Path, monkeypatch: pytest.Monk
     config = Config()
     config = replace(config, study=replace(config.study, name="cowley2023_v4", root=str(root)))
     subject = read_subject(open_study(config), config, "190927", 3, test=False, width=None)
-    assert len(subject.responses) == 60 and subject.scored.max() < 60
+    assert len(subject.responses) == 70 and subject.scored.max() < 70
     tested = read_subject(open_study(config), config, "190927", 3, test=True, width=None)
     (rows, scored), count = tested.folds[0], len(tested.recording.stimuli)
-    assert set(tested.stimulus[rows]).isdisjoint(tested.stimulus[scored]) and len(scored) == 200 and count == 260
+    assert set(tested.stimulus[rows]).isdisjoint(tested.stimulus[scored]) and len(scored) == TESTED and count == 110
     small, large = (tested.folds_with(n, 0)[0][0] for n in (20, 40))
     assert set(small) < set(large) and len(small) == 20
-    fails("has 60 to fit", lambda: tested.folds_with(61, 0))
+    fails("has 70 to fit", lambda: tested.folds_with(71, 0))
 
 
 def test_others_bring_no_scene_that_is_scored(root: Path) -> None:
@@ -174,7 +189,7 @@ def test_another_configuration_is_not_replaced(
 ) -> None:
     out = whole[1]
     before = (out / f"{STEM}.json").read_bytes()
-    assert cli.main(["encode", *words(root, out, "--layers", "2")]) == 2
+    assert cli.main(["encode", *words(root, out, "--layers", "features.4")]) == 2
     assert "another configuration" in capsys.readouterr().err.splitlines()[-1]
     assert (out / f"{STEM}.json").read_bytes() == before
 
@@ -182,15 +197,15 @@ def test_another_configuration_is_not_replaced(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--method", "rigde"], "did you mean 'ridge'"),
-        (["--method", "joint", "--subject", "190927"], "learns from other subjects"),
+        (["--layers", ONE, "--method", "rigde"], "did you mean 'ridge'"),
+        (["--layers", ONE, "--method", "joint", "--subject", "190927"], "learns from other subjects"),
         (["--layers", "spread:x"], "spread:8"),
-        (["--layers", "1", "--together"], "--together joins several"),
-        (["--partition"], "add --together"),
-        (["--width", "0.1"], "no time axis"),
+        (["--layers", ONE, "--together"], "--together joins several"),
+        (["--layers", ONE, "--partition"], "add --together"),
+        (["--layers", ONE, "--width", "0.1"], "no time axis"),
         (["--folds", "1"], "--folds 1 should be 2 or more"),
-        (["--captions", "mini"], "captions"),
-        (["--layers", "1", "classifier", "--method", "spatial_feature", "--together"], "classifier"),
+        (["--layers", ONE, "--captions", "mini"], "captions"),
+        (["--layers", ONE, "classifier", "--method", "spatial_feature", "--together"], "different numbers of them"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -211,7 +226,9 @@ def test_numbers_of_pictures() -> None:
 def test_layers_by_spread_and_joined() -> None:
     backbone = SimpleNamespace(layers=tuple(str(i) for i in range(9)), name="made")
     found = feature_sets({"a": backbone, "b": backbone}, ["spread:3", "2+1"], None, True)  # type: ignore[dict-item]
-    assert [part.label for part in found] == [f"{n}:{layer}" for n in "ab" for layer in ("0", "4", "8", "1+2")] + ["together"]
+    assert [part.label for part in found] == [f"{n}:{layer}" for n in "ab" for layer in ("0", "4", "8", "1+2")] + [
+        "together"
+    ]
     assert [part.depth for part in found[:4]] == [0.0, 0.5, 1.0, None]
     assert found[3].spaces == (("a", "1"), ("a", "2")) and len(found[-1].spaces) == 10
 
@@ -234,7 +251,7 @@ def test_signals_over_time_become_channels_by_windows() -> None:
     made, layout, study = timed(0.1)
     assert (len(layout.channels), len(layout.windows), layout.count) == (10, 4, 40)
     units = layout.means(made.train.x)
-    np.testing.assert_allclose(units[:, 5], made.train.x[:, 1, 10:20].mean(1), rtol=1e-5)
+    np.testing.assert_allclose(units[:, 5], made.train.x[:, 1, 10:20].mean(1), atol=1e-6)
     assert layout.units()[5]["channel"] == "Cz" and layout.units()[5]["begin"] == pytest.approx(0.1)
     assert layout.of_regions(np.arange(40.0)) == {"back": pytest.approx(35.5)}
     ceiling = ceiling_of(made, study, layout, made.train, np.arange(40), 0)
@@ -267,7 +284,12 @@ def entries_of(table: dict[str, dict[str, float]], ceiling: dict[str, float]) ->
 def test_no_subject_chooses_the_layer_of_its_own_score() -> None:
     table = {"01": {"a": 0.9, "b": 0.1}, "02": {"a": 0.2, "b": 0.6}, "03": {"a": 0.3, "b": 0.5}}
     sets = [{"label": label, "network": "net", "depth": 0.0} for label in "ab"]
-    result = {"backbones": {"net": {}}, "sets": sets, "methods": {"pls": ""}, "subjects": entries_of(table, {"02": 0.8})}
+    result = {
+        "backbones": {"net": {}},
+        "sets": sets,
+        "methods": {"pls": ""},
+        "subjects": entries_of(table, {"02": 0.8}),
+    }
     (row,) = brain_score_rows(result)
     assert [one["layer"] for one in row["subjects"]] == ["b", "a", "a"]
     assert [one["r"] for one in row["subjects"]] == [0.1, 0.2, 0.3]
@@ -279,10 +301,10 @@ def test_no_subject_chooses_the_layer_of_its_own_score() -> None:
 
 
 def test_brain_score_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["brain-score", *words(root, tmp_path / "bs", "--layers", "1", "3")]) == 0
+    assert cli.main(["brain-score", *words(root, tmp_path / "bs", "--layers", ONE, OTHER)]) == 0
     result = json.loads((tmp_path / "bs" / "brain-score_pictures-to-responses.json").read_text(encoding="utf-8"))
     (row,) = result["rows"]
-    assert result["folds"] == 10 and row["network"] == "mini" and row["scored_subjects"] == 1
+    assert result["folds"] == 10 and row["network"] == NETWORK and row["scored_subjects"] == 1
     known = row["subjects"][0]
     assert row["score"] == pytest.approx((known["r"] / known["ceiling"]) ** 2)
     assert "the 1 with repetitions" in capsys.readouterr().out
@@ -297,7 +319,9 @@ def test_peaks_and_their_scaling() -> None:
             for k in range(4):
                 r = 0.5 + 0.1 * peak - 0.1 * abs(k - peak) + 0.001 * s
                 named = {"top1": r / 2, "chance": 0.01}
-                scores.append({"set": f"{n}:{k}", "method": "ridge", "pictures": "all", "r": r, "identification": named})
+                scores.append(
+                    {"set": f"{n}:{k}", "method": "ridge", "pictures": "all", "r": r, "identification": named}
+                )
         entries[str(s)] = {"scores": scores}
     found = peaks(entries, sets)
     assert [peak["depth"] for peak in found] == pytest.approx([1 / 3, 2 / 3, 1])
