@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _STEM = "encoding_pictures-to-responses"
 _LEAST_LAYERS = 3
+_MONTAGES = ("colin27_1005", "standard_1005")  # the newer name of the 10-05 system in MNE, and the older
 _ON_HEAD = 0.8  # share of channels whose place on the head is known, from which maps are drawn
 
 
@@ -184,7 +185,8 @@ def _topography(axes: Any, channels: Sequence[str], values: np.ndarray) -> bool:
     """Values on the head where the 10-05 system knows the channels; False where it knows too few."""
     import mne
 
-    montage = mne.channels.make_standard_montage("standard_1005")
+    named = next(name for name in _MONTAGES if name in mne.channels.get_builtin_montages())
+    montage = mne.channels.make_standard_montage(named)
     known = {name.lower(): name for name in montage.ch_names}
     rows = [i for i, name in enumerate(channels) if name.lower() in known]
     if len(rows) < max(8, _ON_HEAD * len(channels)):
