@@ -54,5 +54,5 @@ class SpatialFeature(Method):
             return Factorised(x.shape[1], x.shape[2], y.shape[1])
 
         networks = train(make, x, y, splits_of(seen.groups, self.training), self.training)
-        maps = torch.stack([network.map.detach() for network in networks]).mean(0)  # type: ignore[union-attr, operator]
+        maps = torch.stack([network.map.detach() for network in networks]).mean(0)  # type: ignore[operator]
         return NetworkFit(tokens, networks, level, scale, maps.numpy())

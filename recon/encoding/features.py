@@ -91,7 +91,7 @@ def read_spaces(
     from align.vision.fused import training_targets
 
     wanted = list(dict.fromkeys(space for one in sets for space in one.spaces))
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for entry, backbone in networks.items():
         layers = [layer for network, layer in wanted if network == entry]
         if layers:

@@ -54,7 +54,7 @@ def _best(scores: Sequence[dict[str, Any]], layers: Mapping[str, FeatureSet]) ->
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name in ("r", "depth", "top1", "identification_depth"):
         values = np.array([row[name] for row in rows if row[name] is not None], dtype=np.float64)
         found[name] = float(values.mean()) if len(values) else None
