@@ -100,5 +100,6 @@ def brain_score_text(rows: Sequence[Mapping[str, Any]]) -> str:
     total, known = len(rows[0]["subjects"]), rows[0]["scored_subjects"]
     layers = {row["network"]: sorted({one["layer"] for one in row["subjects"]}) for row in rows}
     lines.append(f"r: {total} subject(s); ceiling and score: the {known} with repetitions")
-    lines += [f"layers of {name}, chosen on the other subjects: {', '.join(own)}" for name, own in layers.items()]
+    how = "chosen on the other subjects" if total > 1 else "as named"
+    lines += [f"layers of {name}, {how}: {', '.join(own)}" for name, own in layers.items()]
     return "\n".join(lines)
