@@ -20,9 +20,11 @@ from align.files.streams import is_standard_output
 from recon.commands import (
     adapt,
     audit,
+    brain_score,
     caption,
     curves,
     data,
+    encode,
     evaluate_images,
     evidence,
     gallery,
@@ -159,6 +161,10 @@ def build_parser() -> argparse.ArgumentParser:
     text = "retrieval in sliding windows: onset, peak, clusters above chance; figure, CSV, JSON"
     timecourse.add_arguments(add("timecourse", timecourse.run, text, "laid over the configuration file"))
 
+    text = "how well pictures predict responses: by layer, method, unit and number of pictures; figures, CSV, JSON"
+    encode.add_arguments(add("encode", encode.run, text, "laid over the configuration file"))
+    text = "predictivity of recorded units as Brain-Score computes it: 25 components, over the ceiling"
+    brain_score.add_arguments(add("brain-score", brain_score.run, text, "laid over the configuration file"))
     text = "which dimensions of vision models other models have too, and which of them a brain carries"
     universality.add_arguments(add("universality", universality.run, text, "laid over the configuration file"))
     text = "dissimilarities of pictures in layers and brains: by depth, with noise ceilings and intervals"

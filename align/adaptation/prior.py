@@ -264,12 +264,32 @@ class _Parts:
 
 def _rebuilt(config: Config, base: Known, personal: dict[str, torch.Tensor]) -> Aligner:
     personal = aligned(personal)
-    weight = personal["free"] + personal["tuned"] @ base.tuning.T
-    if base.weights:
-        weight = weight + torch.tensordot(personal["known"], base.of_units, 1)
-    weight = weight.flatten(1)
+    weight = _weights(base, personal)
     bias, whiten = personal["response_mean"] - weight @ personal["tokens_mean"], personal["whiten"]
     return linear_decoder(config, base, personal, whiten.T @ weight, whiten.T, -bias @ whiten)
+
+
+def _weights(base: Known, coefficients: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(V, N * D) on standardised tokens."""
+    weight = coefficients["free"] + coefficients["tuned"] @ base.tuning.T
+    if base.weights:
+        weight = weight + torch.tensordot(coefficients["known"], base.of_units, 1)
+    return weight.flatten(1)
+
+
+def linear_weights(shared: Shared, person: Person) -> tuple[np.ndarray, np.ndarray]:
+    """The same encoding model without its decoder: x = tokens @ weight^T + bias, weight (V, N * D) and bias (V,).
+
+    ``person.x`` (n, V); the weights are those of `Prior` for the tokens (n, N * D) as they were given.
+    """
+    base, x = known(shared), np.asarray(person.x, dtype=np.float64)
+    level, spread = x.mean(axis=0), x.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    found = _fit(base, person, torch.from_numpy((x - level) / spread).float(), Prior()._kernels)
+    weight = _weights(base, found.coefficients) / base.targets.scale
+    centre = base.targets.mean + base.targets.scale * found.tokens_mean
+    bias = found.response_mean - weight @ centre
+    return weight.numpy() * spread[:, None], bias.numpy() * spread + level
 
 
 def linear_decoder(

@@ -22,13 +22,15 @@ from tests.docs.pages import DOCS, PAGES, README, blocks, commands
 
 ALL = [(page.name, words) for page in PAGES for words in commands(page)]
 PYTHON = ("python", "python3")
-CONFIGURED = (
+CONFIGURED = (  # commands whose key=value pairs are fields of Config
     "targets",
     "sweep",
     "timecourse",
     "universality",
     "rsa",
-)  # commands whose key=value pairs are fields of Config
+    "encode",
+    "brain-score",
+)
 RUNS = ("retrieve", "evaluate", "curves", "caption")  # commands that take evaluate.* pairs
 
 

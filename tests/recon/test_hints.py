@@ -25,7 +25,7 @@ from recon.evaluation.settings import EvaluatePairs
 ROOTS = [Path(str(package.__file__)).parent for package in (align, recon)]
 DRAW = ("generate", "tune-pictures")
 OF_A_RUN = ("predict", "retrieve", "repeats", "evidence", "curves", "evaluate", "gallery", "score-votes", *DRAW)
-CONFIGURED = ("targets", "train", "sweep", "pretrain", "timecourse", "reproduce")
+CONFIGURED = ("targets", "train", "sweep", "pretrain", "timecourse", "encode", "reproduce")
 HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only some commands have, where those alone print
     "align/adaptation": ("adapt",),
     "align/checkpoint.py": OF_A_RUN,
@@ -35,11 +35,13 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "align/data/reading/convert.py": ("data convert",),
     "align/data/studies/folder.py": ("data import",),
     "align/fields/loading.py": CONFIGURED,
+    "align/response_models": ("encode",),
     "align/sweep": ("sweep",),
     "align/train.py": ("train",),
     "align/training/together.py": ("train",),
     "recon/adaptation": ("adapt",),
     "recon/analysis/picture_curves.py": ("curves",),
+    "recon/encoding": ("encode",),
     "recon/evaluation/report.py": ("generate",),
     "recon/analysis/repeats.py": ("repeats",),
     "recon/analysis/timecourse.py": ("timecourse",),
@@ -54,6 +56,7 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/commands/adapt.py": ("adapt",),
     "recon/commands/caption.py": ("caption",),
     "recon/commands/curves.py": ("curves",),
+    "recon/commands/encode.py": ("encode",),
     "recon/commands/data.py": ("data check",),
     "recon/commands/publish.py": ("card",),
     "recon/commands/score_votes.py": ("score-votes",),

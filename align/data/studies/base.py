@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from align.config import Config, PreprocessConfig
-from align.data.signals import Recording, Stimuli
+from align.data.signals import Recording, Stimuli, Trials
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -123,6 +123,13 @@ class Study(ABC):
         Empty where those of the recording that is read are all there is to keep out.
         """
         return ()
+
+    def repetitions(self, subject: str) -> Trials | None:
+        """Single trials, unprepared, where files hold them beside the averages that `read` gives; None = they do not.
+
+        ``stimulus`` counts as in `read`, whose channels these have. For the ceiling that noise sets, not for training.
+        """
+        return None
 
     @abstractmethod
     def read(self, subject: str) -> Recording:

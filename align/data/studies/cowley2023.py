@@ -35,6 +35,7 @@ LAYOUT = f"the folder that holds {FOLDER}/ of the public repository cowleygroup/
 N_TEST = 200
 MOST_REMOVED = 0.4  # of the training rows; by the published files 0 to .2, and .5 in the occlusion experiment
 _PICTURES, _RESPONSES = "images/images_{}.zip", "responses_repeat_averaged/responses_{}.npy"
+_SINGLE = "responses_raw/responses_{}.npy"  # (units, images, repeats), NaN where a repeat is missing; of one session
 
 log = logging.getLogger(__name__)
 
@@ -104,17 +105,17 @@ class Cowley2023V4(Study):
         self.require_subject(subject)
         names, images, responses = self._read(subject)
         kept, log = _training_rows(images)
-        stimulus_of: dict[str, int] = {}  # pixel hash -> stimulus index
-        first_row: list[int] = []
+        stimulus_of = _numbers(images, kept)
+        first_of: dict[int, int] = {}
         for row in kept:
-            if stimulus_of.setdefault(pixel_hash(images[row]), len(first_row)) == len(first_row):
-                first_row.append(int(row))
+            first_of.setdefault(stimulus_of[int(row)], int(row))
+        first_row = list(first_of.values())
         if len(first_row) < len(kept):
             log.append(f"averaged exact duplicates: {len(kept)} training rows became {len(first_row)}")
         if _is_apart(images):
             log.append("most scenes stand in training and test: report it apart from averages over sessions")
         x = np.ascontiguousarray(responses.T, dtype=np.float32)
-        train = _trials(x[kept], [stimulus_of[pixel_hash(images[row])] for row in kept]).averaged()
+        train = _trials(x[kept], [stimulus_of[int(row)] for row in kept]).averaged()
         test = _trials(x[-N_TEST:], range(len(first_row), len(first_row) + N_TEST))
         shown = first_row + list(range(len(images) - N_TEST, len(images)))
         recording = Recording(
@@ -128,6 +129,27 @@ class Cowley2023V4(Study):
         )
         refuse_overlap(recording)
         return recording
+
+    def repetitions(self, subject: str) -> Trials | None:
+        """The single presentations of one session, where ``responses_raw/`` has them.
+
+        Raises `UserError` where they are of other units or pictures than the averages.
+        """
+        path = self.folder / _SINGLE.format(subject)
+        if not path.is_file():
+            return None
+        raw = np.asarray(load_array(path), dtype=np.float64)
+        _, images, responses = self._read(subject)
+        if raw.ndim != 3 or raw.shape[:2] != responses.shape:
+            raise UserError(
+                f"{str(path)!r} has shape {raw.shape}; the averages are of (units, images) {responses.shape}, and "
+                "repeats should follow them"
+            )
+        stimulus_of = _numbers(images, _training_rows(images)[0])
+        rows = [(i, k) for i in sorted(stimulus_of) for k in np.flatnonzero(np.isfinite(raw[:, i]).all(axis=0))]
+        image, repeat = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+        x = np.ascontiguousarray(raw[:, image, repeat].T, dtype=np.float32)
+        return Trials(x, np.array([stimulus_of[int(i)] for i in image], dtype=np.int64), repeat)
 
     def further_pictures(self) -> Stimuli:
         """The training pictures of all sessions, without twins of any session's test pictures."""
@@ -267,6 +289,13 @@ def _training_rows(images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[str]]
         f"that show a scene of the test: {same} with equal pixels, {int(twins.sum()) - same} with thumbnail r > .97"
     )
     return np.flatnonzero(~twins), [sentence]
+
+
+def _numbers(images: Sequence[np.ndarray], kept: np.ndarray) -> dict[int, int]:
+    """Number of the stimulus of every row that is used: distinct training pictures, then those of the test."""
+    number: dict[str, int] = {}
+    found = {int(row): number.setdefault(pixel_hash(images[row]), len(number)) for row in kept}
+    return found | {len(images) - N_TEST + k: len(number) + k for k in range(N_TEST)}
 
 
 def _folder(root: Path) -> Path:

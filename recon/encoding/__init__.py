@@ -1,0 +1,1 @@
+"""How well pictures predict responses: what is read, fitted, scored and written by `recon encode`."""
