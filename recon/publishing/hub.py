@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 
@@ -45,8 +46,9 @@ def fetch_run(repository: str, revision: str | None = None) -> Path:
 
     name = f"{repository}@{revision}" if revision else repository
     patterns = [MODEL, CONFIG, SPLIT, REPORTS, CARD, PREPARATION.format("*")]
+    asked = {"revision": revision, "allow_patterns": patterns}
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        folder = _fetched_or_cached(snapshot_download, repository, asked)
     except Exception as error:  # the hub's client has its own exceptions, and so has each network
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
@@ -59,3 +61,15 @@ def fetch_run(repository: str, revision: str | None = None) -> Path:
             "before the network went; pass a local folder"
         )
     return folder
+
+
+def _fetched_or_cached(download: Callable[..., str], repository: str, asked: dict[str, Any]) -> Path:
+    """What the network gives, else the cache: not every version of the client looks there for a commit by itself."""
+    try:
+        return Path(download(repository, **asked))
+    except Exception:
+        try:
+            return Path(download(repository, local_files_only=True, **asked))
+        except (LookupError, OSError, ValueError):  # not in the cache: what the network said matters
+            pass
+        raise

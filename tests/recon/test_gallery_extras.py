@@ -370,7 +370,7 @@ def pdf_text(data: bytes) -> str:
         except zlib.error:
             continue
         if b" Tf" in stream:
-            for text in re.finditer(rb"\[(.*?)\] TJ|\((.*?)\) Tj", stream, re.DOTALL):
+            for text in re.finditer(rb"\[(.*?)\]\s+TJ|\((.*?)\)\s+Tj", stream, re.DOTALL):
                 found.append("".join(re.findall(r"\((.*?)\)", (text[0]).decode("latin-1"))))
     return "".join("".join(found).replace("\0", "").split())  # two bytes a letter where a font has more than 256
 

@@ -81,6 +81,11 @@ def _sampled(said: str) -> int:
     return int(said.split("sampled: ")[1].split()[0])
 
 
+def own_words(said: str) -> str:
+    """What a process said, without the line in which some versions of torch say that they are connected."""
+    return "".join(line for line in said.splitlines(keepends=True) if not line.startswith("[Gloo]"))
+
+
 def test_generate_after_a_kill_and_evaluate(commands: ModuleType, place: Callable[[str], Any]) -> None:
     """The candidates of ``--best-of`` and plain pictures; the first one chooses, and writes what is written once."""
     one, two = place("one"), place("two")
@@ -96,12 +101,12 @@ def test_generate_after_a_kill_and_evaluate(commands: ModuleType, place: Callabl
         assert all((folder / row["file"]).is_file() for row in rows)
     assert not list(two.run.glob("reconstructions/**/*.png")), "no choice without all candidates"
     codes, said = launch(words, two.path / "logs")
-    assert codes == [0, 0] and said[1] == "", said
+    assert codes == [0, 0] and own_words(said[1]) == "", said
     assert 0 < _sampled(said[0]) < every, "what was drawn before is kept"
     assert left(two.path) == left(one.path)
     alone(commands, one.of_run("evaluate", *PLAIN)[1:], one.path / "logs")
     codes, said = launch(two.of_run("evaluate", *PLAIN)[1:], two.path / "logs")
-    assert codes == [0, 0] and said[1] == "", said
+    assert codes == [0, 0] and own_words(said[1]) == "", said
     assert left(two.path) == left(one.path) and read_json(two.run / "report_sub-01.json")["n_stimuli"] == 2
 
 
@@ -135,7 +140,7 @@ def test_targets_after_a_kill_in_the_share_and_in_the_joining(
         assert codes[rank] == -9, said
         assert not list((two.path / "cache").rglob("*.safetensors"))
     codes, said = launch(["targets", *two.pairs, "sweep.layers=[1]"], two.path / "logs")
-    assert codes == [0, 0] and said[1] == "", said
+    assert codes == [0, 0] and own_words(said[1]) == "", said
     assert left(two.path / "cache") == left(one.path / "cache")
     assert not [path for path in (two.path / "cache").rglob("*") if ".part" in path.name or "lock" in path.name]
 
@@ -164,7 +169,7 @@ def test_pictures_of_others(commands: ModuleType, tmp_path: Path) -> None:
         words += ["--weights-file", f"{network}={tmp_path / 'squeeze.pth'}"]
     alone(commands, [*words, "--out", str(tmp_path / "one.json")], tmp_path / "logs")
     codes, said = launch([*words, "--out", str(tmp_path / "two.json")], tmp_path / "logs")
-    assert codes == [0, 0] and said[1] == "", said
+    assert codes == [0, 0] and own_words(said[1]) == "", said
     one, two = (_timeless(read_json(tmp_path / f"{name}.json")) for name in ("one", "two"))
     assert one == two and len(one["metrics"]) > 4, one  # type: ignore[index, call-overload]
 
@@ -189,7 +194,7 @@ def test_a_published_recipe(commands: ModuleType, place: Callable[[str], Any]) -
     codes, said = launch(words(two), two.path / "logs", {1: die_at("recon.reproduce.curves", "fit_curve", 1)})
     assert codes[1] == -9, said
     codes, said = launch(words(two), two.path / "logs")
-    assert codes == [0, 0] and said[1] == "", said
+    assert codes == [0, 0] and own_words(said[1]) == "", said
     ours, theirs = (sorted((at.path / "out" / "curves").iterdir()) for at in (two, one))
     assert [path.name for path in ours] == [path.name for path in theirs] and len(ours) == 3
     for ours_, theirs_ in zip(ours, theirs, strict=True):
@@ -232,7 +237,7 @@ def test_a_mistake_is_told_once_by_torchrun(tmp_path: Path) -> None:
     ]
     command = [*launcher, "targets", "--backbones", "mini", f"study.root={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode != 0 and done.stdout == ""
+    assert done.returncode != 0 and own_words(done.stdout) == ""
     assert done.stderr.count("recon targets: --backbones and --pictures belong to --costs") == 1, done.stderr
 
 

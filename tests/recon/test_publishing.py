@@ -374,6 +374,22 @@ def test_what_the_real_client_left_in_its_cache_is_loaded(
         recon.load_run(NAME)
 
 
+def test_without_the_network_the_cache_serves_whatever_the_client_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def client(repository: str, local_files_only: bool = False, **_: object) -> str:
+        if not local_files_only:
+            raise ConnectionError("no route")
+        if repository != NAME:
+            raise FileNotFoundError("not cached")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", client)
+    assert recon.load_run(NAME).path == folder
+    with pytest.raises(UserError, match="ConnectionError: no route"):
+        recon.load_run("someone/else")
+
+
 def test_push_refuses(folder: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tiny-run", "a/b/c", "a b/c", "/a/b", ""):
         with pytest.raises(UserError, match="OWNER/NAME"):
