@@ -92,11 +92,13 @@ def run(
         chosen, cross_validated = None, None
         if settings.test and len(sets) > 1:
             subjects = work.read(names, test=False)
+            work.require_places(subjects[0], sets, methods[:1])
             trial = [one for part in sets for one in work.score(subjects, part, methods[:1], (None,))]
             cross_validated = summarise(trial, subjects, sets)
             chosen = best_label(cross_validated["mean"], methods[0].name)
             sets = [part for part in sets if part.label == chosen]
         subjects = work.read(names, settings.test)
+        work.require_places(subjects[0], sets, methods)
         scored = [one for part in sets for one in work.score(subjects, part, methods, settings.pictures)]
         divided = work.divide(subjects, sets[-1]) if settings.partition else {}
         result = {
@@ -151,7 +153,6 @@ class _Work:
         for subject in subjects:
             material = kept[subject.name] if several else self.material(subject, part)
             for method in methods:
-                _require_places(method, material)
                 learnt = self._learnt(method, subject, subjects, kept)
                 for count in pictures:
                     log.info(
@@ -194,21 +195,23 @@ class _Work:
         fitted = round(float(np.mean([len(rows) for rows, _ in folds])))
         return Scored(subject.name, label, method.name, count, fitted, units, named, found)
 
+    def require_places(self, subject: Subject, sets: Sequence[FeatureSet], methods: Sequence[Method]) -> None:
+        """Before anything is fitted: `UserError` for a method that reads places where sets join several grids."""
+        readers = [method.name for method in methods if method.places]
+        for part in sets if readers else ():
+            counts = {name: tokens.shape[1] for name, tokens in self.material(subject, part).tokens.items()}
+            if len(set(counts.values())) > 1:
+                told = ", ".join(f"{name} {count}" for name, count in counts.items())
+                raise UserError(
+                    f"method {readers[0]} reads places, and these features have different numbers of them ({told}); "
+                    "take ridge or banded"
+                )
+
     def divide(self, subjects: Sequence[Subject], part: FeatureSet) -> dict[str, Any]:
         """`align.response_models.partition.Partition` of every subject."""
         from align.response_models.partition import partition
 
         return {subject.name: partition(self.material(subject, part), subject.folds) for subject in subjects}
-
-
-def _require_places(method: Method, material: Material) -> None:
-    shapes = {name: part.shape[1] for name, part in material.tokens.items()}
-    if method.places and len(set(shapes.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in shapes.items())
-        raise UserError(
-            f"method {method.name} reads places, and these features have different numbers of them ({told}); "
-            "take ridge or banded"
-        )
 
 
 def _facts(
