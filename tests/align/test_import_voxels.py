@@ -267,7 +267,7 @@ def test_events_of_another_session_are_named(lab: Lab, caplog: pytest.LogCapture
 def test_two_files_of_one_session(
     names: tuple[str, str], run: dict[str, int], told: bool, lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runs = [{"run": [1 + i * run["run"]] * 4} if run else {} for i in range(2)]
+    runs: list[dict[str, Any]] = [{"run": [1 + i * run["run"]] * 4} if run else {} for i in range(2)]
     files = [lab.session(name, session=[1] * 4, **more) for name, more in zip(names, runs, strict=True)]
     lab.run(files, "--subject", "01")
     assert ("both name session '1': if these are two sessions, mend" in caplog.text) == told

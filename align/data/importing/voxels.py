@@ -37,7 +37,7 @@ def entry_of(subjects: Iterable[str], kept: np.ndarray, empty: np.ndarray, affin
 def _pairs(chosen: np.ndarray) -> list[list[int]]:
     edges = np.diff(np.concatenate([[0], chosen.ravel().astype(np.int8), [0]]))
     first, end = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    return np.stack([first, end - first], axis=1).tolist()  # type: ignore[no-any-return]
+    return np.stack([first, end - first], axis=1).tolist()
 
 
 def checked_info(source: str, info: Any, people: Collection[str]) -> dict[str, Any]:
