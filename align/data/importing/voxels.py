@@ -53,7 +53,7 @@ def checked_info(source: str, info: Any, people: Collection[str]) -> dict[str, A
             _voxels(entry["kept"])
             np.reshape(entry["affine"], (4, 4))
     there = [[one for one in entry["subjects"] if one in people] for entry in info["voxels"]]
-    entries = [{**entry, "subjects": left} for entry, left in zip(info["voxels"], there, strict=True) if left]
+    entries = [{**entry, "subjects": left} for entry, left in zip(info["voxels"], there, strict=True)]
     return {**info, "voxels": entries}
 
 
