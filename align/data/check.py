@@ -28,6 +28,7 @@ from align.data.understood import SCALED, implausible, next_command, no_rate, un
 from align.errors import UserError
 
 LARGE = 1 << 28  # bytes of signals that had better be mapped
+REGIONS = 20  # whose sizes the terminal shows
 ORDER = "row order: "  # begins a study's sentence about it in `Recording.log`
 
 
@@ -62,6 +63,7 @@ def check_study(study: Study) -> dict[str, Any]:
         before = len(found.faults)
         try:
             found.subjects[subject] = _look_at(study, subject, found)
+            found.remarks += [text for text in study.notes() if text not in found.remarks]
             if len(found.faults) == before:  # what reads the recording stops at the same fault
                 _compare(study, subject, found)
         except (UserError, OSError) as error:
@@ -104,6 +106,11 @@ def _look_at(study: Study, subject: str, found: _Findings) -> dict[str, Any]:
     told = (no_rate(recording), implausible(recording), signal_remarks(entry, study.config.preprocess))
     remarks = [text for part in (*told, repeat_remarks(repeats), shared_remarks(recording)) for text in part]
     remarks += _handling_remarks(entry, study)
+    try:
+        entry["regions"] = {name: len(members) for name, members in study.rois(subject).items()}
+    except UserError as error:  # whoever names no region can do without
+        entry["regions"] = {}
+        remarks.append(str(error))
     try:
         pictures = entry["pictures"] = measure_pictures(recording, found.looks_of(recording.stimuli))
     except UserError as error:
@@ -191,6 +198,10 @@ def _entry_lines(entry: dict[str, Any]) -> Iterator[str]:
     known = channels["names"] - len(channels["not_10_20"])
     sites = f", {known} of the 10-20 system" if known else ""
     yield f"{'channels':9}  {channels['found']}, {channels['names']} with names{sites}"
+    if entry["regions"]:
+        sizes = [f"{name} {size}" for name, size in entry["regions"].items()]
+        more = f", and {len(sizes) - REGIONS} more" if len(sizes) > REGIONS else ""
+        yield f"{'regions':9}  {', '.join(sizes[:REGIONS])}{more}"
     if "pictures" in entry:
         pictures = entry["pictures"]
         alike = "not searched" if pictures["alike_in_both"] is None else len(pictures["alike_in_both"])

@@ -9,63 +9,150 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from align.data.importing.layout import PIECE, Pieces
+from align.data.importing.events import doubts, shared_session
+from align.data.importing.layout import PIECE, Pieces, Shown
 from align.data.importing.nifti import AFFINE_TOLERANCE, open_image, unreadable
 from align.data.importing.parts import Part
+from align.data.importing.people import few
 from align.data.importing.regions import read_regions
-from align.data.importing.trials import TrialChoice, choose, person_of, read_table
+from align.data.importing.trials import Table, TrialChoice, choose, person_of, read_table
+from align.data.importing.voxels import entry_of
 from align.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Betas:
+    """One file (X, Y, Z, n) with the table that has a line per volume, and what is taken of it."""
+
+    path: Path
+    events: Path
+    choice: TrialChoice
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file that is open, with its table; ``inside``: bool (X, Y, Z), voxels of the mask."""
+
+    file: Betas
+    volumes: Any
+    inside: np.ndarray
+    table: Table
+    rows: list[int]
+    trials: list[Shown]
+    pictures: dict[str, Path]
+
+    @property
+    def people(self) -> set[str]:
+        return {trial.subject for trial in self.trials}
+
+
 def read_betas(
-    betas: str | Path,
+    files: Sequence[Betas],
     mask: str | Path,
-    events: str | Path,
     images: str | Path,
-    choice: TrialChoice,
     mask_value: float | None = None,
     regions: Sequence[str] = (),
     region_names: Sequence[str] = (),
     drop_empty: bool = False,
-) -> Part:
-    """The trials of one file: x (n, V) in the units of the betas, volumes without picture left out.
+) -> list[Part]:
+    """The trials of each file: x (n, V) in the units of the betas, volumes without picture left out.
 
     Raises `UserError` as `choose` does, for shapes or affines that differ, another number of events
     than volumes, and a mask of other values than 0 and 1 when ``mask_value`` is not given. ``regions``: see
     `align.data.importing.regions.read_regions`; they become ``roi`` of info.json. ``drop_empty``: leave out voxels that
-    are NaN, or 0, in every trial; otherwise those of NaN are refused.
+    are NaN, or 0, in every trial of a file, from all files of the same person; otherwise those of NaN are refused.
     """
-    paths = Path(betas), Path(mask)
-    volumes, region = (open_image(path) for path in paths)
+    opened = [_open(file, Path(mask), Path(images), mask_value) for file in files]
+    empty = _empty_of_people(opened, Path(mask)) if drop_empty else [np.zeros_like(one.inside) for one in opened]
+    parts = []
+    for i, (one, lost) in enumerate(zip(opened, empty, strict=True)):
+        notes = _doubts(one, [other for other in opened[:i] if other.people & one.people])
+        parts.append(_part(one, lost, notes, regions, region_names))
+    return parts
+
+
+def _doubts(one: _Opened, before: Sequence[_Opened]) -> list[str]:
+    """Sentences about the events, also in the log; ``before``: earlier files of the same people."""
+    file, session = one.file, one.file.choice.session
+    found = list(doubts(file.path, file.events, one.table, session))
+    for other in before:
+        found += shared_session((other.file.path, other.table), (file.path, one.table), session)
+    for text in found:
+        logger.warning("%s", text)
+    return found
+
+
+def _open(file: Betas, mask: Path, images: Path, mask_value: float | None) -> _Opened:
+    volumes, region = (open_image(path) for path in (file.path, mask))
     if len(volumes.shape) != 4 or 0 in volumes.shape:
-        raise UserError(f"{str(betas)!r} has shape {volumes.shape}; expected (X, Y, Z, trials)")
+        raise UserError(f"{str(file.path)!r} has shape {volumes.shape}; expected (X, Y, Z, trials)")
     if not np.allclose(volumes.affine, region.affine, atol=AFFINE_TOLERANCE):
         raise UserError(
-            f"{str(betas)!r} and {str(mask)!r} have different affines; resample the mask onto the betas, or import a "
-            "person on another grid with an own mask into a folder of its own"
+            f"{str(file.path)!r} and {str(mask)!r} have different affines; resample the mask onto the betas, or import "
+            "a person on another grid with an own mask into a folder of its own"
         )
-    inside = _inside(region, paths[1], volumes.shape[:3], mask_value)
-    table = read_table(Path(events))
+    inside = _inside(region, mask, volumes.shape[:3], mask_value)
+    table = read_table(file.events)
     if len(table) != volumes.shape[3]:
-        raise UserError(f"{str(betas)!r} holds {volumes.shape[3]} volumes, {table.source} {len(table)} trials")
-    rows, trials, files = choose(table, choice, Path(images))
-    if drop_empty:
-        empty = _empty(paths[0], volumes, inside, rows, zeros=True)
-        logger.info("left out %d of %d voxels that are empty in every trial", empty.sum(), inside.sum())
-        inside[inside] = ~empty
-        if not inside.any():
-            raise UserError(f"{str(betas)!r} has no voxel with values inside {str(mask)!r}; check the mask")
-    info = read_regions(regions, region_names, inside, volumes.affine) if regions else {}
-    shape = (len(rows), int(inside.sum()))
-    pieces = Pieces(shape, _read(paths[0], volumes, inside, rows))
-    return Part(repr(str(betas)), pieces, trials, files, info, person=person_of(table, choice, rows))
+        raise UserError(f"{str(file.path)!r} holds {volumes.shape[3]} volumes, {table.source} {len(table)} trials")
+    return _Opened(file, volumes, inside, table, *choose(table, file.choice, images))
+
+
+def _part(
+    one: _Opened, empty: np.ndarray, notes: list[str], regions: Sequence[str], region_names: Sequence[str]
+) -> Part:
+    """``empty``: bool (X, Y, Z), voxels of the mask that are left out."""
+    file, kept = one.file, one.inside & ~empty
+    info: dict[str, Any] = dict(read_regions(regions, region_names, kept, one.volumes.affine)) if regions else {}
+    info["voxels"] = [entry_of((trial.subject for trial in one.trials), kept, empty, one.volumes.affine)]
+    if notes:
+        info["notes"] = notes
+    pieces = Pieces((len(one.rows), int(kept.sum())), _read(file.path, one.volumes, kept, one.rows))
+    person = person_of(one.table, file.choice, one.rows)
+    return Part(repr(str(file.path)), pieces, one.trials, one.pictures, info, person=person)
+
+
+def _empty_of_people(opened: Sequence[_Opened], mask: Path) -> list[np.ndarray]:
+    """Bool (X, Y, Z) for each file: voxels that are empty in it or in another file of the same people."""
+    own = []
+    for one in opened:
+        lost = np.zeros_like(one.inside)
+        lost[one.inside] = _empty(one.file.path, one.volumes, one.inside, one.rows, zeros=True)
+        own.append(lost)
+    groups = _of_one_person(opened)
+    whole = {group: np.logical_or.reduce([own[i] for i in group]) for group in dict.fromkeys(groups)}
+    for group, lost in whole.items():
+        first = opened[group[0]]
+        who = ", ".join(sorted(set().union(*(opened[i].people for i in group))))
+        each = f" of one of {len(group)} files ({few([str(own[i].sum()) for i in group])})" if len(group) > 1 else ""
+        text = "subject %s: left out %d of %d voxels that are empty in every trial%s"
+        logger.info(text, who, lost.sum(), first.inside.sum(), each)
+        if lost.sum() == first.inside.sum():
+            raise UserError(
+                f"{str(first.file.path)!r}{' and the other files' if len(group) > 1 else ''} of subject {who} have no "
+                f"voxel with values inside {str(mask)!r}; check the mask"
+            )
+    return [whole[group] for group in groups]
+
+
+def _of_one_person(opened: Sequence[_Opened]) -> list[tuple[int, ...]]:
+    """For each file the files, by number, that share a person with it, also by way of others."""
+    groups = [{i} for i in range(len(opened))]
+    for i, one in enumerate(opened):
+        for j in range(i):
+            if one.people & opened[j].people:
+                both = groups[i] | groups[j]
+                for k in both:
+                    groups[k] = both
+    return [tuple(sorted(group)) for group in groups]
 
 
 def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None) -> np.ndarray:

@@ -83,10 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "betas: voxels to keep, coded 1; one mask for all files"
     forms.add_argument("--mask", type=Path, nargs="+", metavar="NII", help=text)
     forms.add_argument("--mask-value", type=float, metavar="N", help="betas: code to keep in a mask of other codes")
-    text = "betas: NAME=FILE (a mask) or a label image; written into info.json, for study.roi"
+    text = "betas: NAME=FILE (a mask of 0 and 1) or a label image; written into info.json, for study.roi"
     forms.add_argument("--roi", nargs="+", metavar="NII", help=text)
     forms.add_argument("--roi-names", nargs="+", metavar="CODE=NAME", help="betas: names for codes of a label image")
-    text = "betas: leave out voxels that are NaN or 0 in every trial"
+    text = "betas: leave out voxels that are NaN or 0 in every trial of a file, from all files of that person"
     forms.add_argument("--drop-empty", action="store_true", default=None, help=text)
     forms.add_argument("--events", type=Path, nargs="+", metavar="TSV", help="betas: a line per volume")
     forms.add_argument("--ids", type=Path, nargs="+", metavar="CSV", help="embeddings: a line per row")
@@ -200,16 +200,13 @@ def _bids(args: argparse.Namespace) -> Path:
 
 
 def _betas(args: argparse.Namespace) -> Path:
-    from align.data.importing.betas import read_betas
+    from align.data.importing.betas import Betas, read_betas
 
     mask = _one_mask(args)
     told = zip(args.betas, _beside(args, "events", args.betas), _people(args, args.betas), strict=True)
-    choices = [(path, events, _choice(args, "stim_file", label)) for path, events, label in told]
+    files = [Betas(path, events, _choice(args, "stim_file", label)) for path, events, label in told]
     regions = (args.roi or (), args.roi_names or (), bool(args.drop_empty))
-    parts = [
-        read_betas(path, mask, events, args.images, one, args.mask_value, *regions) for path, events, one in choices
-    ]
-    return _write(args, parts)
+    return _write(args, read_betas(files, mask, args.images, args.mask_value, *regions))
 
 
 def _embeddings(args: argparse.Namespace) -> Path:

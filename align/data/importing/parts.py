@@ -20,17 +20,19 @@ from align.data.importing.layout import (
     write_layout,
     write_signals,
 )
+from align.data.importing.people import few
 from align.data.importing.trials import read_table
+from align.data.importing.voxels import checked_info, merged, require_same
 from align.data.reading.containers import stored_npy
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
 from align.data.windows import equal_rows
 from align.errors import UserError
-from align.files import atomic_path, beside, locked, read_json, write_atomic
+from align.files import atomic_path, beside, locked, read_json, write_atomic, write_json
 from align.files.labels import alike
 
 _KNOWN = ("row", *(item.name for item in fields(Shown)))  # columns of stimuli.csv that an import writes
-_ALIKE = ("sfreq", "ch_names", "tmin", "roi")  # of info.json: one for all trials of a folder
+_ALIKE = ("sfreq", "ch_names", "tmin")  # of info.json: one for all trials of a folder
 
 
 def _nothing() -> None:
@@ -73,9 +75,10 @@ def write_parts(out: Path, parts: Sequence[Part], link: bool = False, append: bo
 
 def _joined(parts: Sequence[Part]) -> Part:
     _require_one_person(parts)
-    first, images, trials = parts[0], dict(parts[0].images), list(parts[0].trials)
+    first, images, trials, info = parts[0], dict(parts[0].images), list(parts[0].trials), parts[0].info
     for part in parts[1:]:
-        _require_alike(first, part)
+        _require_alike(replace(first, info=info), part)
+        info = _info_of_both(first.source, info, trials, part)
         trials += _merged(images, part)
     n = sum(part.signals.shape[0] for part in parts)
 
@@ -84,7 +87,15 @@ def _joined(parts: Sequence[Part]) -> Part:
             yield from part.signals.blocks
 
     source = first.source if len(parts) == 1 else f"{len(parts)} files"
-    return Part(source, Pieces((n, *first.signals.shape[1:]), blocks()), trials, images, first.info)
+    return Part(source, Pieces((n, *first.signals.shape[1:]), blocks()), trials, images, info)
+
+
+def _info_of_both(source: str, info: Mapping[str, Any], trials: Sequence[Shown], new: Part) -> dict[str, Any]:
+    """What info.json says of ``trials`` with those of ``new``."""
+    people = {trial.subject for trial in trials}
+    voxels = merged(source, info.get("voxels", ()), people, new.source, new.info.get("voxels", ()))
+    notes = list(dict.fromkeys([*info.get("notes", ()), *new.info.get("notes", ())]))
+    return {**info, **({"voxels": voxels} if voxels else {}), **({"notes": notes} if notes else {})}
 
 
 def _require_one_person(parts: Sequence[Part]) -> None:
@@ -103,6 +114,7 @@ def _require_one_person(parts: Sequence[Part]) -> None:
 def _append(out: Path, new: Part, link: bool) -> Path:
     old = _existing(out)
     _require_alike(old, new)
+    info = _info_of_both(old.source, old.info, old.trials, new)
     images = dict(old.images)
     shown = _merged(images, new)
     trials = [*old.trials, *shown]
@@ -119,6 +131,8 @@ def _append(out: Path, new: Part, link: bool) -> Path:
         refuse_repeats(temporary, trials)
     added = {name: image for name, image in images.items() if name not in old.images}
     names = {name: name for name in old.images} | place_images(out, out, added, link)
+    if info != old.info:
+        write_json(out / "info.json", info)
     write_atomic(out / "stimuli.csv", table_text([replace(trial, image=names[trial.image]) for trial in trials]))
     return out
 
@@ -155,6 +169,7 @@ def _existing(out: Path) -> Part:
     step = rows_at_once(x.shape)
     pieces = Pieces(x.shape, (np.array(x[start : start + step]) for start in range(0, len(x), step)))
     info = read_json(out / "info.json", {}) if (out / "info.json").is_file() else {}
+    info = checked_info(repr(str(out / "info.json")), info, {trial.subject for trial in trials})
     return Part(repr(str(out)), pieces, trials, {trial.image: _file(out, trial.image) for trial in trials}, info)
 
 
@@ -166,6 +181,7 @@ def _file(out: Path, image: str) -> Path:
 
 
 def _require_alike(first: Part, other: Part) -> None:
+    require_same(first.source, first.info.get("voxels", ()), other.source, other.info.get("voxels", ()))
     one, two = first.signals.shape[1:], other.signals.shape[1:]
     if one != two:
         kind = "voxels" if len(one) == 1 and len(two) == 1 else "channels or samples"
@@ -181,6 +197,26 @@ def _require_alike(first: Part, other: Part) -> None:
                 f"{first.source} and {other.source} differ in {key}: {_short(first.info.get(key))} and "
                 f"{_short(other.info.get(key))}; bring them to one, or import each into a folder of its own"
             )
+    _require_one_roi(first, other)
+
+
+def _require_one_roi(first: Part, other: Part) -> None:
+    one, two = first.info.get("roi") or {}, other.info.get("roi") or {}
+    if one and not two:
+        raise UserError(
+            f"{first.source} holds regions ({few(list(one))}), and none are given for {other.source}; give --roi again"
+        )
+    if two and not one:
+        raise UserError(
+            f"{first.source} holds no regions; leave --roi out, or import all files at once with --roi into a new "
+            "folder"
+        )
+    differ = [name for name in dict.fromkeys([*one, *two]) if one.get(name) != two.get(name)]
+    if differ:
+        raise UserError(
+            f"{first.source} and {other.source} differ in the regions {few(differ)}; give the --roi and --roi-names of "
+            "before again, or import each into a folder of its own"
+        )
 
 
 def _short(value: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from align.data.importing.nifti import AFFINE_TOLERANCE, open_image
+from align.data.importing.people import few
 from align.errors import UserError
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)")
@@ -24,9 +25,9 @@ def read_regions(
 ) -> dict[str, dict[str, list[int]]]:
     """``{"roi": {name: [voxel, ...]}}`` of images on the grid of ``inside`` (X, Y, Z), bool.
 
-    ``sources``: "V1=mask.nii.gz" (what is not 0), or a label image, whose codes are regions: "label-3", or as ``names``
-    calls them ("3=V3"). Raises `UserError` for another grid, codes that are no whole numbers, a name that stands twice,
-    an unknown code in ``names``, a region without a voxel inside.
+    ``sources``: "V1=mask.nii.gz" (what is not 0; one code), or a label image, whose codes are regions: "label-3", or
+    as ``names`` calls them ("3=V3"). Raises `UserError` for another grid, codes that are no whole numbers, several
+    codes in a named mask, a name that stands twice, an unknown code in ``names``, a region without a voxel inside.
     """
     called = _called(names)
     found: dict[str, list[int]] = {}
@@ -47,30 +48,44 @@ def _all_of(
     for source in sources:
         named = None if Path(source).is_file() else _NAMED.fullmatch(source)
         path = Path(named[2] if named else source)
-        values = _values(path, inside, affine)
+        values, everywhere = _values(path, inside, affine)
         if named:
+            _require_mask(named[1], path, everywhere)
             yield named[1], values != 0
             continue
         codes = [int(code) for code in np.unique(values) if code > 0]
         if len(codes) > _MOST:
             raise UserError(
-                f"--roi: {str(path)!r} has {len(codes)} codes and is no label image; name it: V1={path.name}"
+                f"--roi: {str(path)!r} has {len(codes)} codes and is no label image (at most {_MOST} codes); give one, "
+                "or V1=FILE with a mask of 0 and 1"
             )
         for code in codes:
             yield called.pop(code, f"label-{code}"), values == code
 
 
-def _values(path: Path, inside: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """(V,): whole numbers of the voxels inside."""
+def _require_mask(name: str, path: Path, codes: np.ndarray) -> None:
+    """Raise `UserError` for more than one code beside 0: all regions of a label image are no region."""
+    codes = codes[codes != 0]
+    if len(codes) > 1:
+        some = few([f"{code:g}" for code in codes])
+        raise UserError(
+            f"--roi {name}={path}: a named mask is 0 and 1, and this file has the codes {some}; for a label image "
+            f"give --roi {path} --roi-names {next((f'{code:g}' for code in codes if code > 0), '1')}={name} ..."
+        )
+
+
+def _values(path: Path, inside: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(V,): whole numbers of the voxels inside, and all different values of the image."""
     image: Any = open_image(path)
     if tuple(image.shape[:3]) != inside.shape or image.shape[3:] not in ((), (1,)):
         raise UserError(f"--roi: {str(path)!r} has shape {tuple(image.shape)}, the betas {inside.shape}; resample it")
     if not np.allclose(image.affine, affine, atol=AFFINE_TOLERANCE):
         raise UserError(f"--roi: {str(path)!r} and the betas have different affines; resample it onto the betas")
-    values = np.nan_to_num(np.asarray(image.dataobj).reshape(inside.shape)[inside].astype(np.float64))
+    everywhere = np.nan_to_num(np.asarray(image.dataobj).reshape(inside.shape).astype(np.float64))
+    values = everywhere[inside]
     if not (values == np.round(values)).all():
         raise UserError(f"--roi: {str(path)!r} holds fractions; a region is whole numbers (0 = outside)")
-    return values
+    return values, np.unique(everywhere)
 
 
 def _called(names: Sequence[str]) -> dict[int, str]:

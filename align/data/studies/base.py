@@ -113,6 +113,10 @@ class Study(ABC):
         """Regions that ``study.roi`` may name: channels or voxels by index from 0, or channels by name."""
         return {}
 
+    def notes(self) -> Sequence[str]:
+        """What whoever made the files found doubtful, in sentences for `recon data check`."""
+        return ()
+
     def further_pictures(self) -> Stimuli | None:
         """Pictures like those of the study that were not shown to the subject, and are no test picture; None = none."""
         return None

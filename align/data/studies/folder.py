@@ -9,7 +9,8 @@
   ``session`` (the recording session; for all lines of a subject or none);
 - optionally ``info.json``: ``sfreq`` (Hz), ``ch_names``, ``tmin`` (s), ``concept_disjoint`` (true: refuse a split
   whose training and test share a concept), ``roi`` (regions for ``study.roi``: {name: [channel names, or indices of
-  channels or voxels from 0]}).
+  channels or voxels from 0]}), and what an import writes: ``notes`` (sentences that `recon data check` repeats) and
+  ``voxels`` (see `align.data.importing.voxels`).
 
 A split in which training and test share a picture is refused; near-duplicates over the split are named in the log.
 """
@@ -70,6 +71,7 @@ class Info:
     tmin: float = 0.0
     concept_disjoint: bool = False
     roi: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Folder(Study):
@@ -153,6 +155,10 @@ class Folder(Study):
     def rois(self, subject: str) -> dict[str, tuple[int | str, ...]]:
         """The regions of ``info.json``, the same for all subjects."""
         return self.details.roi
+
+    def notes(self) -> tuple[str, ...]:
+        """What the import found doubtful."""
+        return self.details.notes
 
     def check(self) -> list[Fact]:
         """What ``stimuli.csv`` lists beside what can be read; every fault in the files raises `UserError`."""
@@ -287,7 +293,7 @@ def _read_info(path: Path) -> Info:
     if not path.exists():
         return Info()
     content = read_json(path)
-    names = ("sfreq", "ch_names", "tmin", "concept_disjoint", "roi")
+    names = ("sfreq", "ch_names", "tmin", "concept_disjoint", "roi", "voxels", "notes")
     unknown = [name for name in content if name not in names] if isinstance(content, dict) else [json.dumps(content)]
     if unknown:
         raise UserError(f"info.json: {unknown[0]!r} is not known; it may hold {', '.join(names)}")
@@ -300,8 +306,10 @@ def _read_info(path: Path) -> Info:
     disjoint = content.get("concept_disjoint", False)
     if not isinstance(disjoint, bool):
         raise UserError(f"info.json: concept_disjoint {disjoint!r} is not true or false")
-    roi = _read_rois(content.get("roi", {}))
-    return Info(sfreq, tuple(ch_names), _number(content.get("tmin", 0.0), "tmin"), disjoint, roi)
+    roi, notes = _read_rois(content.get("roi", {})), content.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(text, str) for text in notes):
+        raise UserError("info.json: notes is not a list of texts")
+    return Info(sfreq, tuple(ch_names), _number(content.get("tmin", 0.0), "tmin"), disjoint, roi, tuple(notes))
 
 
 def _read_rois(content: object) -> dict[str, tuple[int | str, ...]]:
