@@ -182,7 +182,9 @@ def save_run(
     marks = {one.subject: signals_mark(one.test) for one in recordings}
     with atomic_path(run_dir / MODEL) as temporary:
         save_tensors(temporary, state, stored)
-        write_sealed(run_dir / SPLIT, {**recording_manifest, "signals": marks, "weights": digest})
+        write_sealed(
+            run_dir / SPLIT, {**recording_manifest, **({"signals": marks} if marks else {}), "weights": digest}
+        )
         write_atomic(run_dir / CONFIG, f"{CONFIG_OF}{digest}\n{dump_yaml(config)}")
         write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
         for name, preparation in done.items():

@@ -20,6 +20,7 @@ from recon.evaluation.pictures import read_scored
 from recon.evaluation.recordings import RunData
 from recon.evaluation.report import report_path, retrieval_report
 from recon.evaluation.settings import EvaluateConfig
+from recon.evaluation.table import format_report
 from tests.recon.tiny_run import N_TEST, N_TRAIN, add_pictures, make_run
 
 
@@ -58,6 +59,7 @@ def test_recordings_of_somebody_else_are_refused_and_overwrite_nothing(made: Run
     quick = EvaluateConfig(n_boot=100, n_perm=100)
     retrieval_report(moved, quick)
     kept = [report_path(moved), load_predictions(moved).path]
+    assert "60 voxels or units" in format_report(retrieval_report(moved, quick)).splitlines()[0]
     before = [file.read_bytes() for file in kept]
     _noise(moved, slice(0, N_TRAIN + N_TEST))
     for work in (predict, load_predictions, lambda run: retrieval_report(run, quick), open_recording):
