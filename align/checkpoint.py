@@ -180,11 +180,10 @@ def save_run(
     stored = {**texts, "meta": json.dumps(meta), "config": json.dumps(to_dict(config))}
     done = {one.subject: one.preparation or Preparation.fit(one, PreprocessConfig()) for one in recordings}
     marks = {one.subject: signals_mark(one.test) for one in recordings}
+    known = {"signals": marks} if marks else {}
     with atomic_path(run_dir / MODEL) as temporary:
         save_tensors(temporary, state, stored)
-        write_sealed(
-            run_dir / SPLIT, {**recording_manifest, **({"signals": marks} if marks else {}), "weights": digest}
-        )
+        write_sealed(run_dir / SPLIT, {**recording_manifest, **known, "weights": digest})
         write_atomic(run_dir / CONFIG, f"{CONFIG_OF}{digest}\n{dump_yaml(config)}")
         write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
         for name, preparation in done.items():

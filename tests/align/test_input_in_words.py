@@ -16,7 +16,7 @@ from align.train import Trained
     [
         ([], (300,), "300 voxels or units"),
         (["study.roi=[V1,V4]"], (120,), "120 voxels or units, regions V1, V4"),
-        (["study.channels=[Oz]"], (1, 250), "1 channels x 250 samples, channels Oz"),
+        (["study.channels=Oz"], (1, 250), "1 channels x 250 samples, channels Oz"),
     ],
 )
 def test_size_and_regions(pairs: list[str], shape: tuple[int, ...], said: str) -> None:
