@@ -152,8 +152,10 @@ def save_run(
     They are on the disk before any other file is replaced, and every file names their hash: of a run that is being
     replaced, a stop leaves the old one, the new one, or one that `load_run` refuses.
     ``extra``: further facts for the metadata and the card (values ready for JSON). ``recordings``: of the subjects that
-    it is for, so that the folder says how their signals were prepared. Returns the path of the weights.
+    it is for, so that the folder says how their signals were prepared, and which they were. Returns the path of the
+    weights.
     """
+    from align.data.mark import signals_mark
     from align.data.preparing.raw import Preparation
 
     run_dir = Path(run_dir)
@@ -177,9 +179,11 @@ def save_run(
     texts["subjects"] = json.dumps(meta["subjects"])
     stored = {**texts, "meta": json.dumps(meta), "config": json.dumps(to_dict(config))}
     done = {one.subject: one.preparation or Preparation.fit(one, PreprocessConfig()) for one in recordings}
+    marks = {one.subject: signals_mark(one.test) for one in recordings}
+    known = {"signals": marks} if marks else {}
     with atomic_path(run_dir / MODEL) as temporary:
         save_tensors(temporary, state, stored)
-        write_sealed(run_dir / SPLIT, {**recording_manifest, "weights": digest})
+        write_sealed(run_dir / SPLIT, {**recording_manifest, **known, "weights": digest})
         write_atomic(run_dir / CONFIG, f"{CONFIG_OF}{digest}\n{dump_yaml(config)}")
         write_atomic(run_dir / CARD, _card(config, meta, recording_manifest))
         for name, preparation in done.items():

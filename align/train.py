@@ -50,10 +50,12 @@ class Trained:
     weights_hash: str
     n_trials: int
     seconds: float
+    input: str = ""  # size of a trial and its regions, in words
 
     def __str__(self) -> str:
+        of = f" of {self.input}" if self.input else ""
         return (
-            f"{self.study} {self.label}: {self.n_trials} training rows, {self.seconds:.1f} s, "
+            f"{self.study} {self.label}: {self.n_trials} training rows{of}, {self.seconds:.1f} s, "
             f"weights {self.weights_hash[:12]}, run {self.path}"
         )
 
@@ -158,6 +160,7 @@ def _train_job(
     config: Config, job: Job, study: Study, backbone: Backbone, folder: Path, device: Any, progress: bool
 ) -> Trained:
     from align.checkpoint import METRICS, save_run, tensors_hash
+    from align.data.preparing.selection import described, in_words
     from align.data.splits import joint_manifest, refuse_overlap
     from align.encoders.shapes import SignalFacts
     from align.files import write_sealed
@@ -208,7 +211,8 @@ def _train_job(
         write_sealed(folder / MEASURED, {**watch.read(), "weights": digest})
         save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
     seconds = watch.read()["seconds"]
-    return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds)
+    told_input = in_words(described(config, aligner.in_shape))
+    return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds, told_input)
 
 
 def _require_alike(config: Config, recordings: list[Recording]) -> None:

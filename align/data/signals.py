@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -92,6 +92,11 @@ def fingerprint(x: np.ndarray) -> str:
         digest.update(np.ascontiguousarray(piece).data)
         release(x)
     return digest.hexdigest()
+
+
+def trial_size(shape: Sequence[int]) -> str:
+    """Shape of one trial, (C, T) or (V,), in words."""
+    return f"{shape[0]} voxels or units" if len(shape) == 1 else f"{shape[0]} channels x {shape[1]} samples"
 
 
 def fits(nbytes: int) -> bool:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--paired", nargs="+", type=Path, metavar="RUN", help="base to compare with, stimulus by stimulus"
     )
     parser.add_argument("--seed", type=int, default=0, help="of resampling")
-    text = "scores to show, in this order; a part of a name is enough: top1 PixCorr"
+    text = "scores to show, in this order: whole names, or parts, which take every score whose name contains them"
     parser.add_argument("--columns", nargs="+", metavar="SCORE", help=text)
     text = "also the scores of these controls, each behind the score: shuffled zero_brain oracle"
     parser.add_argument("--controls", nargs="+", default=[], metavar="NAME", help=text)

@@ -94,6 +94,11 @@ class RunDecoder:
         return load_predictions(self.run)
 
     @property
+    def signals(self) -> str:
+        """Mark of the signals that the predictions are of (`align.data.mark.signals_mark`); "" = not known."""
+        return self._predictions.mark
+
+    @property
     def varies(self) -> bool:
         """Whether another seed means other tokens, not only other noise."""
         return self._source.varies

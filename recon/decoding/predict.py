@@ -7,7 +7,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Predictions:
     run_id: str
     path: Path
     signals: str | None = None  # `_signals_of` what was recorded; None in files from before it was kept
+    mark: str = ""  # `align.data.mark.signals_mark` of the same; "" likewise
 
 
 def predict(run: Run, split: str = "test") -> Path:
@@ -53,6 +54,8 @@ def predict(run: Run, split: str = "test") -> Path:
     the recording cannot be read, or when its pictures are no longer those the run was trained with.
     """
     import torch
+
+    from align.data.mark import signals_mark
 
     if split not in SPLITS:
         raise UserError(f"split {split!r} is not known; pass one of {', '.join(SPLITS)}")
@@ -72,6 +75,7 @@ def predict(run: Run, split: str = "test") -> Path:
             "split": split,
             "run": run_id(run),
             "signals": _signals_of(recording, split),
+            "mark": signals_mark(recording.test if split == "test" else recording.train),
             "study": run.study,
             "subject": run.subject,
             "backbone": run.config.backbone.name,
@@ -85,8 +89,8 @@ def predict(run: Run, split: str = "test") -> Path:
 def open_recording(run: Run) -> Recording:
     """The recording the run was trained on.
 
-    Raises `UserError` when its test pictures differ from the run's manifest, or its channels, voxels or times from
-    those of the run (``info.json`` was changed).
+    Raises `UserError` when its channels, voxels or times differ from those of the run (other files, or ``info.json``
+    was changed), its test pictures from the run's manifest, or its test signals from those of the training.
     """
     from align.data.studies import open_study
 
@@ -95,16 +99,10 @@ def open_recording(run: Run) -> Recording:
 
 def _unchanged(run: Run, recording: Recording) -> Recording:
     from align.checkpoint import preparation_path
+    from align.data.mark import signals_mark
     from align.data.preparing.raw import Preparation
     from align.data.splits import manifest, read_split
 
-    stored = run.path / "split.json"
-    split = read_split(stored) if stored.is_file() else None
-    if split and split.get("test_of", {}).get(run.subject, split["test"]) != manifest(recording)["test"]:
-        raise UserError(
-            f"the test pictures of {run.study} subject {run.subject} differ from those in {stored}; "
-            "pass study.root=FOLDER of the files the run was trained with, or train again"
-        )
     prepared = preparation_path(run.path, run.subject)
     changed = Preparation.load(prepared).differs(recording) if prepared.is_file() else ""
     if changed:
@@ -112,7 +110,33 @@ def _unchanged(run: Run, recording: Recording) -> Recording:
             f"{run.study} subject {run.subject} has {changed} than when run {str(run.path)!r} was trained; put the "
             "files of the study (info.json) back, or train again"
         )
+    stored = run.path / "split.json"
+    if not stored.is_file():
+        return recording
+    split = read_split(stored)
+    before, now = split.get("test_of", {}).get(run.subject, split["test"]), manifest(recording)["test"]
+    again = "pass study.root=FOLDER of the files the run was trained with, or train again"
+    if before != now:
+        told = _other_test(before, now)
+        raise UserError(f"the test pictures of {run.study} subject {run.subject} {told} {stored}; {again}")
+    if split.get("signals", {}).get(run.subject) not in (None, signals_mark(recording.test)):
+        raise UserError(
+            f"the signals of {run.study} subject {run.subject}{_in(run)} are other recordings than run "
+            f"{str(run.path)!r} was trained for (another person, or changed files); {again} into another run_dir"
+        )
     return recording
+
+
+def _in(run: Run) -> str:
+    return f" in {run.config.study.root!r}" if run.config.study.root else ""
+
+
+def _other_test(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How the test of a recording differs from that of a manifest, to be followed by where that is."""
+    one, two = (list(zip(side["ids"], side["hashes"], strict=True)) for side in (before, now))
+    if one == two:
+        return "have other concepts, groups or numbers of trials than in"
+    return "are the same, but in another order than in" if sorted(one) == sorted(two) else "differ from those in"
 
 
 def picture_tokens(run: Run, recording: Recording) -> np.ndarray:
@@ -205,6 +229,7 @@ def read_predictions(path: Path) -> Predictions:
         run_id=metadata["run"],
         path=path,
         signals=metadata.get("signals"),
+        mark=metadata.get("mark", ""),
     )
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 INDEX_COLUMNS = ("stimulus_id", "file", "seed", "noise_seed", "tokens_of", "run", "settings")
 DIGEST = "sha256"  # one more column: of the file as it was written; older indexes have none
+SIGNALS = "signals"  # one more: `Predictions.mark` of what was drawn; "" likewise
 DRAWING = "drawing"  # one more: `Plan.drawing`; "" in older indexes and of what no generator draws
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def write_index(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write index.csv; columns that a row lacks stay empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(
-        buffer, (*INDEX_COLUMNS, DRAWING, DIGEST), restval="", extrasaction="ignore", lineterminator="\n"
+        buffer, (*INDEX_COLUMNS, DRAWING, SIGNALS, DIGEST), restval="", extrasaction="ignore", lineterminator="\n"
     )
     writer.writeheader()
     writer.writerows(rows)

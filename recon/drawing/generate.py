@@ -208,6 +208,7 @@ class _Maker:
             None if decoder.guidance is None else decoder.responses(condition),
             self.shared,
             plan.drawing,
+            decoder.signals,
         )
         if decoder.best_of > 1 and condition.embeds is not None:
             return draw_best(plan, pictures, self.folders.candidates(name), condition, seeds)

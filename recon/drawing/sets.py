@@ -22,6 +22,7 @@ from recon.drawing.folders import (
     DIGEST,
     DRAWING,
     INDEX_COLUMNS,
+    SIGNALS,
     merge_index,
     read_index,
     safe_names,
@@ -48,6 +49,7 @@ class FolderPlan:
     ``start``, ``control`` (n, 3, H, W) in [0, 1]: coarse pictures, and what a ControlNet reads. ``prompts`` (n):
     texts beside the tokens. ``responses`` (n, E): what guides the drawing, where something does. ``shared``: the
     processes of a launch draw a part of the pictures each (see `align.files.launched`). ``drawing``: `Plan.drawing`.
+    ``signals``: `Predictions.mark` of what is drawn.
     """
 
     name: str
@@ -62,6 +64,7 @@ class FolderPlan:
     responses: np.ndarray | None = None
     shared: bool = False
     drawing: str = ""
+    signals: str = ""
 
 
 def noise_of(stimulus_id: str, seed: int) -> int:
@@ -252,5 +255,6 @@ def _plan(weights: str, pictures: FolderPlan, used: Sampling) -> list[_Planned]:
             file, owner = f"{name}_seed-{seed}.png", pictures.tokens_of[i]
             values = (pictures.ids[i], file, str(seed), str(noise), owner, pictures.run_id, settings)
             row = {**dict(zip(INDEX_COLUMNS, values, strict=True)), DRAWING: pictures.drawing}
+            row[SIGNALS] = pictures.signals
             plan.append(_Planned(i, noise, row))
     return plan

@@ -13,7 +13,15 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import launched
-from recon.drawing.folders import DRAWING, PictureFolders, read_hashed, read_pictures, read_seed, write_pictures
+from recon.drawing.folders import (
+    DRAWING,
+    SIGNALS,
+    PictureFolders,
+    read_hashed,
+    read_pictures,
+    read_seed,
+    write_pictures,
+)
 from recon.evaluation.complete import require_complete
 from recon.evaluation.sources import digests, joint_digest
 
@@ -30,29 +38,32 @@ Index = dict[str, dict[str, str]]  # rows of an index.csv by stimulus, of one se
 class Scored:
     """``ids`` in the order of the predictions; ``rows``: pictures (n, 3, H, W) by name of the row, "reconstruction" or
     a control; ``pictures``: SHA-256 of their files (`recon.evaluation.sources.digests`); ``drawing``: how they were
-    drawn (`recon.decoding.plan.Plan.drawing`); ``missing``: controls that are not scored, with the reason."""
+    drawn (`recon.decoding.plan.Plan.drawing`); ``missing``: controls that are not scored, with the reason; ``mark``: of
+    the signals (`recon.decoding.predict.Predictions`)."""
 
     ids: list[str]
     rows: dict[str, torch.Tensor]
     pictures: dict[str, str]
     drawing: str
     missing: dict[str, str]
+    mark: str = ""
 
 
 def read_scored(run_data: RunData, folders: PictureFolders, seed: int, partial: bool) -> Scored:
     """Read the reconstructions of ``seed`` and every control; those that need no generator are made and stored.
 
     ``partial``: controls that were drawn otherwise than the reconstructions are left out. Raises `UserError` for them
-    without it, for pictures that are missing or changed, and for those of another training of the run.
+    without it, for pictures that are missing or changed, and for those of another training of the run or of other
+    signals.
     """
     from recon.decoding.decoder import predicts_responses
     from recon.decoding.predict import run_id
     from recon.evaluation.controls import GENERATOR_CONTROLS, LIBRARY_CONTROLS
     from recon.evaluation.picture_scores import OWN
 
-    own, known = run_id(run_data.run), run_data.predictions.ids
+    own, known, mark = run_id(run_data.run), run_data.predictions.ids, run_data.predictions.mark
     index = read_seed(folders.reconstructions, seed)
-    _refuse_stale(index, own, folders.reconstructions)
+    _refuse_stale(index, own, folders.reconstructions, mark)
     run_data.require_known(list(index), str(folders.reconstructions))
     if not partial:
         require_complete(folders, run_data.run, seed, len(known))
@@ -70,7 +81,7 @@ def read_scored(run_data: RunData, folders: PictureFolders, seed: int, partial: 
         if absent:
             missing[f"controls.{name}"] = f"{len(absent)} of {len(ids)} pictures are missing; run recon generate"
             continue
-        _refuse_stale(found, own, folder)
+        _refuse_stale(found, own, folder, mark)
         if why := _otherwise(found, ids, drawing, folder, seed, partial):
             missing[f"controls.{name}"] = why
             continue
@@ -84,7 +95,7 @@ def read_scored(run_data: RunData, folders: PictureFolders, seed: int, partial: 
         rows[name], hashes = read_hashed(folders.control(name), read_seed(folders.control(name), seed), ids)
         pictures[name] = joint_digest(hashes)
     _require_one_reading(pictures)
-    return Scored(ids, rows, pictures, drawing, missing)
+    return Scored(ids, rows, pictures, drawing, missing, mark)
 
 
 def read_others(
@@ -97,7 +108,7 @@ def read_others(
 
     found, missing = other_seeds(folder, scored.ids, seed)
     for other, index in found.items():
-        _refuse_stale(index, run_id(run), folder)
+        _refuse_stale(index, run_id(run), folder, scored.mark)
         if why := _otherwise(index, scored.ids, scored.drawing, folder, other, partial):
             missing[f"seeds.{other}"] = why
     alike = {other: index for other, index in found.items() if f"seeds.{other}" not in missing}
@@ -148,9 +159,17 @@ def _require_one_reading(pictures: Mapping[str, str]) -> None:
         )
 
 
-def _refuse_stale(index: Index, run_id: str, folder: Path) -> None:
+def _refuse_stale(index: Index, run_id: str, folder: Path, mark: str = "") -> None:
+    """Raise `UserError` for pictures of another training of the run, or drawn from other signals than those of
+    ``mark`` (`align.data.mark.signals_mark`; "" = not known, as in older indexes)."""
     others = {row["run"] for row in index.values()} - {run_id}
     if others:
         raise UserError(
             f"{str(folder)!r} holds pictures of {sorted(others)[0]}, but this run is {run_id}; run recon generate again"
+        )
+    drawn_from = {row.get(SIGNALS) or mark for row in index.values()} - {mark}
+    if mark and drawn_from:
+        raise UserError(
+            f"{str(folder)!r} holds pictures that were drawn from other signals than the predictions of {run_id} "
+            "that are scored; run recon generate again"
         )

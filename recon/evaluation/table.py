@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from align.data.preparing.selection import in_words
 from recon.decoding.conditions import LIKELIEST
 from recon.evaluation.judges import described, split_by_judge
 from recon.metrics.skipped import skipped_lines
@@ -13,7 +14,8 @@ def format_report(report: dict[str, Any]) -> str:
     """Retrieval with chance, then one line per row of pictures and one column per metric, what changes with the seed
     of the noise, then what was skipped."""
     head = f"{report['study']}, subject {report['subject']}, layer {report['layer']} of {report['backbone']}"
-    lines = [f"{head} (chosen on: {report['layer_chosen_on']}), seed {report['seed']}"]
+    signals = f", {in_words(report['selection'])}" if report.get("selection") else ""
+    lines = [f"{head} (chosen on: {report['layer_chosen_on']}){signals}, seed {report['seed']}"]
     for direction in ("brain_to_image", "image_to_brain"):
         if "retrieval" in report:
             lines.append(direction_line(direction, report["retrieval"][direction]))

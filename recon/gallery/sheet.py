@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align.data.preparing.selection import in_words
 from recon.gallery.content import Content, Item, choose, ordered
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ def _heading(pen: _Pen, content: Content) -> int:
     report = content.report
     pen.text(MARGIN, 34, "Seen and reconstructed", 30, bold=True)
     tokens = f"tokens {report['tokens']}   " if "tokens" in report else ""
+    signals = f"{in_words(report['selection'])}   " if report.get("selection") else ""
     facts = (
-        f"{report['study']}   subject {report['subject']}   layer {report['layer']} of {report['backbone']}   "
+        f"{report['study']}   subject {report['subject']}   {signals}layer {report['layer']} of {report['backbone']}   "
         f"generator {report['generator']}   {tokens}{report['n_stimuli']} test stimuli   seed {report['seed']}"
     )
     pen.text(MARGIN, 78, facts, 15, MUTED)

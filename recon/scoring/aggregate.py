@@ -52,11 +52,21 @@ def load_results(paths: Iterable[str | Path]) -> list[Result]:
         if key in seen:
             raise UserError(
                 f"{str(result.path)!r} and {str(seen[key].path)!r} are both {result.method}, subject "
-                f"{result.subject or '?'}, seed {result.seed}; label them (recon score --name, --subject, --seed)"
+                f"{result.subject or '?'}, seed {result.seed}; {_how_to_label(result, seen[key])}"
             )
         seen[key] = result
     refuse_alike((result.subject for result in results if result.subject), "subjects", "the results")
     return results
+
+
+def _how_to_label(*results: Result) -> str:
+    """What keeps two results of one name apart."""
+    if not any(result.path.name.startswith("report_sub-") for result in results):
+        return "label them (recon score --name, --subject, --seed)"
+    return (
+        "each may stand once: give people different labels (column subject of stimuli.csv) and train them again, "
+        "repeat a training with another seed (seed=1), or compare two runs with --paired"
+    )
 
 
 def rows(results: list[Result], by: Iterable[str] = (), *, seed: int = 0) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from recon.decoding.bridges.choose import Conditioning
 from recon.decoding.conditions import derangement
 from recon.decoding.plan import Plan, Sampling, fingerprint
 from recon.decoding.predict import load_predictions, open_recording, predict, read_predictions
-from recon.drawing.folders import DRAWING, find_folders, read_index, safe_names
+from recon.drawing.folders import DRAWING, SIGNALS, find_folders, read_index, safe_names
 from recon.drawing.generate import generate
 from recon.drawing.sets import FolderPlan, draw
 from recon.evaluation.pictures import read_scored
@@ -357,9 +357,10 @@ def test_rows_beyond_the_drawn_ones_stay_where_they_were_drawn_alike(
     tmp_path: Path, tiny: tuple, tokens: np.ndarray
 ) -> None:
     def fill(n: int, drawing: str) -> list[str]:
-        plan = FolderPlan("oracle", tmp_path, IDS[:n], tokens[:n], IDS[:n], "r", drawing=drawing)
+        plan = FolderPlan("oracle", tmp_path, IDS[:n], tokens[:n], IDS[:n], "r", drawing=drawing, signals=drawing * 16)
         draw(tiny[2], plan, QUICK, "w")
         return [row["stimulus_id"] for row in read_index(tmp_path)]
 
     assert fill(3, "a") == list(IDS) and sorted(fill(2, "a")) == sorted(IDS)
     assert fill(2, "b") == list(IDS[:2])
+    assert {row[SIGNALS] for row in read_index(tmp_path)} == {"b" * 16}

@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 
 from align.checkpoint import Run, load_run
+from align.errors import UserError
+from align.files import read_json, write_sealed
 from recon.audit.collect import from_run
-from recon.decoding.predict import load_predictions, predict
-from tests.recon.tiny_run import N_TEST, N_TRAIN, make_run
+from recon.decoding.predict import load_predictions, open_recording, predict
+from recon.drawing.folders import SIGNALS, find_folders, read_index, write_index
+from recon.evaluation.pictures import read_scored
+from recon.evaluation.recordings import RunData
+from recon.evaluation.report import report_path, retrieval_report
+from recon.evaluation.settings import EvaluateConfig
+from recon.evaluation.table import format_report
+from tests.recon.tiny_run import N_TEST, N_TRAIN, add_pictures, make_run
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,60 @@ def _noise(run: Run, rows: slice) -> None:
     np.save(file, signals)
 
 
+def _as_before_marks(run: Run) -> None:
+    """As a run that was trained before it knew the signals of its test."""
+    split = read_json(run.path / "split.json")
+    del split["signals"]
+    write_sealed(run.path / "split.json", split)
+
+
+def test_recordings_of_somebody_else_are_refused_and_overwrite_nothing(made: Run, moved: Run) -> None:
+    quick = EvaluateConfig(n_boot=100, n_perm=100)
+    retrieval_report(moved, quick)
+    kept = [report_path(moved), load_predictions(moved).path]
+    assert "60 voxels or units" in format_report(retrieval_report(moved, quick)).splitlines()[0]
+    before = [file.read_bytes() for file in kept]
+    _noise(moved, slice(0, N_TRAIN + N_TEST))
+    for work in (predict, load_predictions, lambda run: retrieval_report(run, quick), open_recording):
+        with pytest.raises(UserError, match=r"other recordings than run .* was trained for.* study\.root=FOLDER"):
+            work(moved)
+    assert [file.read_bytes() for file in kept] == before
+
+
+def test_the_same_recordings_in_another_folder_are_the_runs_own(made: Run, moved: Run) -> None:
+    file = Path(str(moved.config.study.root)) / "signals.npy"
+    np.save(file, np.load(file).astype(np.float64))
+    assert len(open_recording(moved).test) == N_TEST
+
+
+def test_another_number_of_voxels_is_named_first_and_an_order_as_an_order(made: Run, moved: Run) -> None:
+    root = Path(str(moved.config.study.root))
+    head, *rows = (root / "stimuli.csv").read_text().splitlines()
+    (root / "stimuli.csv").write_text("\n".join([head, *rows[:N_TRAIN], *rows[: N_TRAIN - 1 : -1]]) + "\n")
+    with pytest.raises(UserError, match="the same, but in another order than in"):
+        open_recording(moved)
+    np.save(root / "signals.npy", np.load(root / "signals.npy")[:, :50])
+    with pytest.raises(UserError, match="50 voxels or units, not 60"):
+        open_recording(moved)
+
+
+def test_pictures_of_other_signals_than_the_predictions_are_not_scored(made: Run, moved: Run) -> None:
+    add_pictures(moved)
+    data, folders = RunData(moved), find_folders(moved)
+    scored = read_scored(data, folders, 0, partial=False)
+    assert scored.mark and len(scored.mark) == 16
+    for folder in (folders.reconstructions, folders.control("oracle")):
+        rows = read_index(folder)
+        write_index(folder, [{**row, SIGNALS: scored.mark} for row in rows])
+        read_scored(data, folders, 0, partial=False)
+        write_index(folder, [{**row, SIGNALS: "0" * 16} for row in rows])
+        with pytest.raises(UserError, match="drawn from other signals"):
+            read_scored(data, folders, 0, partial=False)
+        write_index(folder, rows)
+
+
 def test_signals_that_were_replaced_are_predicted_again(made: Run, moved: Run) -> None:
+    _as_before_marks(moved)
     before = load_predictions(moved)
     np.testing.assert_array_equal(before.embeds, load_predictions(made).embeds)
     _noise(moved, slice(N_TRAIN, N_TRAIN + N_TEST))

@@ -452,3 +452,13 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Capture
         assert cli.main(["table", str(tmp_path / word)]) == 2
         error = capsys.readouterr().err.strip()
         assert told in error and "\n" not in error
+
+
+def test_two_runs_of_one_label_are_given_advice_that_fits_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ann", "dora"):
+        _run_folder(tmp_path / name, _matrix(25, 2.0, 1), "01", 0)
+    assert cli.main(["table", str(tmp_path / "ann"), str(tmp_path / "dora")]) == 2
+    said = capsys.readouterr().err
+    assert "column subject of stimuli.csv" in said and "recon score" not in said

@@ -16,7 +16,7 @@ from align.data.channel_profile import Profile
 from align.data.measure import FAR_ROW, far_rows
 from align.data.preparing.steps import Chain, fit_chain, plan_chain, refit_chain
 from align.data.reading.safe_load import require_finite
-from align.data.signals import Recording, Stimuli, Trials, release
+from align.data.signals import Recording, Stimuli, Trials, release, trial_size
 from align.errors import UserError
 from align.files import read_tensors, save_tensors
 from align.files.checksums import MADE_FOR
@@ -149,7 +149,9 @@ class Preparation:
         "" = none."""
         now = recording.preparation or Preparation(_bare(recording), PreprocessConfig(), None, {}, 0.0)
         facts: dict[str, list[Any]] = {
-            "trials of another shape": [one.in_shape for one in (self, now)],
+            f"trials of another shape ({trial_size(now.in_shape)}, not {trial_size(self.in_shape)})": [
+                one.in_shape for one in (self, now)
+            ],
             "other channel names (ch_names)": [one.recording.ch_names for one in (self, now)],
             "another sampling rate (sfreq)": [one.recording.sfreq for one in (self, now)],
             "another first sample (tmin)": [one.recording.tmin for one in (self, now)],

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from align.config import Config, PreprocessConfig, StudyConfig
-from align.data.signals import Recording
+from align.data.signals import Recording, trial_size
 from align.errors import UserError
 from align.fields.syntax import parse_window
 
@@ -24,6 +24,7 @@ _WITHOUT = {
     "study.roi": "choose channels by study.channels",
     "encoder.bands": "give sizes (encoder.bands=[30,37]) or encoder.bands=[channel]",
 }
+_NAMED = 8  # channels or regions that are named on a line of text
 Rois = Mapping[str, Sequence[int | str]]  # name to channels or voxels: indices from 0, or channel names
 
 
@@ -89,6 +90,23 @@ def described(config: Config, shape: Sequence[int]) -> dict[str, Any]:
         "n_channels": int(shape[0]),
         "n_times": int(shape[1]) if len(shape) > 1 else None,
     }
+
+
+def in_words(part: dict[str, Any]) -> str:
+    """`described` on one line: the size of a trial, and the regions or channels that were named."""
+    size, times = part.get("n_channels"), part.get("n_times")
+    if not isinstance(size, int) or isinstance(times, str):
+        return "trials of different sizes" if size else "size of trials not stated"
+    given = {"regions": part.get("roi"), "channels": part.get("channels")}
+    named = [f"{what} {_some(names)}" for what, names in given.items() if names]
+    return ", ".join([trial_size([size] if times is None else [size, times]), *named])
+
+
+def _some(names: Sequence[str] | str) -> str:
+    """The first of a list of names."""
+    if isinstance(names, str):
+        return names
+    return ", ".join(map(str, names[:_NAMED])) + (" ..." if len(names) > _NAMED else "")
 
 
 def with_regions(
