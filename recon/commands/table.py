@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises `UserError` when a file is no result, or the base has other subjects or stimuli.
     """
-    from recon.scoring.aggregate import MIN_SUBJECTS, load_results, rows
+    from align.retrieval.people import MIN_SUBJECTS
+    from recon.scoring.aggregate import load_results, rows
     from recon.scoring.methods import grouped
     from recon.scoring.on_demand import add_columns
     from recon.scoring.paired import compare

@@ -19,10 +19,10 @@ from align.files import read_json
 from align.files.json_text import require
 from align.files.labels import present, refuse_alike
 from align.retrieval import bootstrap_interval
+from align.retrieval.people import MIN_SUBJECTS, t_interval
 from recon.evaluation.judges import first_judge
 from recon.evaluation.sources import require_sources
 from recon.evaluation.stored import read_report, read_stimuli, require_agreement
-from recon.metrics.stats import t_interval
 from recon.scoring.contest import DIRECTIONS
 from recon.scoring.methods import grouped, method_of, name_methods
 from recon.scoring.ranges import inside
@@ -30,7 +30,6 @@ from recon.scoring.result import Result
 
 _COUNTS = {"n_stimuli": int, "candidates": (float, None)}
 AXES = ("subject", "seed")
-MIN_SUBJECTS = 3  # from here on intervals are over subjects
 
 
 def load_results(paths: Iterable[str | Path]) -> list[Result]:
