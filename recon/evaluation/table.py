@@ -6,6 +6,7 @@ from typing import Any
 
 from recon.decoding.conditions import LIKELIEST
 from recon.evaluation.judges import described, split_by_judge
+from recon.evaluation.provenance import choice_of_layer
 from recon.metrics.skipped import skipped_lines
 
 
@@ -13,7 +14,7 @@ def format_report(report: dict[str, Any]) -> str:
     """Retrieval with chance, then one line per row of pictures and one column per metric, what changes with the seed
     of the noise, then what was skipped."""
     head = f"{report['study']}, subject {report['subject']}, layer {report['layer']} of {report['backbone']}"
-    lines = [f"{head} (chosen on: {report['layer_chosen_on']}), seed {report['seed']}"]
+    lines = [f"{head} ({choice_of_layer(report['layer_chosen_on'])}), seed {report['seed']}"]
     for direction in ("brain_to_image", "image_to_brain"):
         if "retrieval" in report:
             lines.append(direction_line(direction, report["retrieval"][direction]))
