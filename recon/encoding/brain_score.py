@@ -20,8 +20,8 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import write_atomic, write_sealed
-from align.retrieval.people import over_people
 from recon.comparison.files import csv_text
+from recon.metrics.stats import t_interval
 
 FOLDS = 10  # as many splits as Brain-Score draws
 STEM = "brain-score_pictures-to-responses"
@@ -65,7 +65,7 @@ def _row(
         "network": network,
         "method": method,
         "r": float(r.mean()),
-        "r_t95": over_people(r),
+        "r_t95": t_interval(r) if len(r) > 1 else None,
         "ceiling": float(np.mean(ceilings)) if ceilings else None,
         "score": float(np.mean(normal)) if normal else None,
         "scored_subjects": len(normal),

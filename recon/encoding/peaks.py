@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from align.comparison.null import rank_correlation
-from align.retrieval.people import over_people
 from recon.encoding.features import FeatureSet
+from recon.metrics.stats import t_interval
 
 LEAST = 3  # layers of a network
 N_BOOT = 500
@@ -58,7 +58,7 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in ("r", "depth", "top1", "identification_depth"):
         values = np.array([row[name] for row in rows if row[name] is not None], dtype=np.float64)
         found[name] = float(values.mean()) if len(values) else None
-        found[f"{name}_t95"] = over_people(values)
+        found[f"{name}_t95"] = t_interval(values) if len(values) > 1 else None
     return found
 
 

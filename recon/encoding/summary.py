@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.retrieval.people import over_people
 from recon.encoding.features import CAPTIONS, TOGETHER, FeatureSet
 from recon.encoding.peaks import peaks
-from recon.metrics.stats import sign_flip_p
+from recon.metrics.stats import sign_flip_p, t_interval
 
 if TYPE_CHECKING:
     from align.response_models.partition import Partition
@@ -95,12 +94,12 @@ def _mean(entries: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "pictures": pictures,
                 "subjects": len(scores),
                 "r": float(r.mean()),
-                "t95": over_people(r),
+                "t95": t_interval(r) if len(r) > 1 else None,
                 "significant": float(np.mean([score["significant"] for score in scores])),
                 "corrected": float(fixed.mean()) if len(fixed) else None,
                 "corrected_subjects": len(fixed),
                 "identification": float(np.mean(named)) if named else None,
-                "identification_t95": over_people(np.array(named)),
+                "identification_t95": t_interval(np.array(named)) if len(named) > 1 else None,
             }
         )
     return found
@@ -142,7 +141,7 @@ def difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> dict
     units, means = np.concatenate(parts), np.array([part.mean() for part in parts])
     return {
         "difference": float(means.mean()),
-        "t95": over_people(means),
+        "t95": t_interval(means) if len(means) > 1 else None,
         "p": sign_flip_p(means) if len(means) > 1 else None,
         "units": len(units),
         "better": float((units > 0).mean()),
