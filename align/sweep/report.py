@@ -56,9 +56,7 @@ def doubts(summary: dict[str, Any]) -> list[str]:
     chosen, said = summary["chosen"], []
     points = [(curve, point) for curve in summary["curves"] for point in curve["points"]]
     if not any(point["ci95"] and point["ci95"][0] > point["chance"] for _, point in points):
-        said.append(
-            "no layer is above chance on validation (no 95 % interval lies above it): the choice is arbitrary"
-        )
+        said.append("no layer is above chance on validation (no 95 % interval lies above it): the choice is arbitrary")
     places = [
         ({"backbone": curve["backbone"], "encoder": curve["encoder"], "layer": point["layer"]}, point)
         for curve, point in points
