@@ -63,9 +63,9 @@ class Trained:
 def train(config: Config, progress: bool = True, overwrite: bool = False) -> list[Trained]:
     """Train the encoders that ``protocol`` asks for (``subjects``, empty = all) and write one run folder each.
 
-    A folder with weights of another configuration is refused, unless ``overwrite``. Several processes of
-    `accelerate launch` compute every batch together, or with ``train.share=encoders`` train their
-    share of the encoders each and return those.
+    A folder with weights of another configuration is refused, unless ``overwrite``; so are weights next to runs of
+    several people, and these below weights, always. Several processes of `accelerate launch` compute every batch
+    together, or with ``train.share=encoders`` train their share of the encoders each and return those.
 
     Raises
     ------
@@ -75,6 +75,7 @@ def train(config: Config, progress: bool = True, overwrite: bool = False) -> lis
     """
     from accelerate import PartialState
 
+    from align.data.places import refuse_mixed
     from align.data.studies import open_study
     from align.model.router import check_router
     from align.tracking import require_tracker
@@ -89,6 +90,8 @@ def train(config: Config, progress: bool = True, overwrite: bool = False) -> lis
     for subject in subjects:
         study.require_subject(subject)
     jobs = plan_jobs(config.protocol, subjects)
+    if config.run_dir is not None:
+        refuse_mixed(Path(config.run_dir).expanduser(), several=len(jobs) > 1)
     check_router(config)
     require_tracker(config.tracker)
     process = PartialState()

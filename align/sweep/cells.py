@@ -54,6 +54,8 @@ class Cells:
                 found: dict[str, Any] = read_json(path, {})
                 if found.get("key") != key:
                     raise Damaged(f"{str(path)!r} is of another cell")
+                if "hits" not in found:
+                    raise Damaged(f"{str(path)!r} was written before hits of each picture were kept")
                 return found
             tensors, facts = read_tensors(path)
         except Damaged as error:
@@ -122,9 +124,17 @@ class Cells:
         similarity = self._similarity(aligner, subject, rows, cell)
         tokens = self.grid.targets[self._place(cell)].tokens[rows.stimulus]
         validation_loss = None if train_loss is None else held_out_loss(aligner, rows.x, np.asarray(tokens))
+        concept = concept_level(similarity, subject.stimuli, rows.stimulus)
+        shown = json.dumps([subject.stimuli.ids[i] for i in rows.stimulus])
+        hits = {
+            "pictures": hashlib.sha256(shown.encode()).hexdigest()[:16],  # cells of the same ones are averaged
+            "picture": retrieval.per_stimulus(similarity)["brain_to_image"]["top1"],
+            "concept": concept.pop("hits"),
+        }
         return {
             "scores": retrieval.both_directions(similarity, seed=recipe.seed, n_boot=_DRAWS, n_perm=_DRAWS),
-            "concept": concept_level(similarity, subject.stimuli, rows.stimulus),
+            "concept": concept,
+            "hits": hits,
             "loss": {"train": train_loss, "validation": validation_loss},
         }
 

@@ -23,18 +23,19 @@ def concept_level(similarity: np.ndarray, stimuli: Stimuli, stimulus: np.ndarray
 
     The similarity to a concept is the mean over its pictures, the seen one included. Where the study names no concepts
     its groups (scenes: a picture and its altered versions) stand for them, which ``kind`` says. With one picture for
-    every concept this is the accuracy at the level of pictures.
+    every concept this is the accuracy at the level of pictures. ``hits`` (n,): of each picture.
     """
     named = any(stimuli.concepts[i] for i in stimulus)
     labels = np.array([stimuli.concepts[i] for i in stimulus]) if named else np.asarray(stimuli.groups)[stimulus]
     distinct, of = np.unique(labels, return_inverse=True)
     member = np.eye(len(distinct))[of]
-    matrix = retrieval.top1_matrix(similarity @ member / member.sum(0), of)
+    hits = np.diag(retrieval.top1_matrix(similarity @ member / member.sum(0), of))
     return {
         "kind": "concept" if named else "scene",
-        "top1": float(np.diag(matrix).mean()),
+        "top1": float(hits.mean()),
         "chance_top1": 1 / len(distinct),
         "candidates": len(distinct),
+        "hits": hits.tolist(),
     }
 
 

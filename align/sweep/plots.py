@@ -207,7 +207,7 @@ def _line(
 
 
 def _band(curve: dict[str, Any]) -> str:
-    return " (band: 95 % over runs)" if all(point["ci95"] for point in curve["points"]) else ""
+    return f" (band: 95 % over {curve['points'][0]['interval_over']})"
 
 
 def _chance(axes: Any, height: float, style: str, what: str) -> None:

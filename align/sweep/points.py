@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from align import retrieval
+from align.retrieval.people import MIN_SUBJECTS, over_people
 
 DIRECTIONS = ("brain_to_image", "image_to_brain")
 MIN_BACKBONES = 3  # below, a correlation over backbones says nothing
@@ -15,8 +17,9 @@ MIN_BACKBONES = 3  # below, a correlation over backbones says nothing
 def curves(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One curve per backbone and encoder: for every layer the mean validation top1 over subjects, seeds and folds.
 
-    ``ci95``: bootstrap over subjects x seeds (each the mean of its folds), None for a single one. ``best`` = the
-    highest point, the shallower of two equal ones.
+    ``ci95``: from `MIN_SUBJECTS` subjects on over subjects (Student's t of their means), with fewer a bootstrap over
+    the held-out pictures; ``interval_over`` says which. Losses have one over subjects alone, None with fewer: they
+    belong to batches, not to pictures. ``best`` = the highest point, the shallower of two equal ones.
     """
     found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     for cell in cells:
@@ -25,19 +28,25 @@ def curves(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     result = []
     for (backbone, encoder), layers in found.items():
         points = [_point(layer, members) for layer, members in layers.items()]
-        best = max(points, key=lambda point: point["top1"])
+        best = max(points, key=lambda point: rounded(point["top1"]))
         result.append({"backbone": backbone, "encoder": encoder, "points": points, "best": best})
     return result
 
 
+def rounded(share: float) -> float:
+    """Of sums of the same hits in another order the same number, so that equal layers are found to be equal."""
+    return round(share, 9)
+
+
 def _point(layer: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
-    tops = _runs(cells, [cell["scores"]["brain_to_image"]["top1"] for cell in cells])
     scores = [cell["scores"]["brain_to_image"] for cell in cells]
+    tops = [score["top1"] for score in scores]
     return {
         "layer": layer,
-        "top1": float(tops.mean()),
-        "ci95": _interval(tops),
-        "runs": len(tops),
+        "top1": _mean(cells, tops),
+        "ci95": _interval(cells, tops, "picture"),
+        "interval_over": "subjects" if len(_people(cells)) >= MIN_SUBJECTS else "pictures",
+        "runs": len(_runs(cells, tops)),
         "n": int(sum(score["n"] for score in scores) / len({cell["seed"] for cell in cells})),
         "candidates": float(np.mean([score["candidates"] for score in scores])),
         "chance": float(np.mean([score["chance_top1"] for score in scores])),
@@ -47,24 +56,54 @@ def _point(layer: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _runs(cells: list[dict[str, Any]], values: list[float]) -> np.ndarray:
-    """(runs,): one value per subject and seed, the mean over its folds."""
+    """(runs,): one value per subject and seed, the mean over its folds; every run weighs the same."""
     runs: dict[tuple[str, int], list[float]] = {}
     for cell, value in zip(cells, values, strict=True):
         runs.setdefault((cell["subject"], cell["seed"]), []).append(value)
     return np.array([np.mean(found) for found in runs.values()])
 
 
-def _interval(runs: np.ndarray) -> list[float] | None:
-    """Bootstrap over runs, None for a single one."""
-    return retrieval.bootstrap_interval([runs]) if len(runs) > 1 else None
+def _mean(cells: list[dict[str, Any]], values: list[float]) -> float:
+    return float(_runs(cells, values).mean())
+
+
+def _people(cells: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(cell["subject"] for cell in cells))
+
+
+def _over_subjects(cells: list[dict[str, Any]], values: list[float]) -> list[float] | None:
+    """Student's t over the means of the subjects; None where they are too few."""
+    means = []
+    for name in _people(cells):
+        own = [i for i, cell in enumerate(cells) if cell["subject"] == name]
+        means.append(_mean([cells[i] for i in own], [values[i] for i in own]))
+    return over_people(np.array(means))
+
+
+def _interval(cells: list[dict[str, Any]], values: list[float], level: str) -> list[float] | None:
+    """Of shares ``values``: over subjects and cut at 0 and 1, or over pictures by their hits at a ``level``.
+
+    Cells of the same pictures (other seeds, other subjects) are averaged picture by picture first, so that they do not
+    pass for further pictures; folds are independent groups.
+    """
+    if len(_people(cells)) >= MIN_SUBJECTS:
+        interval = _over_subjects(cells, values)
+        return interval and [max(0.0, interval[0]), min(1.0, interval[1])]
+    groups: dict[str, list[tuple[list[float], float]]] = {}
+    folds = Counter((cell["subject"], cell["seed"]) for cell in cells)
+    for cell in cells:
+        share = 1 / folds[cell["subject"], cell["seed"]]
+        groups.setdefault(cell["hits"]["pictures"], []).append((cell["hits"][level], share))
+    means = [np.average([hits for hits, _ in part], axis=0, weights=[w for _, w in part]) for part in groups.values()]
+    return retrieval.bootstrap_interval(means, [sum(w for _, w in part) for part in groups.values()])
 
 
 def _concept(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Accuracy at the level of concepts (see `align.sweep.measures`)."""
     found = [cell["concept"] for cell in cells]
-    runs = _runs(cells, [score["top1"] for score in found])
+    tops = [score["top1"] for score in found]
     means = {name: float(np.mean([score[name] for score in found])) for name in ("chance_top1", "candidates")}
-    return {"kind": found[0]["kind"], "top1": float(runs.mean()), "ci95": _interval(runs), **means}
+    return {"kind": found[0]["kind"], "top1": _mean(cells, tops), "ci95": _interval(cells, tops, "concept"), **means}
 
 
 def _losses(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -73,8 +112,8 @@ def _losses(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = {}
     for part in ("train", "validation"):
-        runs = _runs(cells, [cell["loss"][part] for cell in cells])
-        found |= {part: float(runs.mean()), f"{part}_ci95": _interval(runs)}
+        values = [cell["loss"][part] for cell in cells]
+        found |= {part: _mean(cells, values), f"{part}_ci95": _over_subjects(cells, values)}
     return found
 
 

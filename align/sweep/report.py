@@ -13,7 +13,7 @@ from align.config import BackboneConfig, Config, dump_yaml
 from align.data.places import study_labels
 from align.files import write_atomic, write_sealed
 from align.files.table import harmless
-from align.sweep.points import DIRECTIONS, combine, curves, scaling
+from align.sweep.points import DIRECTIONS, combine, curves, rounded, scaling
 
 TABLES = ("sweep.csv", "sweep.json", "best.yaml")
 _PLACE = ("backbone", "encoder", "layer", "subject", "seed", "fold", "split")
@@ -30,12 +30,14 @@ class SweepResult:
         """The sweep as text: one row per layer; ``*`` marks the choice, test columns only where test was read."""
         lines, found = [], self.summary
         note = "test read once" if found["test_read"] else "test not read"
+        over = _over(found["curves"])
         for curve in found["curves"]:
-            lines.append(f"{curve['backbone']}  {curve['encoder']}  (validation on training rows; {note})")
+            lines.append(f"{curve['backbone']}  {curve['encoder']}  (validation on training rows, {over}; {note})")
             lines.append(f"  {'layer':<16} {'validation top-1 %':>24} {'chance':>7} {'test top-1 %':>22} {'p':>8}")
             lines += [_table_row(point, curve) for point in _walked(curve)]
         chosen = found["chosen"]
         lines.append(f"chosen: {chosen['backbone']} layer {chosen['layer']}, encoder {chosen['encoder']}")
+        lines += [f"note: {doubt}" for doubt in doubts(found)]
         if found["test_read"]:
             final, last = found["final"], found["last_layer"]
             lines.append(
@@ -47,6 +49,34 @@ class SweepResult:
         if found["earlier_choices"]:
             lines.append(f"note: test rows were scored here for {found['earlier_choices']} earlier choice(s) too")
         return "\n".join(lines)
+
+
+def doubts(summary: dict[str, Any]) -> list[str]:
+    """What a reader of the choice should know: nothing was above chance, or others were as good."""
+    chosen, said = summary["chosen"], []
+    points = [(curve, point) for curve in summary["curves"] for point in curve["points"]]
+    if not any(point["ci95"] and point["ci95"][0] > point["chance"] for _, point in points):
+        said.append("no layer is above chance on validation (no 95 % interval lies above it): the choice is arbitrary")
+    places = [
+        ({"backbone": curve["backbone"], "encoder": curve["encoder"], "layer": point["layer"]}, point)
+        for curve, point in points
+    ]
+    best = next(point for place, point in places if place == chosen)
+    equal = [place for place, point in places if place != chosen and rounded(point["top1"]) == rounded(best["top1"])]
+    if equal:
+        names = ", ".join(_named(place, chosen) for place in equal)
+        said.append(f"the choice is a tie with {names} ({100 * best['top1']:.1f} % each); the first of them was taken")
+    return said
+
+
+def _named(place: dict[str, str], chosen: dict[str, str]) -> str:
+    """A layer, with backbone and encoder where they are not those of the choice."""
+    other = [f"{name} {place[name]}" for name in ("backbone", "encoder") if place[name] != chosen[name]]
+    return " of ".join([f"layer {place['layer']}", *([", ".join(other)] if other else [])])
+
+
+def _over(curves: list[dict[str, Any]]) -> str:
+    return f"intervals over {curves[0]['points'][0]['interval_over']}"
 
 
 def summarise(

@@ -32,7 +32,7 @@ from align.files import locked, read_json, remove_strays, write_sealed
 from align.sweep.cells import Cells
 from align.sweep.grid import Cell, Grid, GridWalk, Variant, backbones_of, build_grid, plan, seeds_of
 from align.sweep.plots import FIGURES, draw
-from align.sweep.points import curves
+from align.sweep.points import curves, rounded
 from align.sweep.report import TABLES, SweepResult, chosen_on, summarise, write_report
 from align.sweep.workers import compute
 from align.tracking import Forecast, Stopwatch, progress_bar
@@ -225,7 +225,7 @@ def _store_choice(path: Path, grid: Grid, cells: list[dict[str, Any]], test: boo
     ``test_read``: whether those of this one were, or are about to be.
     """
     found = curves(cells)
-    best = max(found, key=lambda curve: curve["best"]["top1"])
+    best = max(found, key=lambda curve: rounded(curve["best"]["top1"]))
     choice: dict[str, Any] = {
         "criterion": f"mean brain_to_image top1 over subjects and seeds, {chosen_on(grid.config)}",
         "chosen": {"backbone": best["backbone"], "encoder": best["encoder"], "layer": best["best"]["layer"]},

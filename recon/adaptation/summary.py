@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from align.retrieval.people import over_people
 from recon.adaptation.curve import ADAPTED, SCRATCH
-from recon.metrics.stats import sign_flip_p, t_interval
+from recon.metrics.stats import sign_flip_p
 
 ALL = "all"
 
@@ -67,7 +68,7 @@ def _best(rows: Sequence[dict[str, Any]], kind: str) -> float:
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any]:
-    interval = t_interval(np.array(values)) if len(values) > 1 else None
+    interval = over_people(np.array(values))
     return {"top1": float(np.mean(values)), "t95": interval, "values": list(values)}
 
 
@@ -82,7 +83,7 @@ def _ratio(adapted: Sequence[float], other: Sequence[float]) -> dict[str, Any] |
         return {**found, "t95": None, "p": None, "worse_in": int((difference < 0).sum())}
     return {
         **found,
-        "t95": t_interval(difference),
+        "t95": over_people(difference),
         "p": sign_flip_p(difference),
         "worse_in": int((difference < 0).sum()),
     }

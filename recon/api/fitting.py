@@ -83,6 +83,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False, ove
     import torch
 
     from align.checkpoint import METRICS, load_run, save_run, tensors_hash
+    from align.data.places import refuse_mixed
     from align.data.splits import manifest
     from align.encoders.shapes import SignalFacts
     from align.tracking import JsonLines
@@ -99,6 +100,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False, ove
     config = replace(config, target=replace(config.target, layer=layer))
     require_pooling(backbone, [layer], config.target.pooling)
     folder, one = run_folder(config), (recording.subject,)
+    refuse_mixed(folder, several=False)
     require_own(folder, config, Job(one, one), overwrite)
     trials = training_rows(recording, config.train.average_repetitions, config.cache_dir)
     signal_facts = SignalFacts.of(recording)

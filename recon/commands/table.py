@@ -33,19 +33,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises `UserError` when a file is no result, or the base has other subjects or stimuli.
     """
-    from recon.scoring.aggregate import MIN_SUBJECTS, load_results, rows
+    from align.retrieval.people import MIN_SUBJECTS
+    from recon.scoring.aggregate import load_results, rows
     from recon.scoring.methods import grouped
     from recon.scoring.on_demand import add_columns
     from recon.scoring.paired import compare
-    from recon.scoring.table_formats import comma_separated, latex, markdown
+    from recon.scoring.table_formats import comma_separated, latex, markdown, row_name
 
     by = [axis.strip() for axis in args.by.split(",") if axis.strip()]
     results = load_results(args.runs)
     add_columns(results, args.controls, args.p)
     table = rows(results, by, seed=args.seed)
+    results_and_base = [*results]
     if args.paired:
         base = load_results(args.paired)
         add_columns(base, [], args.p)
+        results_and_base += base
         for method, members in grouped(results, lambda result: result.method).items():
             row = next(row for row in table if row["method"] == method)
             row["paired"] = compare(members, base, seed=args.seed)
@@ -67,7 +70,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         notes.append("p of several results is the largest of theirs")
     if any(isinstance(row["candidates"], list) for row in table):
         notes.append("scores among different numbers of candidates were averaged")
+    notes += dict.fromkeys(result.apart for result in results_and_base if result.apart)
+    if any(name == "top1" or name.startswith("top1(") for row in table for name in row["metrics"]):
+        notes.append(
+            "n: test pictures behind a score; top1: pictures judged by a network, no retrieval (brain_to_image.top1)"
+        )
     for row in table:
+        if row["averaged"]:
+            notes.append(f"{row_name(row)}: {'; '.join(row['averaged'])}")
         fewer = [name for name, entry in row["metrics"].items() if entry["subjects"] < row["subjects"]]
         if fewer:
             notes.append(f"{row['method']}: not every subject has {', '.join(fewer)}; averaged over those that have")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from align.comparison.null import rank_correlation
+from align.retrieval.people import over_people
 from recon.metrics.stats import t_interval
 
 N_BOOT = 1000
@@ -38,7 +39,7 @@ def association(
             "rho": rank_correlation(universal, similarity, given),
             "ci95_layers": _over_layers(universal, similarity, given, network, layer, seed),
             "by_subject": subjects,
-            "t95_subjects": t_interval(np.array(list(subjects.values()))) if len(subjects) > 1 else None,
+            "t95_subjects": over_people(np.array(list(subjects.values()))),
             "by_network": networks,
             "t95_networks": t_interval(np.array(list(networks.values()))) if len(networks) > 1 else None,
         }

@@ -13,11 +13,11 @@ from align.comparison.predictability import Folds, Regression, predictability
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.splits import grouped_folds
 from align.errors import UserError
+from align.retrieval.people import over_people
 from recon.analysis.clusters import cluster_test
 from recon.analysis.timecourse import earliest_onset
 from recon.analysis.windows import Window, sliding_windows
 from recon.comparison.pictures import LEAST, subset
-from recon.metrics.stats import t_interval
 
 ENDS = 100  # dimensions at either end of universality whose course over time is drawn
 
@@ -121,7 +121,7 @@ def when(
             "most": float(curves[:, w, 0].mean()),
             "least": float(curves[:, w, 1].mean()),
             "rank_correlation": float(rho[:, w].mean()),
-            "most_t95": t_interval(curves[:, w, 0]) if len(brains) > 1 else None,
+            "most_t95": over_people(curves[:, w, 0]),
         }
         for w, window in enumerate(cuts[0])
     ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FILE = "settings.json"
+NOT_TUNED = "not chosen by recon tune-pictures"
 _ASKED, _MEASURED = "asked", "measured"
 _SHAPE = {
     "run?": str,
@@ -52,7 +53,7 @@ def write_record(plan: Plan, folder: Path, chosen_on: str | None, measured: dict
         "best_of": wanted.best_of,
         "library": None if wanted.library is None else str(wanted.library),
         **({} if wanted.words == "none" else {"words": wanted.words, "text_tower": wanted.text_tower}),
-        "chosen_on": chosen_on or "not chosen by recon tune-pictures",
+        "chosen_on": chosen_on or NOT_TUNED,
     }
     with _writing(folder):
         before = _known(folder)

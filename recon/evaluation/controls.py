@@ -6,6 +6,7 @@ of runs that predict responses.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,23 @@ CONTROLS = (*GENERATOR_CONTROLS, *LIBRARY_CONTROLS, *PICTURE_CONTROLS)
 RIDGE_SIZE = 16  # px
 BLUR = 8 / 256  # sigma, of the picture's width
 _GREY = 0.5
+FEW = 30  # pictures; with fewer, two_way without any information scatters around .5 by more than .29 / sqrt(30) = .05
+_SPREAD = 12**-0.5  # sd of the two_way of one picture without information: uniform between 0 and 1
+
+
+def few_pictures(controls: Iterable[str], n: int) -> list[str]:
+    """A sentence for fewer than `FEW` pictures with the control ``shuffled``: what one pairing of them cannot say.
+
+    The picture that a shuffled one was drawn for is among the n - 1 others it is compared with. Where each is drawn
+    without a fault, that comparison is always lost and the n - 2 others are won by half: (n - 2) / (2 (n - 1)).
+    """
+    if "shuffled" not in controls or not 2 <= n < FEW:
+        return []
+    return [
+        f"shuffled is one pairing of only {n} pictures, no test of chance: without information its two_way scatters by "
+        f"{_SPREAD / n**0.5:.2f} (sd) around .5, and a perfect decoder's is {(n - 2) / (2 * (n - 1)):.2f} on average, "
+        "as the picture it was drawn for is among those compared; hold scores against chance, too"
+    ]
 
 
 @dataclass(frozen=True)

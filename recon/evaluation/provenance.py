@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.config import TargetConfig
 from align.data.names import labelled
 from align.files import read_json
 
@@ -80,3 +81,8 @@ def head(run: Run) -> dict[str, Any]:
         "commit": commit(),
         "versions": versions(),
     }
+
+
+def choice_of_layer(chosen_on: str) -> str:
+    """What ``target.chosen_on`` says, after "the layer was"."""
+    return chosen_on if chosen_on == TargetConfig().chosen_on else f"chosen on: {chosen_on}"

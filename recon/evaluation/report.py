@@ -22,6 +22,7 @@ from align.files import launched, locked, read_json, write_sealed
 from align.tracking import Stopwatch, duration
 from recon.drawing.folders import find_folders, lowest_seed
 from recon.drawing.record import read_record
+from recon.evaluation.controls import few_pictures
 from recon.evaluation.judge import USED_BY_GENERATOR
 from recon.evaluation.judges import open_judges
 from recon.evaluation.pictures import read_others, read_scored, require_unchanged
@@ -152,7 +153,7 @@ def evaluate_run(
     report = {**head(run), **named, **retrieval, "n_stimuli": len(ids), "n_test_stimuli": len(run_data.predictions.ids)}
     report |= {"reconstruction": scores.reconstruction, "controls": scores.controls}
     report["skipped"] = {**scores.skipped, **judges.skipped, **scored.missing, **incomplete}
-    report["notes"] = [*report["notes"], *_seen(rows, targets, ids), *_borrowed(drawn)]
+    report["notes"] = [*report["notes"], *_seen(rows, targets, ids), *_borrowed(drawn), *few_pictures(rows, len(ids))]
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds

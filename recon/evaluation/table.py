@@ -7,6 +7,7 @@ from typing import Any
 from align.data.preparing.selection import in_words
 from recon.decoding.conditions import LIKELIEST
 from recon.evaluation.judges import described, split_by_judge
+from recon.evaluation.provenance import choice_of_layer
 from recon.metrics.skipped import skipped_lines
 
 
@@ -15,7 +16,7 @@ def format_report(report: dict[str, Any]) -> str:
     of the noise, then what was skipped."""
     head = f"{report['study']}, subject {report['subject']}, layer {report['layer']} of {report['backbone']}"
     signals = f", {in_words(report['selection'])}" if report.get("selection") else ""
-    lines = [f"{head} (chosen on: {report['layer_chosen_on']}){signals}, seed {report['seed']}"]
+    lines = [f"{head} ({choice_of_layer(report['layer_chosen_on'])}){signals}, seed {report['seed']}"]
     for direction in ("brain_to_image", "image_to_brain"):
         if "retrieval" in report:
             lines.append(direction_line(direction, report["retrieval"][direction]))

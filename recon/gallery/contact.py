@@ -17,6 +17,7 @@ import numpy as np
 
 from align.errors import UserError
 from align.files import atomic_path, write_atomic
+from recon.evaluation.provenance import choice_of_layer
 from recon.gallery.content import Content, Item, choose, ordered
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def caption(content: Content, rule: str) -> str:
         means.append(f"{name} {report['reconstruction'][name]['value']:.3f}{beside}")
     parts = [
         f"{report['study']}, subject {report['subject']}, n = {report['n_stimuli']} test stimuli.",
-        f"Layer {report['layer']} of {report['backbone']}, chosen on: {report['layer_chosen_on']}.",
+        f"Layer {report['layer']} of {report['backbone']}, {choice_of_layer(report['layer_chosen_on'])}.",
         f"Input: {_input(report.get('selection') or {})}.",
         f"Encoder {report['encoder']}, training seed {report['seed']}; "
         f"generator {report['generator']}{_tokens(report)}, scored pictures of seed {content.image_seed}.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from align.retrieval.people import t_interval as t_interval  # one of the intervals here
+
 N_BOOT = 2000
 N_PERM = 9999
 
@@ -15,20 +17,6 @@ def bootstrap_ci(values: np.ndarray, *, n_boot: int = N_BOOT, seed: int = 0, lev
     tail = 50 * (1 - level)
     low, high = np.percentile(values[rows].mean(axis=1), [tail, 100 - tail])
     return [float(low), float(high)]
-
-
-def t_interval(values: np.ndarray) -> list[float]:
-    """95 % interval of the mean of independent ``values`` (n,), n >= 2: mean -+ t(n - 1) s / sqrt(n) (Student 1908).
-
-    Exact for normal values at any n, which is why it is taken for the 3 to 10 subjects of a study; a bootstrap of so
-    few values is too narrow, for it cannot leave their range. It is not cut at 0 or 1: an interval of a share that
-    reaches beyond says that the subjects are too few.
-    """
-    from scipy.stats import t
-
-    values = np.asarray(values, dtype=np.float64)
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return [float(values.mean() - half), float(values.mean() + half)]
 
 
 def exact_interval(hits: float, n: int) -> list[float]:

@@ -12,6 +12,7 @@ import yaml
 from align.checkpoint import LIBRARY
 from align.errors import UserError
 from align.files import write_atomic
+from recon.evaluation.provenance import choice_of_layer
 from recon.publishing.facts import ADAPTER, ConditionerFacts, RunFacts, read_facts
 from recon.publishing.places import is_local
 from recon.publishing.tables import markdown_table, model_index, scores_text
@@ -97,7 +98,7 @@ def _run_rows(facts: RunFacts) -> dict[str, Any]:
         "subjects": ", ".join(facts.subjects),
         "trained on": f"subjects {', '.join(run.meta.get('trained_on', facts.subjects))}",
         "protocol": config.protocol,
-        "part of the recording": ", ".join(f"{key} {value}" for key, value in looked_at.items()),
+        "part of the recording": ", ".join(f"{key} {_listed(value)}" for key, value in looked_at.items()),
         "encoder": config.encoder.name,
         "backbone": config.backbone.name,
         "layer": config.target.layer,
@@ -116,13 +117,18 @@ def _run_rows(facts: RunFacts) -> dict[str, Any]:
     return rows
 
 
+def _listed(value: Any) -> str:
+    named = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return " and ".join(value) if named else str(value)
+
+
 def _scores(facts: RunFacts) -> list[str]:
     told = [f"**Not evaluated** for subject {name}." for name in facts.subjects if name not in facts.reports]
     if not facts.reports:
         return ["**Not evaluated.** Nothing is claimed about its accuracy; `recon evaluate` measures it."]
     texts = [scores_text(report, facts.image_seeds.get(name)) for name, report in facts.reports.items()]
     rules = {(report["layer_chosen_on"], report["epoch_chosen_on"]) for report in facts.reports.values()}
-    rule = "; ".join(f"layer chosen on: {layer}; epoch: {epoch}" for layer, epoch in sorted(rules))
+    rule = "; ".join(f"layer {choice_of_layer(layer)}; epoch: {epoch}" for layer, epoch in sorted(rules))
     return [f"Selection rule: {rule}.", *told, *texts]
 
 

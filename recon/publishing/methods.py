@@ -5,9 +5,11 @@ Every number comes from the run's own files; what they do not hold is left out o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.known_names import CLOSED_FORM
+from recon.evaluation.judges import described
+from recon.evaluation.provenance import choice_of_layer
 
 if TYPE_CHECKING:
     from align.checkpoint import Run
@@ -65,7 +67,8 @@ def _signals(run: Run) -> str:
             "the last" if window[1] is None else f"{window[1]:g} s",
         )
         told += f", cut from {low} to {high} after onset"
-    chosen = [f"{what} {part[key]}" for key, what in (("roi", "regions"), ("channels", "channels")) if part[key]]
+    chosen = [f"regions {' and '.join(part['roi'])}"] if part["roi"] else []
+    chosen += [f"channels {part['channels']}"] if part["channels"] else []
     told += f" ({'; '.join(chosen)})" if chosen else ""
     done = [f"the mean from {steps.baseline[0]:g} to {steps.baseline[1]:g} s was subtracted"] if steps.baseline else []
     done += [f"signals were resampled to {steps.sfreq:g} Hz"] if steps.sfreq else []
@@ -85,7 +88,7 @@ def _target(run: Run) -> str:
     return (
         f"The target was the output of layer {target.layer} of {config.backbone.name} (frozen; pooling "
         f"{target.pooling}, {kept} principal components of the training pictures); the layer was "
-        f"chosen on: {target.chosen_on}."
+        f"{choice_of_layer(target.chosen_on)}."
     )
 
 
@@ -125,10 +128,31 @@ def _scores(facts: RunFacts) -> str:
         return "Test trials have not been scored."
     text = (
         f"Each of {part['n']} test pictures was looked for among {part['candidates']} candidates by cosine similarity "
-        f"(chance {part['chance_top1']:.2%}); intervals are bootstraps over pictures, p values permutations"
+        f"(chance {part['chance_top1']:.2%}); intervals are bootstraps over pictures, p values permutations."
     )
-    judges = report.get("judges", ()) if "reconstruction" in report else ()
-    return text + (f"; pictures were drawn by {report['generator']} and scored beside controls." if judges else ".")
+    return " ".join([text, *_pictures(facts)])
+
+
+def _pictures(facts: RunFacts) -> list[str]:
+    """A sentence about the pictures that were drawn and scored; one for each group of subjects where they differ."""
+    told: dict[str, list[str]] = {}
+    for subject, report in facts.reports.items():
+        if report.get("reconstruction"):
+            told.setdefault(_drawn(report, facts.image_seeds.get(subject)), []).append(subject)
+    if len(told) < 2:
+        return list(told)
+    return [f"Of subject {' and '.join(people)}: {sentence}" for sentence, people in told.items()]
+
+
+def _drawn(report: dict[str, Any], seed: int | None) -> str:
+    n, total = report["n_stimuli"], report.get("n_test_stimuli")
+    count = f"{n} pictures were" if total is None else f"{n} of the {total} test pictures were"
+    steps = report.get("drawn_with", {}).get("steps")
+    how = [] if steps is None else [f"{steps} steps"]
+    how += [] if seed is None else [f"noise of seed {seed}"]
+    note = f" ({', '.join(how)})" if how else ""
+    judges = f", judged by {' and '.join(described(report))}" if report.get("judges") else ""
+    return f"{count} drawn by {report['generator']}{note} and scored next to controls{judges}."
 
 
 def _tools(facts: RunFacts) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from recon.metrics.stats import t_interval
+from align.retrieval.people import MIN_SUBJECTS, t_interval
 from recon.reproduce.curves import Curve
 from recon.reproduce.rules import Cell, Choice
-from recon.scoring.aggregate import MIN_SUBJECTS, Result
 from recon.scoring.paired import compare
+from recon.scoring.result import Result
 
 COLUMNS = ("own_rule", "clean", "oracle")
 PRICES = ("own_rule", "oracle")  # each minus clean

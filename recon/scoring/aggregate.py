@@ -19,18 +19,18 @@ from align.files import read_json
 from align.files.json_text import require
 from align.files.labels import present, refuse_alike
 from align.retrieval import bootstrap_interval
+from align.retrieval.people import MIN_SUBJECTS, t_interval
 from recon.evaluation.judges import first_judge
 from recon.evaluation.sources import require_sources
 from recon.evaluation.stored import read_report, read_stimuli, require_agreement
-from recon.metrics.stats import t_interval
 from recon.scoring.contest import DIRECTIONS
+from recon.scoring.drawn import drawn_of
 from recon.scoring.methods import grouped, method_of, name_methods
 from recon.scoring.ranges import inside
 from recon.scoring.result import Result
 
 _COUNTS = {"n_stimuli": int, "candidates": (float, None)}
 AXES = ("subject", "seed")
-MIN_SUBJECTS = 3  # from here on intervals are over subjects
 
 
 def load_results(paths: Iterable[str | Path]) -> list[Result]:
@@ -74,8 +74,9 @@ def rows(results: list[Result], by: Iterable[str] = (), *, seed: int = 0) -> lis
 
     Where a method has one value only, its row bears it and stands alone.
 
-    A row: ``method, subject, seed`` (None = averaged over), ``subjects, seeds, n, candidates, interval_over`` and
-    ``metrics`` {name: value, ci95, better, n, subjects, chance}. Raises `UserError` on an unknown name in ``by``.
+    A row: ``method, subject, seed`` (None = averaged over), ``subjects, seeds, n, candidates, interval_over``,
+    ``averaged`` (in words: which n and chances are means over different values) and ``metrics`` {name: value, ci95,
+    better, n, subjects, chance}. Raises `UserError` on an unknown name in ``by``.
     """
     by = list(dict.fromkeys(by))
     wrong = [axis for axis in by if axis not in AXES]
@@ -107,8 +108,25 @@ def summary(members: list[Result], *, seed: int = 0) -> dict[str, Any]:
         "n": members[0].n if len({result.n for result in members}) == 1 else float(np.mean([r.n for r in members])),
         "candidates": pools.pop() if len(pools) == 1 else sorted(pools) or None,
         "interval_over": ("subjects" if over_subjects else "stimuli") if any_interval else "none",
+        "averaged": _averaged(members, list(metrics)),
         "metrics": metrics,
     }
+
+
+def _averaged(members: list[Result], names: list[str]) -> list[str]:
+    """Which n and chances are means over different values, in words."""
+    ns = sorted({result.n for result in members})
+    found = [f"n is the mean over {_and(ns)}"] if len(ns) > 1 else []
+    chances: dict[tuple[float, ...], list[str]] = {}
+    for name in names:
+        values = {result.metrics[name]["chance"] for result in members if "chance" in result.metrics.get(name, {})}
+        if len(values) > 1:
+            chances.setdefault(tuple(sorted(values)), []).append(name)
+    return found + [f"chance of {', '.join(of)} is the mean over {_and(values)}" for values, of in chances.items()]
+
+
+def _and(values: Iterable[float]) -> str:
+    return " and ".join(f"{value:.3g}" if value < 1 else f"{value:g}" for value in values)
 
 
 def _score(name: str, members: list[Result], seed: int) -> dict[str, Any]:
@@ -206,7 +224,7 @@ def _report(path: Path, content: dict[str, Any]) -> Result:
             stimuli[name] = dict(zip(ids, scores[name], strict=True))
     result = _result(path, content, method_of(content), retrieval, metrics, stimuli)
     result.generator, result.recipe = str(content.get("generator") or ""), content.get("recipe")
-    result.judge = first_judge(content)
+    result.judge, result.drawn = first_judge(content), drawn_of(content)
     require(result.recipe, ({}, None), f"{str(path)!r}, its recipe")
     return result
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from recon.scoring.drawn import tell_apart
+
 if TYPE_CHECKING:
     from recon.scoring.result import Result
 
@@ -34,8 +36,9 @@ def name_methods(results: list[Result]) -> None:
     """Give results that are comparable one name, and all others different ones that say what differs.
 
     Comparable: the same study, encoder, backbone, layer and part of the signals, the same other settings, and pictures
-    of one generator, seen by one first judge. A result without pictures is taken to be of the generator that the others
-    have, where it is one; so is one without a judge.
+    of one generator, drawn with the same settings, as large a part of the test pictures, seen by one first judge. A
+    result without pictures is taken to be of the generator that the others have, where it is one; so is one without a
+    judge.
     """
     for members in grouped(results, lambda result: result.method).values():
         drawn = list(dict.fromkeys(result.generator for result in members if result.generator))
@@ -48,6 +51,8 @@ def name_methods(results: list[Result]) -> None:
             alike = sum(name == result.judge[0] for name, _ in judges) > 1  # it is the weights that differ
             said = [text for text in result.judge[: 1 + alike] if text]
             result.method += f" judge {' '.join(said)}" if said else ""
+    for members in grouped(results, lambda result: result.method).values():
+        tell_apart(members, _said)
     for members in grouped(results, lambda result: result.method).values():
         told = [result.recipe for result in members if result.recipe is not None]
         keys = dict.fromkeys(key for recipe in told for key in recipe)

@@ -22,4 +22,6 @@ class Result:
     candidates: float | None
     generator: str = ""
     judge: tuple[str, str] = ("", "")  # the first one's name and weights; empty where none scored
+    drawn: dict[str, Any] | None = None  # how its pictures were drawn, see `recon.scoring.drawn`; None without any
+    apart: str = ""  # a note where others of its method were drawn in another way
     recipe: dict[str, Any] | None = None  # settings that are not the defaults; None = not stored

@@ -60,12 +60,16 @@ def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     header += [f"{name} − base (p)" for name in compared]
     body = []
     for row in rows:
-        where = [f"{axis} {row[axis]}" for axis in ("subject", "seed") if row[axis]]
-        line = [", ".join([row["method"], *where]), str(row["subjects"]), str(row["seeds"]), _plain(row["n"])]
+        line = [row_name(row), str(row["subjects"]), str(row["seeds"]), _plain(row["n"])]
         line += [_plain(row["candidates"]), *(_score(row["metrics"].get(name), row) for name in scores)]
         line += [row["interval_over"], *(_paired(row.get("paired", {}).get(name)) for name in compared)]
         body.append(line)
     return header, body
+
+
+def row_name(row: dict[str, Any]) -> str:
+    """Its method, and the subject and seed it is of."""
+    return ", ".join([row["method"], *(f"{axis} {row[axis]}" for axis in ("subject", "seed") if row[axis])])
 
 
 def _score(entry: dict[str, Any] | None, row: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from align.checkpoint import MODEL, stored_facts, tensors_hash, weights_id
 from align.config import Config, load_config, to_dict
-from align.data.places import MADE_WITH, claim, differences
+from align.data.places import MADE_WITH, claim, differences, refuse_mixed
 from align.errors import UserError
 from align.files import read_json, save_tensors
 from align.sweep import run as sweep
@@ -117,6 +117,22 @@ def test_weights_of_another_configuration_stay(tmp_path: Path) -> None:
     assert weights_id(tmp_path / "run", "02") is None and weights_id(tmp_path, "01") is None
     (tmp_path / "run" / MODEL).write_bytes(before[:50])
     assert stored_facts(tmp_path / "run") is None  # a damaged file may be trained anew
+
+
+def test_weights_and_runs_of_people_do_not_mix(tmp_path: Path) -> None:
+    study, one = tmp_path / "study", tmp_path / "one"
+    study.mkdir()
+    for several in (False, True):
+        refuse_mixed(study, several)
+    for name in ("sub-annika", "sub-bob"):
+        _weights(study / name, _config())
+    _weights(one, _config())
+    (one / "sub-nothing").mkdir()
+    refuse_mixed(study, several=True)
+    refuse_mixed(study / "sub-annika", several=False)
+    refuse_mixed(one, several=False)
+    fails(r"runs of its own for sub-annika, sub-bob.*run_dir=\S*sub-annika", lambda: refuse_mixed(study, several=False))
+    fails("holds weights itself.*also not with --overwrite", lambda: refuse_mixed(one, several=True))
 
 
 def test_a_claim_holds_where_there_are_results(tmp_path: Path) -> None:

@@ -225,6 +225,74 @@ def test_subjects_who_saw_other_pictures_count_as_other_pictures() -> None:
     assert points.combine(tests, "image_to_brain") != found
 
 
+def _validated(*tops: list[float], layer: str = "1", pictures: str = "same") -> list[dict[str, Any]]:
+    """A cell for each person with its hits; chance .25."""
+    cells = []
+    for k, hits in enumerate(tops):
+        score = {"top1": float(np.mean(hits)), "n": len(hits), "candidates": 4, "chance_top1": 0.25}
+        concept = {"kind": "scene", "top1": score["top1"], "chance_top1": 0.25, "candidates": 4}
+        kept = {"pictures": pictures, "picture": hits, "concept": hits}
+        place = {"backbone": "mini", "encoder": "ridge", "layer": layer, "subject": f"0{k}", "seed": 0, "fold": "0"}
+        loss = {"train": 1.0 + k, "validation": 2.0 + k}
+        cells.append({**place, "scores": {"brain_to_image": score}, "concept": concept, "hits": kept, "loss": loss})
+    return cells
+
+
+def _point(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = points.curves(cells)[0]["best"]
+    return found
+
+
+def test_an_interval_of_two_people_is_over_pictures() -> None:
+    rng = np.random.default_rng(0)
+    hits = [(rng.random(60) < share).astype(float).tolist() for share in (0.4, 0.5)]
+    found, means = _point(_validated(*hits)), [float(np.mean(part)) for part in hits]
+    assert found["interval_over"] == "pictures" and found["loss"]["validation_ci95"] is None
+    assert found["ci95"] == retrieval.bootstrap_interval([np.mean(hits, axis=0)]) == found["concept"]["ci95"]
+    assert found["ci95"][0] < min(means) and found["ci95"][1] > max(means)
+    twice = _validated(hits[0], hits[0])
+    same = [{**cell, "subject": "00", "seed": seed} for seed, cell in enumerate(twice)]
+    assert _point(same)["ci95"] == _point(_validated(hits[0]))["ci95"], "seeds are no further pictures"
+
+
+def test_an_interval_of_three_people_is_over_people() -> None:
+    hits = [[1.0] * k + [0.0] * (10 - k) for k in (2, 4, 9)]
+    found = _point(_validated(*hits))
+    assert found["interval_over"] == "subjects" and found["ci95"][0] == 0.0 and found["ci95"][1] == 1.0, "cut at 0, 1"
+    near = _point(_validated(*([1.0] * k + [0.0] * (10 - k) for k in (4, 5, 6))))
+    half = 4.302653 * 0.1 / np.sqrt(3)
+    assert near["ci95"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-6)
+    assert near["loss"]["train_ci95"] == pytest.approx([2 - 10 * half, 2 + 10 * half], abs=1e-5)
+
+
+def _doubts(*layers: list[float], chosen: int) -> list[str]:
+    cells = [cell for k, hits in enumerate(layers) for cell in _validated(hits, layer=str(k))]
+    curve = points.curves(cells)[0]
+    return sweep_report.doubts(
+        {"chosen": {"backbone": "mini", "encoder": "ridge", "layer": str(chosen)}, "curves": [curve]}
+    )
+
+
+def test_a_choice_without_ground_is_said_to_be_one() -> None:
+    low, high = [1.0] * 10 + [0.0] * 30, [1.0] * 30 + [0.0] * 10
+    assert _doubts(low, high, chosen=1) == []
+    (tie,) = _doubts(low, high, high[::-1], chosen=1)
+    assert tie == "the choice is a tie with layer 2 (75.0 % each); the first of them was taken"
+    nothing, tie = _doubts(low, low, chosen=0)
+    assert nothing.startswith("no layer is above chance on validation") and "a tie with layer 1" in tie
+
+
+def test_the_table_says_what_its_intervals_are_over(toy: type[Toy], tmp_path: Path) -> None:
+    toy.signal = 0.0
+    result = _run(tmp_path, test=False)
+    assert "(validation on training rows, intervals over pictures; test not read)" in result.table()
+    assert all(f"note: {doubt}" in result.table() for doubt in sweep_report.doubts(result.summary))
+    assert result.summary["curves"][0]["points"][0]["interval_over"] == "pictures"
+    cell = next((tmp_path / "cells").glob("*.json"))
+    kept = read_json(cell)
+    assert len(kept["hits"]["picture"]) == kept["scores"]["brain_to_image"]["n"] == 30
+
+
 def test_best_yaml_is_a_recipe(toy: type[Toy], tmp_path: Path) -> None:
     _run(tmp_path, encoders=["mlp", "ridge"])
     best = load_config(Config, tmp_path / "best.yaml")

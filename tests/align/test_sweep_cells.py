@@ -184,6 +184,7 @@ def test_concepts_are_told_apart_by_the_mean_over_their_pictures(toy: type[Toy])
         }
         hits += max(means, key=lambda group: means[group]) == shown[row] // 3
     found = concept_level(similarity, stimuli, shown)
+    assert np.mean(found.pop("hits")) == pytest.approx(hits / 26)
     assert found == {"kind": "scene", "top1": pytest.approx(hits / 26), "chance_top1": 0.1, "candidates": 10}
     assert 5 < hits < 26
     named = replace(stimuli, concepts=tuple(f"c{i % 2}" for i in range(len(stimuli))))

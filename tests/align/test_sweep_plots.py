@@ -20,6 +20,12 @@ LAYERS = ("a.1", "a.2", "b.3")
 SIZES = {"tiny": 10**4, "timm/small": 10**5, "big": 3 * 10**6, "huge": 10**8}
 
 
+def _hits(subject: int, top: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Of 30 pictures that each subject saw alone."""
+    hits = (rng.random((2, 30)) < [[top], [top + 0.1]]).astype(float).tolist()
+    return {"pictures": str(subject), "picture": hits[0], "concept": hits[1]}
+
+
 def _cells(backbones: list[str], encoders: tuple[str, ...] = ("mlp",)) -> list[dict[str, Any]]:
     """Two subjects and two seeds each; accuracy is highest at layer ``a.2`` and grows with the backbone."""
     rng, cells = np.random.default_rng(0), []
@@ -34,6 +40,7 @@ def _cells(backbones: list[str], encoders: tuple[str, ...] = ("mlp",)) -> list[d
                         {"backbone": backbone, "encoder": encoder, "layer": layer, "subject": f"0{run // 2}"}
                         | {"seed": run % 2, "fold": "0", "split": "validation"}
                         | {"scores": {"brain_to_image": score}, "loss": loss}
+                        | {"hits": _hits(run // 2, top, rng)}
                         | {"concept": {"kind": "concept", "top1": top + 0.1, "chance_top1": 0.1, "candidates": 10}}
                     )
     return cells

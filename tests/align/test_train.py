@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from align import train as script
-from align.checkpoint import find_run, load_run, weights_hash
+from align.checkpoint import MODEL, find_run, load_run, weights_hash
 from align.config import Config, load_config
 from align.errors import UserError
 from align.files import read_json, save_tensors
@@ -114,6 +114,16 @@ def test_several_subjects_in_one_run_dir(place: Path, tmp_path: Path) -> None:
     assert script.run_folder(config, job, alone=True) == tmp_path
     slash = load_config(Config, None, ["target.layer=a/b:c", "study.name=simulated"])
     assert script.run_folder(slash, job, alone=True).name == "simulated_sub-010_mlp_a%2Fb%3Ac_seed-0"
+
+
+def test_no_weights_next_to_runs_of_people(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "run" / "sub-annika" / MODEL
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(b"weights")
+    monkeypatch.setattr(script, "_train_job", lambda *args, **options: pytest.fail("trained"))
+    arguments = _arguments(place, f"run_dir={tmp_path / 'run'}", "subjects=[01]")
+    fails("runs of its own for sub-annika", lambda: script.train(load_config(Config, None, arguments), overwrite=True))
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [inside]
 
 
 @pytest.mark.parametrize(

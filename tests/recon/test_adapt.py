@@ -165,6 +165,8 @@ def test_several_people_are_paired() -> None:
     assert pair["to_best_scratch"]["ratio"] == pytest.approx(1.5)  # the best of each: .3
     assert pair["to_best_scratch"]["worse_in"] == 0 and pair["to_own_scratch"]["p"] < 0.2
     assert "1.50 times the best from scratch" in table({**found, "rows": []})
+    two = summarise(curves[:2], [50])  # too few for an interval over people
+    assert {point["t95"] for point in two["points"]} == {None} and two["paired"][0]["to_own_scratch"]["t95"] is None
 
 
 def test_each_in_turn_is_new_to_the_others(tmp_path: Path, place: Path) -> None:

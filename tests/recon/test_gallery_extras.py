@@ -21,6 +21,7 @@ from recon import cli
 from recon.audit.verdict import ESSENTIAL
 from recon.commands.gallery import pairs
 from recon.decoding.predict import run_id
+from recon.evaluation.provenance import choice_of_layer
 from recon.gallery import contact
 from recon.gallery.audit import audit_summary
 from recon.gallery.content import Content, ordered, read_content
@@ -318,7 +319,7 @@ def test_contact_sheet_says_what_was_chosen_how(content: Content, tmp_path: Path
     report = content.report
     for part in (
         f"n = {tiny_run.N_TEST} test stimuli",
-        f"Layer {report['layer']} of {report['backbone']}, chosen on: {report['layer_chosen_on']}.",
+        f"Layer {report['layer']} of {report['backbone']}, {choice_of_layer(report['layer_chosen_on'])}.",
         "the 4 best, median and worst of 24 by two_way, then PixCorr",
         "training seed 0",
         "scored pictures of seed 0",

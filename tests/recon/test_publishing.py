@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,9 @@ from recon.evaluation.settings import EvaluateConfig
 from recon.generation.adapters import load_adapter
 from recon.generation.places import find_adapter
 from recon.metrics import metrics
-from recon.publishing.card import write_card
+from recon.publishing.card import card, write_card
+from recon.publishing.facts import RunFacts, read_facts
+from recon.publishing.methods import methods
 from recon.publishing.places import is_local, without_paths, without_places
 from recon.publishing.push import push
 from tests.recon import tiny_run
@@ -579,3 +582,23 @@ def test_places_are_taken_out_of_a_configuration(tmp_path: Path) -> None:
 )
 def test_paths_in_texts(text: str, left: str) -> None:
     assert without_paths({"a": [text, 1.5, None]}) == {"a": [left, 1.5, None]}
+
+
+def test_the_methods_say_what_was_drawn_and_how(folder: Path) -> None:
+    facts = read_facts(folder)
+    assert isinstance(facts, RunFacts)
+    (own,) = facts.reports.values()
+    judge = {"name": "a/net", "weights": "a.pth@1", "family": "a", "relatives": [], "score": "two_way"}
+    few = {**own, "n_stimuli": 8, "n_test_stimuli": 20, "judges": [judge], "drawn_with": {"steps": 6}}
+    whole = {**few, "n_stimuli": 20, "drawn_with": {"steps": 4}}
+    facts.run.config.study.roi = ["V1", "V2"]
+    told = methods(replace(facts, reports={"01": few}, image_seeds={"01": 3}))
+    sentence = (
+        f"8 of the 20 test pictures were drawn by {own['generator']} (6 steps, noise of seed 3) and scored next to "
+        "controls, judged by a/net (independent of the run's networks)."
+    )
+    assert f"p values permutations. {sentence} Software" in told
+    assert "(regions V1 and V2)" in told and "['V1" not in told and "chosen on: set by hand" not in told
+    both = methods(replace(facts, reports={"01": few, "02": whole}, image_seeds={"01": 3}))
+    assert f"Of subject 01: {sentence} Of subject 02: 20 of the 20 test pictures were" in both
+    assert "roi V1 and V2" in card(facts)

@@ -19,11 +19,13 @@ from align.vision.packages import INSTALL
 from recon.decoding.predict import run_id
 from recon.drawing.folders import find_folders, read_seed, write_pictures
 from recon.evaluation import attributes, judge, judges, report
+from recon.evaluation.controls import FEW, few_pictures
 from recon.evaluation.schema import faults
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.table import format_report
 from recon.metrics import metrics
 from recon.metrics.feature_nets import OFFLINE
+from recon.metrics.identification import two_way
 from recon.metrics.skipped import skipped_lines
 from tests.recon import tiny_run
 from tests.recon.tiny_run import without_packages
@@ -166,6 +168,18 @@ def test_pictures_of_the_library_are_named_as_such(
     assert any("--tokens library: each shows" in note for note in found["notes"]) is told
     assert ("note: reconstructions were drawn with --tokens library" in format_report(found)) is told
     assert report.retrieval_report(run, FAST)["notes"] == found["notes"]  # kept as the scores are
+
+
+def test_one_pairing_of_few_pictures_is_said_to_be_no_test_of_chance(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "load_judge", tiny_run.only_pixels)
+    found = report.evaluate_run(run, settings=FAST)
+    (note,) = [note for note in found["notes"] if "no test of chance" in note]
+    assert note.startswith("shuffled is one pairing of only 24 pictures") and f"note: {note}" in format_report(found)
+    assert few_pictures(["shuffled"], FEW) == [] == few_pictures(["grey"], 8)
+    truth = np.random.default_rng(0).normal(size=(8, 300))
+    perfect = np.mean([two_way(np.roll(truth, k, axis=0), truth) for k in range(1, 8)])
+    assert perfect == pytest.approx(6 / 14)
+    assert f"a perfect decoder's is {perfect:.2f} on average" in few_pictures(["shuffled", "grey"], 8)[0]
 
 
 def test_pictures_that_are_all_the_same_are_named_in_the_notes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from align.errors import UserError
 from align.files import save_tensors, write_json
 from recon import cli
 from recon.drawing.folders import PictureFolders, write_pictures
+from recon.drawing.record import NOT_TUNED
 from recon.evaluation.sources import digests
 from recon.metrics.stats import sign_flip_p
 from recon.scoring.aggregate import load_results, rows, summary
@@ -325,6 +326,58 @@ def test_two_first_judges_are_two_rows_that_name_them(tmp_path: Path) -> None:
         ]
         assert [row["method"] for row in rows(load_results(paths))] == [f"study ridge net 3 {name}" for name in said]
         assert len(rows(load_results(paths[:1]))) == 1 and "judge" not in rows(load_results(paths[:1]))[0]["method"]
+
+
+def _drawn(path: Path, subject: str, n: int, total: int, **used: Any) -> Path:
+    """A run of ``total`` test pictures, ``n`` of which were drawn and scored."""
+    judged = {"two_way": {"value": 0.1 * int(subject), "better": "higher", "n": n, "chance": 0.5}}
+    judged["top1"] = {"value": 0.2, "better": "higher", "n": n, "chance": 1 / n}
+    stated = {"drawn_with": {"run": subject, "seeds": [0], "drawing": subject, **used}} if used else {}
+    counts = {"n_stimuli": n, "n_test_stimuli": total}
+    return _changed(path / subject, subject, generator="mini", reconstruction=judged, **counts, **stated)
+
+
+def test_pictures_drawn_in_other_ways_are_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few, whole = _drawn(tmp_path, "1", 8, 20, steps=6), _drawn(tmp_path, "2", 20, 20, steps=4)
+    found = json.loads(_table(capsys, few, whole, "--json"))
+    assert [(row["method"], row["n"], row["metrics"]["top1"]["chance"]) for row in found["rows"]] == [
+        ("study ridge net 3 mini (8 of 20 pictures, steps=6)", 8, 1 / 8),
+        ("study ridge net 3 mini (20 of 20 pictures, steps=4)", 20, 1 / 20),
+    ]
+    assert [note for note in found["notes"] if "different ways" in note] == [
+        "pictures were drawn or scored in different ways, which are rows of their own: "
+        "8 of 20 and 20 of 20 pictures; steps 6 and 4"
+    ]
+    assert not any("is the mean over" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "count"),
+    [
+        ({"steps": 6}, {"steps": 6}, 1),
+        ({"strength": 0.2, "steps": 6}, {"strength": 0.4, "steps": 6}, 2),
+        ({"strength": 0.2, "chosen_on": "held-out"}, {"strength": 0.4, "chosen_on": "held-out"}, 1),
+        ({"strength": 0.2, "chosen_on": "held-out"}, {"strength": 0.4, "chosen_on": NOT_TUNED}, 2),
+        ({"steps": 6, "chosen_on": "held-out"}, {"steps": 4, "chosen_on": "held-out"}, 2),
+        ({}, {"steps": 4}, 1),  # an older report does not say how
+    ],
+)
+def test_which_drawings_are_alike(tmp_path: Path, one: dict[str, Any], two: dict[str, Any], count: int) -> None:
+    paths = [_drawn(tmp_path, "1", 20, 20, **one), _drawn(tmp_path, "2", 20, 20, **two)]
+    assert len(rows(load_results(paths))) == count
+
+
+def test_means_over_different_n_and_chances_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [_drawn(tmp_path, "1", 16, 16, steps=4), _drawn(tmp_path, "2", 20, 20, steps=4)]
+    found = json.loads(_table(capsys, *paths, "--json"))
+    assert [row["n"] for row in found["rows"]] == [18]
+    assert (
+        "study ridge net 3 mini: n is the mean over 16 and 20; chance of top1 is the mean over 0.05 and 0.0625"
+        in found["notes"]
+    )
+    assert sum("brain_to_image.top1)" in note for note in found["notes"]) == 1
+    alone = json.loads(_table(capsys, paths[0], "--json"))["notes"]
+    assert not any("is the mean over" in note or "different ways" in note for note in alone)
 
 
 def test_controls_and_p_are_columns_where_they_are_asked_for(

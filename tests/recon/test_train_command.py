@@ -148,7 +148,7 @@ def test_the_methods_paragraph_says_what_was_done(
         "A trial had 6 voxels or units",
         "every channel was scaled (zscore), values were clamped to 3",
         "layer 1 of mini",
-        "chosen on: set by hand",
+        "; the layer was set by hand.",
         "(ridge) was solved in closed form",
         "fitted on 10 rows (seed 0)",
         "Test trials have not been scored",
