@@ -107,7 +107,7 @@ def test_baseline_and_crop_equal_mne(tmp_path: Path, dtype: str, on_disk: bool) 
             assert (getattr(getattr(done, split), name) == getattr(getattr(given, split), name)).all()
     assert (done.tmin, done.sfreq, done.ch_names) == (0.0, SFREQ, NAMES)
     assert done.log[0] == "a sentence of the study"
-    assert done.log[1:] == ("subtracted the mean of -0.2 to 0 s", "cropped to 0 to 0.8 s at 250 Hz, 200 samples")
+    assert done.log[1:] == ("subtracted the mean of -0.2 to 0 s", "cropped to 0 to 0.796 s (first and last sample) at 250 Hz, 200 samples")
 
 
 @pytest.mark.parametrize(("old", "new", "n"), [(250, 100, 300), (1000, 250, 1201), (250, 125, 250), (250, 500, 77)])
