@@ -27,8 +27,8 @@ def channels_apart(one: Sequence[str], two: Sequence[str]) -> str:
     first = ", ".join(f"{i}: {one[i]} and {two[i]}" for i in apart[:_LISTED])
     return (
         f"the same channels in another order, {len(apart)} of {len(one)} places differ ({first}{_rest(len(apart))}; "
-        "counted from 0); reorder the second: x[:, [theirs.index(name) for name in names]] in numpy, epochs.reorder_channels(names) "
-        "in MNE"
+        "counted from 0); reorder the second: x[:, [theirs.index(name) for name in names]] in numpy, "
+        "epochs.reorder_channels(names) in MNE"
     )
 
 

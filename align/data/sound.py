@@ -126,14 +126,15 @@ def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Itera
         if constant:
             found = entry["channels"]["found"]
             yield f"{split}: {len(constant)} of {found} channels never change: {some(constant)}{_padding(entry[split])}"
-    apart = entry["training"]["apart"]
+    copies = entry["training"]["multiples"]
+    copied = [name for name, _, _ in copies]  # the other remark says it
+    apart = [[name, factor] for name, factor in entry["training"]["apart"] if name not in copied]
     if apart and not _scaled(preprocess):
         listed = some([f"{name} (about {factor:.2g} times)" for name, factor in apart])
         yield (
             f"training: {len(apart)} of {entry['channels']['found']} channels are of another size than the others: "
             f"{listed}; are all of one unit? Mend them, or add {SCALED}"
         )
-    copies = entry["training"]["multiples"]
     if copies:
         listed = some([f"{name} = {factor:.6g} x {first}" for name, first, factor in copies])
         yield (
@@ -172,8 +173,8 @@ def people_remarks(sizes: Mapping[str, float | None], preprocess: PreprocessConf
     if known[large] / known[small] > FAR_PEOPLE:
         yield (
             f"signals of subject {large} are about {known[large] / known[small]:.2g} times as large as those of "
-            f"subject {small} (median value {known[large]:.3g} and {known[small]:.3g}): are they of one unit? Where people are "
-            f"trained together (protocol=pooled or loso) add {SCALED}"
+            f"subject {small} (median value {known[large]:.3g} and {known[small]:.3g}): are they of one unit? "
+            f"Where people are trained together (protocol=pooled or loso) add {SCALED}"
         )
 
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from align.config import PreprocessConfig, StudyConfig, load_config
-from align.config import Config
+from align.config import Config, PreprocessConfig, StudyConfig, load_config
 from align.data.preparing.selection import resolve
 from align.data.preparing.steps import plan_chain
 from align.data.signals import Recording, Stimuli, Trials
@@ -34,7 +33,9 @@ def test_first_and_last_sample() -> None:
 
 def test_tmax_is_the_first_sample_that_is_not_kept() -> None:
     chain = plan_chain(recording(), PreprocessConfig(tmin=0.1, tmax=0.3))
-    assert chain.shape == (3, 20) and chain.log == ["cropped to 0.1 to 0.29 s (first and last sample) at 100 Hz, 20 samples"]
+    assert chain.shape == (3, 20) and chain.log == [
+        "cropped to 0.1 to 0.29 s (first and last sample) at 100 Hz, 20 samples"
+    ]
     assert plan_chain(recording(), PreprocessConfig(tmax=0.81)).shape == (3, 101)
     fails(
         r"tmax=0\.82 .* -0\.2 to 0\.8 s \(first and last sample\) at 100 Hz; tmax itself .* may be 0\.81 at most",

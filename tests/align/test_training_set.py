@@ -64,7 +64,8 @@ def test_subjects_with_other_channels_are_not_mixed() -> None:
     renamed = replace(recording("02", [0, 1], [0], [1]), ch_names=("b", "a"))
     fails(
         r"with other channels: the same channels in another order, 2 of 2 places differ \(0: a and b, 1: b and a",
-        lambda: join([one, renamed], [one.train, renamed.train], tokens))
+        lambda: join([one, renamed], [one.train, renamed.train], tokens),
+    )
 
 
 def test_protocols() -> None:

@@ -55,7 +55,10 @@ TIMED = {"sfreq": 100.0, "tmin": -0.2}
 def test_what_it_was_taken_for(scale: float, told: str, tmp_path: Path) -> None:
     found = report(tmp_path, smooth(12, 5, 40) * scale, 3, TIMED)
     line = format_report(found)
-    assert "5 channels x 40 samples, 100 Hz, -0.2 to 0.19 s after the picture (first and last sample), values" in line and told in line
+    assert (
+        "5 channels x 40 samples, 100 Hz, -0.2 to 0.19 s after the picture (first and last sample), values" in line
+        and told in line
+    )
     assert "repetitions 1" in line
 
 
@@ -73,7 +76,12 @@ def test_voxels_have_no_time(tmp_path: Path) -> None:
         ((12, 5, 40), {"sfreq": 1e6}, 3, "1e+06 Hz is implausible"),
         ((12, 5, 400), {"sfreq": 10.0}, 3, "lasts 40 s at 10 Hz"),
         ((12, 5, 40), {"sfreq": 40000.0}, 3, "lasts 0.001 s at 40000 Hz"),
-        ((12, 5, 101), {"sfreq": 100.0, "tmin": -200}, 3, "begin 200 s before the picture, more than 10 s away: is tmin"),
+        (
+            (12, 5, 101),
+            {"sfreq": 100.0, "tmin": -200},
+            3,
+            "begin 200 s before the picture, more than 10 s away: is tmin",
+        ),
         ((12, 5, 101), {"sfreq": 100.0, "tmin": 50}, 3, "begin 50 s after the picture"),
         ((12, 5, 101), {"tmin": -200}, 3, "begin 200 s before the picture"),
         ((12, 5, 101), {"sfreq": 1000.0, "tmin": -0.2}, 3, "lies before the picture, -0.2 to -0.1 s (first and last"),
