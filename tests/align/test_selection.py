@@ -107,7 +107,7 @@ def test_voxels_are_chosen_by_index(voxels: Path) -> None:
         (["study.window=0:nan"], "from an earlier to a later"),
         (
             ["study.window=0:0.4"],
-            "leaves the recording of folder subject 01, -0.1 to 0.29 s .first and last sample.; .* 0.3 at most",
+            "folder subject 01, -0.1 to 0.29 s .first and last sample.; .* 0.3 at most",
         ),
         (["study.window=-0.3:0.1"], "leaves the recording"),
         (["study.window=0.101:0.102"], "holds no sample"),
