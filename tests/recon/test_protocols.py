@@ -69,17 +69,17 @@ def test_one_encoder_for_all(place: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("protocol", ["pooled", "loso"])
 def test_people_of_other_units_are_remarked_where_they_are_trained_together(
-    protocol: str, place: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    protocol: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     signals = np.load(place / "data" / "signals.npy")
     signals[:60] *= 1e6  # all that subject 01 has
     np.save(place / "data" / "signals.npy", signals)
     told = "signals of subject 01 are about 1"
     for name, pairs in {"raw": [], "scaled": ["preprocess.scale=zscore"]}.items():
-        caplog.clear()
+        capsys.readouterr()
         assert _train(place, f"protocol={protocol}", f"run_dir={place / name}", *pairs) == 0
         run = place / name if protocol == "pooled" else place / name / "sub-02"
-        lines = [line for line in caplog.messages if told in line]
+        lines = [line for line in capsys.readouterr().err.splitlines() if told in line]
         assert len(lines) == (0 if name == "scaled" else 1 if protocol == "pooled" else 3), "one line a training"
         notes = _retrieve(capsys, "--subject", "02", "--run", str(run))["notes"]
         assert isinstance(notes, list)
