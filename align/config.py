@@ -64,7 +64,7 @@ class StudyConfig(Checked):
     images: Source | None = None  # folder of the pictures where it is not inside root
     roi: list[Text] = field(default_factory=list)  # regions the study declares, joined; empty = all it holds
     channels: Text | None = None  # names with commas, or an expression to search in names ('^(O|P)'); None = all
-    window: Window | None = None  # FROM:TO in s after onset, such as 0.05:0.35; None = all that is recorded
+    window: Window | None = None  # FROM:TO in s after onset, TO not included; None = all
     # this many training pictures, whole groups, stand in for the test pictures, which are left out; 0 = none
     held_out: Whole = 0
     held_out_seed: Whole = 0  # which ones
@@ -91,7 +91,7 @@ class PreprocessConfig(Checked):
     channels: list[Names] = field(default_factory=list)  # names, or expressions for whole names ('O.*'); empty = all
     baseline: list[Number] = field(default_factory=list)  # [from, to] in s: its mean is subtracted; empty = off
     tmin: Number | None = None  # s, first sample kept
-    tmax: Number | None = None  # s, first sample no longer kept
+    tmax: Number | None = None  # s, first sample that is no longer kept
     sfreq: Positive | None = None  # Hz to resample to
     mvnn: bool = False  # multivariate noise normalisation, per recording session
     scale: Annotated[str, OneOf("none", "zscore", "robust")] = "none"  # per channel or voxel; robust = by quartiles

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -163,7 +164,9 @@ def _train_job(
     config: Config, job: Job, study: Study, backbone: Backbone, folder: Path, device: Any, progress: bool
 ) -> Trained:
     from align.checkpoint import METRICS, save_run, tensors_hash
+    from align.data.preparing.raw import median_size
     from align.data.preparing.selection import described, in_words
+    from align.data.sound import kept_remarks, people_remarks
     from align.data.splits import joint_manifest, refuse_overlap
     from align.encoders.shapes import SignalFacts
     from align.files import write_sealed
@@ -186,6 +189,10 @@ def _train_job(
         one.subject: training_targets(backbone, one.stimuli, [layer], config.target, config.cache_dir, progress)[layer]
         for one in recordings.values()
     }
+    apart = people_remarks({one.subject: median_size(one.train.x) for one in recordings.values()}, config.preprocess)
+    remarks = list(apart)
+    for text in remarks if world()[0] == 0 else ():
+        logging.getLogger("align").warning("protocol=%s: %s", config.protocol, text)
     data = join(trained, trials, [targets[one.subject].tokens for one in trained])
     sides = zip(*(targets[one.subject].view_tokens for one in trained), strict=True)
     aligner = fit(
@@ -212,7 +219,9 @@ def _train_job(
     if world()[0] == 0:
         # Beside the weights, which are the same however long it took, and before them: they say that a run is whole.
         write_sealed(folder / MEASURED, {**watch.read(), "weights": digest})
-        save_run(folder, aligner, config, joint_manifest(trained, tested), told, tested)
+        split = joint_manifest(trained, tested)
+        split["log"] += kept_remarks(remarks)
+        save_run(folder, aligner, config, split, told, tested)
     seconds = watch.read()["seconds"]
     told_input = in_words(described(config, aligner.in_shape))
     return Trained(folder, study.info.name, job.label, job.tested_on, digest, len(data.stimulus), seconds, told_input)
@@ -220,8 +229,6 @@ def _train_job(
 
 def _require_alike(config: Config, recordings: list[Recording]) -> None:
     """Raise `UserError` where one encoder is for several people whose trials have different shapes."""
-    import logging
-
     first = recordings[0]
     for other in recordings[1:]:
         one, two = (recording.train.x.shape[1:] for recording in (first, other))

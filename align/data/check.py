@@ -14,6 +14,7 @@ from typing import Any
 from align.data.measure import ALIKE, MOST_COMPARED, Looks, measure_channels, measure_pictures, measure_trials, some
 from align.data.signals import Stimuli
 from align.data.sound import (
+    people_remarks,
     picture_faults,
     picture_remarks,
     repeat_faults,
@@ -69,6 +70,8 @@ def check_study(study: Study) -> dict[str, Any]:
         except (UserError, OSError) as error:
             found.faults.append(f"subject {subject}: {' '.join(str(error).split())}")
         found.subjects.setdefault(subject, {})["faults"] = found.faults[before:]
+    sizes = {name: entry["training"]["median_abs"] for name, entry in found.subjects.items() if "training" in entry}
+    found.remarks += people_remarks(sizes, study.config.preprocess)
     for fact in found.facts.values():
         if not fact.holds:
             found.faults.append(f"{fact.what}: {fact.found} instead of {fact.declared}")

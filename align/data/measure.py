@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from align.data.columns import multiples
+from align.data.channel_profile import FAR_CHANNEL
+from align.data.columns import multiples, sampled
 from align.data.signals import Recording, Stimuli, Trials, mapped_file, pixel_hash, release
 from align.data.splits import TWIN_R, scene_groups, scene_twins, thumbnails
 
@@ -28,9 +29,9 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
     """Counts over one split; the signals are read once, a piece at a time.
 
     ``median_abs`` (in the unit of the file) is that of `_SAMPLED` trials spread over the split, None without a finite
-    value. ``far``: `far_rows`. ``constant``: channels or voxels with one value throughout, by name where they have one;
-    ``empty``: how many of these are 0; ``multiples``: [name, name of an earlier one, factor] of those that are another
-    one times a number.
+    value. ``far``: `far_rows`. ``apart``: [name, factor] of channels over time of another size than the median one.
+    ``constant``: channels or voxels with one value throughout, by name where they have one; ``empty``: how many of
+    these are 0; ``multiples``: [name, name of an earlier one, factor] of those that are another one times a number.
     """
     x = trials.x
     low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
@@ -62,6 +63,7 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
         "first_not_finite_row": first,
         "median_abs": _median(x),
         "far": far_rows(x),
+        "apart": [[names[i], factor] for i, factor in _apart(x)],
         "constant": [names[i] for i in constant],
         "empty": int((low[constant] == 0).sum()),
         "multiples": [[names[i], names[first], factor] for i, first, factor in multiples(x)],
@@ -83,6 +85,18 @@ def far_rows(x: np.ndarray, size: float | None = None) -> list[int]:
     usual = (np.sort(means[tops > 0])[int((tops > 0).sum()) // 2] if tops.any() else 0.0) if size is None else size
     far = (means > FAR_ROW * usual) | ((tops > 0) & (tops < usual / FAR_ROW))
     return [int(i) for i in np.flatnonzero(far)] if usual > 0 else []
+
+
+def _apart(x: np.ndarray) -> list[tuple[int, float]]:
+    """Channels of x (n, C, T) more than `FAR_CHANNEL` times as large or small as the median one, and how many times."""
+    if x.ndim != 3 or not len(x):
+        return []
+    sizes = np.median(np.abs(np.nan_to_num(sampled(x), nan=0.0, posinf=0.0, neginf=0.0)), axis=1)
+    if np.count_nonzero(sizes) < 3:  # of two nobody knows which is wrong
+        return []
+    factors = sizes / np.median(sizes[sizes > 0])
+    far = (factors > FAR_CHANNEL) | ((factors > 0) & (factors < 1 / FAR_CHANNEL))
+    return [(int(i), float(factors[i])) for i in np.flatnonzero(far)]
 
 
 def _median(x: np.ndarray) -> float | None:

@@ -7,7 +7,7 @@ fault and keeps the remarks in `Recording.log`, from where reports take them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -24,6 +24,7 @@ from align.errors import UserError
 logger = logging.getLogger(__name__)
 
 SMALL = 1e-3  # a median below it is that of volts (1e-5) or tesla (1e-13)
+FAR_PEOPLE = 100.0  # ratio of two people's medians; skulls and caps make a factor of a few, units one of 1000 or more
 UNEQUAL = 3.0  # ratio of two medians from which training and test are suspected of different units
 _DROP_EMPTY = "recon data import --drop-empty"
 _LOOK_ALIKE = "look like a test"  # in a sentence of a study about pictures on both sides
@@ -71,6 +72,17 @@ def remarked(recording: Recording, remarks: Iterable[str]) -> Recording:
     return replace(recording, log=(*recording.log, *(f"{_MARK}{text}" for text in found)))
 
 
+def kept_remarks(remarks: Iterable[str]) -> list[str]:
+    """``remarks`` on all people of one training as ``split.json`` keeps them; `joint_remarks` reads them."""
+    return [f"{_MARK}{text}" for text in remarks]
+
+
+def joint_remarks(split: dict[str, Any]) -> list[str]:
+    """What `kept_remarks` left in the manifest of a training of several people."""
+    lines = split["log"] if "trained_on" in split else []
+    return [line.removeprefix(_MARK) for line in lines if line.startswith(_MARK)]
+
+
 def remarks_of(recording: Recording) -> list[str]:
     """Sentences of a recording's log that belong into every report made of it."""
     return [line.removeprefix(_MARK) for line in recording.log if line.startswith(_MARK) or _LOOK_ALIKE in line]
@@ -95,7 +107,8 @@ def signal_faults(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Iterator[str]:
-    """Units that differ between or within splits or that are too small unscaled, channels that never change."""
+    """Units that differ between or within splits, or that are too small unscaled; channels of another size than the
+    others, that never change, or that are another one times a number."""
     medians = [entry[split]["median_abs"] for split in _SIDES]
     if all(medians):
         if max(medians) / min(medians) > UNEQUAL:
@@ -114,6 +127,14 @@ def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Itera
             found = entry["channels"]["found"]
             yield f"{split}: {len(constant)} of {found} channels never change: {some(constant)}{_padding(entry[split])}"
     copies = entry["training"]["multiples"]
+    copied = [name for name, _, _ in copies]  # the other remark says it
+    apart = [[name, factor] for name, factor in entry["training"]["apart"] if name not in copied]
+    if apart and not _scaled(preprocess):
+        listed = some([f"{name} (about {factor:.2g} times)" for name, factor in apart])
+        yield (
+            f"training: {len(apart)} of {entry['channels']['found']} channels are of another size than the others: "
+            f"{listed}; are all of one unit? Mend them, or add {SCALED}"
+        )
     if copies:
         listed = some([f"{name} = {factor:.6g} x {first}" for name, first, factor in copies])
         yield (
@@ -131,10 +152,29 @@ def _padding(part: dict[str, Any]) -> str:
 
 def unscaled(median: float, preprocess: PreprocessConfig) -> Iterator[str]:
     """A remark on values (median absolute one) that are too small to be used as they are, and that no step scales."""
-    if 0 < median < SMALL and preprocess.scale == "none" and not preprocess.mvnn:
+    if 0 < median < SMALL and not _scaled(preprocess):
         yield (
             f"median value {median:.3g}, as of volts or tesla, and no step scales it: add {SCALED} to the command (in "
             "Python preprocess__scale='zscore')"
+        )
+
+
+def _scaled(preprocess: PreprocessConfig) -> bool:
+    """Whether a step brings channels to one scale."""
+    return preprocess.scale != "none" or preprocess.mvnn
+
+
+def people_remarks(sizes: Mapping[str, float | None], preprocess: PreprocessConfig) -> Iterator[str]:
+    """A remark where people are of different scales that no step makes equal; ``sizes``: median absolute values."""
+    known = {subject: size for subject, size in sizes.items() if size}
+    if len(known) < 2 or _scaled(preprocess):
+        return
+    small, large = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    if known[large] / known[small] > FAR_PEOPLE:
+        yield (
+            f"signals of subject {large} are about {known[large] / known[small]:.2g} times as large as those of "
+            f"subject {small} (median value {known[large]:.3g} and {known[small]:.3g}): are they of one unit? "
+            f"Where people are trained together (protocol=pooled or loso) add {SCALED}"
         )
 
 

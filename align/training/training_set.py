@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from align.config import Config
+from align.data.channel_order import channels_apart
 from align.data.rows import Rows
 from align.data.signals import Recording, Stimuli, Trials, fingerprint
 from align.data.splits import grouped_folds, merge_groups
@@ -92,11 +93,13 @@ def _require_alike(recordings: Sequence[Recording], trials: Sequence[Trials]) ->
     first = recordings[0]
     for recording, part in zip(recordings, trials, strict=True):
         shapes = tuple(trials[0].x.shape[1:]), tuple(part.x.shape[1:])
-        if shapes[0] != shapes[1] or recording.ch_names != first.ch_names:
+        names = channels_apart(first.ch_names, recording.ch_names)
+        if shapes[0] != shapes[1] or names:
             raise UserError(
                 f"subjects {first.subject} and {recording.subject} have trials of {shapes[0]} and {shapes[1]}"
-                f"{'' if shapes[0] != shapes[1] else ' with other channels'}; one encoder for both needs the same "
-                "channels and samples (preprocess.channels, tmin, tmax, sfreq)"
+                f"{'' if shapes[0] != shapes[1] else f' with other channels: {names}'}; one encoder for both needs "
+                "the same channels and samples (preprocess.channels, tmin, tmax, sfreq; names in preprocess.channels "
+                "set the order too)"
             )
 
 

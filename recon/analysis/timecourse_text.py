@@ -32,10 +32,10 @@ def format_time_course(result: dict[str, Any]) -> str:
     for subject, entry in result["subjects"].items():
         for layer, curve in entry["layers"].items():
             onset, peak = curve["onset"], curve["peak"]
-            told = "no cluster above chance"
+            told = "no cluster above chance" + (" from 0 ms on" if _significant(curve) else "")
             if onset is not None:
-                p = min(cluster["p"] for cluster in curve["clusters"])
-                told = f"onset {_ms(onset)}, cluster p {p:.2g}"
+                reached = next(c for c in _significant(curve) if _middle(curve, c["last_window"]) >= onset["centre"])
+                told = f"onset {_ms(onset)}, cluster p {reached['p']:.2g}"
             told += before_stimulus(curve)
             lines.append(
                 f"  {subject} layer {layer}: {told}; peak {_ms(peak)} with top-1 {100 * peak['top1']:.1f} % "
@@ -46,13 +46,22 @@ def format_time_course(result: dict[str, Any]) -> str:
 
 def before_stimulus(curve: dict[str, Any]) -> str:
     """A sentence about significant clusters that begin in a window without a sample after the stimulus; else ""."""
-    early = [c for c in curve["clusters"] if c["p"] <= LEVEL and curve["points"][c["first_window"]]["end"] <= 0]
+    early = [c for c in _significant(curve) if curve["points"][c["first_window"]]["end"] <= 0]
     if not early:
         return ""
+    rule = "" if curve["onset"] is None else "; an onset is looked for from 0 ms on"
     return (
-        f"; a cluster begins at {1000 * early[0]['begin']:.0f} ms, before the picture is shown: a filter that smears, "
-        "a leak, or wrong times (tmin), so no onset is earlier than 0 ms"
+        f"; a cluster above chance (p {early[0]['p']:.2g}) begins at {1000 * early[0]['begin']:.0f} ms, before the "
+        f"picture is shown: a filter that smears, a leak, or wrong times (tmin){rule}"
     )
+
+
+def _significant(curve: dict[str, Any]) -> list[dict[str, Any]]:
+    return [cluster for cluster in curve["clusters"] if cluster["p"] <= LEVEL]
+
+
+def _middle(curve: dict[str, Any], window: int) -> float:
+    return float(curve["points"][window]["centre"])
 
 
 def _ms(when: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from align.data.preparing.raw import Preparation, median_size, train_only
 from align.data.signals import Stimuli
 from align.data.sound import remarked, unscaled
+from align.data.understood import implausible_times
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def prepared(
     ``tmin`` in s where they are known.
     """
     stored = train_only(x, stimulus, stimuli, ARRAYS, "01", **facts)
-    stored = remarked(stored, unscaled(median_size(x), config.preprocess))
+    stored = remarked(stored, [*implausible_times(stored), *unscaled(median_size(x), config.preprocess)])
     preparation = Preparation.fit(stored, config.preprocess)
     chain = preparation.chain()
     return replace(

@@ -187,6 +187,7 @@ class Study:
         UserError
             No epochs, unknown columns, people with different channels, and as in `from_arrays`.
         """
+        from align.data.channel_order import channels_apart
         from recon.api.arrays import of_person, part_of_epochs
 
         people = dict(epochs) if isinstance(epochs, Mapping) else {subject: epochs}
@@ -200,10 +201,9 @@ class Study:
         info = found[0][1]
         for part, other in found:
             if other != info:
-                raise UserError(
-                    f"subjects {found[0][0].subject} and {part.subject} differ in channels, rate or first sample; make "
-                    "them equal (epochs.pick, resample, crop)"
-                )
+                names = channels_apart(info["ch_names"], other["ch_names"])
+                told = f"channels: {names}" if names else "rate or first sample; make them equal (resample, crop)"
+                raise UserError(f"subjects {found[0][0].subject} and {part.subject} differ in {told}")
         return cls._written([part for part, _ in found], images, info, folder, settings)
 
     @classmethod

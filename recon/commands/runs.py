@@ -34,7 +34,7 @@ def opened(path: Path | None, args: argparse.Namespace) -> Run:
         path = find_run(args.subject, home())
     elif not (path / "model.safetensors").is_file() and args.subject is not None:
         own = labelled(path, "sub-{}", args.subject)
-        path = own if own.is_dir() else path
+        path = own if own.is_dir() else _only_run_of(path, args.subject)
     run = load_run(path, args.subject)
     for pair in args.overrides:
         key, _, value = pair.partition("=")
@@ -46,6 +46,26 @@ def opened(path: Path | None, args: argparse.Namespace) -> Run:
         file=sys.stderr,
     )
     return run
+
+
+def _only_run_of(path: Path, subject: str) -> Path:
+    """``path``; raises `UserError` where it is a folder of runs, naming whose they are and the one of ``subject``."""
+    from align.checkpoint import MODEL, stored_facts
+    from align.errors import UserError
+
+    people: dict[Path, list[str]] = {}
+    for file in sorted(path.expanduser().glob(f"*/{MODEL}")):
+        stored = stored_facts(file.parent)
+        if stored is not None:
+            meta = stored[1]
+            people[file.parent] = meta.get("subjects", [meta["subject"]])
+    if not people:
+        return path
+    own = [str(folder) for folder, subjects in people.items() if subject in subjects]
+    if own:
+        raise UserError(f"{str(path)!r} is a folder of runs; of subject {subject!r}: --run {' or --run '.join(own)}")
+    told = "; ".join(f"{folder.name} is of {', '.join(subjects)}" for folder, subjects in people.items())
+    raise UserError(f"{str(path)!r} holds no run of subject {subject!r} ({told}); pass another --subject or --run")
 
 
 def evaluate_settings(args: argparse.Namespace) -> EvaluateConfig:

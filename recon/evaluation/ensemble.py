@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.names import labelled
-from align.data.sound import remarks_of
 from align.errors import UserError
 from align.files import locked, write_sealed
 from recon.evaluation.provenance import head
@@ -60,7 +59,7 @@ def ensemble_retrieval(runs: Sequence[Run], folder: Path, settings: EvaluateConf
     ]
     members = [_member(run, told, scores) for run, told, scores in zip(runs, heads, alone, strict=True)]
     report = {**_joint_head(heads), "n_stimuli": len(ids), "retrieval": part}
-    report["notes"] = list(dict.fromkeys(note for one in run_data for note in remarks_of(one.recording)))
+    report["notes"] = list(dict.fromkeys(note for one in run_data for note in one.notes))
     report["ensemble"] = {"rule": RULE, "members": members}
     stimuli = by_stimulus(ids, averaged(similarities), each)
     with locked(folder / ".report.lock", f"writing a report into {str(folder)!r}", wait=None, keep=False):

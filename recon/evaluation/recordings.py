@@ -33,6 +33,16 @@ class RunData:
 
         return open_recording(self.run)
 
+    @property
+    def notes(self) -> list[str]:
+        """Remarks on the recording, and on all people that the encoder was trained on together."""
+        from align.checkpoint import SPLIT
+        from align.data.sound import joint_remarks, remarks_of
+        from align.data.splits import read_split
+
+        stored = self.run.path / SPLIT
+        return [*remarks_of(self.recording), *(joint_remarks(read_split(stored)) if stored.is_file() else [])]
+
     @cached_property
     def predictions(self) -> Predictions:
         from recon.decoding.predict import load_predictions

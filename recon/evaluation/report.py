@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.names import labelled
-from align.data.sound import remarks_of
 from align.errors import Damaged
 from align.files import launched, locked, read_json, write_sealed
 from align.tracking import Stopwatch, duration
@@ -209,8 +208,7 @@ def _retrieval(run_data: RunData, settings: EvaluateConfig) -> tuple[dict[str, A
     similarity = retrieval.scores(run_data.predictions.embeds, candidates)
     part = retrieval.report(similarity, n_boot=settings.n_boot, n_perm=settings.n_perm, seed=settings.seed)
     stimuli = by_stimulus(ids, similarity, retrieval.per_stimulus(similarity))
-    notes = remarks_of(run_data.recording)
-    return {"n_stimuli": len(ids), "retrieval": part, "notes": notes}, stimuli
+    return {"n_stimuli": len(ids), "retrieval": part, "notes": run_data.notes}, stimuli
 
 
 def by_stimulus(ids: list[str], similarity: np.ndarray, each: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align.data.spans import asked
 from align.errors import UserError
 from align.files import atomic_path, write_atomic
 from recon.evaluation.provenance import choice_of_layer
@@ -139,7 +140,9 @@ def _input(selection: dict[str, Any]) -> str:
     parts = [f"{size} channels or voxels" if size else "not stated"]
     for name in ("roi", "channels", "window"):
         value = selection.get(name)
-        if value:
+        if value and name == "window" and isinstance(value, list):
+            parts.append(asked(value))
+        elif value:
             parts.append(f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}")
     return ", ".join(parts)
 

@@ -55,6 +55,7 @@ def run_people(facts: RunFacts) -> str:
 def _signals(run: Run) -> str:
     """What a trial was, and what was done to it."""
     from align.data.preparing.selection import described
+    from align.data.spans import asked
 
     shape, rate, steps = run.aligner.in_shape, run.meta.get("sfreq"), run.config.preprocess
     part = described(run.config, shape)
@@ -62,11 +63,7 @@ def _signals(run: Run) -> str:
     told = f"A trial had {size}" + (f" at {rate:g} Hz" if rate and len(shape) == 2 else "")
     window = part["window"]
     if window is not None:
-        low, high = (
-            "the first" if window[0] is None else f"{window[0]:g} s",
-            "the last" if window[1] is None else f"{window[1]:g} s",
-        )
-        told += f", cut from {low} to {high} after onset"
+        told += f", cut from {asked(window)} after onset"
     chosen = [f"regions {' and '.join(part['roi'])}"] if part["roi"] else []
     chosen += [f"channels {part['channels']}"] if part["channels"] else []
     told += f" ({'; '.join(chosen)})" if chosen else ""

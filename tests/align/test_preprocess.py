@@ -23,6 +23,7 @@ from align.data.preparing import preprocess, steps
 from align.data.preparing.noise_normalisation import shrunk_covariances
 from align.data.preparing.preprocess import prepare
 from align.data.signals import Recording, Stimuli, Trials
+from align.data.spans import span
 from align.errors import UserError
 
 NAMES = ("Fp1", "Pz", "P1", "P10", "PO7", "O1", "Oz", "O2")
@@ -107,7 +108,10 @@ def test_baseline_and_crop_equal_mne(tmp_path: Path, dtype: str, on_disk: bool) 
             assert (getattr(getattr(done, split), name) == getattr(getattr(given, split), name)).all()
     assert (done.tmin, done.sfreq, done.ch_names) == (0.0, SFREQ, NAMES)
     assert done.log[0] == "a sentence of the study"
-    assert done.log[1:] == ("subtracted the mean of -0.2 to 0 s", "cropped to 0 to 0.8 s at 250 Hz, 200 samples")
+    assert done.log[1:] == (
+        "subtracted the mean of -0.2 to 0 s",
+        f"cropped to {span(0, 200, 250)} at 250 Hz, 200 samples",
+    )
 
 
 @pytest.mark.parametrize(("old", "new", "n"), [(250, 100, 300), (1000, 250, 1201), (250, 125, 250), (250, 500, 77)])
@@ -407,7 +411,7 @@ def mapped_again(given: Recording, folder: Path) -> Recording:
         ({"channels": ["Oz"]}, {"ch_names": ()}, "needs channel names"),
         ({"channels": ["O1"]}, {"ch_names": ("O1", *NAMES[1:])}, "the recording has it twice"),
         ({"baseline": [-0.3, 0.0]}, {}, "preprocess.baseline=[-0.3, 0.0] leaves the window"),
-        ({"baseline": [0.9, 1.1]}, {}, "-0.2 to 1 s at 250 Hz"),
+        ({"baseline": [0.9, 1.1]}, {}, "-0.2 to 0.996 s (first and last sample) at 250 Hz"),
         ({"baseline": [0.0]}, {}, "preprocess.baseline=[0.0] is not [from, to]"),
         ({"baseline": [0.0, -0.2]}, {}, "is not [from, to]"),
         ({"baseline": [-0.2, 0.0]}, {"sfreq": None}, "preprocess.baseline needs the sampling rate"),

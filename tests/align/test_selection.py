@@ -105,7 +105,10 @@ def test_voxels_are_chosen_by_index(voxels: Path) -> None:
         (["study.window=a:b"], "is not FROM:TO"),
         (["study.window=0.2:0.1"], "from an earlier to a later"),
         (["study.window=0:nan"], "from an earlier to a later"),
-        (["study.window=0:0.4"], "leaves the recording of folder subject 01, -0.1 to 0.3 s"),
+        (
+            ["study.window=0:0.4"],
+            "folder subject 01, -0.1 to 0.29 s .first and last sample.; .* 0.3 at most",
+        ),
         (["study.window=-0.3:0.1"], "leaves the recording"),
         (["study.window=0.101:0.102"], "holds no sample"),
     ],

@@ -55,7 +55,10 @@ TIMED = {"sfreq": 100.0, "tmin": -0.2}
 def test_what_it_was_taken_for(scale: float, told: str, tmp_path: Path) -> None:
     found = report(tmp_path, smooth(12, 5, 40) * scale, 3, TIMED)
     line = format_report(found)
-    assert "5 channels x 40 samples, 100 Hz, -0.2 to 0.2 s after the picture, values" in line and told in line
+    assert (
+        "5 channels x 40 samples, 100 Hz, -0.2 to 0.19 s after the picture (first and last sample), values" in line
+        and told in line
+    )
     assert "repetitions 1" in line
 
 
@@ -73,6 +76,15 @@ def test_voxels_have_no_time(tmp_path: Path) -> None:
         ((12, 5, 40), {"sfreq": 1e6}, 3, "1e+06 Hz is implausible"),
         ((12, 5, 400), {"sfreq": 10.0}, 3, "lasts 40 s at 10 Hz"),
         ((12, 5, 40), {"sfreq": 40000.0}, 3, "lasts 0.001 s at 40000 Hz"),
+        (
+            (12, 5, 101),
+            {"sfreq": 100.0, "tmin": -200},
+            3,
+            "begin 200 s before the picture, more than 10 s away: is tmin",
+        ),
+        ((12, 5, 101), {"sfreq": 100.0, "tmin": 50}, 3, "begin 50 s after the picture"),
+        ((12, 5, 101), {"tmin": -200}, 3, "begin 200 s before the picture"),
+        ((12, 5, 101), {"sfreq": 1000.0, "tmin": -0.2}, 3, "lies before the picture, -0.2 to -0.1 s (first and last"),
     ],
 )
 def test_implausible_things_are_remarks(
@@ -82,6 +94,34 @@ def test_implausible_things_are_remarks(
     assert any(told in text for text in found["remarks"]) and found["usable"]
     sound = report(tmp_path / "sound", smooth(12, 5, 40), 3, {**TIMED, "ch_names": list("abcde")})
     assert sound["remarks"] == []
+
+
+def test_a_channel_of_another_size_is_named(tmp_path: Path) -> None:
+    x = smooth(12, 5, 40)
+    x[:, 3] *= 1000
+    info = {**TIMED, "ch_names": list("abcde")}
+    (told,) = report(tmp_path / "one", x, 3, info)["remarks"]
+    assert "1 of 5 channels are of another size than the others: d (about " in told and "add preprocess.scale" in told
+    assert report(tmp_path / "scaled", x, 3, info, "preprocess.scale=zscore")["remarks"] == []
+    x[:, 3] /= 1e6
+    assert "d (about 0.00" in report(tmp_path / "small", x, 3, info)["remarks"][0]
+
+
+@pytest.mark.parametrize(("factor", "known"), [(1e6, True), (150, True), (50, False), (1, False)])
+def test_people_of_other_units_are_named(factor: float, known: bool, tmp_path: Path) -> None:
+    x = smooth(24, 5, 40)
+    x[12:] *= factor
+    rows = [
+        {"row": i, "image": f"pic{i:03d}.png", "split": "test" if i % 12 < 3 else "train", "subject": f"0{1 + i // 12}"}
+        for i in range(24)
+    ]
+    write_folder(tmp_path, x.astype(np.float32), rows)
+    (tmp_path / "info.json").write_text(json.dumps({**TIMED, "ch_names": list("abcde")}), encoding="utf-8")
+    pairs = ["study.name=folder", f"study.root={tmp_path}"]
+    told = check_study(open_study(load_config(Config, None, pairs)))["remarks"]
+    assert any("signals of subject 02 are about " in text and "those of subject 01" in text for text in told) is known
+    scaled = check_study(open_study(load_config(Config, None, [*pairs, "preprocess.scale=zscore"])))["remarks"]
+    assert not any("times as large as those of" in text for text in scaled)
 
 
 @pytest.mark.parametrize("names", [False, True])

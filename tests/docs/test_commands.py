@@ -228,6 +228,7 @@ def test_from_signals_to_pictures_in_python(tmp_path: Path, monkeypatch: pytest.
     images = rng.integers(0, 256, (30, 2, 2, 3), dtype=np.uint8).repeat(16, axis=1).repeat(16, axis=2)
     data: dict[str, Any] = {"signals": rng.normal(size=(60, 4, 5)), "images": images}
     data["stimulus"] = np.tile(np.arange(30), 2)
+    data["test"] = data["stimulus"] >= 24
     quick = partial(real, encoder="ridge", settings={"target.components": 4})
     monkeypatch.setattr(recon, "Decoder", quick, raising=False)
     names = run_block(README, "Study.from_arrays", dict(data))

@@ -67,6 +67,42 @@ def test_one_encoder_for_all(place: Path, capsys: pytest.CaptureFixture[str]) ->
     assert read_json(run / "split.json")["train"]["n_trials"] == 3 * 48
 
 
+@pytest.mark.parametrize("protocol", ["pooled", "loso"])
+def test_people_of_other_units_are_remarked_where_they_are_trained_together(
+    protocol: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signals = np.load(place / "data" / "signals.npy")
+    signals[:60] *= 1e6  # all that subject 01 has
+    np.save(place / "data" / "signals.npy", signals)
+    told = "signals of subject 01 are about 1"
+    for name, pairs in {"raw": [], "scaled": ["preprocess.scale=zscore"]}.items():
+        capsys.readouterr()
+        assert _train(place, f"protocol={protocol}", f"run_dir={place / name}", *pairs) == 0
+        run = place / name if protocol == "pooled" else place / name / "sub-02"
+        lines = [line for line in capsys.readouterr().err.splitlines() if told in line]
+        assert len(lines) == (0 if name == "scaled" else 1 if protocol == "pooled" else 3), "one line a training"
+        notes = _retrieve(capsys, "--subject", "02", "--run", str(run))["notes"]
+        assert isinstance(notes, list)
+        assert [told in note and "preprocess.scale=zscore" in note for note in notes].count(True) == (name == "raw")
+
+
+def test_a_folder_of_runs_says_whose_they_are(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(place, "subjects=[01,03]", f"run_dir={place / 'mine'}") == 0
+    for command in ("retrieve", "gallery"):
+        capsys.readouterr()
+        assert cli.main([command, "--subject", "02", "--run", str(place / "mine")]) == 2
+        told = capsys.readouterr().err
+        assert "holds no run of subject '02' (sub-01 is of 01; sub-03 is of 03)" in told and told.count("\n") == 1
+    (place / "mine" / "sub-03").rename(place / "mine" / "other")
+    assert cli.main(["retrieve", "--subject", "03", "--run", str(place / "mine")]) == 2
+    assert f"of subject '03': --run {place / 'mine' / 'other'}" in capsys.readouterr().err
+
+
+def test_a_configuration_of_other_people_says_how_to_choose(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(place, "subjects=[annika]") == 2
+    assert "no subject 'annika'; Known: 01, 02, 03; choose with subjects=[01]" in capsys.readouterr().err
+
+
 def test_the_one_left_out_takes_no_part(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = {}
     for scale in (1.0, 100.0):

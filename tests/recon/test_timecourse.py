@@ -22,7 +22,7 @@ from recon.analysis import timecourse
 from recon.analysis.clusters import cluster_test
 from recon.analysis.figures import new_figure
 from recon.analysis.timecourse import Settings, _mean, _Scored, _scored, _subject, course, earliest_onset
-from recon.analysis.timecourse_text import before_stimulus
+from recon.analysis.timecourse_text import before_stimulus, format_time_course
 from recon.analysis.windows import Hits, Window, _best, sliding_windows
 from tests.align.fixture_studies import write_folder
 from tests.one_line import fails
@@ -198,6 +198,28 @@ def test_what_is_before_the_stimulus_alone_has_no_onset() -> None:
     null = rng.normal(0.02, 0.01, size=(200, len(windows)))
     curve = _subject({"x": _Scored((rng.random((100, 20)) < 0.3).astype(float), null, 0.02, 50)}, windows, 0)
     assert curve["layers"]["x"]["onset"] is None and "before the picture" in before_stimulus(curve["layers"]["x"])
+    text = format_time_course({"study": "toy", "backbone": "mini", "rule": "rule", "subjects": {"01": curve}})
+    assert "no cluster above chance from 0 ms on; a cluster above chance (p 0.005) begins at -500 ms" in text
+    assert "onset is" not in text
+
+
+def test_the_p_of_an_onset_is_that_of_its_own_cluster() -> None:
+    """A stronger cluster before the picture lent its p to a weaker one after it."""
+    windows = [Window(k, k + 10, -0.5 + k / 100, -0.4 + k / 100) for k in range(0, 100, 2)]
+    points = [{"centre": window.centre, "end": window.end} for window in windows]
+    places = {(0, 9): 0.001, (12, 13): 0.6, (30, 36): 0.03, (40, 44): 0.04}
+    clusters = [
+        {"begin": windows[a].begin, "end": windows[b].end, "first_window": a, "last_window": b, "mass": 1.0, "p": p}
+        for (a, b), p in places.items()
+    ]
+    onset = {"centre": windows[30].centre, "ci95": None}
+    curve = {"onset": onset, "peak": {**onset, "top1": 0.5}, "chance": 0.1, "n": 9, "points": points}
+    result = {"study": "toy", "backbone": "mini", "rule": "rule"}
+    entry = {"layers": {"x": {**curve, "clusters": clusters}}}
+    text = format_time_course({**result, "subjects": {"01": entry}})
+    assert "cluster p 0.03; a cluster above chance (p 0.001) begins at -500 ms" in text
+    none = {"layers": {"x": {**curve, "onset": None, "clusters": clusters[1:2]}}}
+    assert "no cluster above chance; peak" in format_time_course({**result, "subjects": {"01": none}})
 
 
 def test_windows_lie_inside_and_say_when() -> None:

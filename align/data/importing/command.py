@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--embeddings", type=Path, nargs="+", metavar="FILE", help="embeddings of another encoder, one row a trial"
     )
+    source.add_argument(
+        "--arrays", type=Path, nargs="+", metavar="FILE", help="arrays (n, channels, samples) or (n, voxels), .npy"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write; it must not exist")
     parser.add_argument("--append", action="store_true", default=None, help="--out may exist: add to its trials")
     text = "label of the subject (default: 01); with several files one label for all of them, or one for each"
@@ -68,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     table.add_argument(
         "--stimulus-column",
         metavar="COLUMN",
-        help="names the picture (default: image for epochs, stim_file for bids and betas, id for embeddings)",
+        help="names the picture (default: image for epochs and arrays, stim_file for bids, betas; id for embeddings)",
     )
     table.add_argument("--split-column", metavar="COLUMN", help="train, test or unused (default: split, where it is)")
     table.add_argument("--test-column", metavar="COLUMN", help="instead: true or 1 for test trials")
@@ -78,8 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     forms = parser.add_argument_group("one kind of source only")
     forms.add_argument("--task", help="bids: label of the task")
-    forms.add_argument("--tmin", type=float, help="bids: first sample, s from the onset (default: -0.2)")
-    forms.add_argument("--tmax", type=float, help="bids: last sample, s from the onset (default: 1.0)")
+    forms.add_argument("--tmin", type=float, help="bids, arrays: first sample, s from the onset (bids: -0.2)")
+    forms.add_argument("--tmax", type=float, help="bids: last sample, included, s from the onset (default: 1.0)")
+    forms.add_argument("--sfreq", type=float, metavar="HZ", help="arrays: samples per second")
+    forms.add_argument("--channels", metavar="A,B,...", help="arrays: names of the channels, in order")
     text = "betas: voxels to keep, coded 1; one mask for all files"
     forms.add_argument("--mask", type=Path, nargs="+", metavar="NII", help=text)
     forms.add_argument("--mask-value", type=float, metavar="N", help="betas: code to keep in a mask of other codes")
@@ -88,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forms.add_argument("--roi-names", nargs="+", metavar="CODE=NAME", help="betas: names for codes of a label image")
     text = "betas: leave out voxels that are NaN or 0 in every trial of a file, from all files of that person"
     forms.add_argument("--drop-empty", action="store_true", default=None, help=text)
-    forms.add_argument("--events", type=Path, nargs="+", metavar="TSV", help="betas: a line per volume")
+    forms.add_argument("--events", type=Path, nargs="+", metavar="TSV", help="betas, arrays: a line per trial")
     forms.add_argument("--ids", type=Path, nargs="+", metavar="CSV", help="embeddings: a line per row")
     forms.add_argument("--test", type=Path, metavar="H5", help="bdpy: file of the test samples, where they are apart")
     forms.add_argument("--voxels", metavar="NAME", help="bdpy: columns to keep, e.g. ROI_VC (default: VoxelData)")
@@ -217,6 +222,16 @@ def _embeddings(args: argparse.Namespace) -> Path:
     return _write(args, parts)
 
 
+def _arrays(args: argparse.Namespace) -> Path:
+    from align.data.importing.embeddings import read_arrays
+
+    told = zip(args.arrays, _beside(args, "events", args.arrays), _people(args, args.arrays), strict=True)
+    names = [] if args.channels is None else [name.strip() for name in args.channels.split(",")]
+    times = (args.sfreq, args.tmin)
+    choices = [(path, events, _choice(args, "image", label)) for path, events, label in told]
+    return _write(args, [read_arrays(path, events, args.images, one, times, names) for path, events, one in choices])
+
+
 def _bdpy(args: argparse.Namespace) -> Path:
     from align.data.importing.bdpy import Columns, import_bdpy
 
@@ -239,6 +254,7 @@ FORMS = {
     "bdpy": Form(_bdpy, ("images",), ("test", "voxels", "stimulus_column", "split_column", "session_column", "link")),
     "mat": Form(_mat, (), ()),
     "embeddings": Form(_embeddings, ("ids", "images"), _TABLE),
+    "arrays": Form(_arrays, ("events", "images"), (*_TABLE, "sfreq", "tmin", "channels")),
 }
 
 

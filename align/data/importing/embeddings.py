@@ -1,8 +1,10 @@
-"""Embeddings that somebody else's encoder made of brain recordings, to the `folder` layout: taken as signals."""
+"""Arrays with a line for each row, to the `folder` layout: trials, or embeddings of another encoder as signals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,41 @@ def read_embeddings(path: str | Path, ids: str | Path, images: str | Path, choic
     shape = (len(rows), *x.shape[1:])
     pieces = Pieces(shape, _read(x, rows, rows_at_once(shape)))
     return Part(repr(str(path)), pieces, trials, files, {}, person=person_of(table, choice, lines))
+
+
+def read_arrays(
+    path: str | Path,
+    events: str | Path,
+    images: str | Path,
+    choice: TrialChoice,
+    times: tuple[float | None, float | None],
+    channels: Sequence[str],
+) -> Part:
+    """Trials of one file: x (n, C, T) with ``times`` (rate in Hz, first sample in s), or (n, V) without, as stored.
+
+    ``events``: as ``ids`` of `read_embeddings`. ``channels``: C names, or none. Raises `UserError` as that does, and
+    for times or names that do not fit.
+    """
+    part = read_embeddings(path, events, images, choice)
+    shape, (rate, first) = part.signals.shape[1:], times
+    if len(shape) == 2 and None in times:
+        raise UserError(
+            f"{part.source} holds {shape[0]} channels x {shape[1]} samples; give --sfreq HZ and --tmin S (first sample "
+            "after the picture, such as -0.2)"
+        )
+    if len(shape) == 1 and times != (None, None):
+        raise UserError(f"{part.source} has {shape[0]} values per trial and no time; leave out --sfreq and --tmin")
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+        raise UserError(f"--sfreq {rate:g} is not a rate in Hz above 0")
+    if first is not None and not math.isfinite(first):
+        raise UserError(f"--tmin {first:g} is not a time in s")
+    twice = next((name for i, name in enumerate(channels) if not name or name in channels[:i]), None)
+    if twice is not None:
+        raise UserError(f"--channels names {twice!r} twice" if twice else "--channels holds an empty name")
+    if channels and len(channels) != shape[0]:
+        raise UserError(f"--channels names {len(channels)} channels, {part.source} has {shape[0]}")
+    told = {"sfreq": rate, "ch_names": list(channels) or None, "tmin": first}
+    return replace(part, info={name: value for name, value in told.items() if value is not None})
 
 
 def _open(path: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from align.data.channel_order import channels_apart
 from align.data.importing.layout import (
     Pieces,
     Shown,
@@ -191,8 +192,11 @@ def _require_alike(first: Part, other: Part) -> None:
             "each into a folder of its own and train them one by one: recon table takes their mean where the folders "
             "have one name (--out A/data, --out B/data)"
         )
+    names = channels_apart(first.info.get("ch_names") or (), other.info.get("ch_names") or ())
+    if names:
+        raise UserError(f"{first.source} (first) and {other.source} (second) differ in ch_names: {names}")
     for key in _ALIKE:
-        if first.info.get(key) != other.info.get(key):
+        if (first.info.get(key) or None) != (other.info.get(key) or None):  # no tmin is 0 s
             raise UserError(
                 f"{first.source} and {other.source} differ in {key}: {_short(first.info.get(key))} and "
                 f"{_short(other.info.get(key))}; bring them to one, or import each into a folder of its own"

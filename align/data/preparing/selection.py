@@ -17,6 +17,7 @@ import numpy as np
 
 from align.config import Config, PreprocessConfig, StudyConfig
 from align.data.signals import Recording, trial_size
+from align.data.spans import span
 from align.errors import UserError
 from align.fields.syntax import parse_window
 
@@ -79,7 +80,7 @@ def channel_indices(wanted: str, names: Sequence[str], what: str) -> np.ndarray:
 def described(config: Config, shape: Sequence[int]) -> dict[str, Any]:
     """What a report says about it; None = everything. ``shape`` of a trial as used, (C, T) or (V,).
 
-    ``window`` in s. Entries hold whether they were given under ``study`` or under ``preprocess``.
+    ``window`` in s, the end not included. Entries hold whether they were given under ``study`` or under ``preprocess``.
     """
     study, steps = config.study, config.preprocess
     window = list(parse_window(study.window)) if study.window else [steps.tmin, steps.tmax]
@@ -183,10 +184,11 @@ def _with_window(study: StudyConfig, steps: PreprocessConfig, recording: Recordi
     if x.ndim != 3 or rate is None:
         lacks = "signals over time" if x.ndim != 3 else "a sampling rate (info.json: sfreq)"
         raise UserError(f"study.window={study.window} needs {lacks}, which {_of(recording)} lacks")
-    last, slack = first + x.shape[2] / rate, 0.5 / rate
-    if start < first - slack or stop > last + slack:
+    end, slack = first + x.shape[2] / rate, 0.5 / rate
+    if start < first - slack or stop > end + slack:
         raise UserError(
-            f"study.window={study.window} leaves the recording of {_of(recording)}, {first:g} to {last:g} s"
+            f"study.window={study.window} leaves the recording of {_of(recording)}, {span(first, x.shape[2], rate)}; "
+            f"the end is not included, so it may be {end:g} at most"
         )
     if round(stop * rate) <= round(start * rate):
         raise UserError(f"study.window={study.window} holds no sample of {_of(recording)} at {rate:g} Hz; widen it")

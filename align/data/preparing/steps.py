@@ -18,6 +18,7 @@ from align.config import PreprocessConfig
 from align.data.preparing.noise_normalisation import session_covariances, whitener
 from align.data.reading.safe_load import require_finite
 from align.data.signals import Recording, Trials, release
+from align.data.spans import span
 from align.errors import UserError
 
 Step = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -87,7 +88,7 @@ class Chain:
     def span(self) -> str:
         """The window in words."""
         rate = self.sfreq or 0.0
-        return f"{self.tmin:g} to {self.tmin + self.shape[1] / rate:g} s at {rate:g} Hz"
+        return f"{span(self.tmin, self.shape[1], rate)} at {rate:g} Hz"
 
 
 def plan_chain(recording: Recording, config: PreprocessConfig, picks: np.ndarray | None = None) -> Chain:
@@ -207,7 +208,7 @@ def _crop(chain: Chain, config: PreprocessConfig) -> None:
     if not start < stop <= chain.shape[1]:
         raise UserError(
             f"preprocess.tmax={config.tmax:g} leaves nothing of, or goes beyond, the window of {chain.what}, "
-            f"{chain.span()}"
+            f"{chain.span()}; tmax itself is not included, so it may be {chain.tmin + chain.shape[1] / rate:g} at most"
         )
     chain.steps.append(lambda x, _: x[:, :, start:stop])
     chain.tmin += start / rate

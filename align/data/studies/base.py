@@ -148,8 +148,10 @@ class Study(ABC):
         if subject in self.subjects:
             return
         near = difflib.get_close_matches(subject, self.subjects, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{self.info.name} has no subject {subject!r}{hint} Known: {', '.join(self.subjects)}")
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        known = ", ".join(self.subjects)
+        choose = f"; choose with subjects=[{self.subjects[0]}]" if subject in self.config.subjects else ""
+        raise UserError(f"{self.info.name} has no subject {subject!r}{hint} Known: {known}{choose}")
 
 
 def require_root(config: Config, example: str) -> Path:
