@@ -19,7 +19,7 @@ from align.data.names import labelled
 from align.errors import UserError
 from align.files import atomic_path, read_tensors, save_tensors, write_atomic, write_sealed
 from align.files.json_text import parse_json, reading
-from align.training.together import CONFIG_OF, require_together
+from align.files.together import CONFIG_OF, require_together
 
 if TYPE_CHECKING:
     import torch
@@ -179,7 +179,7 @@ def save_run(
     texts["subjects"] = json.dumps(meta["subjects"])
     stored = {**texts, "meta": json.dumps(meta), "config": json.dumps(to_dict(config))}
     done = {one.subject: one.preparation or Preparation.fit(one, PreprocessConfig()) for one in recordings}
-    marks = {one.subject: signals_mark(one.test) for one in recordings}
+    marks = {one.subject: signals_mark(one.train) for one in recordings}
     known = {"signals": marks} if marks else {}
     with atomic_path(run_dir / MODEL) as temporary:
         save_tensors(temporary, state, stored)

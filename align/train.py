@@ -76,12 +76,12 @@ def train(config: Config, progress: bool = True, overwrite: bool = False) -> lis
     """
     from accelerate import PartialState
 
-    from align.data.places import refuse_mixed
     from align.data.studies import open_study
     from align.model.router import check_router
     from align.tracking import require_tracker
     from align.training.precision import check_precision
     from align.training.protocols import plan_jobs
+    from align.training.run_folder import refuse_mixed
     from align.vision.backbones import load_backbone
     from align.vision.fused import require_pooling, resolve_layers
 

@@ -1,4 +1,4 @@
-"""A short mark of the signals of a recording, by which a run knows its own test again, from whatever path it is read.
+"""A short mark of the signals of a recording, by which a run knows its own again, from whatever path it is read.
 
 It is of the values, not of the file. Rounding in the last digits, as between two machines, leaves it as it is (but for
 one case in a thousand or less); another person, another order of channels or a few other trials change it.

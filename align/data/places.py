@@ -85,28 +85,6 @@ def refuse_others(
         )
 
 
-def refuse_mixed(folder: Path, several: bool) -> None:
-    """Raise `UserError` where one folder would hold weights itself and runs of people in folders below it.
-
-    ``several``: the runs of several people are about to be written below ``folder``; else weights into it. What reads
-    one of them would meet the other, so neither replaces the other.
-    """
-    from align.checkpoint import MODEL
-
-    below = sorted(path.parent.name for path in folder.glob(f"sub-*/{MODEL}"))
-    if several and (folder / MODEL).is_file():
-        raise UserError(
-            f"{str(folder)!r} holds weights itself, so no runs of several subjects go below it (also not with "
-            "--overwrite); nothing was changed. Choose another run_dir=FOLDER"
-        )
-    if not several and below:
-        raise UserError(
-            f"{str(folder)!r} holds runs of its own for {', '.join(below)}, so no weights go next to them (also not "
-            f"with --overwrite); nothing was changed. Choose another run_dir=FOLDER, or one of the runs: "
-            f"run_dir={folder / below[0]}"
-        )
-
-
 def claim(
     folder: Path, results: str, config: Config, instead: str, more: Mapping[str, Any], overwrite: bool = False
 ) -> bool:

@@ -125,7 +125,7 @@ _SPLIT = {
     "train": _SIDE,
     "test": _SIDE,
     "test_of?": {str: _SIDE},
-    "signals?": {str: str},  # by subject `align.data.mark.signals_mark` of the test; not in older files
+    "signals?": {str: str},  # by subject `align.data.mark.signals_mark` of training; not in older files
 }
 
 

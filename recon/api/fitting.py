@@ -84,13 +84,13 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False, ove
     import torch
 
     from align.checkpoint import METRICS, load_run, save_run, tensors_hash
-    from align.data.places import refuse_mixed
     from align.data.splits import manifest
     from align.encoders.shapes import SignalFacts
     from align.tracking import JsonLines
     from align.train import alone_in, require_own
     from align.training.fit import check_trials, fit
     from align.training.protocols import Job
+    from align.training.run_folder import refuse_mixed
     from align.training.training_set import join, training_rows
     from align.vision.backbones import load_backbone
     from align.vision.fused import require_pooling, resolve_layers, training_targets

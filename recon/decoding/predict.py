@@ -90,7 +90,7 @@ def open_recording(run: Run) -> Recording:
     """The recording the run was trained on.
 
     Raises `UserError` when its channels, voxels or times differ from those of the run (other files, or ``info.json``
-    was changed), its test pictures from the run's manifest, or its test signals from those of the training.
+    was changed), its test pictures from the run's manifest, or its training signals from those of the training.
     """
     from align.data.studies import open_study
 
@@ -119,7 +119,7 @@ def _unchanged(run: Run, recording: Recording) -> Recording:
     if before != now:
         told = _other_test(before, now)
         raise UserError(f"the test pictures of {run.study} subject {run.subject} {told} {stored}; {again}")
-    if split.get("signals", {}).get(run.subject) not in (None, signals_mark(recording.test)):
+    if split.get("signals", {}).get(run.subject) not in (None, signals_mark(recording.train)):
         raise UserError(
             f"the signals of {run.study} subject {run.subject}{_in(run)} are other recordings than run "
             f"{str(run.path)!r} was trained for (another person, or changed files); {again} into another run_dir"

@@ -12,13 +12,14 @@ import torch
 
 from align.checkpoint import MODEL, stored_facts, tensors_hash, weights_id
 from align.config import Config, load_config, to_dict
-from align.data.places import MADE_WITH, claim, differences, refuse_mixed
+from align.data.places import MADE_WITH, claim, differences
 from align.errors import UserError
 from align.files import read_json, save_tensors
 from align.sweep import run as sweep
 from align.sweep.run import folder_of
 from align.train import require_own, run_folder
 from align.training.protocols import Job, plan_jobs
+from align.training.run_folder import refuse_mixed
 from recon.commands.timecourse import _default_folder
 from tests.align.fixture_sweep import Toy, toy, toy_config
 from tests.one_line import fails

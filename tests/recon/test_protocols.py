@@ -118,6 +118,8 @@ def test_the_one_left_out_takes_no_part(place: Path, capsys: pytest.CaptureFixtu
     assert weights["01", 1.0] == weights["01", 100.0], "fitted on 02 and 03 alone, a fresh model"
     assert weights["02", 1.0] != weights["02", 100.0] and weights["03", 1.0] != weights["03", 100.0]
     assert len({weights[subject, 1.0] for subject in SUBJECTS}) == 3
+    signals[:60] /= 100**2
+    np.save(place / "data" / "signals.npy", signals)
     report = _retrieve(capsys, "--subject", "01", "--run", str(place / "runs" / "loso1"))
     assert report["subject"] == "01"
 

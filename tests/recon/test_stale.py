@@ -112,6 +112,7 @@ def test_signals_that_were_replaced_are_predicted_again(made: Run, moved: Run) -
 
 
 def test_other_training_signals_leave_predictions_of_the_test(made: Run, moved: Run) -> None:
+    _as_before_marks(moved)
     first = load_predictions(moved)
     time = first.path.stat().st_mtime_ns
     _noise(moved, slice(0, N_TRAIN))
