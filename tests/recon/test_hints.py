@@ -39,6 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "align/sweep": ("sweep",),
     "align/train.py": ("train",),
     "align/files/together.py": ("train",),
+    "align/training/run_folder.py": ("train",),
     "recon/adaptation": ("adapt",),
     "recon/analysis/picture_curves.py": ("curves",),
     "recon/encoding": ("encode",),
