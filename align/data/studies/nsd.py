@@ -21,7 +21,7 @@ clusters are the groups of validation folds. Access to the data needs the signed
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,9 +32,6 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies.base import Fact, Study, StudyInfo, require_root
-from align.data.studies.nsd_algonauts import find_algonauts, read_algonauts, rois_algonauts
-from align.data.studies.nsd_algonauts import subjects_in as algonauts_subjects
-from align.data.studies.nsd_averaged import find_averaged, read_averaged, subjects_in
 from align.data.studies.nsd_captions import read_captions
 from align.data.studies.nsd_files import (
     IN_MEMORY,
@@ -46,6 +43,7 @@ from align.data.studies.nsd_files import (
     read_clusters,
     read_shared,
 )
+from align.data.studies.nsd_layouts import LAYOUTS, Layout
 from align.errors import UserError
 
 LAYOUT = "a copy of the Hugging Face dataset repository pscotti/mindeyev2 (betas_all_subj01_fp32_renorm.hdf5, ...)"
@@ -74,28 +72,6 @@ SUBJECTS = {
     "06": Person(17907, 32, 2371),
     "07": Person(12682, 40, 3000),
     "08": Person(14386, 30, 2188),
-}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A layout with files of its own: its folder at or below root, the subjects in it, one of them, regions."""
-
-    holds: str  # for the message where it is not there
-    find: Callable[[Path], Path | None]
-    subjects: Callable[[Path], tuple[str, ...]]
-    read: Callable[[Path, str, Path, str], Recording]
-    rois: Callable[[Path, str], dict[str, tuple[int | str, ...]]] = lambda folder, subject: {}
-    voxels_declared: bool = True  # those of nsdgeneral
-
-
-LAYOUTS = {  # by `study.variant`
-    "averaged": Layout("webdataset_avg_split/ with train/ and test/", find_averaged, subjects_in, read_averaged),
-    "algonauts": Layout(
-        "subj01/training_split/training_fmri/",
-        *(find_algonauts, algonauts_subjects, read_algonauts, rois_algonauts),
-        voxels_declared=False,
-    ),
 }
 
 
