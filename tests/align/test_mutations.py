@@ -26,7 +26,7 @@ from align.data.reading.archives import members
 from align.data.reading.containers import read_container
 from align.data.reading.safe_load import decode_image, load_array, read_image_zip
 from align.data.reading.stored_array import StoredArray
-from align.data.studies.folder import Folder
+from align.data.studies.folder.study import Folder
 from align.errors import UserError
 from align.files import read_json, read_tensors
 from tests.align.fixture_studies import default_rows, picture, png

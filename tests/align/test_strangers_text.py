@@ -14,7 +14,7 @@ from align.config import Config, load_config
 from align.data.importing.nifti import open_image
 from align.data.importing.trials import read_table
 from align.data.reading.safe_load import decode_image, load_array
-from align.data.studies.folder import _read_table
+from align.data.studies.folder.table import read_stimuli
 from align.errors import UserError
 from align.fields.yaml_text import parse_yaml
 from align.files import LARGEST_TEXT, read_json, text_of
@@ -84,7 +84,7 @@ def test_a_device_is_no_file_and_not_said_to_be_absent(tmp_path: Path) -> None:
 def test_other_signs_between_columns_are_named(text: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "stimuli.csv").write_text(text)
     readers: list[Callable[[Path], object]] = [read_table, text_rows, lambda path: read_rows(path, ("row",))]
-    for read in [*readers, _read_table]:
+    for read in [*readers, read_stimuli]:
         with pytest.raises(UserError, match=f"stimuli.csv' has columns apart by {told}; save it with commas"):
             read(tmp_path / "stimuli.csv")
     (tmp_path / "events.tsv").write_text("row,image\n0,a\n")

@@ -433,3 +433,64 @@ def test_real_v4_facts_of_the_readme() -> None:
     root = shared_path("data/V4_compact_models/data_V4_responses/responses_repeat_averaged")
     for name, session in DECLARED.items():
         assert np.load(root / f"responses_{name}.npy", mmap_mode="r").shape == (session.units, session.images)
+
+
+def _person(root: Path, label: str, voxels: int, split: str = "test") -> np.ndarray:
+    """A folder of one person; each value is its row plus a hundredth of its voxel."""
+    lines = [(f"pic{i:03d}.png", "train" if i < 6 else split) for i in range(9)]
+    rows = [{"row": i, "image": name, "split": s, "subject": label} for i, (name, s) in enumerate(lines)]
+    x = np.arange(9.0)[:, None] + np.arange(voxels)[None] / 100
+    write_folder(root, x.astype(np.float32), rows)
+    (root / "info.json").write_text(json.dumps({"roi": {"V1": [0, voxels - 1]}, "notes": [f"{voxels} voxels"]}))
+    return x
+
+
+def test_people_of_different_voxels_are_one_study(tmp_path: Path) -> None:
+    signals = {"bob": _person(tmp_path / "a", "bob", 5), "ann": _person(tmp_path / "b", "ann", 7)}
+    (tmp_path / "empty").mkdir()
+    both = study("folder", tmp_path)
+    assert both.subjects == ("bob", "ann")
+    for label, x in signals.items():
+        found = both.recording(label)
+        assert found.subject == label and found.study == "folder"
+        np.testing.assert_allclose(found.train.x, x[:6], rtol=1e-6)
+        np.testing.assert_allclose(found.test.x, x[6:], rtol=1e-6)
+        assert both.rois(label) == {"V1": (0, x.shape[1] - 1)}
+        own = study("folder", tmp_path, "study.roi=[V1]").recording(label)
+        np.testing.assert_allclose(own.train.x, x[:6][:, [0, -1]], rtol=1e-6)
+    assert [fact.what for fact in both.check()] == [
+        *("trials", "bob train", "bob test", "trials", "ann train", "ann test")
+    ]
+    assert all(fact.as_declared for fact in both.check())
+    assert [fact.what for fact in study("folder", tmp_path, "subjects=[ann]").check()][1:] == ["ann train", "ann test"]
+    assert both.notes() == ("a: 5 voxels", "b: 7 voxels")
+    fails("folder has no subject 'eve'", lambda: both.recording("eve"))
+
+
+def test_a_person_stands_in_one_folder(tmp_path: Path) -> None:
+    _person(tmp_path / "a", "ann", 5)
+    _person(tmp_path / "b", "ann", 7)
+    fails("subject ann stands in two folders of .*, 'a' and 'b'", lambda: study("folder", tmp_path).subjects)
+    _person(tmp_path / "b", "Ann", 7)
+    fails("'Ann'", lambda: study("folder", tmp_path).subjects)
+
+
+def test_faults_of_one_of_several_folders_say_which(tmp_path: Path) -> None:
+    _person(tmp_path / "a", "ann", 5)
+    _person(tmp_path / "b", "bob", 7, split="unused")
+    assert len(study("folder", tmp_path).recording("ann").test) == 3
+    fails("^b: subject bob has no test rows", lambda: study("folder", tmp_path).recording("bob"))
+    (tmp_path / "b" / "info.json").write_text('{"rois": {}}')
+    fails("^b: info.json: 'rois' is not known", lambda: study("folder", tmp_path).notes())
+    (tmp_path / "b" / "stimuli.csv").write_text("row,image\n0,pic000.png\n")
+    fails("^b: stimuli.csv lacks the column 'split'", lambda: study("folder", tmp_path).subjects)
+    (tmp_path / "b" / "signals.npy").unlink()
+    _person(tmp_path / "b", "bob", 7)
+    np.save(tmp_path / "b" / "signals.npy", np.zeros((4, 7), np.float32))
+    fails("^b: .* 4 responses but 9 images|^b: .*4 ", lambda: study("folder", tmp_path).check())
+
+
+def test_a_table_in_the_root_is_the_study(tmp_path: Path) -> None:
+    _person(tmp_path, "ann", 5)
+    _person(tmp_path / "old", "bob", 7)
+    assert study("folder", tmp_path).subjects == ("ann",)

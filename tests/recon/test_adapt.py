@@ -245,3 +245,19 @@ def _alone(folder: Path) -> None:
 
     config = load_config(Config, None, _words(folder)[1:5])
     adapt(config, ["01"], ["01"], [], [None], folder / "none")
+
+
+def test_people_of_different_voxels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Folders of their own inside one folder."""
+    for voxels, subject in ((12, "01"), (9, "02"), (15, "03")):
+        rows = _rows((subject,))
+        signals = np.random.default_rng(voxels).normal(size=(TRAIN + TEST, voxels)).astype(np.float32)
+        write_folder(tmp_path / "study" / f"person-{subject}", signals, rows)
+    assert main(_words(tmp_path, "--subject", "03", "--out", str(tmp_path / "out"))) == 0
+    result = json.loads((tmp_path / "out" / "adapt.json").read_text(encoding="utf-8"))
+    assert result["known"] == ["01", "02"] and result["zero_shot"] is None
+    run = str(tmp_path / "out" / "run")
+    capsys.readouterr()
+    assert main(["retrieve", "--subject", "03", "--run", run, "--json", "evaluate.networks=false"]) == 0
+    scored = json.loads(capsys.readouterr().out)["retrieval"]["brain_to_image"]["top1"]
+    assert scored == pytest.approx(result["final"]["test"]["top1"])

@@ -14,7 +14,7 @@ from torch import nn
 
 from align.checkpoint import weights_hash
 from align.config import Config, load_config
-from align.data.studies.folder import Folder
+from align.data.studies.folder.study import Folder
 from align.train import main as align_train
 from recon import Decoder, Study, cli
 from tests.one_line import fails

@@ -33,7 +33,7 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "align/data/importing": ("data import",),
     "align/data/places.py": ("sweep", "timecourse", "train"),
     "align/data/reading/convert.py": ("data convert",),
-    "align/data/studies/folder.py": ("data import",),
+    "align/data/studies/folder": ("data import",),
     "align/fields/loading.py": CONFIGURED,
     "align/response_models": ("encode",),
     "align/sweep": ("sweep",),

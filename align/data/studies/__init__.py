@@ -17,7 +17,7 @@ _MODULES = {
     "cowley2023_v4": "align.data.studies.cowley2023:Cowley2023V4",
     "things_eeg2": "align.data.studies.things.eeg2:ThingsEEG2",
     "things_meg": "align.data.studies.things.meg:ThingsMEG",
-    "folder": "align.data.studies.folder:Folder",
+    "folder": "align.data.studies.folder.study:Folder",
     "nsd": "align.data.studies.nsd:Nsd",
 }
 STUDIES = tuple(_MODULES)
