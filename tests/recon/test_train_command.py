@@ -175,3 +175,28 @@ def test_the_number_of_components_is_that_of_the_run(
     assert json.loads(capsys.readouterr().out)["components"] == 9
     assert cli.main(["info", str(study / "data")]) == 2
     assert "is a study, no run; recon data check folder --root FOLDER" in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_is_told_apart(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--run`` names a folder of runs: the one that is meant is said, and none of another subject is taken."""
+    monkeypatch.setenv("RECON_HOME", str(tmp_path))
+    runs = tmp_path / "mine"
+    for subject, name in (("02", "second"), ("03", "third")):
+        assert cli.main(words(study, "--subject", subject, f"run_dir={runs / name}")) == 0
+    found = sorted(file.parent for file in runs.rglob("model.safetensors"))
+    assert len(found) == 2
+    for folder in found:
+        folder.rename(runs / f"{folder.name}-kept")
+    second, third = sorted(runs.glob("*-kept"))
+
+    def told(subject: str) -> str:
+        capsys.readouterr()
+        assert cli.main(["retrieve", "--subject", subject, "--run", str(runs), "evaluate.networks=false"]) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert told("02").endswith(f"is a folder of runs; of subject '02': --run {second}")
+    other = told("01")
+    assert f"holds no run of subject '01' ({second.name} is of 02; {third.name} is of 03)" in other
+    assert "pass another --subject or --run" in other
