@@ -19,22 +19,23 @@ from align.config import Config
 from align.encoders.skip_mlp import SkipMlp
 from align.model.aligner import Network
 
-WEIGHT = 1.5  # of L_skip, published
+WEIGHT = 1.5 / 30  # of L_skip: published 1.5 beside a loss of weight 30 (the diffusion prior), which is not here
 _EPSILON = 1e-8  # added to the length of centred outputs: at step 0 a path gives 0, and 0 / 0 is no number
 
 
 class SkipLora(Lora):
     """`lora`, Skip-LoRA of rank ``encoder.skip_rank`` from the standardised signals to front and blocks, and L_skip.
 
-    ``weight`` of L_skip: as published 1.5, next to a loss of another size there. On planted non-linear differences it
-    kept the paths at some percent of what they add to, without gain over `lora`; with 0 they had one (docs, decisions).
+    ``weight`` of L_skip, beside a contrastive loss of weight 1. The published 1.5 stands beside a prior loss of weight
+    30; the default is that share of the leading loss. With 1.5 itself the paths stay at some percent of what they add
+    to, without gain over `lora` on planted non-linear differences; with .05 they gain most (docs, decisions).
     """
 
     name = "skip_lora"
     encoder = "skip_mlp"
     source = (
         "MindTuner, Gong et al., AAAI 2025, arXiv 2404.12630 (re-implementation, no official code): LoRA, Skip-LoRA and"
-        " L_skip of weight 1.5; without diffusion prior, low-level branch and text"
+        " L_skip of a thirtieth of the published weight; without diffusion prior, low-level branch and text"
     )
 
     def __init__(self, stop: bool = False, weight: float = WEIGHT) -> None:
