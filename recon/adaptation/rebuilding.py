@@ -12,6 +12,9 @@ from align.config import set_key
 from align.data.splits import manifest
 from align.errors import UserError
 from align.fields.loading import brief
+from align.files import locked
+from align.tracking import logger
+from recon.config import places_in
 
 
 def rebuild(adapter: Path, shared: Path, out: Path, pairs: Sequence[str] = (), overwrite: bool = False) -> Path:
@@ -21,8 +24,7 @@ def rebuild(adapter: Path, shared: Path, out: Path, pairs: Sequence[str] = (), o
     """
     from align.data.studies import open_study
 
-    if (out / MODEL).is_file() and not overwrite:
-        raise UserError(f"{str(out)!r} holds a run; choose another --out DIR, or replace it with --overwrite")
+    _require_free(out, overwrite)
     aligner, config, facts = read_adapter(adapter, shared)
     for pair in pairs:
         key, sign, value = pair.partition("=")
@@ -31,6 +33,8 @@ def rebuild(adapter: Path, shared: Path, out: Path, pairs: Sequence[str] = (), o
                 f"{brief(pair)}: an adapter can only be given study.* places, cache_dir or backbone.weights"
             )
         set_key(config, key, value)
+    if said := places_in(config, pairs):
+        logger.info("%s", said)
     recording = open_study(config).recording(facts["subject"])
     told = {
         "n_training_rows": facts["trials"],
@@ -38,5 +42,12 @@ def rebuild(adapter: Path, shared: Path, out: Path, pairs: Sequence[str] = (), o
         "adapted": f"{facts['method']}, rebuilt from its adapter",
     }
     aligner.config = replace(aligner.config, study=config.study, cache_dir=config.cache_dir, backbone=config.backbone)
-    save_run(out, aligner, aligner.config, manifest(recording), told, [recording])
+    with locked(out / ".adapt.lock", f"rebuilding into {str(out)!r}", wait=None, keep=False):
+        _require_free(out, overwrite)
+        save_run(out, aligner, aligner.config, manifest(recording), told, [recording])
     return out
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if (out / MODEL).is_file() and not overwrite:
+        raise UserError(f"{str(out)!r} holds a run; choose another --out DIR, or replace it with --overwrite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from align.files.table import finite, harmless, read_rows
 RESULT, TABLE, AXES = "universality.json", "universality.csv", "components.safetensors"
 DENSITY, EXTREMES, WHEN = "density.png", "extremes.png", "when.png"
 _KEY = "{}/{}/{}"  # network, layer, what
+_AXES = ("mean", "scale", "axes")
+_SHAPE = {"networks": {str: {"weights_sha256": str}}, "settings": {"pooling": str}, "table_sha256": str}
+_AGAIN = "run recon universality again"
 
 
 def write_universality(
@@ -38,7 +42,8 @@ def write_universality(
         dict(zip(table, line, strict=True))
         for line in zip(*(column.tolist() for column in table.values()), strict=True)
     ]
-    write_atomic(folder / TABLE, csv_text(rows))
+    text = csv_text(rows)
+    write_atomic(folder / TABLE, text)
     write_axes(folder / AXES, bases)
     save(draw_density(result, table), folder / DENSITY)
     draw_extremes(table, scored, scores, folder / EXTREMES)
@@ -46,7 +51,11 @@ def write_universality(
         save(draw_when(result), folder / WHEN)
     else:
         (folder / WHEN).unlink(missing_ok=True)
-    write_sealed(folder / RESULT, dict(result))
+    write_sealed(folder / RESULT, {**result, "table_sha256": _digest(text.encode())})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -66,7 +75,7 @@ def write_axes(path: Path, bases: Mapping[str, Mapping[str, Components]]) -> Non
         _KEY.format(network, layer, what): torch.from_numpy(np.ascontiguousarray(getattr(one, what), dtype=np.float32))
         for network, layers in bases.items()
         for layer, one in layers.items()
-        for what in ("mean", "scale", "axes")
+        for what in _AXES
     }
     save_tensors(path, tensors)
 
@@ -80,11 +89,13 @@ class StoredDimensions:
     universal: dict[tuple[str, str], np.ndarray]
     tensors: dict[str, Any]
 
-    def components(self, network: str, layer: str) -> Components:
-        """Axes of a layer; variances are not stored with them."""
-        mean, scale, axes = (
-            self.tensors[_KEY.format(network, layer, what)].double().numpy() for what in ("mean", "scale", "axes")
-        )
+    def components(self, network: str, layer: str, width: int) -> Components:
+        """Axes of a layer of ``width`` channels; variances are not stored with them. Raises `UserError` for others."""
+        mean, scale, axes = (self.tensors[_KEY.format(network, layer, what)].double().numpy() for what in _AXES)
+        if mean.shape != (width,):
+            raise UserError(
+                f"{str(self.folder)!r}: {network} {layer} has {len(mean)} channels there and {width} here; {_AGAIN}"
+            )
         unknown = np.full(len(axes), np.nan)
         return Components(mean, scale, axes, unknown, unknown)
 
@@ -98,15 +109,33 @@ class StoredDimensions:
 
 
 def read_universality(folder: Path) -> StoredDimensions:
-    """Raises `UserError` where the folder holds no whole result."""
-    facts = read_json(folder / RESULT, {})
-    remedy = "run recon universality again"
-    rows = read_rows(folder / TABLE, ("network", "layer", "component", "universality"), remedy)
+    """Raises `UserError` where the folder holds no whole result: facts, table and axes that were written together."""
+    facts = read_json(folder / RESULT, _SHAPE)
+    rows = read_rows(folder / TABLE, ("network", "layer", "component", "universality"), _AGAIN)
+    if _digest((folder / TABLE).read_bytes()) != facts["table_sha256"]:
+        raise UserError(f"{str(folder / TABLE)!r} is not the table that {RESULT} was written with; {_AGAIN}")
     found: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         found.setdefault((row["network"], row["layer"]), []).append(finite(row["universality"], folder / TABLE))
     tensors, _ = read_tensors(folder / AXES)
-    short = [key for key, part in found.items() if len(part) != len(tensors.get(_KEY.format(*key, "axes"), ()))]
-    if short or "networks" not in facts:
-        raise UserError(f"{str(folder)!r}: table, axes and facts do not belong together; {remedy}")
+    for key, part in found.items():
+        _require_axes(folder / AXES, key, tensors, len(part))
     return StoredDimensions(folder, facts, {key: np.array(part) for key, part in found.items()}, tensors)
+
+
+def _require_axes(path: Path, key: tuple[str, str], tensors: Mapping[str, Any], count: int) -> None:
+    """Raise `UserError` unless ``count`` axes of a layer are there, finite, with mean and scale of their width."""
+    mean, scale, axes = (tensors.get(_KEY.format(*key, what)) for what in _AXES)
+    fault = None
+    if mean is None or scale is None or axes is None:
+        fault = "lacks " + next(w for w, one in zip(_AXES, (mean, scale, axes), strict=True) if one is None)
+    elif mean.ndim != 1 or scale.shape != mean.shape or axes.shape != (count, *mean.shape):
+        fault = (
+            f"has axes {tuple(axes.shape)}, mean {tuple(mean.shape)}, scale {tuple(scale.shape)}, dimensions {count}"
+        )
+    elif not all(one.is_floating_point() and bool(one.isfinite().all()) for one in (mean, scale, axes)):
+        fault = "holds NaN, infinity or no fractions"
+    elif not bool((scale > 0).all()):
+        fault = "has a scale of 0 or below"
+    if fault:
+        raise UserError(f"{str(path)!r}: {' '.join(key)} {fault}; {_AGAIN}")

@@ -188,7 +188,7 @@ def _kinds(
     for layer, part in features.items():
         if (network, layer) not in stored.universal:
             continue  # the same for all pictures that it was fitted on
-        components = stored.components(network, layer)
+        components = stored.components(network, layer, part.shape[1])
         scores, order = components.scores(part), np.argsort(-stored.universal[network, layer], kind="stable")
         for count in settings.top:
             for kind, rows in (("universal", order[:count]), ("variance", np.arange(min(count, len(order))))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,14 +135,10 @@ def _table(path: Path) -> list[tuple[str, str]]:
     if lacking:
         raise UserError(f"bank {str(path)!r} has no column {lacking[0]!r}; its columns are id and caption")
     ids = [row["id"] for row in rows if row["id"]]
-    twice = next((name for i, name in enumerate(ids) if name in set(ids[:i])), None) if _repeats(ids) else None
+    twice = next((name for name, count in Counter(ids).items() if count > 1), None)
     if twice is not None:
         raise UserError(f"bank {str(path)!r} has two rows with id {twice!r}; keep one")
     return [(row["id"], row["caption"]) for row in rows]
-
-
-def _repeats(ids: list[str]) -> bool:
-    return len(set(ids)) != len(ids)
 
 
 def _plain(path: Path, suffix: str) -> list[str]:

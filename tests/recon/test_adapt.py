@@ -104,13 +104,16 @@ def test_a_second_call_gives_the_same_numbers_and_another_configuration_is_refus
     assert main(_words(place, "--subject", "02", "--out", str(again))) == 2
 
 
-def test_an_adapter_is_rebuilt(place: Path) -> None:
+def test_an_adapter_is_rebuilt(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, out = place / "sent" / "run", place / "rebuilt"
     only = [word.replace("prior,context,", "") for word in _words(place, "--subject", "03", "--out", str(run.parent))]
     assert main(only) == 0  # shared_response has no form from scratch, so an adapted decoder is chosen
     (shared,) = run.glob("shared_*.safetensors")
     words = ["adapt", "--adapter", str(run / "adapter.safetensors"), "--shared", str(shared), "--out", str(out)]
+    capsys.readouterr()
     assert main(words) == 0
+    told = capsys.readouterr().err
+    assert f"places named by the run itself: study.root={place / 'study'} cache_dir={place / 'cache'}" in told
     x = np.random.default_rng(1).normal(size=(5, 12)).astype(np.float32)
     assert np.array_equal(load_run(out).predict(x)["embeds"], load_run(run).predict(x)["embeds"])
     assert main(words) == 2  # it is there now

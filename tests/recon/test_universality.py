@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from PIL import Image
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
-from align.files import read_json
+from align.files import read_json, read_tensors, save_tensors, write_sealed
 from recon import cli
 from recon.comparison.extremes import chosen
 from recon.comparison.files import read_universality
@@ -67,7 +70,7 @@ def test_the_table_the_facts_and_the_axes_belong_together(made: Path) -> None:
     stored = read_universality(made / "u")
     own = [float(row["universality"]) for row in rows if (row["network"], row["layer"]) == ("mini", "3")]
     np.testing.assert_array_equal(stored.universal["mini", "3"], own)
-    axes = stored.components("mini", "3").axes
+    axes = stored.components("mini", "3", stored.tensors["mini/3/mean"].shape[0]).axes
     np.testing.assert_allclose(axes @ axes.T, np.eye(6), atol=1e-5)
 
 
@@ -120,6 +123,72 @@ def test_rsa_of_a_study_with_few_dimensions(made: Path) -> None:
             assert point["between_subjects_given"] <= area["between_subjects"] + 1e-9
     with Image.open(made / "r" / "rsa.png") as image:
         assert image.width > 300
+
+
+_TABLE, _FACTS, _AXES = "universality.csv", "universality.json", "components.safetensors"
+
+
+def _of_table(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        head, *lines = (folder / _TABLE).read_text(encoding="utf-8").splitlines()
+        (folder / _TABLE).write_text("\n".join([head, *change(lines)]) + "\n", encoding="utf-8")
+
+    return harm
+
+
+def _of_facts(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        facts = read_json(folder / _FACTS)
+        change(facts)
+        write_sealed(folder / _FACTS, facts)
+
+    return harm
+
+
+def _of_axes(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        tensors, told = read_tensors(folder / _AXES)
+        change(tensors)
+        save_tensors(folder / _AXES, tensors, told)
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (_of_table(lambda lines: [lines[0].replace("0.", "0.1", 1), *lines[1:]]), "is not the table"),
+        (_of_table(lambda lines: lines[::-1]), "is not the table"),
+        (_of_table(lambda lines: lines[:-1]), "is not the table"),
+        (_of_facts(lambda facts: facts.pop("settings")), "settings is missing"),
+        (_of_facts(lambda facts: facts.update(settings="x")), "settings is"),
+        (_of_facts(lambda facts: facts.update(networks=["mini"])), "networks is"),
+        (_of_facts(lambda facts: facts.update(networks={"mini": 3})), "mini is"),
+        (_of_facts(lambda facts: facts.update(networks={"mini": {}})), "weights_sha256 is missing"),
+        (_of_facts(lambda facts: facts.pop("table_sha256")), "table_sha256 is missing"),
+        (_of_axes(lambda held: held.pop("mini/3/mean")), "mini 3 lacks mean"),
+        (_of_axes(lambda held: held["mini/3/axes"].fill_(float("nan"))), "holds NaN"),
+        (_of_axes(lambda held: held["mini/3/scale"].zero_()), "scale of 0"),
+        (_of_axes(lambda held: held.update({"mini/3/mean": held["mini/3/mean"][:1].clone()})), "mini 3 has axes"),
+        (_of_axes(lambda held: held.update({"mini/3/axes": held["mini/3/axes"][:, :4].clone()})), "mini 3 has axes"),
+        (_of_axes(lambda held: held.update({"mini/3/axes": held["mini/3/axes"][:2].clone()})), "mini 3 has axes"),
+        (
+            _of_axes(lambda held: [held.update({k: v[..., :9].clone()}) for k, v in held.items()]),
+            "has 9 channels there",
+        ),
+    ],
+)
+def test_a_damaged_result_is_refused_by_rsa(
+    harm: Callable[[Path], None], told: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "u", tmp_path / "u")
+    harm(tmp_path / "u")
+    words = ["rsa", "--backbones", "mini", "--study", "folder", "--universality", str(tmp_path / "u"), "--boot", "3"]
+    pairs = [f"study.root={made / 'study'}", f"cache_dir={made / 'cache'}"]
+    assert cli.main([*words, "--out", str(tmp_path / "r"), *pairs]) == 2
+    error = capsys.readouterr().err
+    assert told in error.splitlines()[-1] and "Traceback" not in error
+    assert not (tmp_path / "r" / "rsa.json").exists()
 
 
 def test_rsa_with_measured_dissimilarities_is_that_of_scipy(tmp_path: Path) -> None:
