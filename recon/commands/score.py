@@ -22,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="COLUMN", help="column of labels of the candidates (default: label, if any)"
     )
+    text = "features of the candidates, such as of a low layer; repeatable: also score among the most alike pictures"
+    parser.add_argument("--alike", action="append", default=[], metavar="NAME=FILE", help=text)
+    text = "candidates in such a pool, the right one among them (default: %(default)s)"
+    parser.add_argument("--alike-size", type=int, default=10, metavar="N", help=text)
     parser.add_argument("--pools", default="50,100,200,300", help="smaller candidate sets, by formula (%(default)s)")
     parser.add_argument("--topk", default="1,5", help="(default: %(default)s)")
     parser.add_argument(
@@ -60,12 +64,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_boot": args.n_boot,
         "n_perm": args.n_perm,
         "seed": args.resampling_seed,
+        "alike_size": args.alike_size,
+        "alike": _alike(args.alike),
     }
     if args.scores:
         result = score_matrix(read_matrix(args.scores), **_listings(args), **settings)
     else:
         result = score(read_matrix(args.brain), read_matrix(args.images), **_listings(args), **settings)
-    files = {key: getattr(args, key) for key in ("brain", "images", "scores", "ids", "image_ids") if getattr(args, key)}
+    files: dict[str, Any] = {
+        key: getattr(args, key) for key in ("brain", "images", "scores", "ids", "image_ids") if getattr(args, key)
+    }
+    if args.alike:
+        files["alike"] = list(args.alike)
     labels = {"name": args.name, "subject": args.subject, "seed": args.seed}
     result = {"schema": 1, "kind": "score", **labels, "files": files, **result}
     if args.out:
@@ -87,6 +97,20 @@ def _listings(args: argparse.Namespace) -> dict[str, Any]:
         "image_ids": pictures.ids if pictures else None,
         "labels": source.labels if source else None,
     }
+
+
+def _alike(given: list[str]) -> dict[str, Any]:
+    from recon.scoring.embeddings import read_matrix
+
+    found: dict[str, Any] = {}
+    for word in given:
+        name, sign, file = word.partition("=")
+        if not (name and sign and file):
+            raise UserError(f"--alike {word!r}: write NAME=FILE, such as low=layer2.npy")
+        if name in found:
+            raise UserError(f"--alike {name!r} is given twice; choose another name")
+        found[name] = read_matrix(file)
+    return found
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ pairing. Scores that use the whole test set stand apart under ``transductive``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from align.fields.checks import require_draws
 from align.files.labels import is_missing, tidy
 from align.retrieval import transductive
 from recon.metrics.stats import exact_interval
+from recon.scoring.alike import score_alike
 from recon.scoring.contest import DIRECTIONS, Contest, Embeddings, Matrix
 from recon.scoring.embeddings import Pairing, as_numpy, average_rows, pair
 from recon.scoring.row_notes import embedding_notes, matrix_notes
@@ -40,6 +41,7 @@ class ScoreConfig:
     n_boot: int = 2000
     n_perm: int = 2000
     seed: int = 0  # of resampling only
+    alike_size: int = 10  # candidates in a pool of alike pictures, the right one among them
 
 
 def score(
@@ -49,6 +51,7 @@ def score(
     ids: Sequence[Any] | np.ndarray | None = None,
     image_ids: Sequence[Any] | np.ndarray | None = None,
     labels: Sequence[Any] | np.ndarray | None = None,
+    alike: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Score brain embeddings ``E`` (n, E) against picture embeddings ``Z`` (K, E) by cosine.
@@ -56,11 +59,14 @@ def score(
     ``ids`` (n,) name the picture each brain row shows, ``image_ids`` (K,) the candidates; without ``image_ids`` both
     arrays are in one order. Several rows of one picture are averaged as stored, or refused (``repeats="refuse"``).
     ``labels`` (K,) sort the candidates (category, or cluster in some layer) for ``within_category`` and
-    ``between_category``. ``settings``: fields of `ScoreConfig`. Any E is taken as numpy or torch on the CPU; nothing
+    ``between_category``. ``alike``: name to features (K, D) of the candidates, such as of a low and a high layer; the
+    recordings are then also scored among the pictures that are most alike by each (`recon.scoring.alike`).
+    ``settings``: fields of `ScoreConfig`. Any E is taken as numpy or torch on the CPU; nothing
     of the size n x K is held, so a million candidates fit.
 
     Returns ``brain_to_image``, ``image_to_brain``, ``within_category``, ``between_category`` (None without labels),
-    ``transductive``, ``per_stimulus``, ``n_stimuli`` and ``notes``, JSON-ready; shares are fractions.
+    ``transductive``, ``alike`` (where given), ``per_stimulus``, ``n_stimuli`` and ``notes``, JSON-ready; shares are
+    fractions.
 
     Raises
     ------
@@ -74,7 +80,7 @@ def score(
     pairing = pair(len(brain), len(images), _names(ids), _names(image_ids))
     notes = embedding_notes(brain, images)
     rows = _averaged(brain, pairing, options, notes)
-    return _score(Embeddings(rows, images, pairing.index), pairing, labels, options, notes)
+    return _score(Embeddings(rows, images, pairing.index), pairing, labels, alike, options, notes)
 
 
 def score_matrix(
@@ -83,6 +89,7 @@ def score_matrix(
     ids: Sequence[Any] | np.ndarray | None = None,
     image_ids: Sequence[Any] | np.ndarray | None = None,
     labels: Sequence[Any] | np.ndarray | None = None,
+    alike: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """`score` for a matrix ``S`` (n, K) that is already there: rows are recordings, columns pictures, higher = alike.
@@ -95,13 +102,14 @@ def score_matrix(
     pairing = pair(len(scores), scores.shape[1], _names(ids), _names(image_ids))
     notes = matrix_notes(scores)
     rows = _averaged(scores, pairing, options, notes)
-    return _score(Matrix(rows, pairing.index), pairing, labels, options, notes)
+    return _score(Matrix(rows, pairing.index), pairing, labels, alike, options, notes)
 
 
 def _score(
     contest: Contest,
     pairing: Pairing,
     labels: Sequence[Any] | np.ndarray | None,
+    alike: Mapping[str, Any] | None,
     options: ScoreConfig,
     notes: list[str],
 ) -> dict[str, Any]:
@@ -118,10 +126,21 @@ def _score(
         result[direction] = {**part, "pools": _pools(better, equal, size, options)}
     result |= _by_category(contest, labels, counts, options, notes)
     result["transductive"] = _transductive(contest, options, notes)
+    if alike:
+        features = {name: _features(name, part) for name, part in alike.items()}
+        result["alike"] = score_alike(
+            contest, features, options.alike_size, options.n_boot, options.n_perm, options.seed
+        )
     result["n_stimuli"] = n
     result["per_stimulus"] = {"ids": pairing.ids, **{name: _each(*count) for name, count in counts.items()}}
     result["notes"] = notes + _result_notes(result)
     return result
+
+
+def _features(name: str, features: Any) -> np.ndarray:
+    found = _table(features, f"features {name!r}")
+    require_finite(found, f"features {name!r}")
+    return found
 
 
 def _summary(better: np.ndarray, equal: np.ndarray, sizes: np.ndarray, options: ScoreConfig) -> dict[str, Any]:

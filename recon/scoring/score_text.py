@@ -12,6 +12,7 @@ def format_score(result: dict[str, Any]) -> str:
     lines = [f"{direction:<32}{_direction(result[direction])}" for direction in DIRECTIONS]
     for part in ("within_category", "between_category"):
         lines += [f"{f'{part} {name}':<32}{_direction(entry)}" for name, entry in (result[part] or {}).items()]
+    lines += _alike(result.get("alike"))
     for direction in DIRECTIONS:
         pools = [
             f"{pool}: {entry['top1']:.3f} / {entry['top5']:.3f}" for pool, entry in result[direction]["pools"].items()
@@ -28,6 +29,19 @@ def format_score(result: dict[str, Any]) -> str:
         )
         lines += [f"{f'  {name}{direction}':<32}{_direction(part)}" for direction, part in both.items()]
     return "\n".join([*lines, *(f"note: {note}" for note in result["notes"])])
+
+
+def _alike(found: dict[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    lines = [f"{f'alike in {name}':<32}{_direction(part)}" for name, part in found["of"].items()]
+    for pair in found["pairs"]:
+        interval = "" if pair["ci95"] is None else f" [{pair['ci95'][0]:+.3f}, {pair['ci95'][1]:+.3f}]"
+        p = "" if pair["p"] is None else f"  (p {pair['p']:.2g})"
+        lines.append(
+            f"{'  difference above chance':<32}{pair['a']} - {pair['b']}: {pair['difference']:+.3f}{interval}{p}"
+        )
+    return lines
 
 
 def _direction(part: dict[str, Any]) -> str:

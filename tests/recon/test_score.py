@@ -481,3 +481,78 @@ def test_bad_input_is_one_line_and_exit_2(
     error = capsys.readouterr().err.strip()
     assert re.search(told, error) and error.count("\n") == 0
     assert not (tmp_path / "owned").exists()
+
+
+def test_nearest_pictures_are_those_of_the_highest_correlation() -> None:
+    from recon.scoring.alike import nearest
+
+    x = np.random.default_rng(0).normal(size=(40, 9))
+    r = np.corrcoef(x)
+    np.fill_diagonal(r, -2)
+    own = np.array([3, 0, 39])
+    np.testing.assert_array_equal(nearest(x.astype(np.float32), own, 5), np.argsort(-r[own], axis=1)[:, :5])
+
+
+def test_alike_distractors_show_which_layer_is_read() -> None:
+    """The brain carries the low features alone: what is alike in these is confused, what is alike in others is not."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 10)
+    low = rng.normal(size=(20, 12))[groups] + 0.3 * rng.normal(size=(200, 12))
+    high = rng.normal(size=(200, 12))
+    brain = low + 0.6 * rng.normal(size=low.shape)
+    found = score(brain, low, alike={"low": low, "high": high}, **FAST)["alike"]
+    one, other = found["of"]["low"], found["of"]["high"]
+    assert found["size"] == one["candidates"] == 10 and one["n"] == 200
+    assert other["top1"] - one["top1"] > 0.3 and one["chance_top1"] < one["top1"]
+    (pair,) = found["pairs"]
+    assert (pair["a"], pair["b"]) == ("low", "high")
+    above = [part["top1"] - part["chance_top1"] for part in (one, other)]
+    assert pair["difference"] == pytest.approx(above[0] - above[1])
+    assert pair["ci95"][0] <= pair["difference"] <= pair["ci95"][1] < 0 and pair["p"] == pytest.approx(0.02)
+    again = score_matrix(retrieval.scores(brain, low), alike={"low": low, "high": high}, **FAST)["alike"]
+    assert again["of"]["low"]["per_stimulus"] == one["per_stimulus"]
+
+
+def test_alike_distractors_of_a_brain_that_knows_nothing_are_at_chance() -> None:
+    """Pictures in the middle of those that are like them are found less than one time in the size of the pool."""
+    p = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        images, brain = rng.normal(size=(80, 8)), rng.normal(size=(80, 8))
+        features = {"own": images, "any": rng.normal(size=(80, 8))}
+        found = score(brain, images, alike=features, alike_size=5, n_boot=0, n_perm=199)["alike"]
+        assert found["of"]["own"]["chance_top1"] < 0.16 < found["of"]["any"]["chance_top1"]
+        p.append([found["of"]["own"]["p_permutation"], found["pairs"][0]["p"]])
+    for column in np.transpose(p):
+        assert kstest(column, "uniform").pvalue > 0.01
+    assert found["of"]["own"]["ci95_top1"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--alike", "low"], "--alike 'low': write NAME=FILE"),
+        (["--alike", "a={z}", "--alike", "a={z}"], "--alike 'a' is given twice"),
+        (["--alike", "a={short}"], "features 'a' have 29 rows for 30 candidate pictures"),
+        (["--alike", "a={flat}"], "features 'a': row 4 holds one value throughout"),
+        (["--alike", "a={z}", "--alike-size", "31"], "pools of 31 alike pictures: give 2 to 30"),
+        (["--alike", "a={z}", "--alike-size", "1"], "give 2 to 30"),
+    ],
+)
+def test_alike_mistakes_are_one_line(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brain, images = _case()
+    flat = images.copy()
+    flat[4] = 1.0
+    files = {"e": brain, "z": images, "short": images[:-1], "flat": flat}
+    for name, values in files.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    names = {name: tmp_path / f"{name}.npy" for name in files}
+    base = ["score", "--brain", str(names["e"]), "--images", str(names["z"]), "--n-boot", "20", "--n-perm", "9"]
+    assert cli.main([*base, *(word.format(**names) for word in words)]) == 2
+    assert told in capsys.readouterr().err
+    good = ["--alike", f"low={names['z']}", "--out", str(tmp_path / "s.json")]
+    assert cli.main([*base, *good]) == 0
+    assert "alike in low" in capsys.readouterr().out
+    assert json.loads((tmp_path / "s.json").read_text())["alike"]["of"]["low"]["candidates"] == 10
