@@ -29,6 +29,7 @@ from recon.commands import (
     evidence,
     gallery,
     generate,
+    maximize,
     publish,
     repeats,
     reproduce,
@@ -168,6 +169,8 @@ def build_parser() -> argparse.ArgumentParser:
     brain_score.add_arguments(add("brain-score", brain_score.run, text, "laid over the configuration file"))
     text = "what drives units: best and worst pictures, scores, nearest texts, places; one sheet, CSV, JSON"
     sheet.add_arguments(add("sheet", sheet.run, text, "laid over the configuration file"))
+    text = "pictures that drive units more than natural ones do, judged by another encoder"
+    maximize.add_arguments(add("maximize", maximize.run, text, "laid over the configuration file"))
     text = "which dimensions of vision models other models have too, and which of them a brain carries"
     universality.add_arguments(add("universality", universality.run, text, "laid over the configuration file"))
     text = "dissimilarities of pictures in layers and brains: by depth, with noise ceilings and intervals"

@@ -28,6 +28,12 @@ def add_unit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace results of another configuration there")
 
 
+def add_frame(parser: argparse.ArgumentParser) -> None:
+    """``--frame`` alone."""
+    text = "show pictures of other sources as the study shows its own: in grey and behind its aperture, where it does"
+    parser.add_argument("--frame", action=argparse.BooleanOptionalAction, default=True, help=text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon sheet``."""
     add_unit_arguments(parser)
@@ -38,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=int, default=5, help="of cross-validation (default: %(default)s)")
     parser.add_argument("--pictures", type=Path, metavar="PLACE", help="natural pictures as well: a folder or zip")
     parser.add_argument("--most", type=int, default=2000, help="of these, at most (default: %(default)s)")
+    add_frame(parser)
     text = "texts: one a line, or a CSV with the columns id,caption (default: captions of the study, else concepts)"
     parser.add_argument("--bank", type=Path, metavar="FILE", help=text)
     add_tower(parser)
@@ -68,6 +75,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         bank=args.bank,
         tower=args.text_tower or "mini",
         captioner=args.captioner,
+        frame=args.frame,
     )
     use_all_cores()
     folder = args.out or default_folder("sheet", config, [config.backbone.name], args.test)

@@ -16,7 +16,7 @@ from align.response_models.contract import Spaces
 
 
 def side_of(tokens: Mapping[str, np.ndarray]) -> int | None:
-    """Cells along one side of the grid (2 or more) that all spaces (n, N, D) share; None where there is no such grid."""
+    """Cells along a side of the grid (2 or more) that all spaces (n, N, D) share; None where there is no such grid."""
     counts = {part.shape[1] for part in tokens.values()}
     side = math.isqrt(max(counts))
     return side if len(counts) == 1 and side > 1 and side * side in counts else None
@@ -30,7 +30,7 @@ def drive_by_place(spaces: Spaces, slopes: np.ndarray) -> np.ndarray:
     found: np.ndarray | None = None
     start, root = 0, np.sqrt(len(spaces))
     for part in spaces.values():
-        n, places, width = part.shape
+        places, width = part.shape[1:]
         weight = slopes[start : start + places * width].reshape(places, width, -1)
         start += places * width
         drive = np.einsum("npd,pdk->nkp", part, weight, optimize=True) / root

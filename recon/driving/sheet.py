@@ -27,6 +27,7 @@ from align.response_models.scores import UnitScores, unit_scores
 from recon.comparison.files import csv_text
 from recon.comparison.pictures import digest
 from recon.driving.extremes import Ends
+from recon.driving.frame import Frame
 from recon.driving.places import drive_by_place, side_of
 from recon.driving.texts import Texts, nearest_texts
 from recon.driving.units import Driven, driven
@@ -52,7 +53,8 @@ log = logging.getLogger(__name__)
 class SheetSettings:
     """``units``, ``regions``: names. ``pictures``: natural pictures of a folder or zip, ``most`` of them at most.
 
-    ``bank``: of texts, else the study's captions. ``tower``: text tower, ``captioner``: or None.
+    ``frame``: show these as the study shows its own. ``bank``: of texts, else the study's captions. ``tower``: text
+    tower, ``captioner``: or None.
     """
 
     units: tuple[str, ...]
@@ -66,6 +68,7 @@ class SheetSettings:
     bank: Path | None = None
     tower: str = "mini"
     captioner: str | None = None
+    frame: bool = True
     n_perm: int = 1000
 
 
@@ -81,6 +84,7 @@ class Looked:
     texts: Texts | None
     captions: tuple[tuple[str, ...], ...] | None
     maps: np.ndarray | None
+    frame: Frame | None
 
 
 def run(
@@ -137,7 +141,14 @@ def run(
             "seed": config.seed,
             "texts": None if found[0].texts is None else {"tower": settings.tower, "bank": _said(settings.bank)},
             "pictures": work.natural and {"count": len(work.natural), "sha256": digest(work.natural)},
-            "subjects": {one.subject: {"units": unit_rows(one), "pictures": picture_rows(one)} for one in found},
+            "subjects": {
+                one.subject: {
+                    "frame": None if one.frame is None else one.frame.described(),
+                    "units": unit_rows(one),
+                    "pictures": picture_rows(one),
+                }
+                for one in found
+            },
         }
         write_sealed(folder / RESULT, result)
     return {**result, "folder": str(folder)}
@@ -186,10 +197,12 @@ class _Work:
         ]
         scaling = Scaling.of(take_rows(tokens, subject.train), config.target.root)
         fit = method.fit(material.take(subject.train).seen(scaling))
-        if self.natural is not None:
-            rows = np.arange(len(self.natural))
-            values = fit.predict(scaling(self._tokens(self.natural, rows)))
-            ends.append(Ends("natural", self.natural, rows, values))
+        frame, shown_natural = None, self.natural
+        if shown_natural is not None:
+            frame = Frame.of(stimuli, subject.stimulus[subject.train]) if settings.frame else Frame()
+            shown_natural = frame.shown(shown_natural)
+            rows = np.arange(len(shown_natural))
+            ends.append(Ends("natural", shown_natural, rows, fit.predict(scaling(self._tokens(shown_natural, rows)))))
         maps = None
         if isinstance(fit, RidgeFit) and side_of(tokens):
             maps = drive_by_place(scaling(take_rows(tokens, shown)), fit.found.slopes()[0])
@@ -200,16 +213,17 @@ class _Work:
             unit_scores(responses, estimates, scored, config.seed, settings.n_perm),
             ceiling_of(subject.recording, self.study, chosen, trials, np.unique(trials.stimulus), config.seed),
             tuple(ends),
-            self._texts(subject, responses),
+            self._texts(subject, responses, shown_natural),
             self._captions(ends[-1], len(chosen)),
             maps,
+            frame,
         )
 
     def _tokens(self, stimuli: Stimuli, rows: np.ndarray) -> dict[str, np.ndarray]:
         found = read_spaces(self.networks, [self.part], stimuli, rows, self.config, None)
         return {space_name(space): found[space_name(space)] for space in self.part.spaces}
 
-    def _texts(self, subject: Subject, responses: np.ndarray) -> Texts | None:
+    def _texts(self, subject: Subject, responses: np.ndarray, shown: Stimuli | None) -> Texts | None:
         """None where there is no bank and the study has no captions, and for a tower without a picture side."""
         from recon.words.bank import Candidates, study_captions
 
@@ -224,9 +238,7 @@ class _Work:
             texts = [every[int(i)] for i in fitted if every[int(i)]]
         bank = Candidates.of(texts).texts
         seen = self.tower.pictures(_pixels(stimuli, subject.stimulus))
-        natural = seen[subject.train]
-        if self.natural is not None:
-            natural = self.tower.pictures(_pixels(self.natural, np.arange(len(self.natural))))
+        natural = seen[subject.train] if shown is None else self.tower.pictures(_pixels(shown, np.arange(len(shown))))
         return nearest_texts(seen, responses, subject.folds, natural, bank, self.tower.texts(bank))
 
     def _captions(self, ends: Ends, units: int) -> tuple[tuple[str, ...], ...] | None:
