@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class MaximizeSettings:
     starts: int = 4
     width: float | None = None
     frame: bool = True
-    search: Search = Search()
+    search: Search = field(default_factory=Search)
 
 
 @dataclass(frozen=True)

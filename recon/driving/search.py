@@ -29,8 +29,8 @@ _NOISE = 0.03  # deviation of the noise on its pixels
 
 @dataclass(frozen=True)
 class Search:
-    """``rounds`` of ``drawn`` pictures of each unit, of which the best stays; ``strength``: how far a drawing leaves the
-    picture that it starts from. Then ``steps`` up the gradient, each of ``scale`` deviations of the latents."""
+    """``rounds`` of ``drawn`` pictures of each unit, of which the best stays; ``strength``: how far a drawing leaves
+    the picture that it starts from. Then ``steps`` up the gradient, each of ``scale`` deviations of the latents."""
 
     rounds: int = 2
     drawn: int = 4
