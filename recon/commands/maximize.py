@@ -20,17 +20,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge", required=True, metavar="NAME", help=text)
     parser.add_argument("--judge-layer", required=True, metavar="LAYER", help="whose tokens the judge reads")
     add_frame(parser)
+    text = "rounds of laying patches of other natural pictures on the best one (default: %(default)s)"
+    parser.add_argument("--patched", type=int, default=80, metavar="N", help=text)
     text = "of drawing, keeping the best and varying it (default: %(default)s)"
-    parser.add_argument("--rounds", type=int, default=2, help=text)
+    parser.add_argument("--rounds", type=int, default=1, help=text)
     parser.add_argument("--drawn", type=int, default=4, help="pictures of a unit in a round (default: %(default)s)")
     text = "then so many up the gradient of the encoder, through the decoder of the generator (default: %(default)s)"
-    parser.add_argument("--steps", type=int, default=24, help=text)
+    parser.add_argument("--steps", type=int, default=32, help=text)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The content of the JSON file with ``folder``; ``text`` is for the terminal. Raises `UserError` on bad input."""
     config, units, regions = wanted(args)
-    for name, least in (("most", LEAST), ("rounds", 0), ("drawn", 1), ("steps", 0)):
+    for name, least in (("most", LEAST), ("patched", 0), ("rounds", 0), ("drawn", 1), ("steps", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)} should be {least} or more")
     from align.train import use_all_cores
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         most=args.most,
         width=args.width,
         frame=args.frame,
-        search=Search(rounds=args.rounds, drawn=args.drawn, steps=args.steps, seed=config.seed),
+        search=Search(args.patched, args.rounds, args.drawn, steps=args.steps, seed=config.seed),
     )
     use_all_cores()
     folder = args.out or default_folder("maximize", config, [network], False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from align.comparison.ridge import SharedRidge
+from align.comparison.ridge import SharedFit, SharedRidge
 from align.errors import UserError
 from align.response_models.contract import joined, take_rows
 from align.response_models.ridge import SHARES
@@ -57,12 +57,18 @@ def picture_tokens(
 
 
 def fit_encoder(
-    backbone: Backbone, tokens: dict[str, np.ndarray], responses: np.ndarray, rows: np.ndarray, config: Config
+    backbone: Backbone,
+    tokens: dict[str, np.ndarray],
+    responses: np.ndarray,
+    rows: np.ndarray,
+    config: Config,
+    penalty: float = 1.0,
 ) -> PictureEncoder:
-    """Fitted to the ``rows`` of tokens (n, N, D) and responses (n, K)."""
+    """Fitted to the ``rows`` of tokens (n, N, D) and responses (n, K), with ``penalty`` times the chosen penalties."""
     scaling = Scaling.of(take_rows(tokens, rows), config.target.root)
     spaces = scaling(take_rows(tokens, rows))
-    weight, bias = SharedRidge(joined(spaces)).fit(responses[rows], SHARES).slopes()
+    fit = SharedRidge(joined(spaces)).fit(responses[rows], SHARES)
+    weight, bias = SharedFit(fit.base, fit.y_mean, fit.turned, penalty * fit.alpha).slopes()
     as_float = (torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in (weight, bias))
     return PictureEncoder(backbone, tuple(tokens), config.target.pooling, scaling, *as_float)
 

@@ -26,7 +26,7 @@ from recon.comparison.files import csv_text
 from recon.comparison.pictures import digest, divided, pictures_of
 from recon.driving.encoder import PictureEncoder, fit_encoder, of_pictures, picture_tokens, predictions
 from recon.driving.frame import Frame
-from recon.driving.search import Search, climb, draw
+from recon.driving.search import Search, climb, draw, put_together
 from recon.driving.units import Driven, driven
 from recon.encoding.ceiling import RELIABLE
 from recon.encoding.responses import ceiling_of
@@ -40,20 +40,24 @@ if TYPE_CHECKING:
     from recon.generation.pipeline import Generator
 
 RESULT, STEM = "maximize.json", "maximize"
+STEADY = (
+    10.0  # times the penalty of ridge that predicts best, for the encoder that steers: less for a gradient to exploit
+)
+_MIXED = 8  # of the natural pictures of a unit, those whose tokens are mixed in
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MaximizeSettings:
     """``judge``: network and layer. ``pictures``: natural ones of a folder or zip, ``most`` at most. ``starts``: of
-    these, the best of each unit, to start from. ``frame``: show all as the study shows its own."""
+    these, the best of each unit, that pictures are made from. ``frame``: show all as the study shows its own."""
 
     units: tuple[str, ...]
     regions: tuple[str, ...]
     judge: tuple[str, str]
     pictures: Path
     most: int = 2000
-    starts: int = 4
+    starts: int = 64
     width: float | None = None
     frame: bool = True
     search: Search = field(default_factory=Search)
@@ -152,9 +156,10 @@ class _Work:
         frame = Frame.of(recording.stimuli, subject.stimulus) if settings.frame else Frame()
         shown = frame.shown(self.natural)
         encoders, values, scores = [], [], []
-        for (backbone, layer), rows, others in zip(self.readers, halves, halves[::-1], strict=True):
+        sides = zip(self.readers, halves, halves[::-1], (STEADY, 1.0), strict=True)
+        for (backbone, layer), rows, others, penalty in sides:
             tokens = picture_tokens(backbone, layer, recording.stimuli, subject.stimulus, config)
-            encoder = fit_encoder(backbone, tokens, responses, rows, config)
+            encoder = fit_encoder(backbone, tokens, responses, rows, config, penalty)
             scores.append(column_correlation(responses[others], predictions(encoder, take_rows(tokens, others))))
             encoders.append(encoder)
             own = picture_tokens(backbone, layer, shown, np.arange(len(shown)), config)
@@ -173,17 +178,19 @@ class _Work:
         return Made(name, chosen, starts, frame(stages["made"]), rows_, facts)
 
     def _search(self, steering: PictureEncoder, frame: Frame, order: np.ndarray) -> dict[str, torch.Tensor]:
-        """Pictures (K, 3, H, W) after drawing, and after the gradient; natural ones where nothing is asked for."""
+        """Pictures (K, 3, H, W) after patches, after drawing, and after the gradient."""
         search, size = self.settings.search, self.generator.size
         starts = _pictures(self.natural, order.ravel(), size).unflatten(0, order.shape)
 
         def predict(images: torch.Tensor) -> torch.Tensor:
             return steering(frame(images))
 
-        found = {"drawn": starts[:, 0]}
+        found = {"patched": put_together(predict, starts, search)}
+        found["drawn"] = found["patched"]
         if search.rounds:
+            some = starts[:, :_MIXED]
             with torch.no_grad():
-                found["drawn"] = draw(self.generator, self.tokens, predict, starts, search)
+                found["drawn"] = draw(self.generator, self.tokens, predict, found["patched"], some, search)
         found["made"] = climb(self.generator, predict, found["drawn"], search) if search.steps else found["drawn"]
         return found
 
@@ -266,12 +273,12 @@ def told(result: dict[str, Any]) -> str:
     for subject, entry in result["subjects"].items():
         means = {
             name: float(np.mean([row[f"judge_{name}"] for row in entry["units"]]))
-            for name in ("of_start", "natural_best", "drawn", "made")
+            for name in ("of_start", "natural_best", "patched", "drawn", "made")
         }
         lines.append(
             f"  subject {subject}: judge's prediction, mean over units: best natural picture of the steering encoder "
-            f"{means['of_start']:.2f}, its own best of {pictures} {means['natural_best']:.2f}, drawn "
-            f"{means['drawn']:.2f}, made {means['made']:.2f}"
+            f"{means['of_start']:.2f}, its own best of {pictures} {means['natural_best']:.2f}, put "
+            f"together {means['patched']:.2f}, drawn {means['drawn']:.2f}, made {means['made']:.2f}"
         )
         lines.append(
             f"  made at or above the judge's best natural picture in {100 * entry['above_judges_best']:.0f} %, above "

@@ -1,8 +1,8 @@
-"""Pictures that an encoder predicts a high response to: drawn by the generator, kept and varied; then a gradient.
+"""Pictures that an encoder predicts a high response to: put together, drawn by the generator, then up a gradient.
 
-Both start from the best natural pictures. Luo et al. 2023 (arXiv 2306.03089, "BrainDiVE") steer a diffusion model by
-the gradient of an encoder; here the gradient goes through the decoder of the latents and through no UNet, which is
-cheap, and the drawn pictures are chosen among.
+All three go on from what the one before has found; the first starts from the best natural pictures. Luo et al. 2023
+(arXiv 2306.03089, "BrainDiVE") steer a diffusion model by the gradient of an encoder; here the gradient goes through
+the decoder of the latents and through no UNet, which is cheap, and drawn pictures are chosen among.
 """
 
 from __future__ import annotations
@@ -23,33 +23,80 @@ if TYPE_CHECKING:
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Tokens = Callable[[torch.Tensor], torch.Tensor]
-_REACH = 8  # parts of a picture's side by which it is moved about at most, so that no single pixel counts
-_NOISE = 0.03  # deviation of the noise on its pixels
+_REACH = 8  # part of a picture's side by which it is moved about at most, so that no single pixel counts
+_NOISE = 0.05  # deviation of the noise on its pixels
+_TRIED = 8  # patches of each unit in a round
+_SIZES = (0.1, 0.4)  # radius of a patch, in sides of the picture
 
 
 @dataclass(frozen=True)
 class Search:
-    """``rounds`` of ``drawn`` pictures of each unit, of which the best stays; ``strength``: how far a drawing leaves
-    the picture that it starts from. Then ``steps`` up the gradient, each of ``scale`` deviations of the latents."""
+    """``patched`` rounds in which soft patches of other natural pictures are laid on. ``rounds`` of ``drawn`` pictures
+    of each unit, of which the best stays; ``strength``: how far a drawing leaves the picture that it starts from. Then
+    ``steps`` up the gradient, each of ``scale`` deviations of the latents."""
 
-    rounds: int = 2
+    patched: int = 80
+    rounds: int = 1
     drawn: int = 4
     strength: float = 0.5
-    steps: int = 24
+    steps: int = 32
     scale: float = 0.1
     seed: int = 0
 
 
-def draw(generator: Generator, tokens: Tokens, predict: Predict, starts: torch.Tensor, search: Search) -> torch.Tensor:
+def put_together(predict: Predict, pool: torch.Tensor, search: Search) -> torch.Tensor:
+    """(K, 3, H, W): for each unit its best natural picture with soft round patches of others, by its own prediction.
+
+    ``pool`` (K, S, 3, H, W): natural pictures of each unit, the best first. Every round tries `_TRIED` patches on what
+    is kept, moved about and mirrored at random; the best stays where it is better. Natural detail stays natural, which
+    a gradient does not promise, and nothing but predictions is needed.
+    """
+    count, several = pool.shape[:2]
+    kept = pool[:, 0]
+    with torch.no_grad():
+        best = own(predict(kept), 1)[:, 0]
+        for number in range(search.patched):
+            rng = np.random.default_rng(derive(search.seed, "patch", number))
+            other = pool[np.arange(count)[:, None], rng.integers(0, several, (count, _TRIED))].flatten(0, 1)
+            tried = _patched(kept.repeat_interleave(_TRIED, dim=0), other, rng)
+            value, place = own(predict(tried), _TRIED).max(dim=1)
+            better = value > best
+            chosen = tried.unflatten(0, (count, _TRIED))[torch.arange(count), place]
+            kept = torch.where(better[:, None, None, None], chosen, kept)
+            best = torch.where(better, value, best)
+    return kept
+
+
+def _patched(pictures: torch.Tensor, others: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Pictures (n, 3, H, W), each with one soft disc of another (n, 3, H, W)."""
+    height, width = pictures.shape[-2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    found = []
+    for picture, other in zip(pictures, others, strict=True):
+        y, x, radius = rng.uniform(0, height), rng.uniform(0, width), height * rng.uniform(*_SIZES)
+        down, right = (int(value) for value in rng.integers(-height // 4, height // 4 + 1, 2))
+        part = (other.flip(2) if rng.random() < 0.5 else other).roll((down, right), (1, 2))
+        away = ((rows - y) ** 2 + (columns - x) ** 2).sqrt()
+        mask = torch.sigmoid((radius - away) / (height / 32))
+        found.append(picture * (1 - mask) + part * mask)
+    return torch.stack(found)
+
+
+def draw(
+    generator: Generator,
+    tokens: Tokens,
+    predict: Predict,
+    kept: torch.Tensor,
+    starts: torch.Tensor,
+    search: Search,
+) -> torch.Tensor:
     """(K, 3, H, W): for each unit the best picture after all rounds, by its own prediction.
 
-    ``starts`` (K, S, 3, h, w): the best natural pictures of each unit, the first one is kept to begin with. A drawing
-    takes its picture and half of its tokens from what is kept, the other half from another of the starts. ``predict``:
+    ``kept`` (K, 3, H, W): what there is. ``starts`` (K, S, 3, H, W): the best natural pictures of each unit. A drawing
+    takes its picture and half of its tokens from what is kept, the other half from one of the starts. ``predict``:
     pictures (B, 3, H, W) to (B, K).
     """
     count, several = starts.shape[:2]
-    kept = torch.nn.functional.interpolate(starts[:, 0], (generator.size,) * 2, mode="bilinear", antialias=True)
-    kept = kept.clamp(0, 1)
     best = own(predict(kept), 1)[:, 0]
     for number in range(search.rounds):
         rng = np.random.default_rng(derive(search.seed, "draw", number))
@@ -108,7 +155,7 @@ def climb(
 
 def _moved(images: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
     height, width = images.shape[-2:]
-    reach = max(1, min(height, width) // (2 * _REACH))
+    reach = max(1, min(height, width) // _REACH)
     top, left = torch.randint(0, 2 * reach + 1, (2,), generator=noise).tolist()
     moved = pad(images, (reach,) * 4, mode="reflect")[..., top : top + height, left : left + width]
     return (moved + _NOISE * torch.randn(1, *moved.shape[1:], generator=noise)).clamp(0, 1)
