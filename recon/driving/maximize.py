@@ -26,6 +26,7 @@ from recon.comparison.files import csv_text
 from recon.comparison.pictures import digest, divided, pictures_of
 from recon.driving.encoder import PictureEncoder, fit_encoder, of_pictures, picture_tokens, predictions
 from recon.driving.frame import Frame
+from recon.driving.made import Made
 from recon.driving.search import Search, climb, draw, put_together
 from recon.driving.units import Driven, driven
 from recon.encoding.ceiling import RELIABLE
@@ -61,21 +62,6 @@ class MaximizeSettings:
     width: float | None = None
     frame: bool = True
     search: Search = field(default_factory=Search)
-
-
-@dataclass(frozen=True)
-class Made:
-    """Of K units: ``natural`` (K, 3, h, w) the best natural picture of the steering encoder, ``made`` (K, 3, H, W).
-
-    ``rows``: of the table, a dict for each unit.
-    """
-
-    subject: str
-    driven: Driven
-    natural: torch.Tensor
-    made: torch.Tensor
-    rows: list[dict[str, Any]]
-    facts: dict[str, Any]
 
 
 def run(

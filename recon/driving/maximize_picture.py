@@ -14,7 +14,7 @@ from align.files import atomic_path
 if TYPE_CHECKING:
     from PIL import Image
 
-    from recon.driving.maximize import Made
+    from recon.driving.made import Made
 
 _SIDE, _GAP, _LINE, _ACROSS = 96, 6, 15, 6  # px, and units side by side
 

@@ -23,14 +23,15 @@ from align.response_models.cross_validation import Material, held_out_prediction
 from align.response_models.methods import methods_of
 from align.response_models.ridge import RidgeFit
 from align.response_models.scaling import Scaling
-from align.response_models.scores import UnitScores, unit_scores
+from align.response_models.scores import unit_scores
 from recon.comparison.files import csv_text
 from recon.comparison.pictures import digest
 from recon.driving.extremes import Ends
 from recon.driving.frame import Frame
+from recon.driving.looked import Looked
 from recon.driving.places import drive_by_place, side_of
 from recon.driving.texts import Texts, nearest_texts
-from recon.driving.units import Driven, driven
+from recon.driving.units import driven
 from recon.encoding.features import FeatureSet, feature_sets, read_spaces, space_name
 from recon.encoding.responses import ceiling_of
 from recon.encoding.subjects import Subject, read_subject
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from align.data.signals import Stimuli
     from align.data.studies.base import Study
     from align.vision.taps import Backbone
-    from recon.encoding.ceiling import Ceiling
     from recon.words.captioner import Captioner
     from recon.words.text_tower import TextTower
 
@@ -70,21 +70,6 @@ class SheetSettings:
     captioner: str | None = None
     frame: bool = True
     n_perm: int = 1000
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What is known of K units of one subject. ``maps``: places (n, K, N) of the pictures that ``ends[1]`` ranks."""
-
-    subject: str
-    driven: Driven
-    scores: UnitScores
-    ceiling: Ceiling | None
-    ends: tuple[Ends, ...]
-    texts: Texts | None
-    captions: tuple[tuple[str, ...], ...] | None
-    maps: np.ndarray | None
-    frame: Frame | None
 
 
 def run(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
     from recon.driving.extremes import Ends
-    from recon.driving.sheet import Looked
+    from recon.driving.looked import Looked
 
 MOST = 40  # units that are drawn, those with the highest scores; the tables hold all
 MAPPED = 1  # the place of the predicted pictures among the ends, whose best ones get a map

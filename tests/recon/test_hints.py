@@ -74,6 +74,7 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/decoding/halves.py": ("evidence",),
     "recon/commands/maximize.py": ("maximize",),
     "recon/driving": ("sheet", "maximize"),
+    "recon/driving/maximize.py": ("maximize",),
     "recon/commands/sheet.py": ("sheet",),
     "recon/drawing/best_of.py": ("generate",),
     "recon/drawing/evidence.py": ("evidence",),
