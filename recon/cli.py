@@ -29,12 +29,14 @@ from recon.commands import (
     evidence,
     gallery,
     generate,
+    maximize,
     publish,
     repeats,
     reproduce,
     rsa,
     score,
     score_votes,
+    sheet,
     sweep,
     table,
     targets,
@@ -165,6 +167,10 @@ def build_parser() -> argparse.ArgumentParser:
     encode.add_arguments(add("encode", encode.run, text, "laid over the configuration file"))
     text = "predictivity of recorded units as Brain-Score computes it: 25 components, over the ceiling"
     brain_score.add_arguments(add("brain-score", brain_score.run, text, "laid over the configuration file"))
+    text = "what drives units: best and worst pictures, scores, nearest texts, places; one sheet, CSV, JSON"
+    sheet.add_arguments(add("sheet", sheet.run, text, "laid over the configuration file"))
+    text = "pictures that drive units more than natural ones do, judged by another encoder"
+    maximize.add_arguments(add("maximize", maximize.run, text, "laid over the configuration file"))
     text = "which dimensions of vision models other models have too, and which of them a brain carries"
     universality.add_arguments(add("universality", universality.run, text, "laid over the configuration file"))
     text = "dissimilarities of pictures in layers and brains: by depth, with noise ceilings and intervals"

@@ -108,7 +108,7 @@ class SharedFit:
     """Targets fitted to a `SharedRidge`; ``alpha`` (T,) is the penalty of each."""
 
     def __init__(self, base: SharedRidge, y_mean: np.ndarray, turned: np.ndarray, alpha: np.ndarray) -> None:
-        self.base, self.y_mean, self.alpha = base, y_mean, alpha
+        self.base, self.y_mean, self.turned, self.alpha = base, y_mean, turned, alpha
         root = np.sqrt(base.values)[:, None]
         self.weights = root / (base.values[:, None] + alpha) * turned  # (r, T), in the basis of `coordinates`
 

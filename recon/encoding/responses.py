@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -77,8 +77,16 @@ def _regions(recording: Recording, study: Study, names: tuple[str, ...]) -> dict
     return found
 
 
+class Means(Protocol):
+    """Whatever makes units of trials: a `Layout`, or means of several of its units."""
+
+    def means(self, x: np.ndarray) -> np.ndarray:
+        """(n, U) of trials (n, C, T) or (n, V)."""
+        ...
+
+
 def ceiling_of(
-    recording: Recording, study: Study, layout: Layout, scored: Trials, among: np.ndarray, seed: int
+    recording: Recording, study: Study, layout: Means, scored: Trials, among: np.ndarray, seed: int
 ) -> Ceiling | None:
     """From the repetitions of the scored pictures ``among``, or from single trials that the study keeps apart.
 

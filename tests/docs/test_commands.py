@@ -30,6 +30,8 @@ CONFIGURED = (  # commands whose key=value pairs are fields of Config
     "rsa",
     "encode",
     "brain-score",
+    "sheet",
+    "maximize",
 )
 RUNS = ("retrieve", "evaluate", "curves", "caption")  # commands that take evaluate.* pairs
 
