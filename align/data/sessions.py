@@ -66,13 +66,16 @@ def measure_sessions(trials: Trials) -> list[Session]:
 
 def _measured(name: str, x: np.ndarray, rows: np.ndarray) -> Session:
     count = len(rows)
-    every = max(1, math.ceil(count * x[:1].size / _HELD))
+    every, whole = max(1, math.ceil(count * x[:1].size / _HELD)), rows
     rows = rows[::every] if count // every >= _LEAST else rows[:: max(1, count // _LEAST)]
-    part = np.asarray(x[rows], dtype=np.float64)[:, _spread_over(x.shape[1], _CHANNELS)]
+    channels = _spread_over(x.shape[1], _CHANNELS)
+    part = np.asarray(x[rows], dtype=np.float64)[:, channels]
     release(x)
+    silent = np.ptp(part, axis=(0, *range(2, part.ndim))) == 0
+    if silent.any() and len(rows) < len(whole):  # a unit that seldom fires is not silent
+        silent[silent] = _constant(x, whole, channels[silent])
     if x.ndim == 3:
         part = part[:, :, _spread_over(x.shape[2], _SAMPLES)]
-    silent = np.ptp(part, axis=(0, *range(2, part.ndim))) == 0
     values = part[:, ~silent].reshape(len(part), -1)
     if not values.size:
         return Session(name, len(rows), 0.0, 0.0, 0.0, silent)
@@ -85,6 +88,17 @@ def _measured(name: str, x: np.ndarray, rows: np.ndarray) -> Session:
     level = np.median(np.abs(values.mean(axis=0)[moving]) / own[moving]) if moving.any() else 0.0
     standard = float((np.abs(own - 1) <= _STANDARD).mean())
     return Session(name, len(rows), float(np.median(own)), float(level), standard, silent)
+
+
+def _constant(x: np.ndarray, rows: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """Bool (channels,): those of one value in all ``rows`` of x."""
+    low, high = np.full(len(channels), np.inf), np.full(len(channels), -np.inf)
+    for row in rows:
+        values = np.asarray(x[row])[channels].reshape(len(channels), -1)
+        low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
+    release(x)
+    equal: np.ndarray = low == high
+    return equal
 
 
 def _spread_over(n: int, most: int) -> np.ndarray:
@@ -112,16 +126,15 @@ def _spreads(split: str, sessions: Sequence[Session]) -> Iterator[str]:
     usual = sessions[0] if len(sessions) == 2 else sorted(sessions, key=lambda one: one.spread)[len(sessions) // 2]
     apart = [one for one in sessions if not 1 / UNLIKE <= one.spread / usual.spread <= UNLIKE]
     if apart:
-        listed = some([f"session {one.name} (spread {_times(one.spread / usual.spread)})" for one in apart])
+        listed = some([f"session {one.name} {_times(one.spread / usual.spread)}" for one in apart])
         yield (
-            f"{split}: {listed} has another spread than session {usual.name} ({apart[0].spread:.3g} and "
-            f"{usual.spread:.3g}, over trials, median over channels): are they of one unit? Mend the signals of the "
-            "session"
+            f"{split}: {listed} the spread of session {usual.name} ({apart[0].spread:.3g} and {usual.spread:.3g}, over "
+            "trials, median over channels): are all of one unit? Bring that session to the unit of the others"
         )
 
 
 def _times(factor: float) -> str:
-    return f"{factor:.3g} times" if factor >= 1 else f"1/{1 / factor:.3g}"
+    return f"has {factor:.3g} times" if factor >= 1 else f"has 1/{1 / factor:.3g} of"
 
 
 def _levels(split: str, sessions: Sequence[Session]) -> Iterator[str]:

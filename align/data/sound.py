@@ -147,10 +147,12 @@ def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Itera
 
 def unit_remarks(recording: Recording, entry: dict[str, Any], preprocess: PreprocessConfig) -> Iterator[str]:
     """Sessions that differ from each other, else trials of a split that fall into two sizes; trials without signal."""
+    sessions: list[str] = []
     for split, trials in zip(_SIDES, (recording.train, recording.test), strict=True):
         part = entry[split]
-        sessions = list(session_remarks(split, measure_sessions(trials), preprocess))
-        yield from sessions
+        if not sessions:  # what training has said of a session holds for the test
+            sessions = list(session_remarks(split, measure_sessions(trials), preprocess))
+            yield from sessions
         if part["two_sizes"] and not part["far"] and not sessions:
             count, first, factor = part["two_sizes"]
             size = f"{factor:.3g} times as large" if factor > 1 else f"{1 / factor:.3g} times as small"

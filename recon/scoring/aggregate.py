@@ -158,10 +158,14 @@ def _score(name: str, members: list[Result], seed: int) -> dict[str, Any]:
 def _control(name: str, members: list[Result]) -> dict[str, Any]:
     """``control``: the first of `CONTROLS` that every result was scored beside, and its mean; taken as the score is."""
     for control in CONTROLS:
-        found = [result.metrics[name].get("controls", {}).get(control) for result in members]
-        if all(found):
-            parts = grouped(list(zip(members, found, strict=True)), lambda pair: pair[0].subject)
-            return {"control": [control, fmean(fmean(one["value"] for _, one in part) for part in parts.values())]}
+        values = dict[str, list[float]]()
+        for result in members:
+            found = result.metrics[name].get("controls", {}).get(control)
+            if found is None:
+                break
+            values.setdefault(result.subject, []).append(found["value"])
+        else:
+            return {"control": [control, fmean(fmean(own) for own in values.values())]}
     return {}
 
 

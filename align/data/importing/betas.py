@@ -73,7 +73,9 @@ def read_betas(
     are NaN, or 0, in every trial of a file, from all files of the same person; otherwise those of NaN are refused.
     """
     opened = [_open(file, Path(mask), Path(images), mask_value) for file in files]
-    empty = _empty_of_people(opened, Path(mask)) if drop_empty else [np.zeros_like(one.inside) for one in opened]
+    empty, strange = [np.zeros_like(one.inside) for one in opened], [list[str]() for _ in opened]
+    if drop_empty:
+        empty, strange = _empty_of_people(opened, Path(mask))
     parts, told, blank = [], set[str](), _Blank(len(opened))
     for i, (one, lost) in enumerate(zip(opened, empty, strict=True)):
         notes = _doubts(one, [other for other in opened[:i] if other.people & one.people])
@@ -82,7 +84,7 @@ def read_betas(
             if text not in told:
                 logger.warning("%s", text)
         told |= set(outside)
-        parts.append(_part(one, lost, [*notes, *outside], regions, region_names, blank))
+        parts.append(_part(one, lost, [*notes, *strange[i], *outside], regions, region_names, blank))
     return parts
 
 
@@ -115,10 +117,11 @@ def _require_left(path: Path, blank: int, voxels: int) -> None:
 
 
 def _strange(blank: int, voxels: int, files: int, of: int) -> str:
-    """Why the file with ``blank`` voxels may be a wrong one; ``files`` of ``of`` files have such voxels. "" = it is not."""
+    """Why a file with ``blank`` such voxels may be a wrong one, where ``files`` of ``of`` files have some; else ""."""
     if blank <= _LARGE * voxels and not files == 1 < of:
         return ""
-    alone = f" (in none of the {of - 1} other files)" if files == 1 < of else ""
+    others = "the other file" if of == 2 else f"any of the {of - 1} other files"
+    alone = f" (not in {others})" if files == 1 < of else ""
     return f"{alone}: this file may be of another person, mask or orientation"
 
 
@@ -168,19 +171,16 @@ def _part(
     return Part(repr(str(file.path)), pieces, one.trials, one.pictures, info, person=person, file=file.path)
 
 
-def _empty_of_people(opened: Sequence[_Opened], mask: Path) -> list[np.ndarray]:
-    """Bool (X, Y, Z) for each file: voxels that are empty in it or in another file of the same people."""
+def _empty_of_people(opened: Sequence[_Opened], mask: Path) -> tuple[list[np.ndarray], list[list[str]]]:
+    """Bool (X, Y, Z) for each file: voxels that are empty in it or in another file of the same people; and sentences on
+    files that have strangely many, also in the log."""
     own = []
     for one in opened:
         lost = np.zeros_like(one.inside)
         lost[one.inside] = _empty(one.file.path, one.volumes, one.inside, one.rows, zeros=True)
         _require_left(one.file.path, int(lost.sum()), int(one.inside.sum()))
         own.append(lost)
-    counts, some = [int(lost.sum()) for lost in own], sum(bool(lost.any()) for lost in own)
-    for one, count in zip(opened, counts, strict=True):
-        if count and (strange := _strange(count, int(one.inside.sum()), some, len(opened))):
-            text = "%s: %d of %d voxels of the mask are empty in every trial%s"
-            logger.warning(text, one.file.path, count, one.inside.sum(), strange)
+    told = _strangely_empty(opened, own)
     groups = _of_one_person(opened)
     whole = {group: np.logical_or.reduce([own[i] for i in group]) for group in dict.fromkeys(groups)}
     for group, lost in whole.items():
@@ -195,7 +195,19 @@ def _empty_of_people(opened: Sequence[_Opened], mask: Path) -> list[np.ndarray]:
                 f"{str(first.file.path)!r}{' and the other files' if len(group) > 1 else ''} of subject {who} have no "
                 f"voxel with values inside {str(mask)!r}; check the mask"
             )
-    return [whole[group] for group in groups]
+    return [whole[group] for group in groups], told
+
+
+def _strangely_empty(opened: Sequence[_Opened], own: Sequence[np.ndarray]) -> list[list[str]]:
+    """For each file a sentence, also in the log, where its empty voxels ``own`` (X, Y, Z) are strangely many."""
+    told, some = [list[str]() for _ in opened], sum(bool(lost.any()) for lost in own)
+    for one, lost, mine in zip(opened, own, told, strict=True):
+        count, voxels = int(lost.sum()), int(one.inside.sum())
+        strange = _strange(count, voxels, some, len(opened)) if count else ""
+        if strange:
+            mine.append(f"{one.file.path}: {count} of {voxels} voxels of the mask are empty in every trial{strange}")
+            logger.warning("%s", mine[-1])
+    return told
 
 
 def _of_one_person(opened: Sequence[_Opened]) -> list[tuple[int, ...]]:
