@@ -170,6 +170,16 @@ def test_a_file_of_test_trials_alone_is_no_session(tmp_path: Path) -> None:
     assert told_sessions(tmp_path / "out") == [""]
 
 
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_half_or_a_third_of_the_trials_in_another_unit_is_said(every: int, tmp_path: Path) -> None:
+    x = days(1)[0]
+    x[::every] *= 300
+    imported(*write_sessions(tmp_path, [x]))
+    found = remarks_of(read_folder(tmp_path / "out"))
+    for split in ("training", "test"):
+        assert any(text.startswith(f"{split}: ") and "times as large as the others" in text for text in found), found
+
+
 def test_empty_volumes_are_said_at_import_and_after(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     x = days(1)[0]
     x[[3, 17, 18]] = 0  # two training trials, then two of the test
