@@ -37,8 +37,8 @@ def trials(change: Change, shape: tuple[int, ...] = (30,), sessions: int = 2) ->
     return Trials(x.astype(np.float32), n, n, np.repeat([f"s{i}" for i in range(1, sessions + 1)], 20))
 
 
-def said(one: Trials, **steps: object) -> list[str]:
-    return list(session_remarks("training", measure_sessions(one), PreprocessConfig(**steps)))
+def said(one: Trials, mvnn: bool = False) -> list[str]:
+    return list(session_remarks("training", measure_sessions(one), PreprocessConfig(mvnn=mvnn)))
 
 
 def silenced(x: np.ndarray) -> np.ndarray:
