@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
@@ -63,10 +64,25 @@ _SETTINGS = "evaluate.weights_dir, evaluate.judge, evaluate.judge_weights and th
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage text."""
+    """Says what is wrong in one line, without the usage text; options of several values may be given again."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.register("action", None, _Joined)  # of arguments that name no action, also those of groups
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Joined(argparse.Action):
+    """Stores what is given; an option of several values (nargs + or *) that stands twice has the values of both."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        again = option is not None and self.nargs in ("+", "*") and before is not self.default
+        setattr(namespace, self.dest, [*before, *values] if again and before is not None else values)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,11 +111,12 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Arguments of one command; ``key=value`` pairs may stand anywhere and end up in ``overrides``."""
     parser = build_parser()
-    flags = flags_of(parser, argv)
-    is_pair = [
-        bool(_PAIR.match(word)) and (not last.startswith("--") or "=" in last or last in flags)
-        for last, word in zip(["", *argv[:-1]], argv, strict=True)
-    ]
+    flags, named = flags_of(parser, argv), naming_of(parser, argv)
+    is_pair, option = list[bool](), ""  # the option whose values may still follow
+    for last, word in zip(["", *argv[:-1]], argv, strict=True):
+        option = word if word.startswith("-") else option
+        value = option in named or (last.startswith("--") and "=" not in last and last not in flags)
+        is_pair.append(bool(_PAIR.match(word)) and not value)
     args = parser.parse_args([word for word, pair in zip(argv, is_pair, strict=True) if not pair])
     require_sensible(parser, args)
     pairs = [word for word, pair in zip(argv, is_pair, strict=True) if pair]
@@ -111,14 +128,23 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def flags_of(parser: argparse.ArgumentParser, words: list[str]) -> set[str]:
     """The options behind which no value stands, of the command (and its action) that ``words`` name."""
-    found: set[str] = set()
+    return {name for action in _options(parser, words) if action.nargs == 0 for name in action.option_strings}
+
+
+def naming_of(parser: argparse.ArgumentParser, words: list[str]) -> set[str]:
+    """The options that take several values such as NAME=FILE (their ``metavar`` says so): none of these is a pair."""
+    several = [action for action in _options(parser, words) if action.nargs in ("+", "*")]
+    return {name for action in several if "=" in str(action.metavar) for name in action.option_strings}
+
+
+def _options(parser: argparse.ArgumentParser, words: list[str]) -> Iterator[argparse.Action]:
+    """Of the command (and its action) that ``words`` name."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             named = next((word for word in words if word in action.choices), None)
-            found |= set() if named is None else flags_of(action.choices[named], words)
-        elif action.nargs == 0:
-            found |= set(action.option_strings)
-    return found
+            yield from () if named is None else _options(action.choices[named], words)
+        elif action.option_strings:
+            yield action
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -220,7 +246,7 @@ def _add_run_commands(add: Any) -> None:
             gallery.add_arguments(command)
             continue
         command.add_argument("--subject", required=name != "generate", help="label, e.g. 01")
-        several: dict[str, Any] = {"nargs": "+", "action": "extend"} if name == "retrieve" else {}
+        several: dict[str, Any] = {"nargs": "+"} if name == "retrieve" else {}
         text = "run folder (default: the newest of the subject under runs/)"
         more = "; several: one decoder, their similarities averaged" if several else ""
         command.add_argument("--run", type=Path, metavar="RUN", help=text + more, **several)

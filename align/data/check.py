@@ -23,6 +23,7 @@ from align.data.sound import (
     shared_remarks,
     signal_faults,
     signal_remarks,
+    unit_remarks,
 )
 from align.data.studies.base import Fact, Study
 from align.data.understood import SCALED, implausible, next_command, no_rate, understood, understood_line
@@ -106,7 +107,8 @@ def _look_at(study: Study, subject: str, found: _Findings) -> dict[str, Any]:
     entry["understood"] = understood(recording, entry["training"]["median_abs"])
     repeats = repeats_of(recording)
     faults = [*signal_faults(entry), *repeat_faults(repeats)]
-    told = (no_rate(recording), implausible(recording), signal_remarks(entry, study.config.preprocess))
+    signals = (*signal_remarks(entry, steps := study.config.preprocess), *unit_remarks(recording, entry, steps))
+    told = (no_rate(recording), implausible(recording), signals)
     remarks = [text for part in (*told, repeat_remarks(repeats), shared_remarks(recording)) for text in part]
     remarks += _handling_remarks(entry, study)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from align.data.channel_profile import FAR_CHANNEL
 from align.data.columns import multiples, sampled
 from align.data.signals import Recording, Stimuli, Trials, mapped_file, pixel_hash, release
 from align.data.splits import TWIN_R, scene_groups, scene_twins, thumbnails
+from align.data.windows import flat_rows
 
 MOST_COMPARED = 20_000  # pictures of a subject among which look-alikes are searched
 _FEW_PICTURES = 1000  # that are decoded for it where nobody asked for a check: a second or two
@@ -19,6 +21,8 @@ _PIECE = 1 << 24  # bytes of signals looked at once
 _SAMPLED = 256  # trials, spread over all, whose values give the median
 _EVEN = 2  # of 255: widest range of a channel of one colour, JPEG moves it by a level or two
 FAR_ROW = 1e3  # times the usual size from which a single trial is of another unit; blinks and movements stay below
+GAP = 5.0  # times between two groups of trials from which they are of two units: sizes of trials have no gaps
+_FEW_VALUES = 8  # of a trial, below which its size says little
 _LISTED = 5  # names that are spelled out
 # The 10-20 system with its extensions (10-10, 10-5), mastoids and ear lobes.
 _SITES = "N|Fp|AFp|AF|AFF|F|FFT|FFC|FT|FC|FTT|FCC|T|C|TTP|CCP|TP|CP|TPP|CPP|P|PPO|PO|POO|O|OI|I"
@@ -30,12 +34,13 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
 
     ``median_abs`` (in the unit of the file) is that of `_SAMPLED` trials spread over the split, None without a finite
     value. ``far``: `far_rows`. ``apart``: [name, factor] of channels over time of another size than the median one.
+    ``two_sizes``: `two_sizes`; ``flat``: trials of one value throughout, by row.
     ``constant``: channels or voxels with one value throughout, by name where they have one; ``empty``: how many of
     these are 0; ``multiples``: [name, name of an earlier one, factor] of those that are another one times a number.
     """
     x = trials.x
     low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
-    not_finite, first = 0, None
+    not_finite, first, flat = 0, None, list[int]()
     step = max(1, _PIECE // max(1, x[:1].nbytes))
     over = tuple(axis for axis in range(x.ndim) if axis != 1)
     for start in range(0, len(x), step):
@@ -44,6 +49,7 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
         if bad.any():
             not_finite += int(bad.sum())
             first = start + int(bad.reshape(len(piece), -1).any(axis=1).argmax()) if first is None else first
+        flat += [start + int(i) for i in flat_rows(piece)]
         low = np.minimum(low, np.fmin.reduce(piece, axis=over))
         high = np.maximum(high, np.fmax.reduce(piece, axis=over))
         release(x)
@@ -63,6 +69,8 @@ def measure_trials(trials: Trials, ch_names: Sequence[str]) -> dict[str, Any]:
         "first_not_finite_row": first,
         "median_abs": _median(x),
         "far": far_rows(x),
+        "two_sizes": two_sizes(x),
+        "flat": flat,
         "apart": [[names[i], factor] for i, factor in _apart(x)],
         "constant": [names[i] for i in constant],
         "empty": int((low[constant] == 0).sum()),
@@ -76,15 +84,43 @@ def far_rows(x: np.ndarray, size: float | None = None) -> list[int]:
     Their mean absolute value is above `FAR_ROW` times ``size``, or their largest below its part. Trials without
     signal and values that are not finite are left aside.
     """
+    means, tops = _sizes(x)
+    usual = (np.sort(means[tops > 0])[int((tops > 0).sum()) // 2] if tops.any() else 0.0) if size is None else size
+    far = (means > FAR_ROW * usual) | ((tops > 0) & (tops < usual / FAR_ROW))
+    return [int(i) for i in np.flatnonzero(far)] if usual > 0 else []
+
+
+def two_sizes(x: np.ndarray) -> tuple[int, int, float] | None:
+    """(count, first row, factor) of the smaller group where trials of x (n, ...) fall into two groups by their size.
+
+    Between the groups lies a gap of more than `GAP` times, and none is smaller than a twentieth. Trials without signal
+    are left aside; ``factor``: how many times as large the group is as the other. None where there are no two groups.
+    """
+    if not len(x) or x[0].size < _FEW_VALUES:
+        return None
+    means = _sizes(x)[0]
+    rows = np.flatnonzero(means > 0)
+    rows = rows[np.argsort(means[rows], kind="stable")]
+    least = max(3, math.ceil(len(rows) / 20))
+    if len(rows) < 2 * least:
+        return None
+    gaps = np.diff(np.log(means[rows]))[least - 1 : len(rows) - least]
+    if gaps.max() <= math.log(GAP):
+        return None
+    low, high = np.split(rows, [least + int(gaps.argmax())])
+    few, many = (low, high) if len(low) < len(high) else (high, low)
+    return len(few), int(few.min()), float(np.median(means[few]) / np.median(means[many]))
+
+
+def _sizes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and largest absolute value (n,) of every trial; values that are not finite count as 0."""
     means, tops = np.zeros(len(x)), np.zeros(len(x))
     step = max(1, _PIECE // max(1, x[:1].nbytes))
     for start in range(0, len(x), step):
         each = np.abs(np.nan_to_num(x[start : start + step], nan=0.0, posinf=0.0, neginf=0.0)).reshape(-1, x[0].size)
         means[start : start + step] = each.mean(axis=1, dtype=np.float64)
         tops[start : start + step] = each.max(axis=1)
-    usual = (np.sort(means[tops > 0])[int((tops > 0).sum()) // 2] if tops.any() else 0.0) if size is None else size
-    far = (means > FAR_ROW * usual) | ((tops > 0) & (tops < usual / FAR_ROW))
-    return [int(i) for i in np.flatnonzero(far)] if usual > 0 else []
+    return means, tops
 
 
 def _apart(x: np.ndarray) -> list[tuple[int, float]]:

@@ -16,9 +16,10 @@ import numpy as np
 
 from align.config import PreprocessConfig
 from align.data.measure import ALIKE, FAR_ROW, Looks, measure_channels, measure_pictures, measure_trials, some
+from align.data.sessions import measure_sessions, session_remarks
 from align.data.signals import Recording, Trials, fits
 from align.data.understood import SCALED, implausible
-from align.data.windows import Repeated, repeated, shared_samples
+from align.data.windows import Repeated, equal_across, repeated, shared_samples
 from align.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recordi
     found = [*picture_faults(pictures), *signal_faults(entry), *repeat_faults(repeats)]
     if found:
         raise UserError(f"{who}: {found[0]}")
-    told = (implausible(recording), signal_remarks(entry, preprocess), picture_remarks(pictures))
+    signals = (*signal_remarks(entry, preprocess), *unit_remarks(recording, entry, preprocess))
+    told = (implausible(recording), signals, picture_remarks(pictures))
     more = (repeat_remarks(repeats), shared_remarks(recording, fits))
     return remarked(recording, [text for part in (*told, *more) for text in part])
 
@@ -141,6 +143,28 @@ def signal_remarks(entry: dict[str, Any], preprocess: PreprocessConfig) -> Itera
             f"training: {len(copies)} of {entry['channels']['found']} channels are another one times a number: {listed}"
             "; leave them out, or mend what wrote them"
         )
+
+
+def unit_remarks(recording: Recording, entry: dict[str, Any], preprocess: PreprocessConfig) -> Iterator[str]:
+    """Sessions that differ from each other, else trials of a split that fall into two sizes; trials without signal."""
+    sessions: list[str] = []
+    for split, trials in zip(_SIDES, (recording.train, recording.test), strict=True):
+        part = entry[split]
+        if not sessions:  # what training has said of a session holds for the test
+            sessions = list(session_remarks(split, measure_sessions(trials), preprocess))
+            yield from sessions
+        if part["two_sizes"] and not part["far"] and not sessions:
+            count, first, factor = part["two_sizes"]
+            size = f"{factor:.3g} times as large" if factor > 1 else f"{1 / factor:.3g} times as small"
+            yield (
+                f"{split}: {count} of {part['trials']} trials (first: {first}) are about {size} as the others: are all "
+                "of one unit?"
+            )
+        if part["flat"] and part["median_abs"]:
+            yield (
+                f"{split}: {len(part['flat'])} of {part['trials']} trials (first: {part['flat'][0]}) hold one value "
+                "throughout, as empty volumes do: mend them, or mark them as unused"
+            )
 
 
 def _padding(part: dict[str, Any]) -> str:
@@ -232,11 +256,19 @@ def repeat_remarks(repeats: dict[str, Repeated]) -> Iterator[str]:
 
 
 def shared_remarks(recording: Recording, wanted: Callable[[int], bool] = lambda nbytes: True) -> Iterator[str]:
-    """Test trials that share samples with training trials, where the size in bytes of float32 is ``wanted``."""
+    """Test trials that share samples with training trials, or are some, where the bytes of float32 are ``wanted``."""
     train, test = recording.train.x, recording.test.x
     if not wanted(4 * int(np.prod(train.shape) + np.prod(test.shape))):
         return
     shared = shared_samples(train, test)
+    if not shared.length:  # trials without time
+        equal = equal_across(train, test)
+        if equal:
+            row, other = equal[0]
+            yield (
+                f"test: {len(equal)} of {len(test)} trials hold the very numbers of a training trial (first: row {row} "
+                f"= training row {other}): one of the two shows another picture than the table says"
+            )
     if shared.found:
         row, other, count = shared.found[0]
         yield (

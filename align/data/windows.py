@@ -89,6 +89,29 @@ def equal_rows(x: np.ndarray, labels: np.ndarray) -> tuple[list[tuple[int, int]]
     return copies, strangers
 
 
+def equal_across(train: np.ndarray, test: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (test row, first training row) that hold the same numbers; trials (n, ...) in memory or mapped."""
+    first: dict[bytes, int] = {}
+    found = list[tuple[int, int]]()
+    for x, known in ((train, True), (test, False)):
+        step = max(1, _PIECE // max(1, x[:1].nbytes))
+        for start in range(0, len(x), step):
+            for i, row in enumerate(np.ascontiguousarray(x[start : start + step]), start):
+                digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest() if tells(row) else b""
+                if digest and known:
+                    first.setdefault(digest, i)
+                elif digest in first:
+                    found.append((i, first[digest]))
+            release(x)
+    return found
+
+
+def flat_rows(x: np.ndarray) -> np.ndarray:
+    """Trials of x (n, ...) of one value throughout, such as the empty volumes that fill a file up, by row."""
+    flat = x.reshape(len(x), -1)
+    return np.flatnonzero((flat == flat[:, :1]).all(axis=1)) if flat.shape[1] > 1 else np.arange(0)
+
+
 def tells(row: np.ndarray) -> bool:
     """Whether another row can hardly be equal by accident."""
     if row.min() == row.max() or not np.isfinite(row).all():

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+from recon.encoding.summary import LEVEL
+
+REGIONS = 20  # that are printed
 
 
 def encoding_text(result: Mapping[str, Any]) -> str:
@@ -28,9 +33,38 @@ def encoding_text(result: Mapping[str, Any]) -> str:
     if lacking:
         lines.append(f"no ceiling without repetitions: subject {', '.join(lacking)}")
     for name, entry in entries.items():
+        lines += [line for score in entry["scores"] for line in _regions(name, score, len(entry["scores"]) > 1)]
+        lines += _too_few(name, entry, result)
         if entry["partition"]:
             lines += _parts(name, entry["partition"])
     return "\n".join(lines)
+
+
+def _regions(name: str, score: Mapping[str, Any], several: bool) -> list[str]:
+    """Mean r of each region, the highest first."""
+    if not score["regions"]:
+        return []
+    which = f" ({score['set']}, {score['method']}, {score['pictures']})" if several else ""
+    found = sorted(score["regions"].items(), key=lambda item: -item[1])
+    more = f", and {len(found) - REGIONS} more" if len(found) > REGIONS else ""
+    return [f"r by region, subject {name}{which}: {', '.join(f'{area} {r:.3f}' for area, r in found[:REGIONS])}{more}"]
+
+
+def _too_few(name: str, entry: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """Where permutations are too few for any unit to be called significant: q is at least p times units over rank."""
+    if any(score["significant"] for score in entry["scores"]):
+        return []
+    units, folds = entry["units"], result["folds"]
+    factor = 1 if folds == 1 else 2  # see align.response_models.scores.permutation_p
+    least = factor / (1 + result["permutations"])
+    needed = math.ceil(least * units / LEVEL - 1e-9)
+    if needed < 2:
+        return []
+    reach = "no unit can reach" if needed > units else f"fewer than {needed} of {units} units cannot reach"
+    return [
+        f"subject {name}: with {result['permutations']} permutations p is {least:.2g} or more, so {reach} q .05; for "
+        f"single units give --permutations {math.ceil(factor * units / LEVEL) - 1}"
+    ]
 
 
 def _pair(pair: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from recon.scoring.result import Result
 
 _COUNTS = {"n_stimuli": int, "candidates": (float, None)}
 AXES = ("subject", "seed")
+CONTROLS = ("shuffled", "zero_brain")  # beside which a score of pictures without chance stands
 
 
 def load_results(paths: Iterable[str | Path]) -> list[Result]:
@@ -147,7 +148,25 @@ def _score(name: str, members: list[Result], seed: int) -> dict[str, Any]:
     }
     if all("chance" in result.metrics[name] for result in members):
         entry["chance"] = fmean(result.metrics[name]["chance"] for result in members)
+    if kind is None and len(subjects) > 1:
+        entry["people"] = [float(means.min()), float(means.max())]
+    if kind is None:
+        entry |= _control(name, members)
     return entry | {key: members[0].metrics[name][key] for key in ("of", "kind") if key in members[0].metrics[name]}
+
+
+def _control(name: str, members: list[Result]) -> dict[str, Any]:
+    """``control``: the first of `CONTROLS` that every result was scored beside, and its mean; taken as the score is."""
+    for control in CONTROLS:
+        values = dict[str, list[float]]()
+        for result in members:
+            found = result.metrics[name].get("controls", {}).get(control)
+            if found is None:
+                break
+            values.setdefault(result.subject, []).append(found["value"])
+        else:
+            return {"control": [control, fmean(fmean(own) for own in values.values())]}
+    return {}
 
 
 def _interval(name: str, members: list[Result], means: np.ndarray, seed: int) -> list[float] | None:

@@ -61,7 +61,7 @@ def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     body = []
     for row in rows:
         line = [row_name(row), str(row["subjects"]), str(row["seeds"]), _plain(row["n"])]
-        line += [_plain(row["candidates"]), *(_score(row["metrics"].get(name), row) for name in scores)]
+        line += [_plain(row["candidates"]), *(_score(name, row) for name in scores)]
         line += [row["interval_over"], *(_paired(row.get("paired", {}).get(name)) for name in compared)]
         body.append(line)
     return header, body
@@ -72,8 +72,10 @@ def row_name(row: dict[str, Any]) -> str:
     return ", ".join([row["method"], *(f"{axis} {row[axis]}" for axis in ("subject", "seed") if row[axis])])
 
 
-def _score(entry: dict[str, Any] | None, row: dict[str, Any]) -> str:
-    """Value, interval, chance; the score's own n and number of subjects where they are not those of the row."""
+def _score(name: str, row: dict[str, Any]) -> str:
+    """Value, interval, chance or else a control; people where they differ by more than the interval; n and subjects
+    where they are not those of the row."""
+    entry = row["metrics"].get(name)
     if entry is None:
         return "–"
     if entry.get("kind") == "p":
@@ -82,8 +84,21 @@ def _score(entry: dict[str, Any] | None, row: dict[str, Any]) -> str:
     if entry["ci95"]:
         text += f" [{_number(entry['ci95'][0])}, {_number(entry['ci95'][1])}]"
     told = [f"chance {_number(entry['chance'])}"] if "chance" in entry else []
+    control = entry.get("control", [""])[0]
+    if "chance" not in entry and control and f"{name} ({control})" not in row["metrics"]:
+        told.append(f"{control} {_number(entry['control'][1])}")
+    if _apart(entry):
+        told.append(f"people {' to '.join(_number(end) for end in entry['people'])}")
     told += [f"{key} {_plain(entry[key])}" for key in ("n", "subjects") if entry.get(key, row[key]) != row[key]]
     return text + (f" ({', '.join(told)})" if told else "")
+
+
+def _apart(entry: dict[str, Any]) -> bool:
+    """Whether the interval is over stimuli and hides how far people are apart."""
+    if "people" not in entry or not entry["ci95"]:
+        return False
+    (low, high), (least, most) = entry["ci95"], entry["people"]
+    return bool(least < low and high < most)
 
 
 def _paired(entry: dict[str, Any] | None) -> str:
@@ -129,6 +144,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
         line |= {f"{name}_n": entry["n"], f"{name}_subjects": entry["subjects"]}
         if "chance" in entry:
             line[f"{name}_chance"] = entry["chance"]
+        elif "control" in entry:
+            line[f"{name}_{entry['control'][0]}"] = entry["control"][1]
     for name, entry in row.get("paired", {}).items():
         line |= {f"{name}_difference": entry["difference"], f"{name}_difference_low": entry["ci95"][0]}
         line |= {f"{name}_difference_high": entry["ci95"][1], f"{name}_difference_p": entry["p"]}

@@ -105,6 +105,57 @@ def test_voxels_of_zeros_are_said(words: list[object], tmp_path: Path, caplog: p
     )
 
 
+def test_a_file_with_voxels_of_zeros_alone_may_be_a_wrong_one(
+    words: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, voxels = volumes(), np.argwhere(inside())
+    other = np.random.default_rng(9).normal(size=x.shape).astype(np.float32)
+    other[tuple(voxels[:2].T)] = 0
+    two = [words[0], words[1], save(tmp_path / "other.nii.gz", other), *words[2:4], words[4], words[5], words[5]]
+    two += [*words[6:], "--subject", "01"]
+    doubt = "(not in the other file): this file may be of another person, mask or orientation"
+    imported(*two, "--out", tmp_path / "two")
+    assert f"2 of {len(voxels)} voxels of the mask are 0 in every trial {doubt}; if it is right" in caplog.text
+    caplog.clear()
+    imported(*two, "--out", tmp_path / "dropped", "--drop-empty")
+    assert doubt in caplog.text and doubt in read_json(tmp_path / "dropped" / "info.json")["notes"][0]
+    x[tuple(voxels[: len(voxels) // 2].T)] = 0
+    words[1] = save(tmp_path / "half.nii.gz", x)
+    caplog.clear()
+    imported(*words, "--out", tmp_path / "half")
+    assert "are 0 in every trial: this file may be of another person" in caplog.text
+    x[inside()] = 0
+    words[1] = save(tmp_path / "none.nii.gz", x)
+    for more in ([], ["--drop-empty"]):
+        told = "are empty in every trial: betas and mask do not belong"
+        fails(told, lambda m=more: imported(*words, "--out", tmp_path / "none", *m))
+
+
+def test_nothing_that_is_left_out_is_not_said(
+    words: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        imported(*words, "--out", tmp_path / "out", "--drop-empty")
+    assert "voxels" not in caplog.text
+
+
+def test_regions_that_lie_outside_the_mask_are_said_with_both_counts(
+    words: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = save(tmp_path / "atlas.nii.gz", CODES)
+    kept, every = int((CODES[inside()] == 1).sum()), int((CODES == 1).sum())
+    imported(*words, "--out", tmp_path / "out", "--roi", labels, "--roi-names", "1=V1")
+    told = f"--roi: only {kept} of {every} voxels of V1, "
+    assert kept < every and caplog.text.count(told) == 1
+    assert read_json(tmp_path / "out" / "info.json")["notes"][0].startswith(told)
+    study = open_study(load_config(Config, None, ["study.name=folder", f"study.root={tmp_path / 'out'}"]))
+    assert any(note.startswith(told) for note in study.notes())
+    caplog.clear()
+    whole = save(tmp_path / "whole.nii.gz", inside().astype(np.uint8))
+    imported(*words, "--out", tmp_path / "whole", "--roi", f"all={whole}")
+    assert "--roi" not in caplog.text
+
+
 def test_files_of_glmsingle_are_refused_with_a_way_out(words: list[object], tmp_path: Path) -> None:
     path, betas = tmp_path / "TYPED_FITHRF_GLMDENOISE_RR.npy", np.arange(24.0).reshape(2, 2, 2, 3)
     np.save(path, {"betasmd": betas}, allow_pickle=True)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -9,8 +10,10 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,6 +271,49 @@ def test_retrieve_takes_several_runs() -> None:
         assert ([str(path) for path in args.run], str(args.out)) == (["a", "b", "c"], "d")
     assert cli.parse(["retrieve", "--subject", "01"]).run is None
     assert cli.parse(["evaluate", "--subject", "01", "--run", "a"]).run == Path("a")
+
+
+def _options(parser: Any, words: list[str]) -> Iterator[tuple[list[str], argparse.Action, list[str]]]:
+    """Every option with several values: the words of its command, itself, and what that command needs beside it."""
+    needed = [action for action in parser._actions if action.required]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from _options(inner, [*words, name])
+        elif action.option_strings and action.nargs in ("+", "*"):
+            beside = [
+                word
+                for other in needed
+                if other is not action and other.dest not in ("command", "action")
+                for word in (*other.option_strings[:1], str(next(iter(other.choices)) if other.choices else "1"))
+            ]
+            yield words, action, beside
+
+
+def test_every_option_of_several_values_may_be_given_again() -> None:
+    found = 0
+    for words, action, beside in _options(cli.build_parser(), []):
+        a, b, c = ("2", "3", "4") if action.type is int else ("a.b", "b.b", "c.b")
+        name = action.option_strings[0]
+        source = ["--bdpy", "x"] if words == ["data", "import"] and name not in SOURCES else []
+        args = cli.build_parser().parse_args([*words, *beside, *source, name, a, b, name, c])
+        assert getattr(args, action.dest) == [action.type(one) if action.type else one for one in (a, b, c)], words
+        found += 1
+    assert found > 20
+
+
+SOURCES = ("--epochs", "--betas", "--embeddings", "--arrays")
+
+
+def test_regions_may_be_several_masks_and_the_option_may_be_given_again() -> None:
+    start = ["data", "import", "--betas", "b", "--out", "o", "--mask", "m", "--roi", "V1=v1.nii"]
+    for more in (["FFA=ffa.nii"], ["--roi", "FFA=ffa.nii"], ["FFA=ffa.nii", "--link"]):
+        args = cli.parse([*start, *more])
+        assert (args.roi, args.overrides) == (["V1=v1.nii", "FFA=ffa.nii"], [])
+    args = cli.parse([*start, "--roi-names", "a=b", "c=d"])
+    assert (args.roi, args.roi_names) == (["V1=v1.nii"], ["a=b", "c=d"])
+    with pytest.raises(SystemExit):
+        cli.parse([*start, "--link", "train.epochs=2"])
 
 
 def test_json_prints_the_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ from recon.encoding.responses import Layout, ceiling_of, layout_of
 from recon.encoding.scored import Scored
 from recon.encoding.subjects import Subject, known_rows, read_subject
 from recon.encoding.summary import difference
+from recon.encoding.text import encoding_text
 from tests.align.fixture_studies import picture, write_v4_session
 from tests.one_line import fails
 
@@ -171,6 +172,22 @@ def test_single_presentations_are_those_of_the_averages(root: Path) -> None:
     for trials in (recording.train, recording.test):
         means = np.stack([single.x[single.stimulus == i].mean(axis=0) for i in trials.stimulus])
         np.testing.assert_allclose(means, trials.x, rtol=1e-4)
+
+
+def test_regions_and_too_few_permutations_are_printed() -> None:
+    score = {"set": "1", "method": "ridge", "pictures": "all", "significant": 0.0, "regions": {"V1": 0.1, "FFA": 0.3}}
+    entry = {"ceiling": None, "partition": None, "units": 480, "scores": [score]}
+    mean = {"set": "1", "method": "ridge", "pictures": "all", "r": 0.2, "t95": None, "corrected": None}
+    result = {"study": "s", "direction": "d", "rule": "r", "mean": [{**mean, "identification": None}], "paired": []}
+    result |= {"subjects": {"ann": entry}, "folds": 5, "permutations": 100}
+    text = encoding_text(result)
+    assert "r by region, subject ann: FFA 0.300, V1 0.100" in text
+    assert "with 100 permutations p is 0.02 or more, so fewer than 191 of 480 units cannot reach q .05" in text
+    assert "--permutations 19199" in text
+    assert "no unit can reach" in encoding_text({**result, "permutations": 20})
+    assert "permutations" not in encoding_text({**result, "permutations": 20_000})
+    entry["scores"] = [{**score, "significant": 0.4}]
+    assert "permutations" not in encoding_text(result)
 
 
 def test_reliability_is_that_of_known_noise() -> None:

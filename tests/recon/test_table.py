@@ -389,7 +389,8 @@ def test_controls_and_p_are_columns_where_they_are_asked_for(
         _changed(tmp_path / "runs" / subject, subject, reconstruction={"PixCorr": entry}, controls=controls)
         (tmp_path / "runs" / subject / f"stimuli_sub-{subject}.json").unlink()
     words: list[str | Path] = [tmp_path / "runs", "--columns", "PixCorr"]
-    assert "shuffled" not in _table(capsys, *words)
+    plain = _table(capsys, *words)
+    assert "0.500 (shuffled 0.100)" in plain and "PixCorr (shuffled)" not in plain
     words += ["--controls", "shuffled", "oracle", "--p"]
     found = json.loads(_table(capsys, *words, "--json"))
     metrics = found["rows"][0]["metrics"]
@@ -400,13 +401,25 @@ def test_controls_and_p_are_columns_where_they_are_asked_for(
         "PixCorr p (shuffled)": 0.04,
     }
     assert "p of several results is the largest of theirs" in found["notes"]
-    assert "| 0.04 |" in _table(capsys, *words)
+    assert "| 0.04 |" in _table(capsys, *words) and "(shuffled 0.100)" not in _table(capsys, *words)
     one = json.loads(_table(capsys, tmp_path / "runs" / "01", *words[1:], "--json"))["rows"][0]["metrics"]
     assert one["PixCorr (oracle)"]["ci95"] == [0.8, 1.0]
     retrieved = json.loads(_table(capsys, tmp_path / "runs", "--columns", TOP1, "--p", "--json"))["rows"][0]["metrics"]
     assert list(retrieved) == [TOP1, f"{TOP1} p"] and 0 < retrieved[f"{TOP1} p"]["value"] <= 1
     assert cli.main(["table", str(tmp_path / "runs"), "--controls", "noise"]) == 2
     assert "no result has a control 'noise'; there are: shuffled, oracle" in capsys.readouterr().err
+
+
+def test_a_mean_over_two_people_far_apart_shows_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for subject, signal in (("01", 4.0), ("02", 0.0)):
+        _run_folder(tmp_path / "far" / subject, _matrix(60, signal, 1), subject, 0)
+        _run_folder(tmp_path / "near" / subject, _matrix(60, 2.0, int(subject)), subject, 0)
+    entry = rows(load_results([tmp_path / "far"]))[0]["metrics"][TOP1]
+    least, most = entry["people"]
+    assert least < entry["ci95"][0] and entry["ci95"][1] < most
+    words = ["--columns", TOP1]
+    assert f"people {least:.3f} to {most:.3f}" in _table(capsys, tmp_path / "far", *words)
+    assert "people" not in _table(capsys, tmp_path / "near", *words)
 
 
 def test_one_subject_is_one_row(tmp_path: Path) -> None:

@@ -20,12 +20,14 @@ from align.data.importing.layout import PIECE, Pieces, Shown
 from align.data.importing.nifti import AFFINE_TOLERANCE, open_image, unreadable
 from align.data.importing.parts import Part
 from align.data.importing.people import few
-from align.data.importing.regions import read_regions
+from align.data.importing.regions import lost_regions, read_regions
 from align.data.importing.trials import Table, TrialChoice, choose, person_of, read_table
 from align.data.importing.voxels import entry_of
 from align.errors import UserError
 
 logger = logging.getLogger(__name__)
+_NEARLY_ALL = 0.95  # of the voxels of a mask: from here on betas and mask do not belong together
+_LARGE = 0.2  # of them: from here on that is to be feared
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,56 @@ def read_betas(
     are NaN, or 0, in every trial of a file, from all files of the same person; otherwise those of NaN are refused.
     """
     opened = [_open(file, Path(mask), Path(images), mask_value) for file in files]
-    empty = _empty_of_people(opened, Path(mask)) if drop_empty else [np.zeros_like(one.inside) for one in opened]
-    parts = []
+    empty, strange = [np.zeros_like(one.inside) for one in opened], [list[str]() for _ in opened]
+    if drop_empty:
+        empty, strange = _empty_of_people(opened, Path(mask))
+    parts, told, blank = [], set[str](), _Blank(len(opened))
     for i, (one, lost) in enumerate(zip(opened, empty, strict=True)):
         notes = _doubts(one, [other for other in opened[:i] if other.people & one.people])
-        parts.append(_part(one, lost, notes, regions, region_names))
+        outside = list(lost_regions(regions, region_names, one.inside & ~lost, one.volumes.affine))
+        for text in outside:
+            if text not in told:
+                logger.warning("%s", text)
+        told |= set(outside)
+        parts.append(_part(one, lost, [*notes, *strange[i], *outside], regions, region_names, blank))
     return parts
+
+
+class _Blank:
+    """Voxels that are 0 in every trial of a file, of ``n`` files: told when the last one is read."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.found: list[tuple[Path, int, int]] = []  # file, voxels that are 0, all voxels
+
+    def add(self, path: Path, blank: int, voxels: int) -> None:
+        """Raises `UserError` where next to nothing is left."""
+        _require_left(path, blank, voxels)
+        self.found.append((path, blank, voxels))
+        if len(self.found) == self.n:
+            whole = [(path, zeros, voxels) for path, zeros, voxels in self.found if zeros]
+            for path, zeros, voxels in whole:
+                told, way = "%s: %d of %d voxels of the mask are 0 in every trial%s", "leave them out with --drop-empty"
+                strange = _strange(zeros, voxels, len(whole), self.n)
+                way = f"{strange}; if it is right, {way}" if strange else f"; {way}"
+                logger.warning(told, path, zeros, voxels, way)
+
+
+def _require_left(path: Path, blank: int, voxels: int) -> None:
+    if blank >= _NEARLY_ALL * voxels:
+        raise UserError(
+            f"{str(path)!r}: {blank} of {voxels} voxels of the mask are empty in every trial: betas and mask do not "
+            "belong together; give the mask of this person, on the grid and in the orientation of the betas"
+        )
+
+
+def _strange(blank: int, voxels: int, files: int, of: int) -> str:
+    """Why a file with ``blank`` such voxels may be a wrong one, where ``files`` of ``of`` files have some; else ""."""
+    if blank <= _LARGE * voxels and not files == 1 < of:
+        return ""
+    others = "the other file" if of == 2 else f"any of the {of - 1} other files"
+    alone = f" (not in {others})" if files == 1 < of else ""
+    return f"{alone}: this file may be of another person, mask or orientation"
 
 
 def _doubts(one: _Opened, before: Sequence[_Opened]) -> list[str]:
@@ -107,7 +153,12 @@ def _open(file: Betas, mask: Path, images: Path, mask_value: float | None) -> _O
 
 
 def _part(
-    one: _Opened, empty: np.ndarray, notes: list[str], regions: Sequence[str], region_names: Sequence[str]
+    one: _Opened,
+    empty: np.ndarray,
+    notes: list[str],
+    regions: Sequence[str],
+    region_names: Sequence[str],
+    blank: _Blank,
 ) -> Part:
     """``empty``: bool (X, Y, Z), voxels of the mask that are left out."""
     file, kept = one.file, one.inside & ~empty
@@ -115,18 +166,21 @@ def _part(
     info["voxels"] = [entry_of((trial.subject for trial in one.trials), kept, empty, one.volumes.affine)]
     if notes:
         info["notes"] = notes
-    pieces = Pieces((len(one.rows), int(kept.sum())), _read(file.path, one.volumes, kept, one.rows))
+    pieces = Pieces((len(one.rows), int(kept.sum())), _read(file.path, one.volumes, kept, one.rows, blank))
     person = person_of(one.table, file.choice, one.rows)
-    return Part(repr(str(file.path)), pieces, one.trials, one.pictures, info, person=person)
+    return Part(repr(str(file.path)), pieces, one.trials, one.pictures, info, person=person, file=file.path)
 
 
-def _empty_of_people(opened: Sequence[_Opened], mask: Path) -> list[np.ndarray]:
-    """Bool (X, Y, Z) for each file: voxels that are empty in it or in another file of the same people."""
+def _empty_of_people(opened: Sequence[_Opened], mask: Path) -> tuple[list[np.ndarray], list[list[str]]]:
+    """Bool (X, Y, Z) for each file: voxels that are empty in it or in another file of the same people; and sentences on
+    files that have strangely many, also in the log."""
     own = []
     for one in opened:
         lost = np.zeros_like(one.inside)
         lost[one.inside] = _empty(one.file.path, one.volumes, one.inside, one.rows, zeros=True)
+        _require_left(one.file.path, int(lost.sum()), int(one.inside.sum()))
         own.append(lost)
+    told = _strangely_empty(opened, own)
     groups = _of_one_person(opened)
     whole = {group: np.logical_or.reduce([own[i] for i in group]) for group in dict.fromkeys(groups)}
     for group, lost in whole.items():
@@ -134,13 +188,26 @@ def _empty_of_people(opened: Sequence[_Opened], mask: Path) -> list[np.ndarray]:
         who = ", ".join(sorted(set().union(*(opened[i].people for i in group))))
         each = f" of one of {len(group)} files ({few([str(own[i].sum()) for i in group])})" if len(group) > 1 else ""
         text = "subject %s: left out %d of %d voxels that are empty in every trial%s"
-        logger.info(text, who, lost.sum(), first.inside.sum(), each)
+        if lost.any():
+            logger.info(text, who, lost.sum(), first.inside.sum(), each)
         if lost.sum() == first.inside.sum():
             raise UserError(
                 f"{str(first.file.path)!r}{' and the other files' if len(group) > 1 else ''} of subject {who} have no "
                 f"voxel with values inside {str(mask)!r}; check the mask"
             )
-    return [whole[group] for group in groups]
+    return [whole[group] for group in groups], told
+
+
+def _strangely_empty(opened: Sequence[_Opened], own: Sequence[np.ndarray]) -> list[list[str]]:
+    """For each file a sentence, also in the log, where its empty voxels ``own`` (X, Y, Z) are strangely many."""
+    told, some = [list[str]() for _ in opened], sum(bool(lost.any()) for lost in own)
+    for one, lost, mine in zip(opened, own, told, strict=True):
+        count, voxels = int(lost.sum()), int(one.inside.sum())
+        strange = _strange(count, voxels, some, len(opened)) if count else ""
+        if strange:
+            mine.append(f"{one.file.path}: {count} of {voxels} voxels of the mask are empty in every trial{strange}")
+            logger.warning("%s", mine[-1])
+    return told
 
 
 def _of_one_person(opened: Sequence[_Opened]) -> list[tuple[int, ...]]:
@@ -177,7 +244,7 @@ def _inside(region: Any, path: Path, shape: tuple[int, ...], value: float | None
     return inside
 
 
-def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> Iterator[np.ndarray]:
+def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int], known: _Blank) -> Iterator[np.ndarray]:
     """The voxels of the wanted volumes, some volumes at a time, each part of the file once and in order."""
     step, blank = max(1, PIECE // (8 * inside.size)), np.ones(int(inside.sum()), dtype=bool)
     for start in range(0, volumes.shape[3], step):
@@ -191,9 +258,7 @@ def _read(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> Iter
             _refuse_empty(path, volumes, inside, rows)
         blank &= (x == 0).all(axis=0)
         yield x
-    if blank.any():
-        told = "%s: %d of %d voxels of the mask are 0 in every trial; leave them out with --drop-empty"
-        logger.warning(told, path, blank.sum(), len(blank))
+    known.add(path, int(blank.sum()), len(blank))
 
 
 def _refuse_empty(path: Path, volumes: Any, inside: np.ndarray, rows: list[int]) -> None:

@@ -88,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "betas: voxels to keep, coded 1; one mask for all files"
     forms.add_argument("--mask", type=Path, nargs="+", metavar="NII", help=text)
     forms.add_argument("--mask-value", type=float, metavar="N", help="betas: code to keep in a mask of other codes")
-    text = "betas: NAME=FILE (a mask of 0 and 1) or a label image; written into info.json, for study.roi"
-    forms.add_argument("--roi", nargs="+", metavar="NII", help=text)
+    text = "betas: NAME=FILE (masks of 0 and 1) or label images; written into info.json, for study.roi"
+    forms.add_argument("--roi", nargs="+", metavar="[NAME=]NII", help=text)
     forms.add_argument("--roi-names", nargs="+", metavar="CODE=NAME", help="betas: names for codes of a label image")
     text = "betas: leave out voxels that are NaN or 0 in every trial of a file, from all files of that person"
     forms.add_argument("--drop-empty", action="store_true", default=None, help=text)

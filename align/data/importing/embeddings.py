@@ -33,7 +33,7 @@ def read_embeddings(path: str | Path, ids: str | Path, images: str | Path, choic
     rows = _rows(table)[lines]
     shape = (len(rows), *x.shape[1:])
     pieces = Pieces(shape, _read(x, rows, rows_at_once(shape)))
-    return Part(repr(str(path)), pieces, trials, files, {}, person=person_of(table, choice, lines))
+    return Part(repr(str(path)), pieces, trials, files, {}, person=person_of(table, choice, lines), file=path)
 
 
 def read_arrays(

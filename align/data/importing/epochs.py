@@ -42,7 +42,7 @@ def read_epochs(path: str | Path, images: str | Path, choice: TrialChoice) -> Pa
         picks = [epochs.ch_names.index(name) for name in channels]
         blocks = _read(path, epochs, np.array(rows), picks, rows_at_once(shape))
         person = person_of(table, choice, rows)
-        return Part(repr(str(path)), Pieces(shape, blocks), trials, files, info, close, person)
+        return Part(repr(str(path)), Pieces(shape, blocks), trials, files, info, close, person, path)
     except BaseException:
         close()
         raise

@@ -19,7 +19,7 @@ from PIL import Image
 from align.data.download.part import human
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
-from align.data.windows import equal_rows, repeated
+from align.data.windows import equal_rows, flat_rows, repeated
 from align.errors import UserError
 from align.files import atomic_folder, beside, locked, write_atomic, write_json
 from align.files.labels import refuse_alike
@@ -97,6 +97,7 @@ def _write_layout(
         names = place_images(temporary, out, images, link)
         write_signals(temporary / "signals.npy", signals, trials)
         refuse_repeats(temporary / "signals.npy", trials)
+        tell_flat(temporary / "signals.npy", trials)
         write_atomic(
             temporary / "stimuli.csv", table_text([replace(trial, image=names[trial.image]) for trial in trials])
         )
@@ -197,6 +198,18 @@ def refuse_repeats(path: Path, trials: Sequence[Shown]) -> None:
         if found.strangers:
             text = "subject %s: %d trials hold the very numbers of a trial of another picture"
             logger.warning(text, subject, len(found.strangers))
+
+
+def tell_flat(path: Path, trials: Sequence[Shown]) -> None:
+    """A line in the log where trials that are used hold one value throughout, as empty volumes do."""
+    x = np.load(path, mmap_mode="r")
+    found = []
+    for start in range(0, len(x), rows_at_once(x.shape)):
+        rows = flat_rows(np.asarray(x[start : start + rows_at_once(x.shape)])) + start
+        found += [int(row) for row in rows if trials[row].split != "unused"]
+    if found:
+        text = "%d of %d trials hold one value throughout, as empty volumes do (first: row %d of the signals)"
+        logger.warning(text, len(found), len(x), found[0])
 
 
 def _refuse_one_as_two(x: np.ndarray, people: np.ndarray) -> None:

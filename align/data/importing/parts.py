@@ -18,6 +18,7 @@ from align.data.importing.layout import (
     require_trials,
     rows_at_once,
     table_text,
+    tell_flat,
     write_layout,
     write_signals,
 )
@@ -44,7 +45,8 @@ def _nothing() -> None:
 class Part:
     """Trials of one source: signals (n, ...), a `Shown` and a picture for each. ``close``: called in the end.
 
-    ``person``: whom a column of the source names, whatever label the trials have; "" = nobody.
+    ``person``: whom a column of the source names, whatever label the trials have; "" = nobody. ``file``: where the
+    trials come from, their session where nothing names one and a person has several files.
     """
 
     source: str
@@ -54,6 +56,7 @@ class Part:
     info: Mapping[str, Any]
     close: Callable[[], None] = _nothing
     person: str = ""
+    file: Path | None = None
 
 
 def write_parts(out: Path, parts: Sequence[Part], link: bool = False, append: bool = False) -> Path:
@@ -64,7 +67,8 @@ def write_parts(out: Path, parts: Sequence[Part], link: bool = False, append: bo
     command writes them again.
     """
     try:
-        whole = _joined(parts)
+        there = _existing(out).trials if append and out.exists() else ()
+        whole = _joined(_with_sessions(parts, there))
         if not (append and out.exists()):
             return write_layout(out, whole.signals, whole.trials, whole.images, whole.info or None, link)
         with locked(beside(out, "lock"), f"importing into {str(out)!r}", keep=False):
@@ -72,6 +76,46 @@ def write_parts(out: Path, parts: Sequence[Part], link: bool = False, append: bo
     finally:
         for part in parts:
             part.close()
+
+
+def _with_sessions(parts: Sequence[Part], there: Sequence[Shown]) -> list[Part]:
+    """Parts whose files are sessions: those of one person in several files, where no trial names its session.
+
+    ``there``: the trials that a folder holds already. A file of test trials alone is no session: nothing that is fitted
+    by session could be fitted there.
+    """
+    files: dict[str, list[Part]] = {}
+    for part in parts:
+        for subject in {trial.subject for trial in part.trials}:
+            files.setdefault(subject, []).append(part)
+    named: dict[str, dict[Path | None, str]] = {}
+    for subject, own in files.items():
+        known = {trial.session for trial in there if trial.subject == subject}
+        named[subject] = {} if known == {""} else _names(subject, own, known)
+    return [
+        replace(
+            part,
+            trials=[replace(one, session=one.session or named[one.subject].get(part.file, "")) for one in part.trials],
+        )
+        for part in parts
+    ]
+
+
+def _names(subject: str, parts: Sequence[Part], known: set[str]) -> dict[Path | None, str]:
+    """What each file of a subject is called as a session, unlike the ``known`` ones; nothing where tables say it, or
+    files do not tell."""
+    used = [[one for one in part.trials if one.subject == subject and one.split != "unused"] for part in parts]
+    untaught = any(trials and all(one.split == "test" for one in trials) for trials in used)
+    files = [part.file for part in parts if part.file is not None]
+    if (len(parts) < 2 and not known) or untaught or len(files) < len(parts):
+        return {}
+    if any(one.session for trials in used for one in trials):
+        return {}
+    for depth in range(1, 4):  # folders before the name, where two files have one name
+        names = ["-".join([*path.parts[-depth:-1], path.name.split(".")[0]]) for path in files]
+        if len({name.lower() for name in [*names, *known]}) == len(files) + len(known):
+            return dict(zip(files, names, strict=True))
+    return {}
 
 
 def _joined(parts: Sequence[Part]) -> Part:
@@ -130,6 +174,7 @@ def _append(out: Path, new: Part, link: bool) -> Path:
         write_signals(temporary, Pieces(shape, blocks()), trials)
         _refuse_known(temporary, len(old.trials), new.source, out)
         refuse_repeats(temporary, trials)
+        tell_flat(temporary, trials)
     added = {name: image for name, image in images.items() if name not in old.images}
     names = {name: name for name in old.images} | place_images(out, out, added, link)
     if info != old.info:

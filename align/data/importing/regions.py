@@ -17,6 +17,7 @@ from align.data.importing.people import few
 from align.errors import UserError
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)")
+_LOST = 0.05  # of the voxels of a region outside the mask, from which that is said
 _MOST = 400  # codes of one label image; an atlas of the cortex has 180 in a hemisphere
 
 
@@ -31,7 +32,7 @@ def read_regions(
     """
     called = _called(names)
     found: dict[str, list[int]] = {}
-    for name, values in _all_of(sources, inside, affine, called):
+    for name, values, _ in _all_of(sources, inside, affine, called):
         if name in found:
             raise UserError(f"--roi: the region {name!r} stands twice; give another name")
         found[name] = np.flatnonzero(values).tolist()
@@ -42,16 +43,27 @@ def read_regions(
     return {"roi": found}
 
 
+def lost_regions(sources: Sequence[str], names: Sequence[str], inside: np.ndarray, affine: np.ndarray) -> Iterator[str]:
+    """A sentence on regions of `read_regions` more than a small part of which lies outside ``inside``, with counts."""
+    counts = [(name, n, int(values.sum())) for name, values, n in _all_of(sources, inside, affine, _called(names))]
+    lost = [f"{kept} of {n} voxels of {name}" for name, n, kept in counts if kept < (1 - _LOST) * n]
+    if lost:
+        yield (
+            f"--roi: only {few(lost)} lie among those that are kept: are images and mask of one person and orientation?"
+        )
+
+
 def _all_of(
     sources: Sequence[str], inside: np.ndarray, affine: np.ndarray, called: dict[int, str]
-) -> Iterator[tuple[str, np.ndarray]]:
+) -> Iterator[tuple[str, np.ndarray, int]]:
+    """Name, bool (V,) of the voxels inside, and how many voxels the image names everywhere, of each region."""
     for source in sources:
         named = None if Path(source).is_file() else _NAMED.fullmatch(source)
         path = Path(named[2] if named else source)
         values, everywhere = _values(path, inside, affine)
         if named:
-            _require_mask(named[1], path, everywhere)
-            yield named[1], values != 0
+            _require_mask(named[1], path, np.unique(everywhere))
+            yield named[1], values != 0, int((everywhere != 0).sum())
             continue
         codes = [int(code) for code in np.unique(values) if code > 0]
         if len(codes) > _MOST:
@@ -60,7 +72,7 @@ def _all_of(
                 "or V1=FILE with a mask of 0 and 1"
             )
         for code in codes:
-            yield called.pop(code, f"label-{code}"), values == code
+            yield called.pop(code, f"label-{code}"), values == code, int((everywhere == code).sum())
 
 
 def _require_mask(name: str, path: Path, codes: np.ndarray) -> None:
@@ -75,7 +87,7 @@ def _require_mask(name: str, path: Path, codes: np.ndarray) -> None:
 
 
 def _values(path: Path, inside: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(V,): whole numbers of the voxels inside, and all different values of the image."""
+    """(V,): whole numbers of the voxels inside; (X, Y, Z): all values of the image."""
     image: Any = open_image(path)
     if tuple(image.shape[:3]) != inside.shape or image.shape[3:] not in ((), (1,)):
         raise UserError(f"--roi: {str(path)!r} has shape {tuple(image.shape)}, the betas {inside.shape}; resample it")
@@ -85,7 +97,7 @@ def _values(path: Path, inside: np.ndarray, affine: np.ndarray) -> tuple[np.ndar
     values = everywhere[inside]
     if not (values == np.round(values)).all():
         raise UserError(f"--roi: {str(path)!r} holds fractions; a region is whole numbers (0 = outside)")
-    return values, np.unique(everywhere)
+    return values, everywhere
 
 
 def _called(names: Sequence[str]) -> dict[int, str]:
