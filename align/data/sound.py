@@ -16,7 +16,9 @@ import numpy as np
 
 from align.config import PreprocessConfig
 from align.data.measure import ALIKE, FAR_ROW, Looks, measure_channels, measure_pictures, measure_trials, some
+from align.data.odd_channels import channel_remarks
 from align.data.signals import Recording, Trials, fits
+from align.data.twins import twin_remarks
 from align.data.understood import SCALED, implausible
 from align.data.windows import Repeated, repeated, shared_samples
 from align.errors import UserError
@@ -61,6 +63,7 @@ def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recordi
         raise UserError(f"{who}: {found[0]}")
     told = (implausible(recording), signal_remarks(entry, preprocess), picture_remarks(pictures))
     more = (repeat_remarks(repeats), shared_remarks(recording, fits))
+    more = (*more, twin_remarks(recording), channel_remarks(recording))
     return remarked(recording, [text for part in (*told, *more) for text in part])
 
 
