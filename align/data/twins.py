@@ -18,11 +18,14 @@ _PICTURES = 64  # that are looked at, spread over all
 _TRIALS = 96  # of one picture
 _LEAST = 3  # trials of a picture: what is left of two without their mean is always one but for the sign
 _SAME = 0.8  # correlation from which noise is one; filters and references leave .9 or more in one of the views
-_SHARE = 0.05  # of trials, and `_PAIRED` of them: fewer partners may be an accident
+_SHARE = 0.1  # of trials, and `_PAIRED` of them: fewer partners may be an accident
 _PAIRED = 6
 _CHANCE = 10  # times as many partners within pictures as between them
 _SMOOTH = 5  # samples of the moving average, whose steps are free of what filters take away
+_ORDERLY = 0.9  # of pictures, whose pairs lie as files of one order behind each other leave them
 _ENTRIES = 16  # of a trial: noise of fewer is alike by accident
+
+_Pair = tuple[int, int]  # a trial and the earlier one with its noise
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Twins:
     """Pairs (row, earlier row) among ``n`` trials that were looked at, whose noise is the same."""
 
     n: int
-    pairs: list[tuple[int, int]]
+    pairs: list[_Pair]
 
 
 def pictures_with(trials: Trials, least: int) -> list[np.ndarray]:
@@ -46,27 +49,35 @@ def twins(trials: Trials) -> Twins:
     pictures = pictures_with(trials, _LEAST)
     if trials.x[:1].size < _ENTRIES or len(pictures) < 2:
         return Twins(0, [])
-    shared = _shared(trials)
-    best: list[tuple[int, int]] = []
+    level, spread, session = _levels(trials)
     before: dict[str, np.ndarray] = {}
-    pairs: dict[str, list[tuple[int, int]]] = {}
+    found: dict[str, list[list[_Pair]]] = {}
+    rows_of: dict[str, list[_Pair]] = {}
     strangers: dict[str, int] = {}
     for rows in pictures:
         x = np.nan_to_num(np.asarray(trials.x[rows], dtype=np.float64), posinf=0.0, neginf=0.0)
         release(trials.x)
-        for name, view in _views(x, shared):
+        for name, view in _views(x, level[session[rows]], spread[session[rows]]):
             left = _without_mean(view)
-            pairs.setdefault(name, []).extend((int(rows[i]), int(rows[k])) for i, k in _partners(left))
+            pairs = _partners(left)
+            if pairs:
+                found.setdefault(name, []).append(pairs)
+                rows_of.setdefault(name, []).extend((int(rows[i]), int(rows[k])) for i, k in pairs)
             if name in before:
-                alike = left @ before[name].T > _SAME
+                alike = _agreement(left, before[name]) > _SAME
                 strangers[name] = strangers.get(name, 0) + int(alike.any(axis=1).sum())
             before[name] = left
-    n = sum(map(len, pictures))
-    for name, found in pairs.items():
-        paired = len({row for pair in found for row in pair})
-        if paired >= max(_PAIRED, _SHARE * n) and paired >= _CHANCE * strangers.get(name, 0) and len(found) > len(best):
-            best = found
-    return Twins(n, sorted((max(pair), min(pair)) for pair in best))
+    n, best = sum(map(len, pictures)), list[_Pair]()
+    for name, own in rows_of.items():
+        least = max(_PAIRED, _SHARE * n, _CHANCE * strangers.get(name, 0))
+        if _paired(own) >= least and len(own) > len(best) and _in_order(found[name]):
+            best = own
+    return Twins(n, sorted(best))
+
+
+def _paired(pairs: list[_Pair]) -> int:
+    """How many trials have a partner."""
+    return len({row for pair in pairs for row in pair})
 
 
 def twin_remarks(recording: Recording, known: Collection[str] = ()) -> Iterator[str]:
@@ -75,11 +86,10 @@ def twin_remarks(recording: Recording, known: Collection[str] = ()) -> Iterator[
         found = twins(trials) if len(trials) and split not in known else Twins(0, [])
         if found.pairs:
             row, first = found.pairs[0]
-            paired = len({row for pair in found.pairs for row in pair})
             name = recording.stimuli.ids[int(trials.stimulus[row])]
             yield (
-                f"{split}: {paired} of {found.n} trials share their noise with another trial of their picture (first: "
-                f"row {row} with row {first}, picture {name}{_sessions(trials, row, first)}): the same recording in "
+                f"{split}: {_paired(found.pairs)} of {found.n} trials share their noise with another trial of their picture "
+                f"(first: row {row} with row {first}, picture {name}{_sessions(trials, row, first)}): the same recording in "
                 "two versions, such as raw and filtered? They count as more repetitions than there are; keep one"
             )
 
@@ -91,24 +101,34 @@ def _sessions(trials: Trials, row: int, first: int) -> str:
     return f", session {one}" if one == two else f", sessions {one} and {two}"
 
 
-def _shared(trials: Trials) -> np.ndarray:
-    """(V,) what trials without time share, which is large where a voxel has a level of its own; (1,) of zero else."""
+def _levels(trials: Trials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(sessions, V) level and spread of each voxel, (n,) session of each trial; signals over time are left as they are.
+
+    Voxels have levels of their own, by session, next to which trials are all alike.
+    """
+    place = np.zeros(len(trials), dtype=np.int64)
     if trials.x.ndim == 3:
-        return np.zeros(1)
-    rows = _spread(len(trials), 4 * _PICTURES)
-    shared: np.ndarray = np.median(np.nan_to_num(np.asarray(trials.x[rows], dtype=np.float64)), axis=0)
-    release(trials.x)
-    return shared
+        return np.zeros((1, 1)), np.ones((1, 1)), place
+    if trials.session is not None:
+        place = np.unique(trials.session, return_inverse=True)[1]
+    level, spread = [], []
+    for s in range(int(place.max()) + 1):
+        rows = np.flatnonzero(place == s)
+        x = np.nan_to_num(np.asarray(trials.x[rows[_spread(len(rows), 4 * _PICTURES)]], dtype=np.float64))
+        level.append(np.median(x, axis=0))
+        spread.append(np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0))
+        release(trials.x)
+    return np.array(level), np.array(spread), place
 
 
-def _views(x: np.ndarray, shared: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _views(x: np.ndarray, level: np.ndarray, spread: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Trials x (r, ...) of one picture as (r, P), each of length 1, as versions of one recording may agree.
 
     As they are and against the mean of all channels; over time also as steps of a moving average, which neither a
     filter of high nor one of low frequencies changes much.
     """
     if x.ndim == 2:
-        yield "plain", _unit(x - shared)
+        yield "plain", _unit((x - level) / spread)
         return
     for name, part in (("plain", x), ("referenced", x - x.mean(axis=1, keepdims=True))):
         if name == "referenced" and x.shape[1] < 2:
@@ -121,17 +141,52 @@ def _views(x: np.ndarray, shared: np.ndarray) -> Iterator[tuple[str, np.ndarray]
 
 
 def _without_mean(unit: np.ndarray) -> np.ndarray:
-    """What is left of trials (r, P) without the mean of their picture, each of length 1: independent noise correlates
-    with -1 / (r - 1). Another unit or gain of a trial is gone before, so that it is no noise."""
-    return _unit(unit - unit.mean(axis=0))
+    """What is left of trials (r, P) without the mean of their picture: independent noise correlates with -1 / (r - 1).
+
+    Trials are of length 1, so that another unit or gain of one of them is no noise.
+    """
+    left: np.ndarray = unit - unit.mean(axis=0)
+    return left
 
 
-def _partners(left: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (i, k), k < i, of rows that are one noise; not where much of a picture is, as with one common pattern."""
-    alike = left @ left.T > _SAME
+def _agreement(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """(n, m) correlation of rows, less where one is larger than the other: a response that comes earlier or later
+    differs along one direction, by more or less, where two versions differ by the same."""
+    sizes = (one * one).sum(axis=1)[:, None] + (two * two).sum(axis=1)
+    result: np.ndarray = np.divide(2 * one @ two.T, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    return result
+
+
+def _partners(left: np.ndarray) -> list[_Pair]:
+    """Pairs of rows (i, earliest k) that are one noise; not those that much of the picture shares."""
+    alike = _agreement(left, left) > _SAME
     np.fill_diagonal(alike, False)
     few = alike.sum(axis=1) <= max(1, len(left) // 3)
-    return [(int(i), int(k)) for i, k in np.argwhere(np.tril(alike)) if few[i] and few[k]]
+    first: dict[int, int] = {}
+    for i, k in np.argwhere(np.tril(alike)):
+        if few[i] and few[k]:
+            first.setdefault(int(i), int(k))
+    return list(first.items())
+
+
+def _in_order(pictures: list[list[_Pair]]) -> bool:
+    """Whether versions follow each other, as files of one order do: by picture, and where most have one pair, by all.
+
+    Trials whose noise has one direction alone (a latency, say) are alike by chance, and in any order.
+    """
+    several = [_one_order(pairs) for pairs in pictures if len(pairs) > 1]
+    if 2 * len(several) >= len(pictures):
+        return sum(several) >= _ORDERLY * len(several)
+    apart = np.bincount([i - k for pairs in pictures for i, k in pairs])
+    return bool(apart.max() >= _ORDERLY * apart.sum())
+
+
+def _one_order(pairs: list[_Pair]) -> bool:
+    rows, firsts = zip(*pairs, strict=True)
+    if len({i - k for i, k in pairs}) == 1:
+        return True
+    once = len(set(firsts)) == len(firsts)  # else there are three versions or more
+    return max(firsts) < min(rows) and (list(firsts) == sorted(firsts) or not once)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
