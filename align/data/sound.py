@@ -207,7 +207,8 @@ def picture_remarks(pictures: dict[str, Any]) -> Iterator[str]:
     if pictures["equal_in_training"]:
         yield f"training: {pictures['equal_in_training']} pictures stand there under two names"
     if pictures["one_colour"]:
-        yield f"{len(pictures['one_colour'])} pictures are of one colour: {some(pictures['one_colour'])}"
+        count = "1 picture is" if len(pictures["one_colour"]) == 1 else f"{len(pictures['one_colour'])} pictures are"
+        yield f"{count} of one colour: {some(pictures['one_colour'])}"
 
 
 def repeats_of(recording: Recording, wanted: Callable[[int], bool] = lambda nbytes: True) -> dict[str, Repeated]:

@@ -12,7 +12,7 @@ import pytest
 
 from align.data.importing.mne_files import say_left_out
 from tests.align.fixture_import import imported, write_pictures
-from tests.align.test_import_bids import CHANNELS, WINDOW, counts, write_events
+from tests.align.test_import_bids import WINDOW, write_events
 from tests.align.test_import_epochs import metadata, write_epochs
 from tests.one_line import fails
 
@@ -47,8 +47,6 @@ def test_epochs_are_wanted(tmp_path: Path, images: Path) -> None:
     words = "is a raw recording, but epochs are wanted here; cut it with mne.Epochs, .*column image.*split.*--bids"
     fails(words, run(raw(tmp_path / "one_raw.fif")))
     fails("is averages of epochs .evoked., but epochs are wanted", run(evoked(tmp_path / "one-ave.fif")))
-    (tmp_path / "one-epo.fif").write_bytes(raw(tmp_path / "two_raw.fif").read_bytes()[:9000])
-    fails("is truncated or no file of MNE epochs", run(tmp_path / "one-epo.fif"))
 
 
 def test_a_raw_recording_is_wanted(tmp_path: Path, images: Path) -> None:

@@ -25,7 +25,7 @@ from align.data.importing.mne_files import require_tags, say_left_out, signal_ch
 from align.data.importing.mne_kinds import RAW, refuse_kind
 from align.data.importing.parts import Part
 from align.data.importing.trials import Table, TrialChoice, choose, read_table
-from align.errors import UserError
+from align.errors import UserError, counted
 from align.files.labels import alike, is_missing
 
 KINDS = ("eeg", "meg", "ieeg")
@@ -90,7 +90,7 @@ def read_bids(
         whole = (onset + first >= 0) & (onset + last < end)  # False without an onset
     kept = [i for i, trial in enumerate(trials) if whole[i] or trial.split != "unused"]
     if len(kept) < len(trials):
-        logger.info("left out %d unused trials without a whole window", len(trials) - len(kept))
+        logger.info("left out %s without a whole window", counted(len(trials) - len(kept), "unused trial"))
     run_of, onset, trials = run_of[kept], onset[kept], [trials[i] for i in kept]
     _require_onsets(tables, runs, np.array(rows)[kept], onset)
     start = onset.astype(np.int64) + first
@@ -110,12 +110,16 @@ def find_runs(root: Path, subject: str, task: str | None) -> list[Run]:
     home = root / f"sub-{subject}"
     if not home.is_dir():
         if root.is_file():
-            raise UserError(f"{str(root)!r} is a file; give --bids the folder that holds sub-..., or a file to --epochs")
+            raise UserError(
+                f"{str(root)!r} is a file; give --bids the folder that holds sub-..., or a file to --epochs"
+            )
         there = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
         same = [name for name in there if alike(name) == alike(subject)]
         labels = [name.removeprefix("sub-") for name in (same or there)]
         if not labels:
-            raise UserError(f"{str(root)!r} holds no folder sub-{subject}, nor of another subject; is it a BIDS folder?")
+            raise UserError(
+                f"{str(root)!r} holds no folder sub-{subject}, nor of another subject; is it a BIDS folder?"
+            )
         told = "did you mean" if same else "name who is there:"
         raise UserError(
             f"{str(root)!r} holds no folder sub-{subject}; {told} --subject {' '.join(labels)}{'?' if same else ''}"
