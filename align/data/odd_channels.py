@@ -1,4 +1,4 @@
-"""Channels that record no brain: flat in one session while they vary in others, or the same whenever a picture is shown.
+"""Channels that record no brain: flat in one session and not in others, or the same whenever a picture is shown.
 
 A loose electrode or a padded channel is flat; a trigger channel that was taken for EEG carries the number of the
 picture, from which every decoder reads it.

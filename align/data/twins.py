@@ -87,10 +87,10 @@ def twin_remarks(recording: Recording, known: Collection[str] = ()) -> Iterator[
         if found.pairs:
             row, first = found.pairs[0]
             name = recording.stimuli.ids[int(trials.stimulus[row])]
+            where = f"row {row} with row {first}, picture {name}{_sessions(trials, row, first)}"
             yield (
-                f"{split}: {_paired(found.pairs)} of {found.n} trials share their noise with another trial of their picture "
-                f"(first: row {row} with row {first}, picture {name}{_sessions(trials, row, first)}): the same recording in "
-                "two versions, such as raw and filtered? They count as more repetitions than there are; keep one"
+                f"{split}: {_paired(found.pairs)} of {found.n} trials share their noise with another trial of their "
+                f"picture (first: {where}): the same recording in two versions, such as raw and filtered? They count as more repetitions than there are; keep one"
             )
 
 

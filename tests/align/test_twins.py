@@ -16,6 +16,8 @@ from align.data.check import check_study
 from align.data.signals import Trials
 from align.data.sound import remarks_of
 from align.data.studies import open_study
+from align.data.studies.simulated import study as simulated
+from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS
 from align.data.twins import twins
 from tests.align.fixture_studies import write_folder
 
@@ -129,7 +131,9 @@ def test_one_recording_by_itself() -> None:
 
 
 @pytest.mark.parametrize("noise", ["low", "eeg"])
-def test_the_simulated_study_has_none(noise: str, tmp_path: Path) -> None:
+def test_the_simulated_study_has_none(noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated, "TRAIN_CONCEPTS", TRAIN_CONCEPTS[:30])  # fewer to render
+    monkeypatch.setattr(simulated, "TEST_CONCEPTS", TEST_CONCEPTS[:8])
     words = [f"study.root={tmp_path}", f"simulated.noise={noise}"]
     recording = open_study(load_config(Config, None, words)).read("01")
     assert not twins(recording.train).pairs and not twins(recording.test).pairs

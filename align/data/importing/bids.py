@@ -218,7 +218,7 @@ def _agree(runs: list[Run], facts: list[Facts]) -> tuple[float, list[str]]:
         if fact.sfreq != facts[0].sfreq:
             rates = f"{facts[0].sfreq:g} and {fact.sfreq:g} Hz"
             raise UserError(
-                f"{runs[0].path.name} and {run.path.name} have {rates}; bring them to one rate first (MNE: raw.resample)"
+                f"{runs[0].path.name} and {run.path.name} have {rates}; bring them to one rate (MNE: raw.resample)"
             )
     channels = [name for name in facts[0].channels if all(name in fact.channels for fact in facts)]
     if not channels:

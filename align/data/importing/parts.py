@@ -215,7 +215,7 @@ def _refuse_other_times(first: Part, other: Part) -> None:
     whose = f"{first.source} and {other.source} are of one person ({few(sorted(people))}) and have"
     if rates[0] != rates[1]:
         raise UserError(
-            f"{whose} {rates[0]:g} and {rates[1]:g} Hz; bring them to one rate first (MNE: epochs.resample({rates[0]:g}))"
+            f"{whose} {rates[0]:g} and {rates[1]:g} Hz; bring them to one rate (MNE: epochs.resample({rates[0]:g}))"
         )
     windows = [
         (part.signals.shape[2], span(part.info.get("tmin") or 0.0, part.signals.shape[2], float(rates[0])))
