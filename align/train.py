@@ -65,8 +65,8 @@ def train(config: Config, progress: bool = True, overwrite: bool = False) -> lis
     """Train the encoders that ``protocol`` asks for (``subjects``, empty = all) and write one run folder each.
 
     A folder with weights of another configuration or of other signals is refused, unless ``overwrite``; so are weights
-    next to runs of several people, and these below weights, always. Several processes of `accelerate launch` compute every batch
-    together, or with ``train.share=encoders`` train their share of the encoders each and return those.
+    next to runs of several people, and these below weights, always. Several processes of `accelerate launch` compute
+    every batch together, or with ``train.share=encoders`` train their share of the encoders each and return those.
 
     Raises
     ------
