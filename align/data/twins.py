@@ -90,8 +90,8 @@ def twin_remarks(recording: Recording, known: Collection[str] = ()) -> Iterator[
             where = f"row {row} with row {first}, picture {name}{_sessions(trials, row, first)}"
             yield (
                 f"{split}: {_paired(found.pairs)} of {found.n} trials share their noise with another trial of their "
-                f"picture (first: {where}): the same recording in two versions, such as raw and filtered? They count as "
-                "more repetitions than there are; keep one"
+                f"picture (first: {where}): the same recording in two versions, such as raw and filtered? They count "
+                "as more repetitions than there are; keep one"
             )
 
 
