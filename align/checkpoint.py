@@ -180,6 +180,7 @@ def save_run(
     stored = {**texts, "meta": json.dumps(meta), "config": json.dumps(to_dict(config))}
     done = {one.subject: one.preparation or Preparation.fit(one, PreprocessConfig()) for one in recordings}
     marks = {one.subject: signals_mark(one.train) for one in recordings}
+    marks |= recording_manifest.get("signals", {})  # also of those that it was trained on
     known = {"signals": marks} if marks else {}
     with atomic_path(run_dir / MODEL) as temporary:
         save_tensors(temporary, state, stored)

@@ -27,6 +27,11 @@ class UserError(ValueError):
     """Bad input: one line that says what, which value, and what to do. Commands print it and exit with 2."""
 
 
+def counted(n: int, noun: str) -> str:
+    """ "1 channel", "2 channels": a number and what it counts."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 class Damaged(UserError):
     """A file of ours whose content is not what was written. A cache is made anew; a result is refused."""
 

@@ -64,9 +64,9 @@ class Trained:
 def train(config: Config, progress: bool = True, overwrite: bool = False) -> list[Trained]:
     """Train the encoders that ``protocol`` asks for (``subjects``, empty = all) and write one run folder each.
 
-    A folder with weights of another configuration is refused, unless ``overwrite``; so are weights next to runs of
-    several people, and these below weights, always. Several processes of `accelerate launch` compute every batch
-    together, or with ``train.share=encoders`` train their share of the encoders each and return those.
+    A folder with weights of another configuration or of other signals is refused, unless ``overwrite``; so are weights
+    next to runs of several people, and these below weights, always. Several processes of `accelerate launch` compute
+    every batch together, or with ``train.share=encoders`` train their share of the encoders each and return those.
 
     Raises
     ------
@@ -76,12 +76,13 @@ def train(config: Config, progress: bool = True, overwrite: bool = False) -> lis
     """
     from accelerate import PartialState
 
+    from align.checkpoint import MODEL
     from align.data.studies import open_study
     from align.model.router import check_router
     from align.tracking import require_tracker
     from align.training.precision import check_precision
     from align.training.protocols import plan_jobs
-    from align.training.run_folder import refuse_mixed
+    from align.training.run_folder import refuse_mixed, refuse_other_signals
     from align.vision.backbones import load_backbone
     from align.vision.fused import require_pooling, resolve_layers
 
@@ -103,6 +104,9 @@ def train(config: Config, progress: bool = True, overwrite: bool = False) -> lis
     own = [(job, run_folder(config, job, alone=len(jobs) == 1)) for job in _own_jobs(config, jobs, process)]
     for job, folder in own:
         require_own(folder, config, job, overwrite)
+        people = dict.fromkeys((*job.trained_on, *job.tested_on))
+        if not overwrite and (folder / MODEL).is_file():  # before any of the jobs begins
+            refuse_other_signals(folder, [study.recording(subject) for subject in people])
     finished = []
     for job, folder in own:
         with alone_in(folder):
@@ -173,6 +177,7 @@ def _train_job(
     from align.tracking import Stopwatch
     from align.training.distributed import world
     from align.training.fit import check_trials, fit
+    from align.training.run_folder import signals_marks
     from align.training.training_set import join, training_rows
     from align.vision.fused import training_targets
 
@@ -221,6 +226,7 @@ def _train_job(
         write_sealed(folder / MEASURED, {**watch.read(), "weights": digest})
         split = joint_manifest(trained, tested)
         split["log"] += kept_remarks(remarks)
+        split["signals"] = signals_marks(recordings.values())
         save_run(folder, aligner, config, split, told, tested)
     seconds = watch.read()["seconds"]
     told_input = in_words(described(config, aligner.in_shape))
@@ -278,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_config_option(parser)
     parser.add_argument("--print-config", action="store_true", help="print the merged configuration and stop")
-    parser.add_argument("--overwrite", action="store_true", help="replace weights of another configuration")
+    parser.add_argument("--overwrite", action="store_true", help="replace weights of another training")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.epochs=5 'subjects=[01]'")
     options = parser.parse_intermixed_args(arguments)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from align.data.measure import ALIKE, MOST_COMPARED, Looks, measure_channels, measure_pictures, measure_trials, some
+from align.data.odd_channels import channel_remarks
 from align.data.signals import Stimuli
 from align.data.sound import (
     people_remarks,
@@ -26,6 +27,7 @@ from align.data.sound import (
     unit_remarks,
 )
 from align.data.studies.base import Fact, Study
+from align.data.twins import twin_remarks
 from align.data.understood import SCALED, implausible, next_command, no_rate, understood, understood_line
 from align.errors import UserError
 
@@ -110,7 +112,8 @@ def _look_at(study: Study, subject: str, found: _Findings) -> dict[str, Any]:
     signals = (*signal_remarks(entry, steps := study.config.preprocess), *unit_remarks(recording, entry, steps))
     told = (no_rate(recording), implausible(recording), signals)
     remarks = [text for part in (*told, repeat_remarks(repeats), shared_remarks(recording)) for text in part]
-    remarks += _handling_remarks(entry, study)
+    remarks += [*twin_remarks(recording, [name for name, found in repeats.items() if found])]
+    remarks += [*channel_remarks(recording), *_handling_remarks(entry, study)]
     try:
         entry["regions"] = {name: len(members) for name, members in study.rois(subject).items()}
     except UserError as error:  # whoever names no region can do without

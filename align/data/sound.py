@@ -16,8 +16,10 @@ import numpy as np
 
 from align.config import PreprocessConfig
 from align.data.measure import ALIKE, FAR_ROW, Looks, measure_channels, measure_pictures, measure_trials, some
+from align.data.odd_channels import channel_remarks
 from align.data.sessions import measure_sessions, session_remarks
 from align.data.signals import Recording, Trials, fits
+from align.data.twins import twin_remarks
 from align.data.understood import SCALED, implausible
 from align.data.windows import Repeated, equal_across, repeated, shared_samples
 from align.errors import UserError
@@ -63,6 +65,7 @@ def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recordi
     signals = (*signal_remarks(entry, preprocess), *unit_remarks(recording, entry, preprocess))
     told = (implausible(recording), signals, picture_remarks(pictures))
     more = (repeat_remarks(repeats), shared_remarks(recording, fits))
+    more = (*more, twin_remarks(recording), channel_remarks(recording))
     return remarked(recording, [text for part in (*told, *more) for text in part])
 
 
@@ -228,7 +231,8 @@ def picture_remarks(pictures: dict[str, Any]) -> Iterator[str]:
     if pictures["equal_in_training"]:
         yield f"training: {pictures['equal_in_training']} pictures stand there under two names"
     if pictures["one_colour"]:
-        yield f"{len(pictures['one_colour'])} pictures are of one colour: {some(pictures['one_colour'])}"
+        count = "1 picture is" if len(pictures["one_colour"]) == 1 else f"{len(pictures['one_colour'])} pictures are"
+        yield f"{count} of one colour: {some(pictures['one_colour'])}"
 
 
 def repeats_of(recording: Recording, wanted: Callable[[int], bool] = lambda nbytes: True) -> dict[str, Repeated]:

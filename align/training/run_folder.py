@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from align.checkpoint import MODEL
+from align.checkpoint import MODEL, SPLIT
+from align.data.mark import signals_mark
+from align.data.signals import Recording
+from align.data.splits import read_split
 from align.errors import UserError
 
 
@@ -25,4 +29,26 @@ def refuse_mixed(folder: Path, several: bool) -> None:
             f"{str(folder)!r} holds runs of its own for {', '.join(below)}, so no weights go next to them (also not "
             f"with --overwrite); nothing was changed. Choose another run_dir=FOLDER, or one of the runs: "
             f"run_dir={folder / below[0]}"
+        )
+
+
+def signals_marks(recordings: Iterable[Recording]) -> dict[str, str]:
+    """By subject what ``split.json`` keeps of the training signals."""
+    return {recording.subject: signals_mark(recording.train) for recording in recordings}
+
+
+def refuse_other_signals(folder: Path, recordings: Iterable[Recording], overwrite: bool = False) -> None:
+    """Raise `UserError` where ``folder`` holds weights that were trained with other signals of these people.
+
+    Other recordings make another training, as another configuration does. Weights without marks are taken as they are.
+    """
+    if overwrite or not (folder / MODEL).is_file() or not (folder / SPLIT).is_file():
+        return
+    before = read_split(folder / SPLIT).get("signals", {})
+    changed = [one for one, mark in signals_marks(recordings).items() if before.get(one, mark) != mark]
+    if changed:
+        raise UserError(
+            f"{str(folder)!r} holds weights of other recordings: the training signals of subject {', '.join(changed)} "
+            "have changed since; nothing was changed. Choose another run_dir=FOLDER, or replace it with --overwrite "
+            "(Python: overwrite=True)"
         )

@@ -90,7 +90,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False, ove
     from align.train import alone_in, require_own
     from align.training.fit import check_trials, fit
     from align.training.protocols import Job
-    from align.training.run_folder import refuse_mixed
+    from align.training.run_folder import refuse_mixed, refuse_other_signals
     from align.training.training_set import join, training_rows
     from align.vision.backbones import load_backbone
     from align.vision.fused import require_pooling, resolve_layers, training_targets
@@ -103,6 +103,7 @@ def fit_arrays(config: Config, recording: Recording, progress: bool = False, ove
     folder, one = run_folder(config), (recording.subject,)
     refuse_mixed(folder, several=False)
     require_own(folder, config, Job(one, one), overwrite)
+    refuse_other_signals(folder, [recording], overwrite)
     trials = training_rows(recording, config.train.average_repetitions, config.cache_dir)
     signal_facts = SignalFacts.of(recording)
     check_trials(config, trials.x.shape[1:], signal_facts, device)

@@ -66,7 +66,13 @@ def predict(run: Run, split: str = "test") -> Path:
     tensors = dict(estimate)
     if "tokens" in estimate:
         tensors["zero_tokens"] = run.aligner.predict(signals_at_rest(run))["tokens"][0]
-    path = predictions_path(run, split)
+    path, mark = predictions_path(run, split), signals_mark(recording.test if split == "test" else recording.train)
+    if _of_others(path, run, mark):
+        log.warning(
+            "%s subject %s: the %s recordings are others than those predicted or scored before with run %s; earlier "
+            "scores and pictures are of other signals",
+            *(run.study, run.subject, split, run.path),
+        )
     save_tensors(
         path,
         {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in tensors.items()},
@@ -75,7 +81,7 @@ def predict(run: Run, split: str = "test") -> Path:
             "split": split,
             "run": run_id(run),
             "signals": _signals_of(recording, split),
-            "mark": signals_mark(recording.test if split == "test" else recording.train),
+            "mark": mark,
             "study": run.study,
             "subject": run.subject,
             "backbone": run.config.backbone.name,
@@ -84,6 +90,15 @@ def predict(run: Run, split: str = "test") -> Path:
         },
     )
     return path
+
+
+def _of_others(path: Path, run: Run, mark: str) -> bool:
+    """Whether a file holds what this very run predicted of other signals than those with this mark."""
+    try:
+        before = read_predictions(path) if path.is_file() else None
+    except UserError:
+        return False
+    return before is not None and before.run_id == run_id(run) and before.mark not in ("", mark)
 
 
 def open_recording(run: Run) -> Recording:

@@ -146,7 +146,7 @@ def test_faults_are_one_line_and_leave_nothing(root: Path, tmp_path: Path) -> No
         return lambda: imported(*start, "--task", "view", *words)
 
     stem = root / "sub-01/ses-02/eeg/sub-01_ses-02_task-view_run-1"
-    fails("holds no folder sub-03; it holds: sub-01", run("--subject", "03"))
+    fails("holds no folder sub-03; name who is there: --subject 01$", run("--subject", "03"))
     fails("no recording of task draw", run("--task", "draw"))
     fails("several tasks; give --task: rest, view", lambda: imported("--bids", root, "--out", tmp_path / "out"))
     fails("windows of 2 events go beyond the recording", run("--tmax", "0.5"))

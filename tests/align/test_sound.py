@@ -198,7 +198,7 @@ def test_check_names_pictures_of_one_colour(tmp_path: Path) -> None:
         (images / "pic002.png").write_bytes(png(picture(2).point(lambda value: 0)))
 
     study = study_of(tmp_path, black)
-    assert any("1 pictures are of one colour: pic002.png" in text for text in check_study(study)["remarks"])
+    assert any("1 picture is of one colour: pic002.png" in text for text in check_study(study)["remarks"])
 
 
 def test_signals_too_large_to_be_held_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

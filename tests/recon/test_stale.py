@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,19 @@ def test_signals_that_were_replaced_are_predicted_again(made: Run, moved: Run) -
     after = load_predictions(moved)
     assert after.ids == before.ids and not np.allclose(after.embeds, before.embeds)
     assert "embeds" not in from_run(moved).missing
+
+
+@pytest.mark.parametrize("work", [predict, lambda run: retrieval_report(run, EvaluateConfig(n_boot=100, n_perm=100))])
+def test_other_test_recordings_than_those_scored_before_are_told(
+    made: Run, moved: Run, work: Callable[[Run], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    work(moved)
+    assert "others than those" not in caplog.text
+    _noise(moved, slice(N_TRAIN, N_TRAIN + N_TEST))
+    for _ in range(2):
+        work(moved)
+    (told,) = [record.message for record in caplog.records if "others than those" in record.message]
+    assert "subject 01: the test recordings are others than those predicted or scored before" in told
 
 
 def test_other_training_signals_leave_predictions_of_the_test(made: Run, moved: Run) -> None:

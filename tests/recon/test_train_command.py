@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,37 @@ def test_another_recipe_in_the_same_folder_is_refused(
     assert weights_hash(tmp_path / "run") == before
     assert cli.main(words(study, *run, "preprocess.scale=zscore", "--overwrite")) == 0
     assert weights_hash(tmp_path / "run") != before
+
+
+def test_other_recordings_are_another_training(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(study / "data", tmp_path / "data")
+    own = ["--subject", "01", f"run_dir={tmp_path / 'run'}", f"study.root={tmp_path / 'data'}"]
+    assert cli.main(words(study, *own)) == 0
+    before = weights_hash(tmp_path / "run")
+    signals = np.load(tmp_path / "data/signals.npy")
+    signals[:10] = np.random.default_rng(1).normal(size=(10, 6))
+    np.save(tmp_path / "data/signals.npy", signals)
+    capsys.readouterr()
+    assert cli.main(words(study, *own)) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("recon train: ")]
+    assert "holds weights of other recordings: the training signals of subject 01" in said and "--overwrite" in said
+    assert weights_hash(tmp_path / "run") == before
+    assert cli.main(words(study, *own, "--overwrite")) == 0
+    assert weights_hash(tmp_path / "run") != before
+    assert cli.main(words(study, *own)) == 0
+
+
+def test_other_recordings_of_those_who_train_for_another(study: Path, tmp_path: Path) -> None:
+    from align.config import Config, load_config
+
+    shutil.copytree(study / "data", tmp_path / "data")
+    pairs = [*words(study)[1:], "subjects=[01,02,03]", "protocol=loso", f"run_dir={tmp_path / 'runs'}"]
+    config = load_config(Config, None, [*pairs, f"study.root={tmp_path / 'data'}"])
+    assert len(train(config, False)) == 3
+    signals = np.load(tmp_path / "data/signals.npy")
+    signals[14:24] *= np.random.default_rng(1).choice([-1, 1], (10, 6))  # of 02
+    np.save(tmp_path / "data/signals.npy", signals)
+    fails("sub-01' holds weights of other recordings: the training signals of subject 02", lambda: train(config, False))
 
 
 def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

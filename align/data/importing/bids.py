@@ -22,9 +22,10 @@ import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once
 from align.data.importing.mne_files import require_tags, say_left_out, signal_channels, unreadable
+from align.data.importing.mne_kinds import RAW, refuse_kind
 from align.data.importing.parts import Part
 from align.data.importing.trials import Table, TrialChoice, choose, read_table
-from align.errors import UserError
+from align.errors import UserError, counted
 from align.files.labels import alike, is_missing
 
 KINDS = ("eeg", "meg", "ieeg")
@@ -89,7 +90,7 @@ def read_bids(
         whole = (onset + first >= 0) & (onset + last < end)  # False without an onset
     kept = [i for i, trial in enumerate(trials) if whole[i] or trial.split != "unused"]
     if len(kept) < len(trials):
-        logger.info("left out %d unused trials without a whole window", len(trials) - len(kept))
+        logger.info("left out %s without a whole window", counted(len(trials) - len(kept), "unused trial"))
     run_of, onset, trials = run_of[kept], onset[kept], [trials[i] for i in kept]
     _require_onsets(tables, runs, np.array(rows)[kept], onset)
     start = onset.astype(np.int64) + first
@@ -108,10 +109,21 @@ def find_runs(root: Path, subject: str, task: str | None) -> list[Run]:
     """
     home = root / f"sub-{subject}"
     if not home.is_dir():
-        there = sorted(path.name for path in root.glob("sub-*"))
+        if root.is_file():
+            raise UserError(
+                f"{str(root)!r} is a file; give --bids the folder that holds sub-..., or a file to --epochs"
+            )
+        there = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
         same = [name for name in there if alike(name) == alike(subject)]
-        known = f"{', '.join(there) or 'none'}{f'; did you mean --subject {same[0][4:]}?' if same else ''}"
-        raise UserError(f"{str(root)!r} holds no folder sub-{subject}; it holds: {known}")
+        labels = [name.removeprefix("sub-") for name in (same or there)]
+        if not labels:
+            raise UserError(
+                f"{str(root)!r} holds no folder sub-{subject}, nor of another subject; is it a BIDS folder?"
+            )
+        told = "did you mean" if same else "name who is there:"
+        raise UserError(
+            f"{str(root)!r} holds no folder sub-{subject}; {told} --subject {' '.join(labels)}{'?' if same else ''}"
+        )
     found = [run for run in _all_runs(home) if task in (None, run.task)]
     if not found:
         kinds = ", ".join(SUFFIXES)
@@ -205,14 +217,17 @@ def _agree(runs: list[Run], facts: list[Facts]) -> tuple[float, list[str]]:
     for run, fact in zip(runs, facts, strict=True):
         if fact.sfreq != facts[0].sfreq:
             rates = f"{facts[0].sfreq:g} and {fact.sfreq:g} Hz"
-            raise UserError(f"{runs[0].path.name} and {run.path.name} have {rates}; resample one of them first")
+            raise UserError(
+                f"{runs[0].path.name} and {run.path.name} have {rates}; bring them to one rate (MNE: raw.resample)"
+            )
     channels = [name for name in facts[0].channels if all(name in fact.channels for fact in facts)]
     if not channels:
         raise UserError(f"no channel is a signal and good in all {len(runs)} recordings, first {runs[0].path.name}")
     say_left_out(list(dict.fromkeys(name for fact in facts for name in fact.left_out)), runs[0].path.parent)
     dropped = sorted({name for fact in facts for name in fact.channels} - set(channels))
     if dropped:
-        logger.info("left out %d channels that are not good in every recording: %s", len(dropped), ", ".join(dropped))
+        told = "1 channel that is" if len(dropped) == 1 else f"{len(dropped)} channels that are"
+        logger.info("left out %s not good in every recording: %s", told, ", ".join(dropped))
     return facts[0].sfreq, channels
 
 
@@ -261,6 +276,7 @@ def _opened(run: Run) -> Iterator[Any]:
     try:
         raw = mne.io.read_raw(run.path, preload=False, verbose="error")
     except Exception as error:
+        refuse_kind(run.path, RAW)
         raise unreadable(run.path, error, "recording") from error
     try:
         yield raw

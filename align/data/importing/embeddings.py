@@ -15,7 +15,7 @@ from align.data.importing.trials import Table, TrialChoice, choose, person_of, r
 from align.data.reading.containers import stored_npy
 from align.data.reading.safe_load import load_array
 from align.data.signals import release
-from align.errors import UserError
+from align.errors import UserError, counted
 
 
 def read_embeddings(path: str | Path, ids: str | Path, images: str | Path, choice: TrialChoice) -> Part:
@@ -66,7 +66,7 @@ def read_arrays(
     if twice is not None:
         raise UserError(f"--channels names {twice!r} twice" if twice else "--channels holds an empty name")
     if channels and len(channels) != shape[0]:
-        raise UserError(f"--channels names {len(channels)} channels, {part.source} has {shape[0]}")
+        raise UserError(f"--channels names {counted(len(channels), 'channel')}, {part.source} has {shape[0]}")
     told = {"sfreq": rate, "ch_names": list(channels) or None, "tmin": first}
     return replace(part, info={name: value for name, value in told.items() if value is not None})
 

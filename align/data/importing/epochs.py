@@ -10,6 +10,7 @@ import numpy as np
 
 from align.data.importing.layout import Pieces, rows_at_once
 from align.data.importing.mne_files import require_tags, say_left_out, signal_channels, unreadable
+from align.data.importing.mne_kinds import EPOCHS, refuse_kind
 from align.data.importing.parts import Part
 from align.data.importing.trials import TrialChoice, choose, from_frame, person_of
 from align.errors import UserError
@@ -58,6 +59,7 @@ def _open(path: Path) -> Any:
     try:
         return mne.read_epochs(path, preload=False, verbose="error")
     except Exception as error:
+        refuse_kind(path, EPOCHS)
         raise unreadable(path, error, "file of MNE epochs") from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from align.errors import UserError
+from align.errors import UserError, counted
 
 logger = logging.getLogger(__name__)
 SIGNALS = ("eeg", "mag", "grad", "seeg", "ecog", "dbs", "csd", "hbo", "hbr")
@@ -36,7 +36,8 @@ def signal_channels(recording: Any, path: Path) -> tuple[list[str], list[str]]:
 def say_left_out(channels: Sequence[str], source: object) -> None:
     """One line in the log that names the channels of a recording that are not read; nothing where there are none."""
     if channels:
-        logger.info("%s: left out %d channels: %s", source, len(channels), ", ".join(channels))
+        count = counted(len(channels), "channel")
+        logger.info("%s: left out %s: %s", source, count, ", ".join(channels))
 
 
 def require_tags(paths: Iterable[Path]) -> None:

@@ -28,6 +28,7 @@ from align.data.importing.voxels import checked_info, merged, require_same
 from align.data.reading.containers import stored_npy
 from align.data.reading.safe_load import decode_image
 from align.data.signals import pixel_hash
+from align.data.spans import span
 from align.data.windows import equal_rows
 from align.errors import UserError
 from align.files import atomic_path, beside, locked, read_json, write_atomic, write_json
@@ -228,6 +229,7 @@ def _file(out: Path, image: str) -> Path:
 
 def _require_alike(first: Part, other: Part) -> None:
     require_same(first.source, first.info.get("voxels", ()), other.source, other.info.get("voxels", ()))
+    _refuse_other_times(first, other)
     one, two = first.signals.shape[1:], other.signals.shape[1:]
     if one != two:
         kind = "voxels" if len(one) == 1 and len(two) == 1 else "channels or samples"
@@ -247,6 +249,28 @@ def _require_alike(first: Part, other: Part) -> None:
                 f"{_short(other.info.get(key))}; bring them to one, or import each into a folder of its own"
             )
     _require_one_roi(first, other)
+
+
+def _refuse_other_times(first: Part, other: Part) -> None:
+    """Raise `UserError` where two files of one person have other rates or windows; both are named."""
+    people = {trial.subject for trial in first.trials} & {trial.subject for trial in other.trials}
+    rates = [part.info.get("sfreq") for part in (first, other)]
+    if not people or None in rates or len(first.signals.shape) != 3 or len(other.signals.shape) != 3:
+        return
+    whose = f"{first.source} and {other.source} are of one person ({few(sorted(people))}) and have"
+    if rates[0] != rates[1]:
+        raise UserError(
+            f"{whose} {rates[0]:g} and {rates[1]:g} Hz; bring them to one rate (MNE: epochs.resample({rates[0]:g}))"
+        )
+    windows = [
+        (part.signals.shape[2], span(part.info.get("tmin") or 0.0, part.signals.shape[2], float(rates[0])))
+        for part in (first, other)
+    ]
+    if windows[0] != windows[1]:
+        raise UserError(
+            f"{whose} other windows: {windows[0][0]} samples, {windows[0][1]}, and {windows[1][0]} samples, "
+            f"{windows[1][1]}; cut both with the same tmin and tmax (MNE: epochs.crop)"
+        )
 
 
 def _require_one_roi(first: Part, other: Part) -> None:

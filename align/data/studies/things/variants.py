@@ -24,7 +24,7 @@ import numpy as np
 from align.data.reading.convert import open_container
 from align.data.reading.stored_array import StoredArray
 from align.data.studies.things.block import Block
-from align.errors import UserError
+from align.errors import UserError, counted
 from align.files import read_json
 
 
@@ -176,7 +176,7 @@ def _ch_names(path: Path, value: Any, n_chans: int) -> tuple[str, ...]:
             f"{str(path)!r}: channel {twice!r} is listed twice in ch_names; every channel needs its own name"
         )
     if len(names) != n_chans:
-        raise UserError(f"{str(path)!r} names {len(names)} channels, its signals have {n_chans}")
+        raise UserError(f"{str(path)!r} names {counted(len(names), 'channel')}, its signals have {n_chans}")
     return names
 
 

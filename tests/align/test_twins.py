@@ -1,0 +1,160 @@
+"""`align.data.twins`: a recording in two versions is found by its noise; true repetitions are not, however alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import shift
+from scipy.signal import butter, lfilter, sosfiltfilt
+
+from align.config import Config, load_config
+from align.data.check import check_study
+from align.data.signals import Trials
+from align.data.sound import remarks_of
+from align.data.studies import open_study
+from align.data.studies.simulated import study as simulated
+from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS
+from align.data.twins import twins
+from tests.align.fixture_studies import write_folder
+
+PICTURES, LENGTH, RATE = 24, 200, 250
+SHOWN = np.tile(np.arange(PICTURES), 2)  # twice
+
+
+def recorded(seed: int = 0, repetitions: int = 2) -> np.ndarray:
+    """A continuous recording (8, samples): a response to every picture under noise as of EEG."""
+    rng = np.random.default_rng(seed)
+    noise = lfilter([1], [1, -0.9], rng.normal(size=(8, repetitions * PICTURES * RATE)), axis=1)
+    noise += 3 * lfilter([1], [1, -0.9], rng.normal(size=noise.shape[1]))  # what the reference brings in
+    answer = rng.normal(size=(PICTURES, 8, 1)) * np.hanning(LENGTH)
+    for i in range(repetitions * PICTURES):
+        noise[:, i * RATE : i * RATE + LENGTH] += answer[i % PICTURES]
+    return noise
+
+
+def cut(raw: np.ndarray) -> np.ndarray:
+    return np.stack([raw[:, at : at + LENGTH] for at in range(0, raw.shape[1], RATE)])
+
+
+def trials(x: np.ndarray, stimulus: np.ndarray, session: np.ndarray | None = None) -> Trials:
+    return Trials(x.astype(np.float32), stimulus, np.zeros(len(x), np.int64), session)
+
+
+def filtered(raw: np.ndarray) -> np.ndarray:
+    return np.asarray(sosfiltfilt(butter(4, (0.5, 40), "band", fs=RATE, output="sos"), raw))
+
+
+VERSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "filtered": lambda raw: cut(filtered(raw)),
+    "against the average": lambda raw: cut(raw - raw.mean(axis=0)),
+    "both": lambda raw: cut(filtered(raw - raw.mean(axis=0))),
+    "in another unit": lambda raw: cut(filtered(raw)) * 1e6,
+    "with a baseline": lambda raw: cut(raw) - cut(raw)[:, :, :20].mean(axis=2, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_two_versions_of_one_recording_are_found(version: str) -> None:
+    raw = recorded()
+    x = np.concatenate([cut(raw), VERSIONS[version](raw)])
+    found = twins(trials(x, np.tile(SHOWN, 2)))
+    n = len(SHOWN)
+    assert found.n == 2 * n and len(found.pairs) > 0.9 * n
+    assert all(row - first == n for row, first in found.pairs)
+
+
+def test_versions_with_other_rejected_trials_side_by_side_and_of_one_session() -> None:
+    raw = recorded()
+    x, y = cut(raw), cut(filtered(raw))
+    kept = np.delete(np.arange(len(x)), [3, 11, 30])
+    found = twins(trials(np.concatenate([x, y[kept]]), np.concatenate([SHOWN, SHOWN[kept]])))
+    assert len(found.pairs) == len(kept)
+    found = twins(trials(np.stack([x, y], 1).reshape(-1, *x.shape[1:]), np.repeat(SHOWN, 2)))
+    assert len(found.pairs) == len(x)
+    found = twins(trials(np.concatenate([x, y[:PICTURES]]), np.concatenate([SHOWN, SHOWN[:PICTURES]])))
+    assert len(found.pairs) == PICTURES
+
+
+def test_standardised_betas_beside_raw_ones() -> None:
+    rng = np.random.default_rng(0)
+    x = 5 * rng.normal(size=300) + 0.5 * rng.normal(size=(PICTURES, 300))[SHOWN] + rng.normal(size=(len(SHOWN), 300))
+    both = np.concatenate([x, (x - x.mean(axis=0)) / x.std(axis=0)])
+    found = twins(trials(both, np.tile(SHOWN, 2), np.repeat(["1", "2"], len(x))))
+    assert len(found.pairs) == len(x)
+
+
+def signal(rng: np.random.Generator, size: tuple[int, ...], n: int) -> np.ndarray:
+    return rng.normal(size=(PICTURES, *size))[np.tile(np.arange(PICTURES), n)]
+
+
+def other_latencies(rng: np.random.Generator) -> np.ndarray:
+    x = np.cumsum(signal(rng, (4, 200), 6), axis=2)
+    late = 3 * rng.normal(size=len(x))
+    return np.stack([shift(one, (0, by), order=1, mode="nearest") for one, by in zip(x, late, strict=True)])
+
+
+ALIKE: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "little noise": lambda rng: signal(rng, (8, 50), 4) + 0.02 * rng.normal(size=(4 * PICTURES, 8, 50)),
+    "betas": lambda rng: 5 * rng.normal(size=300) + signal(rng, (300,), 3) + rng.normal(size=(3 * PICTURES, 300)),
+    "betas, little noise": lambda rng: signal(rng, (300,), 3) + 0.02 * rng.normal(size=(3 * PICTURES, 300)),
+    "patterns of sessions": lambda rng: (
+        signal(rng, (300,), 4)
+        + 5 * np.repeat(rng.normal(size=(2, 300)), 2 * PICTURES, axis=0)
+        + rng.normal(size=(4 * PICTURES, 300))
+    ),
+    "a common gain": lambda rng: (
+        signal(rng, (300,), 4) * np.exp(rng.normal(size=(4 * PICTURES, 1)))
+        + 0.02 * rng.normal(size=(4 * PICTURES, 300))
+    ),
+    "noise along one direction": lambda rng: (
+        signal(rng, (300,), 4) + 5 * rng.normal(size=(4 * PICTURES, 1)) * rng.normal(size=300)
+    ),
+    "latencies": other_latencies,
+    "spikes": lambda rng: rng.poisson(np.exp(signal(rng, (40,), 8))).astype(float),
+    "the same number throughout": lambda rng: np.ones((4 * PICTURES, 8, 50)),
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_true_repetitions_are_no_twins(kind: str) -> None:
+    for seed in range(3):
+        x = ALIKE[kind](np.random.default_rng(seed))
+        assert not twins(trials(x, np.tile(np.arange(PICTURES), len(x) // PICTURES))).pairs
+
+
+def test_one_recording_by_itself() -> None:
+    assert not twins(trials(cut(recorded(repetitions=4)), np.tile(SHOWN, 2))).pairs
+
+
+@pytest.mark.parametrize("noise", ["low", "eeg"])
+def test_the_simulated_study_has_none(noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated, "TRAIN_CONCEPTS", TRAIN_CONCEPTS[:30])  # fewer to render
+    monkeypatch.setattr(simulated, "TEST_CONCEPTS", TEST_CONCEPTS[:8])
+    words = [f"study.root={tmp_path}", f"simulated.noise={noise}"]
+    recording = open_study(load_config(Config, None, words)).read("01")
+    assert not twins(recording.train).pairs and not twins(recording.test).pairs
+
+
+def test_check_and_every_reader_say_so(tmp_path: Path) -> None:
+    raw = recorded()
+    x = np.concatenate([cut(raw), cut(filtered(raw))]).astype(np.float32)
+    rows = [
+        {
+            "row": i,
+            "image": f"pic{picture:03d}.png",
+            "split": "train" if picture < 20 else "test",
+            "subject": "01",
+            "session": "one" if i < len(SHOWN) else "two",
+        }
+        for i, picture in enumerate(np.tile(SHOWN, 2).tolist())
+    ]
+    write_folder(tmp_path, x, rows)
+    study = open_study(load_config(Config, None, ["study.name=folder", f"study.root={tmp_path}"]))
+    words = "training: 80 of 80 trials share their noise .*picture pic000.png, sessions two and one.*two versions"
+    for told in (check_study(study)["remarks"], remarks_of(study.recording("01"))):
+        (text,) = [text for text in told if "training" in text and "noise" in text]
+        assert re.search(words, text), text
