@@ -78,7 +78,10 @@ def _flat_remarks(split: str, trials: Trials, names: tuple[str, ...]) -> Iterato
         places.setdefault(where, []).append(_name(names, i))
     for where, channels in places.items():
         count = "1 channel never changes" if len(channels) == 1 else f"{len(channels)} channels never change"
-        yield f"{split}: {count} in {where}, but elsewhere: {some(channels)}; leave out channels or trials"
+        yield (
+            f"{split}: {count} in {where}, but elsewhere: {some(channels)}; is that part of another person, mask or "
+            "cap? Leave out channels or trials"
+        )
 
 
 def _name(names: tuple[str, ...], i: int) -> str:

@@ -1,4 +1,4 @@
-"""Recording sessions of one person held against each other: their spread, their level, channels that are silent.
+"""Recording sessions of one person held against each other: their spread and their level.
 
 Splits say nothing of a session in another unit whose trials stand in both; a session does.
 """
@@ -30,15 +30,14 @@ _MOST, _FEW = 0.9, 0.5  # parts of the channels
 @dataclass(frozen=True)
 class Session:
     """``spread``: deviation over ``trials`` in the unit of the file, median over channels. ``level``: distance of the
-    mean from 0 in deviations, median over channels. ``standard``: part of the channels with deviation 1. ``silent``:
-    which of the channels that were looked at never change."""
+    mean from 0 in deviations, median over channels. ``standard``: part of the channels with deviation 1. Channels that
+    never change are left out of all."""
 
     name: str
     trials: int
     spread: float
     level: float
     standard: float
-    silent: np.ndarray  # (channels looked at,) bool
 
     @property
     def centred(self) -> bool:
@@ -66,39 +65,25 @@ def measure_sessions(trials: Trials) -> list[Session]:
 
 def _measured(name: str, x: np.ndarray, rows: np.ndarray) -> Session:
     count = len(rows)
-    every, whole = max(1, math.ceil(count * x[:1].size / _HELD)), rows
+    every = max(1, math.ceil(count * x[:1].size / _HELD))
     rows = rows[::every] if count // every >= _LEAST else rows[:: max(1, count // _LEAST)]
     channels = _spread_over(x.shape[1], _CHANNELS)
     part = np.asarray(x[rows], dtype=np.float64)[:, channels]
     release(x)
-    silent = np.ptp(part, axis=(0, *range(2, part.ndim))) == 0
-    if silent.any() and len(rows) < len(whole):  # a unit that seldom fires is not silent
-        silent[silent] = _constant(x, whole, channels[silent])
     if x.ndim == 3:
         part = part[:, :, _spread_over(x.shape[2], _SAMPLES)]
-    values = part[:, ~silent].reshape(len(part), -1)
-    if not values.size:
-        return Session(name, len(rows), 0.0, 0.0, 0.0, silent)
+    values = part.reshape(len(part), -1)
     middle = np.median(values, axis=0)
     deviation = _SIGMA * np.median(np.abs(values - middle), axis=0)
     ends = np.where(deviation > 0, _FAR * deviation, np.inf)
     values = np.clip(values, middle - ends, middle + ends)
     own = values.std(axis=0)
-    moving = own > 0
-    level = np.median(np.abs(values.mean(axis=0)[moving]) / own[moving]) if moving.any() else 0.0
+    values, own = values[:, own > 0], own[own > 0]
+    if not own.size:
+        return Session(name, len(rows), 0.0, 0.0, 0.0)
+    level = np.median(np.abs(values.mean(axis=0)) / own)
     standard = float((np.abs(own - 1) <= _STANDARD).mean())
-    return Session(name, len(rows), float(np.median(own)), float(level), standard, silent)
-
-
-def _constant(x: np.ndarray, rows: np.ndarray, channels: np.ndarray) -> np.ndarray:
-    """Bool (channels,): those of one value in all ``rows`` of x."""
-    low, high = np.full(len(channels), np.inf), np.full(len(channels), -np.inf)
-    for row in rows:
-        values = np.asarray(x[row])[channels].reshape(len(channels), -1)
-        low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
-    release(x)
-    equal: np.ndarray = low == high
-    return equal
+    return Session(name, len(rows), float(np.median(own)), float(level), standard)
 
 
 def _spread_over(n: int, most: int) -> np.ndarray:
@@ -106,20 +91,12 @@ def _spread_over(n: int, most: int) -> np.ndarray:
 
 
 def session_remarks(split: str, sessions: Sequence[Session], preprocess: PreprocessConfig) -> Iterator[str]:
-    """Sessions of one split of another spread or level than the others, or whose channels are silent there alone."""
+    """Sessions of one split of another spread or level than the others."""
     alive = [one for one in sessions if one.spread > 0]
     if len(alive) > 1 and not preprocess.mvnn:  # which whitens session by session
         yield from _spreads(split, alive)
     if len(alive) > 1:
         yield from _levels(split, alive)
-    for one in sessions:
-        others = [other.silent for other in sessions if other is not one]
-        alone = int((one.silent & ~np.logical_and.reduce(others)).sum()) if others else 0
-        if alone:
-            yield (
-                f"{split}: {alone} of {len(one.silent)} channels never change in session {one.name}, but do in another "
-                "one: is that session of another person, mask or orientation?"
-            )
 
 
 def _spreads(split: str, sessions: Sequence[Session]) -> Iterator[str]:

@@ -87,6 +87,15 @@ def test_standardised_betas_beside_raw_ones() -> None:
     assert len(found.pairs) == len(x)
 
 
+def test_versions_are_found_under_a_response_far_above_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    x = 50 * rng.normal(size=(PICTURES, 8, 50))[np.tile(np.arange(PICTURES), 4)] + rng.normal(
+        size=(4 * PICTURES, 8, 50)
+    )
+    both = np.concatenate([x, x + 0.1 * rng.normal(size=x.shape)])
+    assert len(twins(trials(both, np.tile(np.arange(PICTURES), 8))).pairs) == len(x)
+
+
 def signal(rng: np.random.Generator, size: tuple[int, ...], n: int) -> np.ndarray:
     return rng.normal(size=(PICTURES, *size))[np.tile(np.arange(PICTURES), n)]
 
@@ -115,6 +124,11 @@ ALIKE: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     ),
     "latencies": other_latencies,
     "spikes": lambda rng: rng.poisson(np.exp(signal(rng, (40,), 8))).astype(float),
+    "noise of the stimulator, the same in every other block": lambda rng: (
+        signal(rng, (8, 50), 8)
+        + np.repeat(np.tile(3 * rng.normal(size=(4, 8, 50)), (2, 1, 1)), PICTURES, axis=0)
+        + 0.1 * rng.normal(size=(8 * PICTURES, 8, 50))
+    ),
     "the same number throughout": lambda rng: np.ones((4 * PICTURES, 8, 50)),
 }
 
