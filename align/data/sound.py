@@ -64,9 +64,8 @@ def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recordi
         raise UserError(f"{who}: {found[0]}")
     signals = (*signal_remarks(entry, preprocess), *unit_remarks(recording, entry, preprocess))
     told = (implausible(recording), signals, picture_remarks(pictures))
-    more = (repeat_remarks(repeats), shared_remarks(recording, fits))
-    more = (*more, twin_remarks(recording), channel_remarks(recording))
-    return remarked(recording, [text for part in (*told, *more) for text in part])
+    repeated_ = (repeat_remarks(repeats), shared_remarks(recording, fits), twin_remarks(recording))
+    return remarked(recording, [text for part in (*told, *repeated_, channel_remarks(recording)) for text in part])
 
 
 def remarked(recording: Recording, remarks: Iterable[str]) -> Recording:

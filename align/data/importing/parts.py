@@ -254,8 +254,8 @@ def _require_alike(first: Part, other: Part) -> None:
 def _refuse_other_times(first: Part, other: Part) -> None:
     """Raise `UserError` where two files of one person have other rates or windows; both are named."""
     people = {trial.subject for trial in first.trials} & {trial.subject for trial in other.trials}
-    rates = [part.info.get("sfreq") for part in (first, other)]
-    if not people or None in rates or len(first.signals.shape) != 3 or len(other.signals.shape) != 3:
+    rates = [float(part.info.get("sfreq") or 0) for part in (first, other)]
+    if not people or 0 in rates or len(first.signals.shape) != 3 or len(other.signals.shape) != 3:
         return
     whose = f"{first.source} and {other.source} are of one person ({few(sorted(people))}) and have"
     if rates[0] != rates[1]:
@@ -263,7 +263,7 @@ def _refuse_other_times(first: Part, other: Part) -> None:
             f"{whose} {rates[0]:g} and {rates[1]:g} Hz; bring them to one rate (MNE: epochs.resample({rates[0]:g}))"
         )
     windows = [
-        (part.signals.shape[2], span(part.info.get("tmin") or 0.0, part.signals.shape[2], float(rates[0])))
+        (part.signals.shape[2], span(part.info.get("tmin") or 0.0, part.signals.shape[2], rates[0]))
         for part in (first, other)
     ]
     if windows[0] != windows[1]:
