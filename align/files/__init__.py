@@ -304,7 +304,21 @@ def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, 
     told = {name: value for name, value in (metadata or {}).items() if name != KEY}
     with atomic_path(path) as temporary, _room(temporary) as folder:
         save_file(held, folder / "x", {**told, KEY: of_tensors(held, told)})
+        _sort_metadata(folder / "x")
         os.replace(folder / "x", temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in the order of their names: the library has them in any, so that equal
+    content would make files of other bytes."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        if len(text) == size:
+            file.seek(8)
+            file.write(text)
 
 
 @contextmanager

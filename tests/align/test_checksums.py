@@ -310,3 +310,14 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path, name: st
 
 def test_damage_is_a_mistake_that_a_command_tells() -> None:
     assert issubclass(Damaged, UserError)
+
+
+def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
+    """The library orders metadata as it likes, from one call to the next."""
+    told = {f"name {i}": f'wört "{i}" \\ \n' for i in range(12)}
+    files = [tmp_path / f"{i}.safetensors" for i in range(6)]
+    for path in files:
+        save_tensors(path, {"x": torch.arange(5.0), "b": torch.ones(3, 2)}, told)
+    assert len({path.read_bytes() for path in files}) == 1
+    tensors, found = read_tensors(files[0])
+    assert {name: found[name] for name in told} == told and torch.equal(tensors["x"], torch.arange(5.0))

@@ -168,8 +168,9 @@ def _image_shape(path: Path) -> None:
 def _table(path: Path) -> None:
     config = Config()
     config.study.root = str(path.parent)
-    for row in Folder(config).table:
-        assert row.split in ("train", "test", "unused")
+    for one in Folder(config).parts.values():
+        for row in one.table:
+            assert row.split in ("train", "test", "unused")
 
 
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
