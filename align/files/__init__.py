@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 logger = logging.getLogger(__name__)
+_SHORT = re.compile(r"^\d+ requested and \d+ written$")
 LARGEST_TEXT = 2**28  # bytes of a JSON or CSV file that is read at once
 
 
@@ -205,7 +207,9 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and ".tmp-" not in str(error.filename):
             raise
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+        number = errno.ENOSPC if _SHORT.search(str(error)) else error.errno or errno.EIO  # so numpy says it
+        reason = os.strerror(number) if number == errno.ENOSPC else error.strerror or str(error)
+        raise OSError(number, reason, str(path)) from error
     except Exception as error:
         from safetensors import SafetensorError
 

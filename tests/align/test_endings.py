@@ -120,7 +120,7 @@ def test_errors_without_a_file_get_one(tmp_path: Path) -> None:
     for error in (OSError(errno.ENOSPC, "No space left on device"), OSError("1000 requested and 3 written")):
         with pytest.raises(OSError) as raised, naming(path):
             raise error
-        assert one_line(raised.value).startswith(f"{str(path)!r}: ")
+        assert one_line(raised.value).startswith(f"{str(path)!r}: No space left on device")
     with pytest.raises(OSError) as raised, atomic_path(path) as temporary:
         raise PermissionError(errno.EACCES, "Permission denied", str(temporary))
     assert raised.value.filename == str(path)
