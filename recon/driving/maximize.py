@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from recon.generation.pipeline import Generator
 
 RESULT, STEM = "maximize.json", "maximize"
-STEADY = (
-    10.0  # times the penalty of ridge that predicts best, for the encoder that steers: less for a gradient to exploit
-)
+STEADY = 10.0  # times the penalty of ridge that predicts best, for the encoder that steers: a gradient exploits less
 _MIXED = 8  # of the natural pictures of a unit, those whose tokens are mixed in
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ OF_A_RUN = ("predict", "retrieve", "repeats", "evidence", "curves", "evaluate", 
 CONFIGURED = ("targets", "train", "sweep", "pretrain", "timecourse", "encode", "reproduce")
 HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only some commands have, where those alone print
     "align/adaptation": ("adapt",),
-    "align/checkpoint.py": OF_A_RUN,
+    "align/checkpoint": OF_A_RUN,
     "align/data/download": ("data download",),
     "align/data/importing": ("data import",),
     "align/data/places.py": ("sweep", "timecourse", "train"),
@@ -209,7 +209,7 @@ def test_dead_hints_are_found(place: str, text: str) -> None:
     ("place", "text"),
     [
         (
-            "align/checkpoint.py",
+            "align/checkpoint/finding.py",
             "make one (recon train --subject {} with the --config of its study), or give --run FOLDER",
         ),
         ("recon/evaluation/complete.py", "run recon generate again, or score what is there with --partial"),
