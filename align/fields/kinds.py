@@ -7,7 +7,7 @@ from typing import Annotated
 
 from align.errors import UserError
 from align.fields.checks import Matches, OneOf, Read
-from align.fields.syntax import parse_pooling, parse_view, parse_window, split_name
+from align.fields.syntax import network_names, parse_pooling, parse_view, parse_window
 from align.known_names import BRAINDECODE, ENCODERS, OWN
 
 
@@ -19,7 +19,7 @@ def _expression(text: str) -> None:
 
 
 def _with_weights(entry: str) -> None:
-    split_name(entry.partition("@")[0])
+    network_names(entry.partition("@")[0])
 
 
 Names = Annotated[str, Read(_expression)]
@@ -29,7 +29,7 @@ Layer = Annotated[
 ]
 Pooling = Annotated[str, Read(parse_pooling)]
 View = Annotated[str, Read(parse_view)]
-BackboneName = Annotated[str, Read(split_name)]
+BackboneName = Annotated[str, Read(network_names)]
 Weighted = Annotated[str, Read(_with_weights)]
 EncoderName = Annotated[str, OneOf(*ENCODERS, unlisted=(OWN,), prefixes=(BRAINDECODE,))]
 Band = Annotated[

@@ -55,8 +55,21 @@ def parse_window(text: str) -> tuple[float, float]:
     return start, stop
 
 
+def network_names(backbone: str) -> tuple[str, ...]:
+    """The networks of a name: itself, or those that it joins by ``+``. Raises `UserError` for unknown families."""
+    names = tuple(backbone.split("+"))
+    for name in names:
+        split_name(name)
+    return names
+
+
 def split_name(backbone: str) -> tuple[str, str]:
-    """Family and model of ``family/model``; the model of ``mini`` is empty. Raises `UserError` for unknown families."""
+    """Family and model of ``family/model``; the model of ``mini`` is empty.
+
+    Raises `UserError` for unknown families and for several networks.
+    """
+    if "+" in backbone:
+        raise UserError(f"{backbone!r} are several networks; name one here")
     family, _, model_name = backbone.partition("/")
     if family not in FAMILIES or bool(model_name) != (family != "mini"):
         near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.5)

@@ -8,9 +8,10 @@ import torch
 
 from align.config import BackboneConfig
 from align.errors import UserError
-from align.fields.syntax import split_name
+from align.fields.syntax import network_names, split_name
 from align.vision import families, transformers_models
 from align.vision.known import KNOWN
+from align.vision.several import joined, member_configs
 from align.vision.taps import Backbone, resolve_layer
 
 __all__ = ["BACKBONES", "Backbone", "load_backbone", "resolve_layer"]
@@ -27,6 +28,8 @@ BACKBONES: dict[str, families.Loader] = {
 def load_backbone(config: BackboneConfig) -> Backbone:
     """Load ``family/model`` (or ``mini``), frozen, on the CPU; the caller may move it. Leaves torch's seed alone.
 
+    Several networks, joined by ``+``, become one backbone (`align.vision.several`).
+
     Weights from the hub are those of ``config.revision``, else of the revision in `known`, else the newest.
 
     Raises
@@ -35,6 +38,8 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         Unknown family or model (with the nearest), missing, truncated or unfitting weights, an image size that the
         model does not take, a revision of weights that do not come from the hub.
     """
+    if len(network_names(config.name)) > 1:
+        return joined(config, [load_backbone(one) for one in member_configs(config)])
     family, model_name = split_name(config.name)
     if config.weights is None and config.revision is None and config.name in KNOWN:
         config = replace(config, revision=KNOWN[config.name].revision)

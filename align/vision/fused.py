@@ -14,7 +14,6 @@ import torch
 from align.config import TargetConfig
 from align.data.signals import Stimuli
 from align.errors import UserError
-from align.vision.pooling import pool
 from align.vision.taps import resolve_layer
 from align.vision.targets import Targets, cached_targets
 
@@ -36,10 +35,9 @@ def resolve_layers(backbone: Backbone, layer: str) -> str:
 def require_pooling(backbone: Backbone, layers: Sequence[str], pooling: str) -> None:
     """Raise `UserError` where a layer, single or joined, cannot be pooled so; no picture is looked at."""
     for part in dict.fromkeys(part for layer in layers for part in parts_of(layer)):
-        shape = backbone.shapes.get(resolve_layer(backbone, part))
-        if shape is not None:
-            value = torch.zeros(shape).permute(0, 3, 1, 2) if len(shape) == 4 and backbone.nhwc else torch.zeros(shape)
-            pool(value, pooling, prefix=backbone.prefix, has_cls=backbone.has_cls)
+        name = resolve_layer(backbone, part)
+        if name in backbone.shapes:
+            backbone.pooled(name, torch.zeros(backbone.shapes[name]), pooling)
 
 
 def layer_targets(

@@ -128,9 +128,7 @@ class Backbone(nn.Module):
         def keep(name: str, value: torch.Tensor) -> None:
             if value.requires_grad:
                 value = value.clone()  # the network may change it in place, which pooling could not undo
-            if value.ndim == 4 and self.nhwc:
-                value = value.permute(0, 3, 1, 2)
-            found[wanted[name]] = pool(value, pooling, prefix=self.prefix, has_cls=self.has_cls)
+            found[wanted[name]] = self.pooled(name, value, pooling)
             if len(found) == len(wanted):
                 raise _Complete
 
@@ -140,6 +138,12 @@ class Backbone(nn.Module):
             silent = [layer for layer in wanted.values() if layer not in found]
             raise UserError(f"{self.name}: layer {silent[0]!r} gave no output in the forward pass")
         return {layer: found[layer] for layer in wanted.values()}
+
+    def pooled(self, layer: str, value: torch.Tensor, pooling: str) -> torch.Tensor:
+        """(B, N, D) of what ``layer`` (one of ``layers``) gives; raises `UserError` where it cannot be pooled so."""
+        if value.ndim == 4 and self.nhwc:
+            value = value.permute(0, 3, 1, 2)
+        return pool(value, pooling, prefix=self.prefix, has_cls=self.has_cls)
 
 
 def _run_with_taps(

@@ -6,9 +6,10 @@ import torch
 
 from align.config import BackboneConfig
 from align.errors import UserError
-from align.fields.syntax import split_name
+from align.fields.syntax import network_names, split_name
 from align.vision import families
 from align.vision.backbones import load_backbone
+from align.vision.several import joined, member_configs
 from align.vision.taps import Backbone
 from align.vision.transformers_models import wrap_transformers
 
@@ -23,6 +24,10 @@ def load_untrained(config: BackboneConfig, seed: int) -> Backbone:
     """
     if config.weights is not None:
         raise UserError(f"{config.name}@{UNTRAINED} draws its weights; leave backbone.weights out")
+    if len(network_names(config.name)) > 1:
+        several = joined(config, [load_untrained(one, seed) for one in member_configs(config)])
+        several.name = f"{config.name}@{UNTRAINED}:{seed}"
+        return several
     family, model_name = split_name(config.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

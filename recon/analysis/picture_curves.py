@@ -81,7 +81,7 @@ def picture_curves(
     """
     from recon.decoding.bridges.choose import Conditioning
     from recon.drawing.folders import generator_label
-    from recon.evaluation.judge import USED_BY_GENERATOR
+    from recon.evaluation.judge import made_of
     from recon.evaluation.judges import open_judges
     from recon.evaluation.recordings import RunData
     from recon.evaluation.settings import EvaluateConfig
@@ -89,8 +89,8 @@ def picture_curves(
     options, settings = options or Options(), settings or EvaluateConfig()
     _check(options, run)
     conditioning = Conditioning(library=options.library)
-    label, used = generator_label(generator, conditioning), USED_BY_GENERATOR.get(generator_label(generator), ())
-    judges = open_judges(settings, run.study, {run.config.backbone.name, *used})
+    label = generator_label(generator, conditioning)
+    judges = open_judges(settings, run.study, made_of(run.config.backbone.name, generator_label(generator)))
     plan = Plan.of(run, generator, conditioning, options.sampling, None, options.limit)
     _ = plan.generator  # one that does not fit is said before pictures are read
     run_data = RunData(run)

@@ -20,6 +20,7 @@ from align.comparison.predictability import column_correlation
 from align.data.names import subject_name
 from align.data.places import claim
 from align.errors import UserError
+from align.fields.syntax import network_names
 from align.files import locked, write_atomic, write_sealed
 from align.response_models.contract import take_rows
 from recon.comparison.files import csv_text
@@ -272,6 +273,6 @@ def told(result: dict[str, Any]) -> str:
 
 
 def require_other(network: str, judge: str) -> None:
-    """Raise `UserError` where the judge reads the network that steers."""
-    if network.partition("@")[0] == judge.partition("@")[0]:
-        raise UserError(f"--judge {judge!r} is the network that steers; name another one")
+    """Raise `UserError` where the judge reads a network that steers."""
+    if set(network_names(network.partition("@")[0])) & set(network_names(judge.partition("@")[0])):
+        raise UserError(f"--judge {judge!r} reads a network that steers ({network}); name another one")

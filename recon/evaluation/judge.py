@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.errors import UserError
+from align.fields.syntax import network_names
 from recon.evaluation.settings import JUDGES, EvaluateConfig
 from recon.metrics.feature_nets import FeatureNets
 from recon.metrics.pixels import enter, resize
@@ -33,6 +34,14 @@ _NETWORKS = {
 _READER_SIZE = 64  # px
 # Networks whose weights shaped the embedded generator: its CLIP pair, and the perceptual loss of its VAE.
 USED_BY_GENERATOR = {"mini": ("mini", "torchvision/squeezenet1_1")}
+
+
+def made_of(backbone: str, generator: str) -> set[str]:
+    """The networks that a run is made of: of its backbone, which may join several, and those behind its generator.
+
+    ``generator``: its name as in folders, what follows the first ``_`` aside.
+    """
+    return {*network_names(backbone), *USED_BY_GENERATOR.get(generator.partition("_")[0], ())}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from align.fields.syntax import network_names
 from recon.evaluation.judge import READER, Judge, family, judge_name, load_judge, took_part
 from recon.evaluation.settings import EvaluateConfig
 from recon.metrics.feature_nets import WeightsMissing
@@ -114,9 +115,10 @@ def described(report: dict[str, Any]) -> list[str]:
 
 def _standing(report: dict[str, Any], judge: dict[str, Any]) -> str:
     near = judge["relatives"]
+    own = network_names(report["backbone"])
     if not near:
         return "independent of the run's networks" if judge["name"] != READER else "made for this simulation"
-    return "same family as " + ", ".join(f"{name}{' (backbone)' * (name == report['backbone'])}" for name in near)
+    return "same family as " + ", ".join(f"{name}{' (backbone)' * (name in own)}" for name in near)
 
 
 def _second(first: str, used: tuple[str, ...]) -> str | None:

@@ -22,7 +22,7 @@ from align.tracking import Stopwatch, duration
 from recon.drawing.folders import find_folders, lowest_seed
 from recon.drawing.record import read_record
 from recon.evaluation.controls import few_pictures
-from recon.evaluation.judge import USED_BY_GENERATOR
+from recon.evaluation.judge import made_of
 from recon.evaluation.judges import open_judges
 from recon.evaluation.pictures import read_others, read_scored, require_unchanged
 from recon.evaluation.provenance import head
@@ -130,7 +130,7 @@ def evaluate_run(
     from recon.metrics.fine_power import fine_power_ratios
 
     folders = find_folders(run, images_dir, generator)
-    used = {run.config.backbone.name, *USED_BY_GENERATOR.get(folders.generator.partition("_")[0], ())}
+    used = made_of(run.config.backbone.name, folders.generator)
     judges = open_judges(settings, run.study, used)
     run_data = RunData(run)
     with launched.first_then_others():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
-from recon.evaluation.judge import USED_BY_GENERATOR, Judge, judge_name, load_judge, took_part
+from recon.evaluation.judge import Judge, judge_name, load_judge, made_of, took_part
 from recon.evaluation.settings import EvaluateConfig
 from recon.metrics.feature_nets import WeightsMissing
 
@@ -31,7 +31,7 @@ def load_judges(run: Run, generator: str, settings: EvaluateConfig) -> tuple[lis
     that ``settings`` name comes before them.
     ``generator``: its name as in folders. Raises `UserError` where no judge is on this machine.
     """
-    used = {run.config.backbone.name, *USED_BY_GENERATOR.get(generator.partition("_")[0], ())}
+    used = made_of(run.config.backbone.name, generator)
     own = judge_name(settings, run.study, used)  # the one that evaluate.judge_weights belongs to
     names = [own, FIRST, SECOND] if settings.judge else [FIRST, own, SECOND]
     found, missing = [], {}

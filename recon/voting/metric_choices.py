@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.errors import UserError
-from recon.evaluation.judge import READER, USED_BY_GENERATOR, load_judge
+from recon.evaluation.judge import READER, load_judge, made_of
 from recon.metrics.feature_nets import FeatureNets, WeightsMissing
 from recon.metrics.identification import correlation_distance
 from recon.metrics.metrics import METRICS, Metric
@@ -111,7 +111,7 @@ def _judges(
         if metric.network is None or (name in content.better and settings.networks):
             yield name, _likeness(metric, nets)
             nets.clear()
-    used = {backbone, *USED_BY_GENERATOR.get(content.report["generator"].partition("_")[0], ())}
+    used = made_of(backbone, content.report["generator"])
     first = settings.judge or content.report["judge"]
     own = (READER,) if content.report["study"] == "simulated" else ()
     for name in dict.fromkeys((first, *own, *OFFLINE)):

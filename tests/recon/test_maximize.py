@@ -79,7 +79,7 @@ def test_both_encoders_rise_above_the_natural_pictures(whole: tuple[dict[str, An
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--judge", "mini", "--judge-layer", "2"], "--judge 'mini' is the network that steers"),
+        (["--judge", "mini", "--judge-layer", "2"], "--judge 'mini' reads a network that steers"),
         (["--judge", "torchvision/squeezenet1_1@untrained", "--judge-layer", "3", "--steps", "-1"], "0 or more"),
         (["--judge", "torchvision/squeezenet1_1@untrained", "--judge-layer", "features.99"], "no layer 'features.99'"),
     ],

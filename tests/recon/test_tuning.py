@@ -28,7 +28,7 @@ from recon.decoding.low_level import LowLevel
 from recon.decoding.plan import Sampling
 from recon.decoding.predict import load_predictions, open_recording
 from recon.drawing.record import FILE, read_record
-from recon.evaluation.judge import Judge
+from recon.evaluation.judge import USED_BY_GENERATOR, Judge
 from recon.evaluation.report import evaluate_run
 from recon.evaluation.settings import EvaluateConfig
 from recon.generation.conditioner import Conditioner, ConditionerInfo, save_conditioner
@@ -375,7 +375,7 @@ def test_the_judge_that_chooses(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(scores_of, "load_judge", load)
     assert names() == ([scores_of.FIRST], {scores_of.SECOND: "no weights here"})
     assert names(judge="torchvision/alexnet")[0] == ["torchvision/alexnet", scores_of.FIRST]
-    monkeypatch.setitem(scores_of.USED_BY_GENERATOR, "generator", (scores_of.FIRST,))
+    monkeypatch.setitem(USED_BY_GENERATOR, "generator", (scores_of.FIRST,))
     present.add(scores_of.SECOND)
     assert names() == ([scores_of.SECOND], {scores_of.FIRST: "it took part in the run"})
     present.clear()
