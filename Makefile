@@ -33,7 +33,7 @@ demo: $(VENV)/.installed
 	$(BIN)/recon demo --out $(OUT)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .

@@ -14,6 +14,26 @@ share_cores()  # before anything imports torch
 
 PROJECT = Path(__file__).resolve().parent.parent
 NO_NETWORK = str(PROJECT / "tests" / "no_network")
+LONG = (  # files that take a minute or so with few tests: run first, so that no worker is left with one at the end
+    "test_parallel",
+    "test_distributed",
+    "test_killed",
+    "test_sweep_processes",
+    "test_site",
+    "test_commands",
+    "test_resume",
+    "test_quickstart",
+    "test_wheel",
+    "test_control_command",
+    "test_ensemble",
+    "test_words_null",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of files; within a file it stays."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(autouse=True)
