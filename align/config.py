@@ -174,6 +174,9 @@ class EncoderConfig(Checked):
     # banded_ridge: sizes in signal order, regions of the study (and rest), or channel; empty = one band
     bands: list[Band] = field(default_factory=list)
     band_draws: Whole = 20  # banded_ridge: random weightings of the bands tried beside the equal one
+    # encoding: length of a constant that signals and pictures both get as a further value, in lengths of what pictures
+    # predict; 0 = none, the cosine of responses; 2 = nearly their likelihood, which weak responses do not upset
+    constant: Annotated[float, Within(least=0)] = 0.0
     options: list[Option] = field(default_factory=list)  # braindecode's models: [name=value], as its class calls them
     pretrained: Text | None = None  # labram, cbramod, reve: file, folder or hub name[@revision]; None = untrained
     frozen: bool = False  # labram, cbramod, reve: train the last layer only
@@ -193,6 +196,8 @@ class EncoderConfig(Checked):
             yield f"{text} names no region; name one beside it, or leave it out"
         elif not numbers and len(set(self.bands)) < len(self.bands):
             yield f"{text} names a region twice; name each once"
+        if self.constant and self.name != "encoding":
+            yield f"{at}constant={self.constant:g} is of {at}name=encoding, not of {self.name}; leave it out"
         if self.frozen and self.pretrained is None:
             yield f"{at}frozen=true without weights: pass {at}pretrained=FILE"
 

@@ -92,7 +92,8 @@ class Aligner(nn.Module):
     @property
     def width(self) -> int:
         """E, the width of embeds and candidates."""
-        return self.targets.components if self.plain else self.config.encoder.width
+        own = self.targets.components + (self.targets.constant is not None)
+        return own if self.plain else self.config.encoder.width
 
     @torch.no_grad()
     def predict(self, x: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
@@ -108,7 +109,7 @@ class Aligner(nn.Module):
             batch = torch.tensor(x[start : start + batch_size], dtype=torch.float32, device=self.device)
             hidden = self.network.encoder(self.signals(batch))
             components = self.network.token_head(hidden)
-            embeds.append((components if self.plain else hidden).cpu().numpy())
+            embeds.append((self.targets.compared(components) if self.plain else hidden).cpu().numpy())
             if self.has_tokens:
                 tokens.append(self.targets.decode(components, bounded=True).cpu().numpy())
         out = {"embeds": np.concatenate(embeds)}
@@ -137,8 +138,17 @@ class Aligner(nn.Module):
         for start in range(0, len(tokens), batch_size):
             batch = torch.tensor(np.asarray(tokens[start : start + batch_size]), dtype=torch.float32)
             components = self.targets.encode(batch.to(self.device))
-            parts.append((components if self.plain else self._image(components, subject)).cpu().numpy())
+            embeds = self.targets.compared(components) if self.plain else self._image(components, subject)
+            parts.append(embeds.cpu().numpy())
         return np.concatenate(parts)
+
+    def without_constant(self, embeds: np.ndarray) -> np.ndarray:
+        """Embeds (n, E) without the constant that they are compared with, if any: of an encoding model, responses."""
+        return embeds if self.targets.constant is None else embeds[:, :-1]
+
+    def responses_to(self, tokens: np.ndarray, subject: int | None = None) -> np.ndarray:
+        """`embed_images` `without_constant`: of an encoding model, the responses it predicts, float32."""
+        return self.without_constant(self.embed_images(tokens, subject=subject))
 
     def _image(self, components: torch.Tensor, subject: int | None) -> torch.Tensor:
         seen, head = components * self.targets.gain, self.network.image_head
@@ -172,6 +182,8 @@ class Aligner(nn.Module):
         _require_sizes(config, tensors, meta)
         signals = SignalSpace(tuple(meta["in_shape"]), meta["signal_components"])
         targets = TargetSpace((meta["token_shape"][0], meta["token_shape"][1]), meta["components"], config.target.root)
+        if config.encoder.constant:
+            targets.constant = torch.zeros(())
         subjects = meta.get("n_subjects", 1)
         if config.encoder.name in ANY_SHAPE:  # without memory first: sizes are what a file claims
             with torch.device("meta"):

@@ -81,7 +81,8 @@ class TargetSpace(nn.Module):
     The mean variance of the components is 1 on training pictures. ``gain`` (k,) is the optional whitening for the
     image side. ``deviation`` (N*D,) is that of the standardised training tokens, 1 but for dimensions that hardly vary;
     ``spread`` (N*D,) multiplies decoded tokens so that predictions have the deviation of training. ``root``: of every
-    token value its root with the sign kept is taken first, which tames the long tail of activations.
+    token value its root with the sign kept is taken first, which tames the long tail of activations. ``constant`` (),
+    where there is one: a further value of everything that is compared (`compared`).
     """
 
     mean: torch.Tensor
@@ -91,6 +92,7 @@ class TargetSpace(nn.Module):
     gain: torch.Tensor
     deviation: torch.Tensor
     spread: torch.Tensor
+    constant: torch.Tensor | None
 
     def __init__(self, token_shape: tuple[int, int], components: int, root: bool = False) -> None:
         super().__init__()
@@ -103,6 +105,7 @@ class TargetSpace(nn.Module):
         self.register_buffer("gain", torch.ones(components))
         self.register_buffer("deviation", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
+        self.register_buffer("constant", None)
 
     @property
     def components(self) -> int:
@@ -153,6 +156,16 @@ class TargetSpace(nn.Module):
     def encode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Components (n, k) of tokens (n, N, D)."""
         return self.standardised(tokens) @ self.basis.T / self.unit
+
+    def compared(self, components: torch.Tensor) -> torch.Tensor:
+        """Components (n, k) as they are compared by cosine: (n, k), or (n, k + 1) with the constant.
+
+        With a long constant the order of cosines is that of squared distances, and so of likelihoods of responses with
+        unit noise; short vectors, whose direction is mostly noise, then no longer count as much as long ones.
+        """
+        if self.constant is None:
+            return components
+        return torch.cat([components, self.constant.expand(len(components), 1)], dim=1)
 
     def decode(self, components: torch.Tensor, bounded: bool = False) -> torch.Tensor:
         """Tokens (n, N, D) of components (n, k), with ``spread`` applied.

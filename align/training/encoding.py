@@ -4,6 +4,9 @@ Pictures predict responses (`fit_fields`), which are then whitened by the covari
 over, so that the cosine of whitened responses and whitened predictions discounts noise that channels share. Both
 sides stay linear: the brain side is a matrix, the image side a projection of the tokens.
 
+With ``encoder.constant`` both get one more value, the same for all, so that the order of cosines comes near that of
+likelihoods.
+
 The prediction is kernel ridge regression from a picture's token grid, each channel with its own receptive field:
 the forward direction of Naselaris et al. 2011 (NeuroImage 56, "Encoding and decoding in fMRI") and of
 receptive-field estimation in V4 (Klindt et al. 2017, arXiv 1711.02653, "where" apart from "what"), in closed form.
@@ -61,6 +64,9 @@ def fit_encoding(
     group_of[inverse] = np.unique(groups, return_inverse=True)[1]
     fields = fit_fields(tokens.unflatten(1, targets.token_shape), responses, group_of)
     whiten = whitener(responses - fields.held_out, SHRINKAGE)
+    if config.encoder.constant:
+        length = ((fields.held_out - fields.bias) @ whiten).square().sum(1).mean().sqrt()
+        targets.constant = config.encoder.constant * length
     return as_aligner(config, signals, targets, whiten.T @ fields.weight, whiten.T, -fields.bias @ whiten)
 
 

@@ -108,7 +108,7 @@ class RunDecoder:
         own = Condition(
             self._source.tokens(seed)[: len(self.ids)],
             self.ids,
-            self._predictions.embeds[: len(self.ids)],
+            self._embeds[: len(self.ids)],
             *self._extra_inputs(slice(-1)),
         )
         if name == "reconstructions":
@@ -127,10 +127,9 @@ class RunDecoder:
         Predicted tokens have the spread of training, whatever ``match`` is.
         """
         decoded = self.run.aligner.predict(x)
-        tokens = decoded["tokens"] if self.tokens == "predicted" else self._likely(decoded["embeds"]).tokens(seed)
-        return Condition(
-            tokens, ("",) * len(x), decoded["embeds"], *self._low_of(x), self._prompts_of(decoded["embeds"], x)
-        )
+        embeds = self.run.aligner.without_constant(decoded["embeds"])
+        tokens = decoded["tokens"] if self.tokens == "predicted" else self._likely(embeds).tokens(seed)
+        return Condition(tokens, ("",) * len(x), embeds, *self._low_of(x), self._prompts_of(embeds, x))
 
     def likeliest(self) -> np.ndarray:
         """Rows (n,) of the `library`: the picture that each response makes likeliest."""
@@ -196,8 +195,7 @@ class RunDecoder:
 
         row = {name: i for i, name in enumerate(self._recording.stimuli.ids)}
         tokens = picture_tokens(self.run, self._recording)[[row[name] for name in self.ids]]
-        responses: np.ndarray = self.run.aligner.embed_images(tokens, subject=self.run.number)
-        return responses
+        return self.run.aligner.responses_to(tokens, self.run.number)
 
     def _usual(self) -> str:
         encoding = predicts_responses(self.run) and self.run.number is not None
@@ -231,7 +229,7 @@ class RunDecoder:
             wanted.match,
             wanted.tokens == "posterior",
         )
-        return self._likely(self._predictions.embeds)
+        return self._likely(self._embeds)
 
     def _likely(self, embeds: np.ndarray) -> LibraryTokens:
         if self._expects:
@@ -266,12 +264,17 @@ class RunDecoder:
         return open_recording(self.run)
 
     @cached_property
+    def _embeds(self) -> np.ndarray:
+        """(n, E): what the test rows say."""
+        return self.run.aligner.without_constant(self._predictions.embeds)
+
+    @cached_property
     def _silence(self) -> np.ndarray:
         """(E,): embeds of signals at rest."""
         from recon.decoding.predict import signals_at_rest
 
-        silence: np.ndarray = self.run.aligner.predict(signals_at_rest(self.run))["embeds"][0]
-        return silence
+        silence = self.run.aligner.predict(signals_at_rest(self.run))["embeds"]
+        return self.run.aligner.without_constant(silence)[0]
 
     def _extra_inputs(self, rows: slice) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...] | None]:
         """Pixels, detail and prompts of the given rows."""
@@ -312,7 +315,7 @@ class RunDecoder:
     @cached_property
     def _prompts(self) -> tuple[str, ...] | None:
         """Words for every test picture, and for signals at rest."""
-        embeds = np.concatenate([self._predictions.embeds[: len(self.ids)], self._silence[None]])
+        embeds = np.concatenate([self._embeds[: len(self.ids)], self._silence[None]])
         return self._prompts_of(embeds, self._signals if self._words in ALIGNMENTS else None)
 
     def _prompts_of(self, embeds: np.ndarray, x: np.ndarray | None) -> tuple[str, ...] | None:

@@ -120,11 +120,12 @@ def read_library(run: Run) -> Library:
     sources = (recording.stimuli,) if further is None else (recording.stimuli, further)
     places = _without_test(recording, sources)
     target, backbone = run.config.target, load_backbone(run.config.backbone)
-    responses = np.empty((len(places), run.aligner.width), dtype=np.float32)
+    width = run.aligner.width - (run.aligner.targets.constant is not None)
+    responses = np.empty((len(places), width), dtype=np.float32)
     for k, source in enumerate(sources):
         tokens = layer_targets(backbone, source, [target.layer], target.pooling, run.config.cache_dir)[target.layer]
         own = places[:, 0] == k
-        responses[own] = run.aligner.embed_images(tokens.tokens[places[own, 1]], subject=run.number)
+        responses[own] = run.aligner.responses_to(tokens.tokens[places[own, 1]], run.number)
     return Library(run, sources, places, responses)
 
 

@@ -94,7 +94,8 @@ class Likely:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Pixels (n, P), not clipped."""
-        told: np.ndarray = self.estimate(self.run.aligner.predict(x)["embeds"]) + self.shift
+        aligner = self.run.aligner
+        told: np.ndarray = self.estimate(aligner.without_constant(aligner.predict(x)["embeds"])) + self.shift
         return told
 
 

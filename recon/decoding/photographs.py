@@ -85,13 +85,14 @@ class Photographs:
 
         def make() -> dict[str, torch.Tensor]:
             backbone.to("cuda" if torch.cuda.is_available() else "cpu")
-            predicted = np.empty((len(self), run.aligner.width), dtype=np.float32)
+            width = run.aligner.width - (run.aligner.targets.constant is not None)
+            predicted = np.empty((len(self), width), dtype=np.float32)
             with progress_bar(len(self), "responses to the library", True, unit="img") as bar:
                 for start in range(0, len(self), _BATCH):
                     rows = range(start, min(start + _BATCH, len(self)))
                     images = [self.stimuli.load(row) for row in rows]
                     tokens = _tokens(backbone, images, parts_of(target.layer), target.pooling)
-                    predicted[start : rows.stop] = run.aligner.embed_images(tokens, subject=run.number)
+                    predicted[start : rows.stop] = run.aligner.responses_to(tokens, run.number)
                     bar.update(len(rows))
             return {"responses": torch.from_numpy(predicted)}
 

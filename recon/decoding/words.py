@@ -34,5 +34,5 @@ def retrieved_captions(run: Run, recording: Recording, embeds: np.ndarray) -> tu
     if not len(rows):
         raise UserError(f"--words retrieved needs captions, and the training pictures of {run.study} have none")
     tokens = np.asarray(picture_tokens(run, recording)[rows], dtype=np.float32)
-    found = nearest(embeds, run.aligner.embed_images(tokens, subject=run.number))
+    found = nearest(embeds, run.aligner.responses_to(tokens, run.number))
     return tuple(recording.stimuli.captions[rows[k]] for k in found)

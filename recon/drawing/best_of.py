@@ -84,7 +84,7 @@ def agreement(run: Run, backbone: Backbone, images: torch.Tensor, embeds: np.nda
     for batch in images.split(_BATCH):
         found = backbone.tokens(batch, layers, target.pooling)
         parts.append(torch.cat([found[layer] for layer in layers], dim=2).cpu().numpy())
-    own = run.aligner.embed_images(np.concatenate(parts), subject=run.number)
+    own = run.aligner.responses_to(np.concatenate(parts), run.number)
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (embeds, own))
     cosine: np.ndarray = (a * b).sum(1)
     return cosine

@@ -153,3 +153,28 @@ def test_joined_layers(tmp_path: Path) -> None:
     assert both.widths == (alone.tokens.shape[2], found["4"].tokens.shape[2]) and both.layer == "2+4"
     np.testing.assert_array_equal(both.tokens, np.concatenate([alone.tokens, found["4"].tokens], axis=2))
     assert len({both.key, alone.key, found["4"].key}) == 3 and both.ids == images.ids
+
+
+def test_a_constant_makes_the_order_of_cosines_that_of_likelihoods(tmp_path: Path) -> None:
+    x, tokens, _ = _data(1.5)
+    rows = np.arange(N)
+    plain = fit(_config(), x[:N], tokens[:N], rows)
+    config = _config("encoder.constant=50")
+    found = fit(config, x[:N], tokens[:N], rows)
+    said, own = plain.predict(x[N:])["embeds"], plain.embed_images(tokens[N:])
+    with_it, pictures = found.predict(x[N:])["embeds"], found.embed_images(tokens[N:])
+    assert with_it.shape == (N_TEST, found.width) == (N_TEST, plain.width + 1)
+    assert np.array_equal(found.without_constant(with_it), said), "nothing else changes"
+    assert np.array_equal(found.responses_to(tokens[N:]), own) and np.array_equal(plain.without_constant(said), said)
+    assert len({*with_it[:, -1], *pictures[:, -1]}) == 1
+    length = np.sqrt(np.square(plain.embed_images(tokens[:N])).sum(1).mean())
+    assert 10 * length < pictures[0, -1] < 60 * length, "50 lengths of left-out predictions, which are shorter"
+    distance = -np.square(said[:, None] - own[None]).sum(2)
+    order = retrieval.scores(with_it, pictures).argsort(1)
+    assert (order == distance.argsort(1)).mean() > 0.9
+    assert (retrieval.scores(said, own).argsort(1) == distance.argsort(1)).mean() < 0.5, "cosines have another order"
+    side = {"n_trials": 1, "ids": ["a"], "hashes": ["1"], "concepts": [""], "groups": [0]}
+    save_run(tmp_path, found, config, {"study": "toy", "subject": "01", "log": [], "train": side, "test": side}, {})
+    assert np.array_equal(load_run(tmp_path).aligner.embed_images(tokens[N:]), pictures)
+    wrong = ["encoder.name=ridge", "encoder.constant=2"]
+    fails("encoder.constant=2 is of encoder.name=encoding, not of ridge", lambda: load_config(Config, None, wrong))
