@@ -19,6 +19,7 @@ from align.data.preparing.selection import described
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
 from recon.analysis.clusters import LEVEL, ClusterTest, cluster_test
+from recon.analysis.onsets import cluster_entries, earliest_onset, later, moment, placed
 from recon.analysis.windows import Fold, Hits, Window, cross_validation, decode, restrict, sliding_windows
 
 if TYPE_CHECKING:
@@ -156,7 +157,6 @@ def _mean(found: dict[str, dict[str, _Scored]], pictures: dict[str, list[str]]) 
 
 def _subject(layers: dict[str, _Scored], windows: Sequence[Window], seed: int) -> dict[str, Any]:
     """The entry of one subject: a curve per layer, and how its times differ from those of the first layer."""
-    centres = np.array([window.centre for window in windows])
     first, entry = next(iter(layers)), {}
     shown = earliest_onset(windows)
     resampled = {}
@@ -165,16 +165,8 @@ def _subject(layers: dict[str, _Scored], windows: Sequence[Window], seed: int) -
         draws = _resampled(part.hits, seed)
         resampled[name] = (test.onsets(draws, shown), draws.argmax(axis=1))
         entry[name] = _curve(part, windows, test, draws, resampled[name])
-    later = {name: _later(resampled[first], resampled[name], centres) for name in layers if name != first}
-    return {"layers": entry, "later_than": {"layer": first, "layers": later}}
-
-
-def earliest_onset(windows: Sequence[Window]) -> int:
-    """Index of the first window whose middle is not before the stimulus (0 s): no onset is earlier.
-
-    Without this rule windows of noise that happen to touch the response begin its interval before the picture is shown.
-    """
-    return next((i for i, window in enumerate(windows) if window.centre > -1e-9), len(windows))
+    after = {name: later(resampled[first], resampled[name], windows) for name in layers if name != first}
+    return {"layers": entry, "later_than": {"layer": first, "layers": after}}
 
 
 def _resampled(hits: np.ndarray, seed: int) -> np.ndarray:
@@ -196,68 +188,22 @@ def _curve(
     p = (1 + (part.null >= top1 - 1e-9).sum(axis=0)) / (1 + len(part.null))
     points = [
         {
-            "begin": window.begin,
-            "end": window.end,
-            "centre": window.centre,
+            **placed(window),
             "top1": float(top1[w]),
             "ci95": [float(low[w]), float(high[w])],
             "p_uncorrected": float(p[w]),
         }
         for w, window in enumerate(windows)
     ]
-    clusters = [
-        {
-            "begin": windows[cluster.first].begin,
-            "end": windows[cluster.last].end,
-            "first_window": cluster.first,
-            "last_window": cluster.last,
-            "mass": cluster.mass,
-            "p": cluster.p,
-        }
-        for cluster in test.found
-    ]
-    centres = np.array([window.centre for window in windows])
     return {
         "n": len(part.hits),
         "candidates": part.candidates,
         "chance": part.chance,
-        "onset": _when(test.onset(earliest_onset(windows)), windows, times[0], centres),
-        "peak": {**(_when(int(top1.argmax()), windows, times[1], centres) or {}), "top1": float(top1.max())},
-        "clusters": clusters,
+        "onset": moment(test.onset(earliest_onset(windows)), windows, times[0]),
+        "peak": {**(moment(int(top1.argmax()), windows, times[1]) or {}), "top1": float(top1.max())},
+        "clusters": cluster_entries(test, windows),
         "points": points,
     }
-
-
-def _when(at: int | None, windows: Sequence[Window], drawn: np.ndarray, centres: np.ndarray) -> dict[str, Any] | None:
-    """A time as the window it is in; ``ci95`` of its centre over resampled pictures, of those that have one."""
-    if at is None:
-        return None
-    held = drawn[drawn >= 0]
-    interval = [float(end) for end in np.percentile(centres[held], [2.5, 97.5])] if len(held) else None
-    window = windows[at]
-    return {
-        "centre": window.centre,
-        "begin": window.begin,
-        "end": window.end,
-        "ci95": interval,
-        "found_in": len(held) / len(drawn),
-    }
-
-
-def _later(
-    first: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], centres: np.ndarray
-) -> dict[str, Any]:
-    """By how many s onset and peak come later than those of the first layer, over the same resampled pictures."""
-    entry: dict[str, Any] = {}
-    for name, a, b in zip(("onset", "peak"), first, other, strict=True):
-        both = (a >= 0) & (b >= 0)
-        if both.mean() < 1 - LEVEL:
-            entry[name] = None
-            continue
-        gap = centres[b[both]] - centres[a[both]]
-        low, high = np.percentile(gap, [2.5, 97.5])
-        entry[name] = {"median": float(np.median(gap)), "ci95": [float(low), float(high)]}
-    return entry
 
 
 def _facts(

@@ -15,7 +15,7 @@ from align.data.splits import grouped_folds
 from align.errors import UserError
 from align.retrieval.people import over_people
 from recon.analysis.clusters import cluster_test
-from recon.analysis.timecourse import earliest_onset
+from recon.analysis.onsets import earliest_onset, placed
 from recon.analysis.windows import Window, sliding_windows
 from recon.comparison.pictures import LEAST, subset
 
@@ -115,9 +115,7 @@ def when(
     }
     points = [
         {
-            "begin": window.begin,
-            "end": window.end,
-            "centre": window.centre,
+            **placed(window),
             "most": float(curves[:, w, 0].mean()),
             "least": float(curves[:, w, 1].mean()),
             "rank_correlation": float(rho[:, w].mean()),
