@@ -26,6 +26,25 @@ def csv_text(result: dict[str, Any]) -> str:
     return text.getvalue()
 
 
+def generalisation_csv(result: dict[str, Any]) -> str:
+    """One row per subject, layer, window of fitting and window of scoring; middles of windows, s."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    values = ("top1", "ci95_low", "ci95_high", "p_uncorrected", "p_cluster")
+    writer.writerow(["subject", "layer", "split", "fitted_at", "scored_at", *values, "chance", "n", "candidates"])
+    for subject, entry in result["subjects"].items():
+        for layer, curve in entry["layers"].items():
+            matrix, facts = curve["generalisation"], [curve["chance"], curve["n"], curve["candidates"]]
+            times = [point["centre"] for point in curve["points"]]
+            for i, fitted in enumerate(times):
+                for j, scored in enumerate(times):
+                    p = matrix["p_cluster"][i][j]
+                    own = [matrix["top1"][i][j], *matrix["ci95"][i][j], matrix["p_uncorrected"][i][j]]
+                    cells = [cell(subject), cell(layer), result["split"], fitted, scored, *own, "" if p is None else p]
+                    writer.writerow([*cells, *facts])
+    return text.getvalue()
+
+
 def format_time_course(result: dict[str, Any]) -> str:
     """A few lines for the terminal; times in ms."""
     lines = [f"{result['study']}, {result['backbone']}: {result['rule']}"]
@@ -41,7 +60,17 @@ def format_time_course(result: dict[str, Any]) -> str:
                 f"  {subject} layer {layer}: {told}; peak {_ms(peak)} with top-1 {100 * peak['top1']:.1f} % "
                 f"(chance {100 * curve['chance']:.2f} %, n {curve['n']})"
             )
+            if "generalisation" in curve:
+                lines.append(f"    {_reached(curve)}")
     return "\n".join(lines)
+
+
+def _reached(curve: dict[str, Any]) -> str:
+    """Where the decoder of the best window is above chance."""
+    best = max(range(len(curve["points"])), key=lambda i: curve["points"][i]["top1"])
+    told = f"the decoder of {1000 * curve['points'][best]['centre']:.0f} ms is above chance"
+    reach = curve["generalisation"]["reach"][best]
+    return f"{told} from {1000 * reach[0]:.0f} to {1000 * reach[1]:.0f} ms" if reach else f"{told} nowhere"
 
 
 def before_stimulus(curve: dict[str, Any]) -> str:
