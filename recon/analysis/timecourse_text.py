@@ -54,10 +54,10 @@ def format_time_course(result: dict[str, Any]) -> str:
             told = "no cluster above chance" + (" from 0 ms on" if _significant(curve) else "")
             if onset is not None:
                 reached = next(c for c in _significant(curve) if _middle(curve, c["last_window"]) >= onset["centre"])
-                told = f"onset {_ms(onset)}, cluster p {reached['p']:.2g}"
+                told = f"onset {moment_text(onset)}, cluster p {reached['p']:.2g}"
             told += before_stimulus(curve)
             lines.append(
-                f"  {subject} layer {layer}: {told}; peak {_ms(peak)} with top-1 {100 * peak['top1']:.1f} % "
+                f"  {subject} layer {layer}: {told}; peak {moment_text(peak)} with top-1 {100 * peak['top1']:.1f} % "
                 f"(chance {100 * curve['chance']:.2f} %, n {curve['n']})"
             )
             if "generalisation" in curve:
@@ -93,6 +93,7 @@ def _middle(curve: dict[str, Any], window: int) -> float:
     return float(curve["points"][window]["centre"])
 
 
-def _ms(when: dict[str, Any]) -> str:
+def moment_text(when: dict[str, Any]) -> str:
+    """A time with its interval, in ms."""
     interval = f" [{1000 * when['ci95'][0]:.0f}, {1000 * when['ci95'][1]:.0f}]" if when["ci95"] else ""
     return f"{1000 * when['centre']:.0f} ms{interval}"

@@ -94,8 +94,7 @@ def when(
     if any(brain.trials.x.ndim != 3 or brain.recording.sfreq is None for brain in brains):
         return None
     cuts = [sliding_windows(brain.recording, settings.width, settings.step) for brain in brains]
-    if any(cut != cuts[0] for cut in cuts):
-        raise UserError("subjects have other times or rates; compare them one by one (subjects=[01])")
+    require_same_windows(cuts)
     order, ends = np.argsort(-universal, kind="stable"), min(ENDS, len(universal) // 2)
     chosen = np.concatenate([order[:ends], order[len(order) - ends :]])
     curves, null = np.zeros((len(brains), len(cuts[0]), 2)), np.zeros((settings.shuffles, len(cuts[0]), 2))
@@ -103,7 +102,7 @@ def when(
     for b, (brain, scores) in enumerate(zip(brains, dimensions, strict=True)):
         folds, part = brain.folds(settings.folds, settings.seed), scores[:, chosen]
         for w, window in enumerate(cuts[0]):
-            x = _cut(brain, window)
+            x = window_signals(brain, window)
             r = predictability(x, part, folds, regression)
             curves[b, w] = r[:ends].mean(), r[ends:].mean()
             rho[b, w] = rank_correlation(universal[chosen], r)
@@ -126,7 +125,14 @@ def when(
     return {"dimensions_each": ends, "shuffles": settings.shuffles, **sides, "points": points}
 
 
-def _cut(brain: Brain, window: Window) -> np.ndarray:
+def require_same_windows(cuts: Sequence[Sequence[Window]]) -> None:
+    """Raise `UserError` unless the windows of all subjects are the same."""
+    if any(cut != cuts[0] for cut in cuts):
+        raise UserError("subjects have other times or rates; compare them one by one (subjects=[01])")
+
+
+def window_signals(brain: Brain, window: Window) -> np.ndarray:
+    """(n, V) of one window, channels and samples in one row."""
     part = brain.trials.x[:, :, window.start : window.stop]
     return np.asarray(part, dtype=np.float64).reshape(len(part), -1)
 
