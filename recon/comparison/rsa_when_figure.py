@@ -67,7 +67,7 @@ def _draw_cells(axes: Any, when: Mapping[str, Any], name: str, limits: tuple[flo
 
 
 def _draw_curves(axes: Any, when: Mapping[str, Any], name: str) -> Any:
-    """Every layer in the colour of its depth, the band of the best one, the ceiling; returns what a colour bar needs."""
+    """Layers in the colour of their depth, the band of the best one, the ceiling; returns what a colour bar needs."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
