@@ -88,8 +88,9 @@ def when(
 ) -> dict[str, Any] | None:
     """Similarity in sliding windows of the most and the least universal dimensions; None without a time axis.
 
-    ``dimensions``: (n, T) of every brain; ``universal`` (T,). Chance: responses shuffled over pictures, one order for
-    all windows and dimensions; clusters of windows above it as in `recon timecourse`.
+    ``dimensions``: (n, T) of every brain; ``universal`` (T,). ``association``: the rank correlation of similarity and
+    universality over these dimensions. Chance: responses shuffled over pictures, one order for all windows and
+    dimensions; clusters of windows above it as in `recon timecourse`.
     """
     if any(brain.trials.x.ndim != 3 or brain.recording.sfreq is None for brain in brains):
         return None
@@ -98,7 +99,7 @@ def when(
     order, ends = np.argsort(-universal, kind="stable"), min(ENDS, len(universal) // 2)
     chosen = np.concatenate([order[:ends], order[len(order) - ends :]])
     curves, null = np.zeros((len(brains), len(cuts[0]), 2)), np.zeros((settings.shuffles, len(cuts[0]), 2))
-    rho = np.zeros((len(brains), len(cuts[0])))
+    rho, rho_null = np.zeros((len(brains), len(cuts[0]))), np.zeros((settings.shuffles, len(cuts[0])))
     for b, (brain, scores) in enumerate(zip(brains, dimensions, strict=True)):
         folds, part = brain.folds(settings.folds, settings.seed), scores[:, chosen]
         for w, window in enumerate(cuts[0]):
@@ -109,9 +110,12 @@ def when(
             rng = np.random.default_rng([settings.seed, b])  # the same orders in every window
             shuffled = shuffled_similarity(brain, part, folds, regression, settings.shuffles, rng, x)
             null[:, w] += np.stack([shuffled[:, :ends].mean(1), shuffled[:, ends:].mean(1)], axis=1) / len(brains)
+            for number, one in enumerate(shuffled):
+                rho_null[number, w] += rank_correlation(universal[chosen], one) / len(brains)
     sides = {
         name: _course(curves[:, :, side], null[:, :, side], cuts[0]) for side, name in enumerate(("most", "least"))
     }
+    sides["association"] = _course(rho, rho_null, cuts[0])
     points = [
         {
             **placed(window),
@@ -119,6 +123,7 @@ def when(
             "least": float(curves[:, w, 1].mean()),
             "rank_correlation": float(rho[:, w].mean()),
             "most_t95": over_people(curves[:, w, 0]),
+            "rank_correlation_t95": over_people(rho[:, w]),
         }
         for w, window in enumerate(cuts[0])
     ]

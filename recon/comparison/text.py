@@ -42,10 +42,11 @@ def _brain_lines(result: Mapping[str, Any]) -> list[str]:
             line += ", over subjects [{:.3f}, {:.3f}]".format(*one["t95_subjects"])
         lines.append(f"{line}), p {shuffled[name]['p']:.3g} against {shuffled['shuffles']} shuffled brains")
     if result["when"]:
-        for side in ("most", "least"):
+        titles = {f"{side} universal dimensions": side for side in ("most", "least")}
+        for title, side in {**titles, "rank correlation with universality": "association"}.items():
             one = result["when"][side]
             onset = "no onset" if one["onset"] is None else f"onset {1000 * one['onset']:.0f} ms"
-            lines.append(f"{side} universal dimensions: {onset}, peak {1000 * one['peak']:.0f} ms")
+            lines.append(f"{title}: {onset}, peak {1000 * one['peak']:.0f} ms")
     return lines
 
 

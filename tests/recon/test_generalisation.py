@@ -225,7 +225,8 @@ def test_the_command_writes_matrix_table_and_figure(
     assert len(rows) == 2 * 4 * 4
     curve = printed["subjects"]["01"]["layers"]["2"]
     row = rows[16 + 4 * 1 + 3]
-    assert (row["layer"], float(row["fitted_at"]), float(row["scored_at"])) == ("2", *pytest.approx([0.075, 0.175]))
+    assert row["layer"] == "2"
+    assert [float(row["fitted_at"]), float(row["scored_at"])] == pytest.approx([0.075, 0.175])
     assert float(row["top1"]) == curve["generalisation"]["top1"][1][3]
     assert [float(row[f"ci95_{end}"]) for end in ("low", "high")] == curve["generalisation"]["ci95"][1][3]
     with Image.open(tmp_path / "generalisation.png") as image:
