@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,13 +73,11 @@ def draw_when(result: Mapping[str, Any]) -> Any:
     course = result["when"]
     figure = new_figure(10.8, 4.0)
     panels = figure.subplots(1, 2, sharex=True)
-    for k, name in enumerate(("most", "least")):
-        _draw_course(panels[0], course, name, name, COLOURS[k], k)
-        panels[0].lines[-1].set_label(f"{name} universal")
-    _draw_course(panels[1], course, "association", "rank_correlation", COLOURS[2], 0)
+    _draw_courses(panels[0], course, {"most": "most", "least": "least"}, COLOURS[:2])
+    _draw_courses(panels[1], course, {"association": "rank_correlation"}, COLOURS[2:])
     panels[0].set(ylabel="brain similarity, r (brain to dimension)")
     panels[0].set_title(f"{course['dimensions_each']} dimensions each; bars: clusters with p ≤ 0.05", fontsize=9)
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].legend([f"{name} universal" for name in ("most", "least")], frameon=False, fontsize=8)
     panels[1].set(ylabel="rank correlation")
     panels[1].set_title("universality and brain similarity, over these dimensions", fontsize=9)
     for axes in panels:
@@ -89,13 +87,16 @@ def draw_when(result: Mapping[str, Any]) -> Any:
     return figure
 
 
-def _draw_course(axes: Any, course: Mapping[str, Any], name: str, key: str, colour: str, line: int) -> None:
-    """A curve over windows, its clusters as bars below."""
+def _draw_courses(axes: Any, course: Mapping[str, Any], keys: Mapping[str, str], colours: Sequence[str]) -> None:
+    """Curves over windows, and their clusters as bars below all of them; ``keys``: course to its value in a window."""
     time = [1000 * point["centre"] for point in course["points"]]
-    values = [point[key] for point in course["points"]]
-    top = max(abs(value) for value in values)
-    for cluster in course[name]["clusters"]:
-        if cluster["p"] <= 0.05:
-            ends = [1000 * cluster["begin"], 1000 * cluster["end"]]
-            axes.plot(ends, [min(0.0, *values) - top * (0.08 + 0.06 * line)] * 2, color=colour, linewidth=3)
-    axes.plot(time, values, color=colour)
+    curves = {name: [point[key] for point in course["points"]] for name, key in keys.items()}
+    for values, colour in zip(curves.values(), colours, strict=False):
+        axes.plot(time, values, color=colour)
+    low = min(0.0, *(min(values) for values in curves.values()))
+    top = max(abs(value) for values in curves.values() for value in values)
+    for k, (name, colour) in enumerate(zip(curves, colours, strict=False)):
+        for cluster in course[name]["clusters"]:
+            if cluster["p"] <= 0.05:
+                ends = [1000 * cluster["begin"], 1000 * cluster["end"]]
+                axes.plot(ends, [low - top * (0.08 + 0.06 * k)] * 2, color=colour, linewidth=3)
