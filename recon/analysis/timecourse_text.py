@@ -70,7 +70,11 @@ def _reached(curve: dict[str, Any]) -> str:
     best = max(range(len(curve["points"])), key=lambda i: curve["points"][i]["top1"])
     told = f"the decoder of {1000 * curve['points'][best]['centre']:.0f} ms is above chance"
     reach = curve["generalisation"]["reach"][best]
-    return f"{told} from {1000 * reach[0]:.0f} to {1000 * reach[1]:.0f} ms" if reach else f"{told} nowhere"
+    if not reach:
+        return f"{told} nowhere"
+    if reach[0] == reach[1]:
+        return f"{told} in its own window alone"
+    return f"{told} from {1000 * reach[0]:.0f} to {1000 * reach[1]:.0f} ms"
 
 
 def before_stimulus(curve: dict[str, Any]) -> str:

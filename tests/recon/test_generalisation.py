@@ -20,6 +20,7 @@ from recon.analysis.clusters import cluster_map, cluster_test
 from recon.analysis.figures import new_figure
 from recon.analysis.generalisation import _reach, diagonal, generalisation
 from recon.analysis.timecourse import Settings, _generalised, _scored, _subject, course
+from recon.analysis.timecourse_text import _reached
 from recon.analysis.windows import Fold, Window, decode, sliding_windows
 from tests.recon.test_timecourse import command, study
 
@@ -201,6 +202,10 @@ def test_the_reach_is_the_stretch_around_the_own_window() -> None:
     reach = [_reach(above, at, windows) for at in range(6)]
     assert reach[1] is None and reach[4] is None
     assert reach[0] == pytest.approx([0.05, 0.05]) and reach[2] == reach[3] == pytest.approx([0.25, 0.35])
+    for best, said in ((0, "in its own window alone"), (1, "nowhere"), (3, "from 250 to 350 ms")):
+        points = [{"centre": window.centre, "top1": float(k == best)} for k, window in enumerate(windows)]
+        text = _reached({"points": points, "generalisation": {"reach": reach}})
+        assert text == f"the decoder of {100 * best + 50} ms is above chance {said}"
 
 
 def test_a_matrix_without_effect_has_no_cluster_and_a_single_window_a_figure() -> None:
