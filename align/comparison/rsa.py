@@ -19,10 +19,10 @@ def similarities(
     models: Sequence[RankedRdm], subjects: Sequence[RankedRdm], weights: np.ndarray | None = None
 ) -> np.ndarray:
     """(L, S) Spearman correlations, where pair i of pictures stands ``weights[i]`` times."""
-    return _unit_ranks(models, weights) @ _unit_ranks(subjects, weights).T
+    return unit_ranks(models, weights) @ unit_ranks(subjects, weights).T
 
 
-def _unit_ranks(rdms: Sequence[RankedRdm], weights: np.ndarray | None) -> np.ndarray:
+def unit_ranks(rdms: Sequence[RankedRdm], weights: np.ndarray | None = None) -> np.ndarray:
     """(R, pairs) ranks of weighted mean 0 and length 1, so that products are correlations; constant ones are 0."""
     ranks = np.stack([rdm.ranks(weights) for rdm in rdms])
     w = np.ones(ranks.shape[1]) if weights is None else weights

@@ -64,17 +64,44 @@ def cluster_test(observed: np.ndarray, null: np.ndarray, level: float = LEVEL) -
     The observed curve counts as one of the permutations everywhere, so that p = (1 + #>=) / (1 + B) is exact. A time at
     which no permutation differs from any other belongs to no cluster.
     """
-    curves = np.vstack([observed[None], null])
-    centre, spread = curves.mean(axis=0), curves.std(axis=0)
-    spread = np.where(spread > 1e-12, spread, np.inf)
-    z = (curves - centre) / spread
-    threshold = np.maximum(np.quantile(z, 1 - level, axis=0), 0.0)
+    z, threshold, centre, spread = _against(observed, null, level)
     largest = _largest_mass(z, threshold)
     found = []
     for first, last in _runs(z[0] > threshold):
         mass = float(z[0, first : last + 1].sum())
         found.append(Cluster(first, last, mass, float(np.mean(largest >= mass - 1e-9))))
     return ClusterTest(tuple(found), centre, spread, threshold, float(np.quantile(largest, 1 - level)))
+
+
+def cluster_map(observed: np.ndarray, null: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """(R, C) p of the cluster that each cell of ``observed`` is in, NaN where it is in none; ``null`` (B, R, C).
+
+    As `cluster_test` does over time: cells that share a side are neighbours.
+    """
+    from scipy import ndimage
+
+    z, threshold, _, _ = _against(observed, null, level)
+    largest, found = np.zeros(len(z)), np.full(observed.shape, np.nan)
+    for b, one in enumerate(z):
+        labels, count = ndimage.label(one > threshold)
+        mass = np.bincount(labels.ravel(), one.ravel(), minlength=count + 1)[1:]
+        largest[b] = mass.max(initial=0.0)
+        if b == 0:
+            own, masses = labels, mass
+    for number, mass in enumerate(masses, start=1):
+        found[own == number] = np.mean(largest >= mass - 1e-9)
+    return found
+
+
+def _against(
+    observed: np.ndarray, null: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """z (1 + B, ...) of the observed and of all permutations, its threshold, and mean and deviation that made z."""
+    curves = np.concatenate([observed[None], null])
+    centre, spread = curves.mean(axis=0), curves.std(axis=0)
+    spread = np.where(spread > 1e-12, spread, np.inf)
+    z = (curves - centre) / spread
+    return z, np.maximum(np.quantile(z, 1 - level, axis=0), 0.0), centre, spread
 
 
 def _largest_mass(z: np.ndarray, threshold: np.ndarray) -> np.ndarray:

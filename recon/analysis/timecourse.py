@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from align.data.preparing.selection import described
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
 from recon.analysis.clusters import LEVEL, ClusterTest, cluster_test
+from recon.analysis.generalisation import diagonal, generalisation
+from recon.analysis.onsets import cluster_entries, earliest_onset, later, moment, placed
 from recon.analysis.windows import Fold, Hits, Window, cross_validation, decode, restrict, sliding_windows
 
 if TYPE_CHECKING:
@@ -27,22 +29,34 @@ if TYPE_CHECKING:
 
 N_BOOT = 1000
 MEAN = "mean"  # the entry of all subjects together
+_GENERALISED = (
+    "row: window in which a decoder was fitted (weights, penalty, mean and deviation), column: window in which it is "
+    "scored; p_cluster: clusters of cells as of windows; reach: middle of the first and last window of the stretch "
+    "with p_cluster <= {:g} around the decoder's own window"
+)
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``width`` and ``step`` of the windows in s; ``test``: score test rows; ``n_perm`` random pairings."""
+    """``width`` and ``step`` of the windows in s; ``test``: score test rows; ``n_perm`` random pairings.
+
+    ``generalise``: score the decoder of every window in all windows.
+    """
 
     width: float = 0.1
     step: float = 0.02
     test: bool = False
     n_perm: int = 2000
+    generalise: bool = False
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """One layer of one subject, or of the mean of subjects: (n, W) hits per picture, (B, W) null."""
+    """One layer of one subject, or of the mean of subjects: (n, W) hits per picture, (B, W) null.
+
+    With ``Settings.generalise`` W * W: every decoder in all windows.
+    """
 
     hits: np.ndarray
     null: np.ndarray
@@ -59,6 +73,8 @@ def time_course(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Curves of every subject of ``config`` and of their mean, for every layer; writes timecourse.{json,csv,png}.
+
+    With ``settings.generalise`` also generalisation.{csv,png}; the matrices are in the JSON.
 
     ``layers``: names or indices of ``config.backbone``, compared with the same number of components; the shallowest is
     what the times of the others are compared with. ``overwrite``: what another configuration left in ``out``. Returns
@@ -108,8 +124,11 @@ def time_course(
         found[subject] = {name: _scored(part, settings.n_perm, config.seed) for name, part in hits.items()}
         pictures[subject] = [recording.stimuli.ids[i] for i in hits[names[0]].stimulus]
     assert windows is not None
-    together = _mean(found, pictures)
-    entries = {name: _subject(part, windows, config.seed) for name, part in {**found, **together}.items()}
+    found |= _mean(found, pictures)
+    entries = {
+        name: (_generalised if settings.generalise else _subject)(part, windows, config.seed)
+        for name, part in found.items()
+    }
     facts = _facts(config, backbone.name, names, subjects, windows, settings, recording.train.x.shape[1:])
     result = {**facts, "subjects": entries}
     _write(Path(out), result)
@@ -134,7 +153,7 @@ def course(
         folds = [Fold(trials, np.arange(len(trials)), scored, np.arange(len(scored)))]
     else:
         folds = cross_validation(trials, groups, config.sweep.folds, config.seed)
-    return decode(restrict(config, tokens), folds, tokens, groups, windows, among)
+    return decode(restrict(config, tokens), folds, tokens, groups, windows, among, settings.generalise)
 
 
 def _scored(hits: Hits, n_perm: int, seed: int) -> _Scored:
@@ -156,7 +175,6 @@ def _mean(found: dict[str, dict[str, _Scored]], pictures: dict[str, list[str]]) 
 
 def _subject(layers: dict[str, _Scored], windows: Sequence[Window], seed: int) -> dict[str, Any]:
     """The entry of one subject: a curve per layer, and how its times differ from those of the first layer."""
-    centres = np.array([window.centre for window in windows])
     first, entry = next(iter(layers)), {}
     shown = earliest_onset(windows)
     resampled = {}
@@ -165,16 +183,18 @@ def _subject(layers: dict[str, _Scored], windows: Sequence[Window], seed: int) -
         draws = _resampled(part.hits, seed)
         resampled[name] = (test.onsets(draws, shown), draws.argmax(axis=1))
         entry[name] = _curve(part, windows, test, draws, resampled[name])
-    later = {name: _later(resampled[first], resampled[name], centres) for name in layers if name != first}
-    return {"layers": entry, "later_than": {"layer": first, "layers": later}}
+    after = {name: later(resampled[first], resampled[name], windows) for name in layers if name != first}
+    return {"layers": entry, "later_than": {"layer": first, "layers": after}}
 
 
-def earliest_onset(windows: Sequence[Window]) -> int:
-    """Index of the first window whose middle is not before the stimulus (0 s): no onset is earlier.
-
-    Without this rule windows of noise that happen to touch the response begin its interval before the picture is shown.
-    """
-    return next((i for i, window in enumerate(windows) if window.centre > -1e-9), len(windows))
+def _generalised(layers: dict[str, _Scored], windows: Sequence[Window], seed: int) -> dict[str, Any]:
+    """The entry of `_subject`, from decoders in their own windows, with the matrix of all windows for every layer."""
+    own = {name: replace(part, hits=diagonal(part.hits), null=diagonal(part.null)) for name, part in layers.items()}
+    entry = _subject(own, windows, seed)
+    for name, part in layers.items():
+        matrix = generalisation(part.hits, part.null, _resampled(part.hits, seed), windows)
+        entry["layers"][name]["generalisation"] = matrix
+    return entry
 
 
 def _resampled(hits: np.ndarray, seed: int) -> np.ndarray:
@@ -196,68 +216,22 @@ def _curve(
     p = (1 + (part.null >= top1 - 1e-9).sum(axis=0)) / (1 + len(part.null))
     points = [
         {
-            "begin": window.begin,
-            "end": window.end,
-            "centre": window.centre,
+            **placed(window),
             "top1": float(top1[w]),
             "ci95": [float(low[w]), float(high[w])],
             "p_uncorrected": float(p[w]),
         }
         for w, window in enumerate(windows)
     ]
-    clusters = [
-        {
-            "begin": windows[cluster.first].begin,
-            "end": windows[cluster.last].end,
-            "first_window": cluster.first,
-            "last_window": cluster.last,
-            "mass": cluster.mass,
-            "p": cluster.p,
-        }
-        for cluster in test.found
-    ]
-    centres = np.array([window.centre for window in windows])
     return {
         "n": len(part.hits),
         "candidates": part.candidates,
         "chance": part.chance,
-        "onset": _when(test.onset(earliest_onset(windows)), windows, times[0], centres),
-        "peak": {**(_when(int(top1.argmax()), windows, times[1], centres) or {}), "top1": float(top1.max())},
-        "clusters": clusters,
+        "onset": moment(test.onset(earliest_onset(windows)), windows, times[0]),
+        "peak": {**(moment(int(top1.argmax()), windows, times[1]) or {}), "top1": float(top1.max())},
+        "clusters": cluster_entries(test, windows),
         "points": points,
     }
-
-
-def _when(at: int | None, windows: Sequence[Window], drawn: np.ndarray, centres: np.ndarray) -> dict[str, Any] | None:
-    """A time as the window it is in; ``ci95`` of its centre over resampled pictures, of those that have one."""
-    if at is None:
-        return None
-    held = drawn[drawn >= 0]
-    interval = [float(end) for end in np.percentile(centres[held], [2.5, 97.5])] if len(held) else None
-    window = windows[at]
-    return {
-        "centre": window.centre,
-        "begin": window.begin,
-        "end": window.end,
-        "ci95": interval,
-        "found_in": len(held) / len(drawn),
-    }
-
-
-def _later(
-    first: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], centres: np.ndarray
-) -> dict[str, Any]:
-    """By how many s onset and peak come later than those of the first layer, over the same resampled pictures."""
-    entry: dict[str, Any] = {}
-    for name, a, b in zip(("onset", "peak"), first, other, strict=True):
-        both = (a >= 0) & (b >= 0)
-        if both.mean() < 1 - LEVEL:
-            entry[name] = None
-            continue
-        gap = centres[b[both]] - centres[a[both]]
-        low, high = np.percentile(gap, [2.5, 97.5])
-        entry[name] = {"median": float(np.median(gap)), "ci95": [float(low), float(high)]}
-    return entry
 
 
 def _facts(
@@ -299,14 +273,22 @@ def _facts(
         "step": settings.step,
         "windows": len(windows),
         "seed": config.seed,
+        **({"generalisation": _GENERALISED.format(LEVEL)} if settings.generalise else {}),
     }
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:
     from recon.analysis.figures import plot_time_course
-    from recon.analysis.timecourse_text import csv_text
+    from recon.analysis.generalisation_figure import plot_generalisation
+    from recon.analysis.timecourse_text import csv_text, generalisation_csv
 
     with locked(folder / ".lock", f"writing a time course into {str(folder)!r}", wait=None, keep=False):
         write_sealed(folder / "timecourse.json", result)
         write_atomic(folder / "timecourse.csv", csv_text(result))
         plot_time_course(result, folder / "timecourse.png")
+        if "generalisation" in result:
+            write_atomic(folder / "generalisation.csv", generalisation_csv(result))
+            plot_generalisation(result, folder / "generalisation.png")
+        else:
+            for name in ("generalisation.csv", "generalisation.png"):  # of an earlier result that is replaced
+                (folder / name).unlink(missing_ok=True)

@@ -26,6 +26,25 @@ def csv_text(result: dict[str, Any]) -> str:
     return text.getvalue()
 
 
+def generalisation_csv(result: dict[str, Any]) -> str:
+    """One row per subject, layer, window of fitting and window of scoring; middles of windows, s."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    values = ("top1", "ci95_low", "ci95_high", "p_uncorrected", "p_cluster")
+    writer.writerow(["subject", "layer", "split", "fitted_at", "scored_at", *values, "chance", "n", "candidates"])
+    for subject, entry in result["subjects"].items():
+        for layer, curve in entry["layers"].items():
+            matrix, facts = curve["generalisation"], [curve["chance"], curve["n"], curve["candidates"]]
+            times = [point["centre"] for point in curve["points"]]
+            for i, fitted in enumerate(times):
+                for j, scored in enumerate(times):
+                    p = matrix["p_cluster"][i][j]
+                    own = [matrix["top1"][i][j], *matrix["ci95"][i][j], matrix["p_uncorrected"][i][j]]
+                    cells = [cell(subject), cell(layer), result["split"], fitted, scored, *own, "" if p is None else p]
+                    writer.writerow([*cells, *facts])
+    return text.getvalue()
+
+
 def format_time_course(result: dict[str, Any]) -> str:
     """A few lines for the terminal; times in ms."""
     lines = [f"{result['study']}, {result['backbone']}: {result['rule']}"]
@@ -35,13 +54,27 @@ def format_time_course(result: dict[str, Any]) -> str:
             told = "no cluster above chance" + (" from 0 ms on" if _significant(curve) else "")
             if onset is not None:
                 reached = next(c for c in _significant(curve) if _middle(curve, c["last_window"]) >= onset["centre"])
-                told = f"onset {_ms(onset)}, cluster p {reached['p']:.2g}"
+                told = f"onset {moment_text(onset)}, cluster p {reached['p']:.2g}"
             told += before_stimulus(curve)
             lines.append(
-                f"  {subject} layer {layer}: {told}; peak {_ms(peak)} with top-1 {100 * peak['top1']:.1f} % "
+                f"  {subject} layer {layer}: {told}; peak {moment_text(peak)} with top-1 {100 * peak['top1']:.1f} % "
                 f"(chance {100 * curve['chance']:.2f} %, n {curve['n']})"
             )
+            if "generalisation" in curve:
+                lines.append(f"    {_reached(curve)}")
     return "\n".join(lines)
+
+
+def _reached(curve: dict[str, Any]) -> str:
+    """Where the decoder of the best window is above chance."""
+    best = max(range(len(curve["points"])), key=lambda i: curve["points"][i]["top1"])
+    told = f"the decoder of {1000 * curve['points'][best]['centre']:.0f} ms is above chance"
+    reach = curve["generalisation"]["reach"][best]
+    if not reach:
+        return f"{told} nowhere"
+    if reach[0] == reach[1]:
+        return f"{told} in its own window alone"
+    return f"{told} from {1000 * reach[0]:.0f} to {1000 * reach[1]:.0f} ms"
 
 
 def before_stimulus(curve: dict[str, Any]) -> str:
@@ -64,6 +97,7 @@ def _middle(curve: dict[str, Any], window: int) -> float:
     return float(curve["points"][window]["centre"])
 
 
-def _ms(when: dict[str, Any]) -> str:
+def moment_text(when: dict[str, Any]) -> str:
+    """A time with its interval, in ms."""
     interval = f" [{1000 * when['ci95'][0]:.0f}, {1000 * when['ci95'][1]:.0f}]" if when["ci95"] else ""
     return f"{1000 * when['centre']:.0f} ms{interval}"

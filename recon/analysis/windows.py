@@ -120,29 +120,37 @@ def decode(
     groups: np.ndarray,
     windows: Sequence[Window],
     among: Mapping[str, np.ndarray] | None = None,
+    everywhere: bool = False,
 ) -> dict[str, Hits]:
     """Hits of every layer. ``tokens``: layer to (K, N, D) of all pictures; ``groups`` (K,) of the pictures.
 
     ``among``: tokens by which the candidates are compared, where these are not the ones that are learnt.
+    ``everywhere``: the decoder of every window is scored in all windows; that of window i in window j is at i * W + j.
     The decoder is ridge regression from the standardised window to principal components of the tokens. All statistics
     and the penalty (held-out reciprocal rank in one inner fold of groups) come from the rows that are fitted.
     """
-    blocks, found = [], {layer: [[] for _ in windows] for layer in tokens}  # type: ignore[var-annotated]
+    blocks: list[np.ndarray] = []
     offset = 0
+    found: dict[str, list[list[tuple[np.ndarray, ...]]]] = {layer: [] for layer in tokens}
     for number, fold in enumerate(folds):
         members = _blocks(len(fold.scored_rows), np.random.default_rng([config.seed, number]))
         blocks.append(members + (blocks[-1].max() + 1 if blocks else 0))
         sides = {layer: _targets(config, fold, rows, (among or tokens)[layer]) for layer, rows in tokens.items()}
-        for w, window in enumerate(windows):
-            estimates = _ridge(config, fold, groups, window, {layer: side[0] for layer, side in sides.items()})
-            for layer, estimate in estimates.items():
-                row, column, share = _best(estimate, sides[layer][1].numpy(), members)
-                found[layer][w].append((row + offset, column + offset, share))
+        learnt = {layer: side[0] for layer, side in sides.items()}
+        places: dict[str, list[tuple[np.ndarray, ...]]] = {layer: [] for layer in tokens}
+        for window in windows:
+            for estimates in _ridge(config, fold, groups, window, windows if everywhere else [window], learnt):
+                for layer, estimate in estimates.items():
+                    row, column, share = _best(estimate, sides[layer][1].numpy(), members)
+                    places[layer].append((row + offset, column + offset, share))
+        for layer, picks in places.items():
+            found[layer].append(picks)
         offset += len(fold.scored_rows)
     block = np.concatenate(blocks)
     stimulus = np.concatenate([fold.scored.stimulus[fold.scored_rows] for fold in folds])
     return {
-        layer: Hits(block, stimulus, [_joined(parts) for parts in per_window]) for layer, per_window in found.items()
+        layer: Hits(block, stimulus, [_joined(parts) for parts in zip(*per_fold, strict=True)])
+        for layer, per_fold in found.items()
     }
 
 
@@ -172,40 +180,50 @@ def _targets(config: Config, fold: Fold, tokens: np.ndarray, among: np.ndarray) 
 
 
 def _ridge(
-    config: Config, fold: Fold, groups: np.ndarray, window: Window, targets: Mapping[str, torch.Tensor]
-) -> dict[str, np.ndarray]:
-    """Predicted components (n_scored, k) of every layer; one decomposition of the signals serves all layers."""
+    config: Config,
+    fold: Fold,
+    groups: np.ndarray,
+    window: Window,
+    scored: Sequence[Window],
+    targets: Mapping[str, torch.Tensor],
+) -> Iterator[dict[str, np.ndarray]]:
+    """Predicted components (n_scored, k) of every layer, by the decoder of ``window``, in each of the ``scored``.
+
+    One decomposition of the signals serves all layers. The decoder keeps the mean and deviation of its own window.
+    """
     import torch
 
     from align.data.splits import grouped_folds
     from align.encoders.ridge import FOLDS, RidgePath, reciprocal_ranks
+    from align.model.spaces import SignalSpace
 
-    x = _standardised(fold, window)
+    fitted = _cut(fold.fit, fold.fit_rows, window)
+    space = SignalSpace.fit(fitted)
+    x = space.standardised(torch.from_numpy(fitted)).double()
     inner, held_out = grouped_folds(groups[fold.fit.stimulus[fold.fit_rows]], FOLDS, config.seed)[0]
     y = torch.cat(list(targets.values()), dim=1).double()
     widths = [target.shape[1] for target in targets.values()]
     alphas = config.encoder.alphas
-    trial = [part.split(widths, dim=1) for part in RidgePath(x[0][inner], y[inner]).predict(x[0][held_out], alphas)]
+    trial = [part.split(widths, dim=1) for part in RidgePath(x[inner], y[inner]).predict(x[held_out], alphas)]
     own = y[held_out].split(widths, dim=1)
-    final = [part.split(widths, dim=1) for part in RidgePath(x[0], y).predict(x[1], alphas)]
-    estimates = {}
-    for k, layer in enumerate(targets):
-        ranks = [reciprocal_ranks(parts[k], own[k]).mean().item() for parts in trial]
-        estimates[layer] = final[int(np.argmax(ranks))][k].numpy()
-    return estimates
+    best = [
+        int(np.argmax([reciprocal_ranks(parts[k], own[k]).mean().item() for parts in trial]))
+        for k in range(len(targets))
+    ]
+    path = RidgePath(x, y)
+    solved = {number: path.solve(alphas[number]) for number in set(best)}
+    columns = torch.arange(y.shape[1]).split(widths)
+    for place in scored:
+        there = space.standardised(torch.from_numpy(_cut(fold.scored, fold.scored_rows, place))).double()
+        yield {
+            layer: (there @ solved[best[k]][0][columns[k]].T + solved[best[k]][1][columns[k]]).numpy()
+            for k, layer in enumerate(targets)
+        }
 
 
-def _standardised(fold: Fold, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
-    """The window of fitted and of scored rows as (n, P) float64; mean and deviation of the fitted ones."""
-    import torch
-
-    from align.model.spaces import SignalSpace
-
-    cut = slice(window.start, window.stop)
-    fitted = np.asarray(fold.fit.x[fold.fit_rows, :, cut], dtype=np.float32)
-    space = SignalSpace.fit(fitted)
-    scored = np.asarray(fold.scored.x[fold.scored_rows, :, cut], dtype=np.float32)
-    return space.standardised(torch.from_numpy(fitted)).double(), space.standardised(torch.from_numpy(scored)).double()
+def _cut(trials: Trials, rows: np.ndarray, window: Window) -> np.ndarray:
+    """(n, C, width) float32 of some rows."""
+    return np.asarray(trials.x[rows, :, window.start : window.stop], dtype=np.float32)
 
 
 def _best(estimate: np.ndarray, targets: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=int, default=400, metavar="N", help=text)
     text = "draws of pictures and subjects, for the intervals (default: %(default)s)"
     parser.add_argument("--boot", type=int, default=1000, metavar="N", help=text)
+    text = "EEG and MEG: also in sliding windows of so many seconds, such as 0.1"
+    parser.add_argument("--width", type=float, metavar="S", help=text)
+    text = "with --width: between windows, in s (default: 0.02)"
+    parser.add_argument("--step", type=float, metavar="S", help=text)
+    text = "with --width: orders of the pictures that are chance (default: 1000)"
+    parser.add_argument("--permutations", type=int, metavar="N", help=text)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -57,6 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.boot,
         args.test,
         config.seed,
+        **_windows(args),
     )
     areas = word_list(args.areas, "--areas") if args.areas else []
     folder = args.out or default_folder("rsa", config, named, backbones, args.images)
@@ -65,6 +72,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         config, backbones, named, areas, args.images, args.rdm or [], stored, settings, folder, args.overwrite
     )
     return {**result, "text": rsa_text(result)}
+
+
+def _windows(args: argparse.Namespace) -> dict[str, Any]:
+    """Width and step, s, and the permutations, as far as they are given; none of the others without a width."""
+    given = {"width": args.width, "step": args.step, "n_perm": args.permutations}
+    found = {name: value for name, value in given.items() if value is not None}
+    if found and args.width is None:
+        raise UserError("--step and --permutations belong to windows; pass their width, too: --width 0.1")
+    if args.permutations is not None and args.permutations < 1:
+        raise UserError(f"--permutations {args.permutations} should be 1 or more")
+    return found
 
 
 def _quantiles(text: str | None) -> tuple[float, float] | None:

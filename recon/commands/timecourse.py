@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=float, default=0.02, help="between windows, in s (default: %(default)s)")
     parser.add_argument("--test", action="store_true", help="score the test rows (once) instead of cross-validation")
     parser.add_argument("--permutations", type=int, default=2000, help="permuted pairings (default: %(default)s)")
+    text = "score the decoder of each window in all windows"
+    parser.add_argument("--generalise", action="store_true", help=text)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the time course of another configuration there"
     )
@@ -38,10 +40,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from recon.analysis.timecourse_text import format_time_course
 
     layers = [item for word in args.layers for item in word.split(",") if item] if args.layers else []
-    settings = Settings(args.width, args.step, args.test, args.permutations)
+    settings = Settings(args.width, args.step, args.test, args.permutations, args.generalise)
     folder = args.out or _default_folder(config, args.test)
     result = time_course(config, layers or [config.target.layer], settings, folder, overwrite=args.overwrite)
     text = f"{format_time_course(result)}\nwritten: {folder / 'timecourse.json'}, .csv, .png"
+    text += "; generalisation.csv, .png" if args.generalise else ""
     return {**result, "text": text}
 
 

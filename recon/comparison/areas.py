@@ -15,7 +15,8 @@ from align.data.reading.safe_load import load_array, require_finite
 from align.data.signals import Stimuli
 from align.errors import UserError
 from align.seeding import derive
-from recon.comparison.brains import Brain, read_brain
+from recon.analysis.windows import Window, sliding_windows
+from recon.comparison.brains import Brain, read_brain, require_same_windows, window_signals
 from recon.comparison.pictures import LEAST, subset
 
 _ALIKE = 1e-6  # of the largest distance, by which the two triangles of a matrix may differ
@@ -23,13 +24,18 @@ _ALIKE = 1e-6  # of the largest distance, by which the two triangles of a matrix
 
 @dataclass(frozen=True)
 class Area:
-    """``rdms`` (S, pairs) of ``subjects`` for the pictures ``stimuli``, which stand among those of ``source``."""
+    """``rdms`` (S, pairs) of ``subjects`` for the pictures ``stimuli``, which stand among those of ``source``.
+
+    ``timed`` (S, W, pairs): the same in each of the ``windows``, where these are asked for.
+    """
 
     name: str
     subjects: tuple[str, ...]
     stimuli: Stimuli
     source: Stimuli
     rdms: np.ndarray
+    windows: tuple[Window, ...] = ()
+    timed: np.ndarray | None = None
 
 
 def measured_areas(entries: Sequence[str], stimuli: Stimuli, most: int, seed: int) -> list[Area]:
@@ -61,10 +67,14 @@ def measured_areas(entries: Sequence[str], stimuli: Stimuli, most: int, seed: in
     return found
 
 
-def study_areas(config: Config, names: Sequence[str], distance: str, most: int, test: bool) -> list[Area]:
+def study_areas(
+    config: Config, names: Sequence[str], distance: str, most: int, test: bool, walk: tuple[float, float] | None = None
+) -> list[Area]:
     """Areas of a study: of the whole recording, or of each region in ``names``.
 
-    Subjects who saw `LEAST` or more common pictures are compared on these; else each is an area of its own.
+    Subjects who saw `LEAST` or more common pictures are compared on these; else each is an area of its own. ``walk``:
+    width and step, s, of windows that are compared, too. Raises `UserError` where there is no time to cut, and for
+    subjects of other times who are compared.
     """
     from align.data.studies import open_study
 
@@ -76,25 +86,40 @@ def study_areas(config: Config, names: Sequence[str], distance: str, most: int, 
         for subject in subjects:
             study.require_subject(subject)
         brains = [read_brain(study.recording(subject), test, own.cache_dir) for subject in subjects]
-        areas += _compared(name or study.info.name, brains, distance, most, config.seed)
+        cuts = [tuple(sliding_windows(brain.recording, *walk)) if walk else () for brain in brains]
+        areas += _compared(name or study.info.name, brains, cuts, distance, most, config.seed)
     return areas
 
 
-def _compared(name: str, brains: Sequence[Brain], distance: str, most: int, seed: int) -> list[Area]:
+def _compared(
+    name: str, brains: Sequence[Brain], cuts: Sequence[tuple[Window, ...]], distance: str, most: int, seed: int
+) -> list[Area]:
     common = set.intersection(*(set(brain.stimuli.hashes) for brain in brains))
     if len(common) >= LEAST:
+        require_same_windows(cuts)
         first = [value for value in dict.fromkeys(brains[0].stimuli.hashes) if value in common]
         hashes = [first[row] for row in _drawn(len(first), most, seed)]
         rows = [_rows(brain, hashes) for brain in brains]
-        rdms = [_rdm(brain, own, distance) for brain, own in zip(brains, rows, strict=True)]
-        people = tuple(brain.subject for brain in brains)
-        return [Area(name, people, subset(brains[0].stimuli, rows[0]), brains[0].recording.stimuli, np.stack(rdms))]
+        return [_area_of(name, brains, rows, cuts[0], distance)]
     found = []
-    for brain in brains:
-        own = _drawn(len(brain.stimuli), most, seed)
-        stimuli, rdm = subset(brain.stimuli, own), _rdm(brain, own, distance)
-        found.append(Area(f"{name} {brain.subject}", (brain.subject,), stimuli, brain.recording.stimuli, rdm[None]))
+    for brain, windows in zip(brains, cuts, strict=True):
+        rows = [_drawn(len(brain.stimuli), most, seed)]
+        found.append(_area_of(f"{name} {brain.subject}", [brain], rows, windows, distance))
     return found
+
+
+def _area_of(
+    name: str, brains: Sequence[Brain], rows: Sequence[np.ndarray], windows: tuple[Window, ...], distance: str
+) -> Area:
+    """``rows`` of every brain: the same pictures, in one order."""
+    rdms = [_rdm(brain.signals[own], distance) for brain, own in zip(brains, rows, strict=True)]
+    timed = [
+        [_rdm(window_signals(brain, window)[own], distance) for window in windows]
+        for brain, own in zip(brains, rows, strict=True)
+    ]
+    people = tuple(brain.subject for brain in brains)
+    stimuli, source = subset(brains[0].stimuli, rows[0]), brains[0].recording.stimuli
+    return Area(name, people, stimuli, source, np.stack(rdms), windows, np.array(timed) if windows else None)
 
 
 def _rows(brain: Brain, hashes: Sequence[str]) -> np.ndarray:
@@ -102,9 +127,8 @@ def _rows(brain: Brain, hashes: Sequence[str]) -> np.ndarray:
     return np.array([at[value] for value in hashes])
 
 
-def _rdm(brain: Brain, rows: np.ndarray, distance: str) -> np.ndarray:
-    """Channels are brought to mean 0 and deviation 1 over the pictures first: units fire at rates of their own."""
-    x = brain.signals[rows]
+def _rdm(x: np.ndarray, distance: str) -> np.ndarray:
+    """Channels (n, V) are brought to mean 0 and deviation 1 over the pictures first: units fire at own rates."""
     deviation = x.std(axis=0)
     return dissimilarities((x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0), distance)
 

@@ -15,7 +15,7 @@ from align.data.splits import grouped_folds
 from align.errors import UserError
 from align.retrieval.people import over_people
 from recon.analysis.clusters import cluster_test
-from recon.analysis.timecourse import earliest_onset
+from recon.analysis.onsets import earliest_onset, placed
 from recon.analysis.windows import Window, sliding_windows
 from recon.comparison.pictures import LEAST, subset
 
@@ -88,47 +88,56 @@ def when(
 ) -> dict[str, Any] | None:
     """Similarity in sliding windows of the most and the least universal dimensions; None without a time axis.
 
-    ``dimensions``: (n, T) of every brain; ``universal`` (T,). Chance: responses shuffled over pictures, one order for
-    all windows and dimensions; clusters of windows above it as in `recon timecourse`.
+    ``dimensions``: (n, T) of every brain; ``universal`` (T,). ``association``: the rank correlation of similarity and
+    universality over these dimensions. Chance: responses shuffled over pictures, one order for all windows and
+    dimensions; clusters of windows above it as in `recon timecourse`.
     """
     if any(brain.trials.x.ndim != 3 or brain.recording.sfreq is None for brain in brains):
         return None
     cuts = [sliding_windows(brain.recording, settings.width, settings.step) for brain in brains]
-    if any(cut != cuts[0] for cut in cuts):
-        raise UserError("subjects have other times or rates; compare them one by one (subjects=[01])")
+    require_same_windows(cuts)
     order, ends = np.argsort(-universal, kind="stable"), min(ENDS, len(universal) // 2)
     chosen = np.concatenate([order[:ends], order[len(order) - ends :]])
     curves, null = np.zeros((len(brains), len(cuts[0]), 2)), np.zeros((settings.shuffles, len(cuts[0]), 2))
-    rho = np.zeros((len(brains), len(cuts[0])))
+    rho, rho_null = np.zeros((len(brains), len(cuts[0]))), np.zeros((settings.shuffles, len(cuts[0])))
     for b, (brain, scores) in enumerate(zip(brains, dimensions, strict=True)):
         folds, part = brain.folds(settings.folds, settings.seed), scores[:, chosen]
         for w, window in enumerate(cuts[0]):
-            x = _cut(brain, window)
+            x = window_signals(brain, window)
             r = predictability(x, part, folds, regression)
             curves[b, w] = r[:ends].mean(), r[ends:].mean()
             rho[b, w] = rank_correlation(universal[chosen], r)
             rng = np.random.default_rng([settings.seed, b])  # the same orders in every window
             shuffled = shuffled_similarity(brain, part, folds, regression, settings.shuffles, rng, x)
             null[:, w] += np.stack([shuffled[:, :ends].mean(1), shuffled[:, ends:].mean(1)], axis=1) / len(brains)
+            for number, one in enumerate(shuffled):
+                rho_null[number, w] += rank_correlation(universal[chosen], one) / len(brains)
     sides = {
         name: _course(curves[:, :, side], null[:, :, side], cuts[0]) for side, name in enumerate(("most", "least"))
     }
+    sides["association"] = _course(rho, rho_null, cuts[0])
     points = [
         {
-            "begin": window.begin,
-            "end": window.end,
-            "centre": window.centre,
+            **placed(window),
             "most": float(curves[:, w, 0].mean()),
             "least": float(curves[:, w, 1].mean()),
             "rank_correlation": float(rho[:, w].mean()),
             "most_t95": over_people(curves[:, w, 0]),
+            "rank_correlation_t95": over_people(rho[:, w]),
         }
         for w, window in enumerate(cuts[0])
     ]
     return {"dimensions_each": ends, "shuffles": settings.shuffles, **sides, "points": points}
 
 
-def _cut(brain: Brain, window: Window) -> np.ndarray:
+def require_same_windows(cuts: Sequence[Sequence[Window]]) -> None:
+    """Raise `UserError` unless the windows of all subjects are the same."""
+    if any(cut != cuts[0] for cut in cuts):
+        raise UserError("subjects have other times or rates; compare them one by one (subjects=[01])")
+
+
+def window_signals(brain: Brain, window: Window) -> np.ndarray:
+    """(n, V) of one window, channels and samples in one row."""
     part = brain.trials.x[:, :, window.start : window.stop]
     return np.asarray(part, dtype=np.float64).reshape(len(part), -1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,21 +69,34 @@ def _draw_both(figure: Any, axes: Any, result: Mapping[str, Any], table: Mapping
 
 
 def draw_when(result: Mapping[str, Any]) -> Any:
-    """Similarity of the most and of the least universal dimensions in windows; bars: clusters above chance."""
+    """Similarity of the most and of the least universal dimensions in windows, and its rank correlation with it."""
     course = result["when"]
-    figure = new_figure(6.4, 4.0)
-    axes = figure.subplots()
+    figure = new_figure(10.8, 4.0)
+    panels = figure.subplots(1, 2, sharex=True)
+    _draw_courses(panels[0], course, {"most": "most", "least": "least"}, COLOURS[:2])
+    _draw_courses(panels[1], course, {"association": "rank_correlation"}, COLOURS[2:])
+    panels[0].set(ylabel="brain similarity, r (brain to dimension)")
+    panels[0].set_title(f"{course['dimensions_each']} dimensions each; bars: clusters with p ≤ 0.05", fontsize=9)
+    panels[0].legend([f"{name} universal" for name in ("most", "least")], frameon=False, fontsize=8)
+    panels[1].set(ylabel="rank correlation")
+    panels[1].set_title("universality and brain similarity, over these dimensions", fontsize=9)
+    for axes in panels:
+        axes.axhline(0, color="0.35", linestyle="--", linewidth=1)
+        axes.set_xlabel("time after onset, ms (middle of the window)")
+        tidy(axes)
+    return figure
+
+
+def _draw_courses(axes: Any, course: Mapping[str, Any], keys: Mapping[str, str], colours: Sequence[str]) -> None:
+    """Curves over windows, and their clusters as bars below all of them; ``keys``: course to its value in a window."""
     time = [1000 * point["centre"] for point in course["points"]]
-    top = max(point["most"] for point in course["points"])
-    for k, name in enumerate(("most", "least")):
-        axes.plot(time, [point[name] for point in course["points"]], color=COLOURS[k], label=f"{name} universal")
+    curves = {name: [point[key] for point in course["points"]] for name, key in keys.items()}
+    for values, colour in zip(curves.values(), colours, strict=False):
+        axes.plot(time, values, color=colour)
+    low = min(0.0, *(min(values) for values in curves.values()))
+    top = max(abs(value) for values in curves.values() for value in values)
+    for k, (name, colour) in enumerate(zip(curves, colours, strict=False)):
         for cluster in course[name]["clusters"]:
             if cluster["p"] <= 0.05:
                 ends = [1000 * cluster["begin"], 1000 * cluster["end"]]
-                axes.plot(ends, [-top * (0.08 + 0.06 * k)] * 2, color=COLOURS[k], linewidth=3)
-    axes.axhline(0, color="0.35", linestyle="--", linewidth=1)
-    axes.set(xlabel="time after onset, ms (middle of the window)", ylabel="brain similarity, r (brain to dimension)")
-    axes.set_title(f"{course['dimensions_each']} dimensions each; bars: clusters with p ≤ 0.05", fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
-    tidy(axes)
-    return figure
+                axes.plot(ends, [low - top * (0.08 + 0.06 * k)] * 2, color=colour, linewidth=3)

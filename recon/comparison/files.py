@@ -19,7 +19,7 @@ from align.files import read_json, read_tensors, save_tensors, write_atomic, wri
 from align.files.table import finite, harmless, read_rows
 
 RESULT, TABLE, AXES = "universality.json", "universality.csv", "components.safetensors"
-DENSITY, EXTREMES, WHEN = "density.png", "extremes.png", "when.png"
+DENSITY, EXTREMES, WHEN, WHEN_TABLE = "density.png", "extremes.png", "when.png", "when.csv"
 _KEY = "{}/{}/{}"  # network, layer, what
 _AXES = ("mean", "scale", "axes")
 _SHAPE = {"networks": {str: {"weights_sha256": str}}, "settings": {"pooling": str}, "table_sha256": str}
@@ -49,9 +49,25 @@ def write_universality(
     draw_extremes(table, scored, scores, folder / EXTREMES)
     if result.get("when"):
         save(draw_when(result), folder / WHEN)
+        write_atomic(folder / WHEN_TABLE, csv_text(_rows_when(result["when"])))
     else:
-        (folder / WHEN).unlink(missing_ok=True)
+        for name in (WHEN, WHEN_TABLE):  # of an earlier result that is replaced
+            (folder / name).unlink(missing_ok=True)
     write_sealed(folder / RESULT, {**result, "table_sha256": _digest(text.encode())})
+
+
+def _rows_when(course: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per window; times in s; p of the cluster that a window is in."""
+    rows = []
+    for point in course["points"]:
+        row = {key: point[key] for key in ("begin", "end", "centre", "most", "least", "rank_correlation")}
+        for name in ("most", "least", "association"):
+            inside = [
+                c["p"] for c in course[name]["clusters"] if c["begin"] <= point["begin"] and point["end"] <= c["end"]
+            ]
+            row[f"p_cluster_{name}"] = inside[0] if inside else None
+        rows.append(row)
+    return rows
 
 
 def _digest(content: bytes) -> str:

@@ -23,14 +23,15 @@ from align.comparison.rsa import (
 from align.config import Config
 from align.data.places import claim
 from align.errors import UserError
-from align.files import locked, write_atomic, write_sealed
+from align.files import locked
 from align.seeding import derive
 from recon.comparison.areas import Area, measured_areas, study_areas
-from recon.comparison.files import StoredDimensions, csv_text, read_universality
+from recon.comparison.files import StoredDimensions, read_universality
 from recon.comparison.networks import Gallery, depth_of, described, load_networks
 from recon.comparison.pictures import digest, pictures_of
+from recon.comparison.rsa_files import RESULT, write_rsa
+from recon.comparison.rsa_time import over_time
 
-RESULT, TABLE, FIGURE = "rsa.json", "rsa.csv", "rsa.png"
 ALL = "all"
 log = logging.getLogger(__name__)
 Layers = dict[str, np.ndarray]  # layer -> dissimilarities (pairs,)
@@ -40,7 +41,8 @@ Layers = dict[str, np.ndarray]  # layer -> dissimilarities (pairs,)
 class Settings:
     """``pooling`` None: max, or that of the stored dimensions; ``top``: numbers of dimensions kept; ``most``: pictures.
 
-    ``quantiles``: of the geotopological transform of every matrix, or None; ``boot``: resamples.
+    ``quantiles``: of the geotopological transform of every matrix, or None; ``boot``: resamples. ``width``, ``step``:
+    of sliding windows, s (no width: none); ``n_perm``: orders of the pictures that are chance there.
     """
 
     pooling: str | None = None
@@ -51,6 +53,9 @@ class Settings:
     boot: int = 1000
     test: bool = False
     seed: int = 0
+    width: float | None = None
+    step: float = 0.02
+    n_perm: int = 1000
 
     def transformed(self, rdm: np.ndarray) -> np.ndarray:
         """With the geotopological transform, where it is asked for."""
@@ -69,13 +74,17 @@ def run(
     out: Path,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Everything, written into ``out``: rsa.json (returned), rsa.csv, rsa.png.
+    """Everything, written into ``out``: rsa.json (returned), rsa.csv, rsa.png; of windows rsa_when.csv and .png.
 
     Raises `UserError` for no brain, two kinds of brain at once, faults in what is read, results of another
     configuration.
     """
     if bool(measured) == with_study or bool(measured) != (images is not None):
         raise UserError("pass a study (--study NAME), or --images PLACE with --rdm NAME=FILE")
+    if measured and settings.width is not None:
+        raise UserError(
+            "--width cuts the recordings of a study into windows, and --rdm has none; leave one of them out"
+        )
     if areas and measured:
         raise UserError("--areas are regions of a study; name measured areas with --rdm NAME=FILE")
     asked = {"backbones": list(entries), "areas": list(areas), "images": str(images), "rdm": list(measured)}
@@ -88,7 +97,8 @@ def run(
         if images is not None:
             brains = measured_areas(measured, pictures_of(images, None, settings.seed), settings.most, settings.seed)
         else:
-            brains = study_areas(config, areas, settings.distance, settings.most, settings.test)
+            walk = None if settings.width is None else (settings.width, settings.step)
+            brains = study_areas(config, areas, settings.distance, settings.most, settings.test, walk)
         found = [_area(area, networks, stored, pooling, settings, config.cache_dir) for area in brains]
         result = {
             "study": config.study.name if with_study else None,
@@ -99,7 +109,7 @@ def run(
             "areas": [entry for entry, _ in found],
             "areas_apart": _apart([peaks for _, peaks in found], brains),
         }
-        _write(out, result)
+        write_rsa(out, result)
     return {**result, "folder": str(out)}
 
 
@@ -138,17 +148,17 @@ def _area(
     }
     rng = np.random.default_rng(derive(settings.seed, "rsa", "draws"))  # the same draws for every area of as many
     drawn = Resamples.draw(len(area.stimuli), len(subjects), settings.boot, rng)
-    gallery, peaks, whole = Gallery([area.source]), {}, {}
+    gallery, peaks = Gallery([area.source]), {}
+    layered: dict[str, dict[str, RankedRdm]] = {}
     rows = gallery.rows(area.stimuli)
     for name, backbone in networks.items():
         features = {layer: part[rows] for layer, part in gallery.features(backbone, pooling, cache_dir).items()}
         kinds = _kinds(name, features, stored, settings)
         layers = list(kinds[ALL])
         depths = np.array([depth_of(layers, layer) for layer in layers])
-        models = {layer: RankedRdm(rdm) for layer, rdm in kinds[ALL].items()}
+        models = layered[name] = {layer: RankedRdm(rdm) for layer, rdm in kinds[ALL].items()}
         draws = resampled(list(models.values()), subjects, drawn)
         peaks[name] = depths[draws.argmax(axis=1)]
-        whole[name] = dict(zip(depths, models.values(), strict=True))
         by_layer = similarities(list(models.values()), subjects)
         low, high = np.percentile(draws, [2.5, 97.5], axis=0)
         points = [
@@ -168,9 +178,13 @@ def _area(
             "late_minus_early": _with_interval(_late(by_layer.mean(axis=1)), np.array([_late(row) for row in draws])),
             "chosen": {kind: _chosen(own, rdms, len(area.stimuli), settings) for kind, own in kinds.items()},
         }
+    if area.timed is not None:
+        timed = np.apply_along_axis(settings.transformed, -1, area.timed)
+        rng = np.random.default_rng(derive(settings.seed, "rsa", "shuffled"))
+        entry["when"] = over_time(layered, timed, area.windows, drawn, settings.n_perm, rng)
     for name in networks:
         for point in entry["networks"][name]["points"]:
-            point["between_networks"] = _between_networks(name, point["depth"], whole)
+            point["between_networks"] = _between_networks(name, point["layer"], layered)
     return entry, peaks
 
 
@@ -223,11 +237,14 @@ def _late(curve: np.ndarray) -> float:
     return float(curve[-third:].mean() - curve[:third].mean())
 
 
-def _between_networks(name: str, depth: float, whole: Mapping[str, Mapping[float, RankedRdm]]) -> float | None:
+def _between_networks(name: str, layer: str, layered: Mapping[str, Mapping[str, RankedRdm]]) -> float | None:
     """Mean similarity of a layer with those of the nearest relative depth in all other networks."""
-    others = [layers[min(layers, key=lambda d: abs(d - depth))] for other, layers in whole.items() if other != name]
-    own = whole[name][depth]
-    return float(similarities([own], others).mean()) if others else None
+    depth, others = depth_of(list(layered[name]), layer), []
+    for other, layers in layered.items():
+        if other != name:
+            known = list(layers)
+            others.append(layers[min(known, key=lambda one: abs(depth_of(known, one) - depth))])
+    return float(similarities([layered[name][layer]], others).mean()) if others else None
 
 
 def _apart(peaks: Sequence[Mapping[str, np.ndarray]], areas: Sequence[Area]) -> dict[str, Any]:
@@ -242,19 +259,3 @@ def _apart(peaks: Sequence[Mapping[str, np.ndarray]], areas: Sequence[Area]) -> 
         }
         for name, early in peaks[0].items()
     }
-
-
-def _write(out: Path, result: dict[str, Any]) -> None:
-    from recon.comparison.rsa_figure import draw_rsa, save
-
-    rows = []
-    for entry in result["areas"]:
-        for name, one in entry["networks"].items():
-            for point in one["points"]:
-                low, high = point["ci95"]
-                plain = {key: point[key] for key in ("layer", "depth", "similarity")}
-                more = {key: point[key] for key in ("between_subjects_given", "between_networks")}
-                rows.append({"area": entry["area"], "network": name, **plain, "low": low, "high": high, **more})
-    write_atomic(out / TABLE, csv_text(rows))
-    save(draw_rsa(result), out / FIGURE)
-    write_sealed(out / RESULT, result)

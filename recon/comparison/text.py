@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from recon.analysis.timecourse_text import before_stimulus, moment_text
+
 
 def universality_text(result: Mapping[str, Any]) -> str:
     """A line per network, then the brain."""
@@ -40,10 +42,11 @@ def _brain_lines(result: Mapping[str, Any]) -> list[str]:
             line += ", over subjects [{:.3f}, {:.3f}]".format(*one["t95_subjects"])
         lines.append(f"{line}), p {shuffled[name]['p']:.3g} against {shuffled['shuffles']} shuffled brains")
     if result["when"]:
-        for side in ("most", "least"):
+        titles = {f"{side} universal dimensions": side for side in ("most", "least")}
+        for title, side in {**titles, "rank correlation with universality": "association"}.items():
             one = result["when"][side]
             onset = "no onset" if one["onset"] is None else f"onset {1000 * one['onset']:.0f} ms"
-            lines.append(f"{side} universal dimensions: {onset}, peak {1000 * one['peak']:.0f} ms")
+            lines.append(f"{title}: {onset}, peak {1000 * one['peak']:.0f} ms")
     return lines
 
 
@@ -62,11 +65,31 @@ def rsa_text(result: Mapping[str, Any]) -> str:
                 f"    {kind}: layer {chosen['layer']} chosen on half of the pictures, on the others {_interval(chosen)}"
                 for kind, chosen in one["chosen"].items()
             ]
+        if "when" in entry:
+            lines += _when_lines(entry["when"])
     lines += [
         f"{name}: the peak of {one['to']} lies {_interval(one, 2)} deeper than that of {one['from']}"
         for name, one in result["areas_apart"].items()
     ]
     return "\n".join([*lines, f"written: {result['folder']}"])
+
+
+def _when_lines(when: Mapping[str, Any]) -> list[str]:
+    """Per network the layer that is most alike over time, and whether deeper layers come later."""
+    lines = []
+    for name, one in when["networks"].items():
+        layer = max(one["layers"], key=lambda name: one["layers"][name]["peak"]["similarity"])
+        curve = one["layers"][layer]
+        onset = "no onset" if curve["onset"] is None else f"onset {moment_text(curve['onset'])}"
+        line = f"  {name} in windows: layer {layer} is most alike, {curve['peak']['similarity']:.3f} at "
+        line += f"{moment_text(curve['peak'])}, {onset}{before_stimulus(curve)}"
+        rest = curve["before_stimulus"]
+        if rest is not None:
+            line += "; before the stimulus {:.3f} [{:.3f}, {:.3f}]".format(rest["similarity"], *rest["ci95"])
+        lines.append(line)
+        if one["peak_with_depth"] is not None:
+            lines.append(f"    rank correlation of depth and time of the peak {_interval(one['peak_with_depth'], 2)}")
+    return lines
 
 
 def _interval(one: Mapping[str, Any], digits: int = 3) -> str:

@@ -21,7 +21,8 @@ from recon import cli
 from recon.analysis import timecourse
 from recon.analysis.clusters import cluster_test
 from recon.analysis.figures import new_figure
-from recon.analysis.timecourse import Settings, _mean, _Scored, _scored, _subject, course, earliest_onset
+from recon.analysis.onsets import earliest_onset
+from recon.analysis.timecourse import Settings, _mean, _Scored, _scored, _subject, course
 from recon.analysis.timecourse_text import before_stimulus, format_time_course
 from recon.analysis.windows import Hits, Window, _best, sliding_windows
 from tests.align.fixture_studies import write_folder

@@ -15,10 +15,14 @@ from PIL import Image
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
+from align.comparison.predictability import Regression
+from align.data.signals import Recording, Stimuli, Trials
 from align.files import read_json, read_tensors, save_tensors, write_sealed
 from recon import cli
+from recon.comparison.brains import Brain, when
 from recon.comparison.extremes import chosen
 from recon.comparison.files import read_universality
+from recon.comparison.universality import Settings
 from tests.align.fixture_studies import picture, png, write_folder
 
 NETWORKS = "mini,mini@untrained"
@@ -85,6 +89,46 @@ def test_the_brain_is_above_the_shuffled_one_and_after_the_picture(made: Path) -
     for name in ("plain", "given_variance"):
         low, high = result["association"][name]["ci95_layers"]
         assert -1 <= low <= result["association"][name]["rho"] <= high <= 1
+
+
+def test_when_universality_appears(made: Path) -> None:
+    """The table is the JSON; no onset is before the picture."""
+    course = read_json(made / "u" / "universality.json")["when"]
+    rows = list(csv.DictReader((made / "u" / "when.csv").read_text(encoding="utf-8").splitlines()))
+    assert [float(row["rank_correlation"]) for row in rows] == [p["rank_correlation"] for p in course["points"]]
+    assert [float(row["centre"]) for row in rows] == [point["centre"] for point in course["points"]]
+    for name in ("most", "least", "association"):
+        clusters = course[name]["clusters"]
+        assert clusters
+        for row, point in zip(rows, course["points"], strict=True):
+            inside = [c["p"] for c in clusters if c["begin"] < point["centre"] < c["end"]]
+            assert row[f"p_cluster_{name}"] == (str(inside[0]) if inside else "")
+        assert course[name]["onset"] is None or course[name]["onset"] >= 0
+
+
+def test_the_course_of_the_association_is_that_of_planted_dimensions() -> None:
+    """From 0.1 s on, responses follow the universal half of the dimensions; before, nothing."""
+    rng = np.random.default_rng(0)
+    n, half = 60, 12
+    dimensions, universal = rng.normal(size=(n, 2 * half)), np.repeat([0.9, 0.1], half) + 0.01 * rng.random(2 * half)
+    x = 0.3 * rng.normal(size=(n, half, 30))
+    x[:, :, 15:] += dimensions[:, :half, None]
+    trials = Trials(x, np.arange(n), np.zeros(n, int))
+    stimuli = Stimuli(
+        tuple(map(str, range(n))), lambda i: np.zeros((2, 2, 3), np.uint8), np.arange(n), ("",) * n, ("",) * n
+    )
+    names = tuple(f"E{i}" for i in range(half))
+    brain = Brain("01", Recording("made", "01", trials, trials, stimuli, names, 100.0, tmin=-0.05), trials, stimuli)
+    settings = Settings(folds=3, shuffles=60, width=0.05, step=0.05)
+    course = when([brain], [dimensions], universal, Regression(), settings)
+    assert course is not None
+    rho = np.array([point["rank_correlation"] for point in course["points"]])
+    late = np.array([point["begin"] for point in course["points"]]) > 0.099
+    assert rho[late].min() > 0.5 > np.abs(rho[~late]).max()
+    assert course["association"]["onset"] == pytest.approx(0.125)
+    assert [(c["begin"], c["end"]) for c in course["association"]["clusters"] if c["p"] <= 0.05] == [
+        (pytest.approx(0.1), pytest.approx(0.25))
+    ]
 
 
 def test_figures_are_drawn_and_show_dimensions_of_different_layers(made: Path) -> None:
