@@ -34,6 +34,7 @@ from recon.commands import (
     publish,
     repeats,
     reproduce,
+    rosetta,
     rsa,
     score,
     score_votes,
@@ -201,6 +202,8 @@ def build_parser() -> argparse.ArgumentParser:
     universality.add_arguments(add("universality", universality.run, text, "laid over the configuration file"))
     text = "dissimilarities of pictures in layers and brains: by depth, with noise ceilings and intervals"
     rsa.add_arguments(add("rsa", rsa.run, text, "laid over the configuration file"))
+    text = "channels that match across vision models, with heat maps on pictures; against shuffled pictures"
+    rosetta.add_arguments(add("rosetta", rosetta.run, text, "laid over the configuration file"))
 
     text = "train a published recipe; its own rule of choice next to the clean one, and the price of the leak"
     reproduce.add_arguments(add("reproduce", reproduce.run, text, "laid over recipe and study"))

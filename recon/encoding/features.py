@@ -40,12 +40,11 @@ def feature_sets(
     ``layers``: names or indices that every network knows, ``all``, or ``spread:K`` for K of them evenly over depth.
     Raises `UserError` for an unknown layer and for ``together`` with one space.
     """
-    from align.vision.fused import parts_of, resolve_layers
+    from align.vision.fused import parts_of
 
     found = []
     for entry, backbone in networks.items():
-        names = [resolve_layers(backbone, name) for word in layers for name in _spelt(word, backbone)]
-        for name in dict.fromkeys(names):
+        for name in layers_of(backbone, layers):
             parts = parts_of(name)
             depth = backbone.layers.index(name) / max(len(backbone.layers) - 1, 1) if len(parts) == 1 else None
             label = name if len(networks) == 1 else f"{entry}:{name}"
@@ -58,6 +57,13 @@ def feature_sets(
             raise UserError("--together joins several layers, networks or captions, and here is one; name more")
         found.append(FeatureSet(TOGETHER, spaces))
     return found
+
+
+def layers_of(backbone: Backbone, words: Sequence[str]) -> list[str]:
+    """Names of layers, each once, of words as `feature_sets` takes them."""
+    from align.vision.fused import resolve_layers
+
+    return list(dict.fromkeys(resolve_layers(backbone, name) for word in words for name in _spelt(word, backbone)))
 
 
 def _spelt(word: str, backbone: Backbone) -> list[str]:
