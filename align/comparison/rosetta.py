@@ -54,7 +54,8 @@ def correlations(
 
 @dataclass(frozen=True)
 class Best:
-    """Of every channel of both sides its best partner on the other, ``forward`` (P,), ``backward`` (Q,), and their r."""
+    """Best partners on the other side: of the first one's channels ``forward`` (P,), of the second's ``backward`` (Q,);
+    with their r."""
 
     forward: np.ndarray
     backward: np.ndarray
@@ -77,15 +78,17 @@ class Best:
 class Matches:
     """M pairs of two networks, from the highest r to the lowest.
 
-    ``first``, ``second`` (M,): channels. ``p``: the larger one of its two channels, each against the best that the
-    channel finds among all candidates when pictures are shuffled; ``q`` (M,): false discovery rate over all channels of
-    a network, the larger one. ``null_r``: r of all pairs of every shuffle; ``null_kept`` (S,): pairs of a shuffle that
-    survive when the other shuffles are its chance.
+    ``first``, ``second`` (M,): channels. ``r_shuffled``: mean over shuffles of the best r that one of the two channels
+    finds, the larger one: what both have at fixed places of all pictures. ``p``: the larger one of its two channels,
+    each against the best that the channel finds among all candidates when pictures are shuffled; ``q`` (M,): false
+    discovery rate over all channels of a network, the larger one. ``null_r``: r of all pairs of every shuffle;
+    ``null_kept`` (S,): pairs of a shuffle that survive when the other shuffles are its chance.
     """
 
     first: np.ndarray
     second: np.ndarray
     r: np.ndarray
+    r_shuffled: np.ndarray
     p: np.ndarray
     q: np.ndarray
     null_r: tuple[np.ndarray, ...]
@@ -96,11 +99,17 @@ class Matches:
         """(M,) whether a pair survives at `LEVEL`."""
         return self.q <= LEVEL
 
+    @property
+    def above(self) -> np.ndarray:
+        """(M,) r minus ``r_shuffled``."""
+        return self.r - self.r_shuffled
+
 
 @dataclass(frozen=True)
 class Rosetta:
     """``pairs``: names of two networks to their matches. ``common`` (M, C): channels of all C networks that are matched
-    by each other, every pair surviving; from the highest mean r. ``null_common`` (S,): how many a shuffle gives."""
+    by each other, every pair surviving; from the highest mean of r minus ``r_shuffled``. ``null_common`` (S,): how many
+    a shuffle gives."""
 
     pairs: dict[tuple[str, str], Matches]
     common: np.ndarray
@@ -124,8 +133,8 @@ def rosetta(maps: Mapping[str, np.ndarray], shuffles: int, rng: np.random.Genera
         pairs[names[i], names[j]], links[i, j] = matches, kept
     real = common_to_all({pair: kept[0] for pair, kept in links.items()}, len(names))
     if len(real):
-        r = np.mean([_r_of(pairs[names[i], names[j]], real[:, i]) for i, j in links], axis=0)
-        real = real[np.argsort(-r, kind="stable")]
+        above = np.mean([_above(pairs[names[i], names[j]], real[:, i]) for i, j in links], axis=0)
+        real = real[np.argsort(-above, kind="stable")]
     by_shuffle = [{pair: kept[1 + s] for pair, kept in links.items()} for s in range(shuffles)]
     return Rosetta(pairs, real, np.array([len(common_to_all(one, len(names))) for one in by_shuffle], dtype=np.int64))
 
@@ -152,8 +161,10 @@ def judged(
     first = first[order]
     null_kept = np.array([len(one) for one in kept[1:]], dtype=np.int64)
     null_r = tuple(one.forward_r[one.mutual()] for one in null)
+    second = found.forward[first]
+    by_chance = np.maximum(*(side[1:].mean(axis=0)[k] for side, k in zip(sides, (first, second), strict=True)))
     r = found.forward_r[first]
-    return Matches(first, found.forward[first], r, p[order], q[order], null_r, null_kept), kept
+    return Matches(first, second, r, by_chance, p[order], q[order], null_r, null_kept), kept
 
 
 def _chance(best: np.ndarray, place: int, varied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,10 +187,10 @@ def common_to_all(links: Mapping[tuple[int, int], Mapping[int, int]], count: int
     return np.array(found, dtype=np.int64).reshape(-1, count)
 
 
-def _r_of(matches: Matches, first: np.ndarray) -> np.ndarray:
-    """(M,) r of the matches that start at these channels."""
+def _above(matches: Matches, first: np.ndarray) -> np.ndarray:
+    """(M,) r above chance of the matches that start at these channels."""
     place = {int(channel): k for k, channel in enumerate(matches.first)}
-    return matches.r[[place[int(channel)] for channel in first]]
+    return matches.above[[place[int(channel)] for channel in first]]
 
 
 def pair_correlations(a: np.ndarray, b: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from align.files import locked, write_atomic, write_sealed
 from align.seeding import derive
 from recon.comparison.files import csv_text
 from recon.comparison.maps import Maps, read_maps
-from recon.comparison.networks import described, load_networks
+from recon.comparison.networks import described, layers_of, load_networks
 from recon.comparison.pictures import digest, divided, pictures_of, subset
 
 RESULT, TABLE, COUNTS, PICTURES = "rosetta.json", "matches.csv", "counts.png", "matches.png"
@@ -92,8 +92,6 @@ def run(
 
 
 def _maps(backbone: Any, stimuli: Stimuli, settings: RosettaSettings, cache_dir: str) -> Maps:
-    from recon.encoding.features import layers_of
-
     return read_maps(backbone, stimuli, layers_of(backbone, settings.layers), settings.side, cache_dir)
 
 
@@ -119,7 +117,8 @@ def match_rows(found: Rosetta, maps: Mapping[str, Maps], left_out: Mapping[str, 
             for side, entry, at in (("a", a, i), ("b", b, j)):
                 row |= {f"network_{side}": entry, f"layer_{side}": str(maps[entry].layer[at])}
                 row[f"channel_{side}"] = int(maps[entry].channel[at])
-            row |= {"r": float(one.r[k]), "r_left_out": float(again[k]), "p": float(one.p[k]), "q": float(one.q[k])}
+            row |= {"r": float(one.r[k]), "r_shuffled": float(one.r_shuffled[k]), "r_left_out": float(again[k])}
+            row |= {"p": float(one.p[k]), "q": float(one.q[k])}
             rows.append({**row, "kept": bool(one.kept[k]), "in_all_networks": (i, j) in common})
     return rows
 

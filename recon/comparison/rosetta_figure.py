@@ -26,14 +26,19 @@ def draw_counts(result: Mapping[str, Any], found: Rosetta, maps: Mapping[str, Ma
 
 def _draw_above(axes: Any, one: Matches, result: Mapping[str, Any]) -> None:
     edges = np.linspace(0, 1, 101)
-    axes.plot(edges, _above(one.r, edges), color=COLOURS[0], label="pictures as they stand")
+    label = f"pictures as they stand: {int(one.kept.sum())} with q ≤ {result['level']:g}"
+    axes.plot(
+        edges,
+        _above(one.r, edges),
+        color=COLOURS[0],
+        label=label,
+    )
     if one.null_r:
         null = np.array([_above(r, edges) for r in one.null_r])
         axes.fill_between(edges, null.min(axis=0), null.max(axis=0), color="0.8", linewidth=0)
         axes.plot(edges, null.mean(axis=0), color="0.4", label=f"shuffled: mean and range of {len(null)}")
     axes.set_yscale("symlog", linthresh=1)
     axes.set(xlabel="r over pictures and places", ylabel="matches with at least this r", xlim=(0, 1), ylim=(0, None))
-    axes.text(0.02, 0.04, f"{int(one.kept.sum())} with q ≤ {result['level']:g}", transform=axes.transAxes, fontsize=8)
     axes.legend(frameon=False, fontsize=8)
     tidy(axes)
 

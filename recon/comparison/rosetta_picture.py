@@ -29,7 +29,8 @@ class Shown:
 
 def strongest(found: Rosetta, maps: Mapping[str, Maps]) -> list[Shown]:
     """`SHOWN` matches at most: of all networks where these have some in common, else of pairs; one of each layer of
-    the first network, so that they differ. Where nothing survives, the strongest ones, and that is said."""
+    the first network, so that they differ. The highest r above that of shuffled pictures comes first. Where nothing
+    survives, the same is shown, and that is said."""
     names = list(maps)
     taken: dict[tuple[str, str], Shown] = {}
     for one in [*_of_all(found, names), *_of_pairs(found)]:
@@ -46,12 +47,12 @@ def _of_all(found: Rosetta, names: list[str]) -> Iterator[Shown]:
 
 def _of_pairs(found: Rosetta) -> Iterator[Shown]:
     every = [(pair, k) for pair, one in found.pairs.items() for k in range(len(one.r))]
-    every.sort(key=lambda at: (not found.pairs[at[0]].kept[at[1]], -found.pairs[at[0]].r[at[1]]))
+    every.sort(key=lambda at: (not found.pairs[at[0]].kept[at[1]], -found.pairs[at[0]].above[at[1]]))
     for (a, b), k in every:
         one = found.pairs[a, b]
         chance = "" if one.kept[k] else ", not above chance"
         channels = {a: int(one.first[k]), b: int(one.second[k])}
-        yield Shown(channels, f"r {one.r[k]:.3f}, q {one.q[k]:.2g}{chance}")
+        yield Shown(channels, f"r {one.r[k]:.3f}, shuffled {one.r_shuffled[k]:.3f}, q {one.q[k]:.2g}{chance}")
 
 
 def draw_matches(

@@ -11,12 +11,13 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Stimuli
 from align.errors import UserError
+from recon.comparison.networks import layers_of
 
 if TYPE_CHECKING:
     from align.vision.taps import Backbone
     from recon.words.text_tower import TextTower
 
-ALL, TOGETHER, CAPTIONS = "all", "together", "captions"
+TOGETHER, CAPTIONS = "together", "captions"
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,6 @@ def feature_sets(
             raise UserError("--together joins several layers, networks or captions, and here is one; name more")
         found.append(FeatureSet(TOGETHER, spaces))
     return found
-
-
-def layers_of(backbone: Backbone, words: Sequence[str]) -> list[str]:
-    """Names of layers, each once, of words as `feature_sets` takes them."""
-    from align.vision.fused import resolve_layers
-
-    return list(dict.fromkeys(resolve_layers(backbone, name) for word in words for name in _spelt(word, backbone)))
-
-
-def _spelt(word: str, backbone: Backbone) -> list[str]:
-    if word == ALL:
-        return list(backbone.layers)
-    kind, colon, count = word.partition(":")
-    if kind != "spread" or not colon:
-        return [word]
-    if not count.isdecimal() or int(count) < 2:
-        raise UserError(f"--layers {word!r} should be spread:K with K of 2 or more, such as spread:8")
-    chosen = np.linspace(0, len(backbone.layers) - 1, min(int(count), len(backbone.layers))).round().astype(int)
-    return [backbone.layers[i] for i in dict.fromkeys(chosen.tolist())]
 
 
 def space_name(space: tuple[str, str]) -> str:

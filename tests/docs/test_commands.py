@@ -28,6 +28,7 @@ CONFIGURED = (  # commands whose key=value pairs are fields of Config
     "timecourse",
     "universality",
     "rsa",
+    "rosetta",
     "encode",
     "brain-score",
     "sheet",
