@@ -20,6 +20,7 @@ from align.files import launched
 from align.files.streams import is_standard_output
 from recon.commands import (
     adapt,
+    aligned_cut,
     audit,
     brain_score,
     caption,
@@ -196,6 +197,8 @@ def build_parser() -> argparse.ArgumentParser:
     brain_score.add_arguments(add("brain-score", brain_score.run, text, "laid over the configuration file"))
     text = "what drives units: best and worst pictures, scores, nearest texts, places; one sheet, CSV, JSON"
     sheet.add_arguments(add("sheet", sheet.run, text, "laid over the configuration file"))
+    text = "patches of pictures in groups, in the space of a subject's units; painted, with what each group drives"
+    aligned_cut.add_arguments(add("aligned-cut", aligned_cut.run, text, "laid over the configuration file"))
     text = "pictures that drive units more than natural ones do, judged by another encoder"
     maximize.add_arguments(add("maximize", maximize.run, text, "laid over the configuration file"))
     text = "which dimensions of vision models other models have too, and which of them a brain carries"
