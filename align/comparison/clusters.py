@@ -84,7 +84,7 @@ def discrimination(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """(n, K) how much more each cluster answers than any other: its mean minus the highest mean of the others.
 
     ``values`` (n, U): responses in one scale; ``clusters`` (U,) from 0 to K - 1, K of 2 or more. What a picture that
-    tells clusters apart maximises in Burg et al. 2024 (arXiv 2401.05342, "most discriminative stimuli"), there with a
+    sets clusters apart maximises in Burg et al. 2024 (arXiv 2401.05342, "most discriminative stimuli"), there with a
     soft maximum and for pictures that are made.
     """
     count = int(clusters.max()) + 1

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "find groups on training pictures and paint test pictures (default: two halves of training pictures)"
     parser.add_argument("--test", action="store_true", help=text)
     text = "of responses, for the chance level (default: %(default)s)"
-    parser.add_argument("--shuffles", type=int, default=20, metavar="N", help=text)
+    parser.add_argument("--shuffles", type=int, default=50, metavar="N", help=text)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

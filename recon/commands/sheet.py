@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "texts: one a line, or a CSV with the columns id,caption (default: captions of the study, else concepts)"
     parser.add_argument("--bank", type=Path, metavar="FILE", help=text)
     add_tower(parser)
-    text = "clusters of units, how many or auto; with the pictures that tell each one apart"
+    text = "clusters of units, how many or auto; with the pictures that set each one apart"
     parser.add_argument("--clusters", metavar="K|auto", help=text)
     parser.add_argument("--captioner", metavar="DIR|HUB_ID", help="GIT or BLIP: captions of the best pictures")
 

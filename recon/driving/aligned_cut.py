@@ -53,7 +53,7 @@ class CutSettings:
     regions: tuple[str, ...] = ()
     clusters: int = 8
     sample: int = 1000
-    shuffles: int = 20
+    shuffles: int = 50
     test: bool = False
     width: float | None = None
     n_perm: int = 1000

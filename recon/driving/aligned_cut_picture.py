@@ -1,4 +1,4 @@
-"""Groups of patches painted on pictures, as one PNG: for each group the pictures with most of it, and what it drives."""
+"""Groups of patches painted on pictures, as one PNG: for each group the pictures with most of it; what it drives."""
 
 from __future__ import annotations
 

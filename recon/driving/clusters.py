@@ -1,4 +1,4 @@
-"""Units of a subject in clusters, with the pictures that tell each cluster apart; nothing is scored on what chose it.
+"""Units of a subject in clusters, with the pictures that set each cluster apart; nothing is scored on what chose it.
 
 The first part of the pictures finds the clusters and fits the encoder. Of the second part, pictures are chosen by what
 this encoder predicts, and scored by what was measured.
@@ -123,7 +123,7 @@ def found_clusters(
 
 
 def _scored(measured: np.ndarray, predicted: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (K, m) of the pictures predicted to tell each cluster apart; mean (K,) of how far they do, as measured."""
+    """Places (K, m) of the pictures predicted to set each cluster apart; mean (K,) of how far they do, as measured."""
     each = min(EACH, len(predicted))
     places = np.argsort(-discrimination(predicted, of), axis=0, kind="stable")[:each].T
     told = discrimination(measured, of)

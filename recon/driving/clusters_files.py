@@ -85,7 +85,7 @@ def told_clusters(found: dict[str, Any]) -> list[str]:
     ]
     for row in found["clusters"]:
         lines.append(
-            f"      cluster {row['cluster']}: {row['n_units']} units, told apart by {row['score']:.2f} deviations "
+            f"      cluster {row['cluster']}: {row['n_units']} units, set apart by {row['score']:.2f} deviations "
             f"(random clusters {row['score_of_random_clusters']:.2f}), q {row['q']:.2g}"
         )
     return lines

@@ -1,4 +1,4 @@
-"""Clusters of units as one PNG: how alike the units are, and the pictures that tell each cluster apart."""
+"""Clusters of units as one PNG: how alike the units are, and the pictures that set each cluster apart."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ CONFIGURED = (  # commands whose key=value pairs are fields of Config
     "encode",
     "brain-score",
     "sheet",
+    "aligned-cut",
     "maximize",
 )
 RUNS = ("retrieve", "evaluate", "curves", "caption")  # commands that take evaluate.* pairs

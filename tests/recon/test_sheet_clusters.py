@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.comparison.clusters import adjusted_rand, discrimination, numbered
+from align.comparison.clusters import adjusted_rand, discrimination, numbered, unit_clusters
 from align.data.signals import Stimuli
 from recon import cli
 from recon.driving.clusters import found_clusters
@@ -118,6 +118,7 @@ def test_choice_and_score_are_apart() -> None:
         shown = np.arange(100, 200)
         names = tuple(map(str, range(12)))
         one = found_clusters(names, 3, (first, np.arange(100)), (second, predicted), stimuli, shown, 0, 60)
+        assert (one.of == unit_clusters(first, 3)).all() and (one.again == unit_clusters(second, 3)).all()
         p.extend(one.p)
         scores.append(one.score - one.chance)
         assert np.sort(discrimination(second, one.of)[:, 0])[-8:].mean() > one.score[0] + 0.3
