@@ -14,8 +14,8 @@ from scipy import stats
 
 from align.comparison.clusters import adjusted_rand, numbered
 from recon import cli
-from recon.driving.aligned_cut import CutSettings, _share_correlation, _Work, cut_rows
 from recon.driving.aligned_cut_picture import COLOURS, MOST, coloured
+from recon.driving.groups import Work, cut_rows, share_correlation
 from tests.align.fixture_studies import picture, write_v4_session
 
 SESSION, COUNT, TESTED = "190927", 100, 30
@@ -36,14 +36,13 @@ def planted(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarra
 
 def test_patches_are_grouped_by_what_units_read_and_not_by_what_is_loud() -> None:
     tokens, kinds, responses = planted()
-    settings = CutSettings(("all",), clusters=3, sample=150)
     first, second = np.arange(60), np.arange(60, 120)
-    work = _Work(tokens, first, second, settings, False, 0)
+    work = Work(tokens, first, second, 3, 150, False, 0)
     cut = work.cut(responses[first], responses[second])
     assert adjusted_rand(numbered(cut.labels["layer"].ravel()), numbered(kinds[second].ravel())) > 0.8
     assert cut.agreement > 0.8 and cut.r["layer"] > 0.7
     np.testing.assert_allclose(cut.share["layer"].sum(axis=1), 1)
-    rows = cut_rows("s", ("a", "b", "c"), cut, responses[second], settings, 0)
+    rows = cut_rows("s", ("a", "b", "c"), cut, responses[second], 1000, 0)
     for cluster in (1, 2, 3):
         mine = {row["unit"]: row for row in rows if row["cluster"] == cluster}
         kind = np.bincount(kinds[second][cut.labels["layer"] == cluster - 1]).argmax()
@@ -59,7 +58,7 @@ def test_patches_are_grouped_by_what_units_read_and_not_by_what_is_loud() -> Non
 def test_the_first_part_alone_makes_the_groups() -> None:
     """Other responses to the second part leave labels and drive as they are; only what is compared changes."""
     tokens, _, responses = planted()
-    work = _Work(tokens, np.arange(60), np.arange(60, 120), CutSettings(("all",), clusters=3, sample=150), False, 0)
+    work = Work(tokens, np.arange(60), np.arange(60, 120), 3, 150, False, 0)
     one = work.cut(responses[:60], responses[60:])
     other = work.cut(responses[:60], np.random.default_rng(0).normal(size=(60, 3)))
     np.testing.assert_array_equal(one.labels["layer"], other.labels["layer"])
@@ -71,7 +70,7 @@ def test_r_of_a_share_is_that_of_scipy_and_its_p_is_uniform_by_chance() -> None:
     rng = np.random.default_rng(0)
     share, responses = rng.random((50, 30)), rng.normal(size=(50, 20))
     share[:, 29] = 0.25
-    r, p = _share_correlation(share, responses, 200, 0)
+    r, p = share_correlation(share, responses, 200, 0)
     for k, u in ((0, 0), (7, 19)):
         assert r[k, u] == pytest.approx(stats.pearsonr(share[:, k], responses[:, u]).statistic, abs=1e-6)
         assert p[k, u] == pytest.approx(stats.pearsonr(share[:, k], responses[:, u]).pvalue, abs=0.1)
