@@ -15,13 +15,12 @@ import numpy as np
 
 from align.data.names import subject_name
 from align.data.places import claim
-from align.data.signals import Stimuli
 from align.data.splits import grouped_folds
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
 from align.seeding import derive
 from recon.comparison.files import csv_text
-from recon.driving.groups import Cut, Work, cut_rows
+from recon.driving.groups import Painted, Work, cut_rows
 from recon.driving.places import side_of
 from recon.driving.units import driven
 from recon.encoding.features import FeatureSet, feature_sets, read_spaces, space_name
@@ -53,27 +52,6 @@ class CutSettings:
     test: bool = False
     width: float | None = None
     n_perm: int = 1000
-
-
-@dataclass(frozen=True)
-class Painted:
-    """Everything about one subject. ``rows`` (n,): pictures of ``stimuli``; ``table``: see `cut_rows`."""
-
-    subject: str
-    units: tuple[str, ...]
-    stimuli: Stimuli
-    rows: np.ndarray
-    cut: Cut
-    shuffled: list[Cut]
-    table: list[dict[str, Any]]
-
-    @property
-    def p(self) -> float | None:
-        """Of the agreement: shuffles that agree as well, 1 added above and below."""
-        if not self.shuffled:
-            return None
-        at_least = sum(one.agreement >= self.cut.agreement - 1e-12 for one in self.shuffled)
-        return (1 + at_least) / (1 + len(self.shuffled))
 
 
 def run(

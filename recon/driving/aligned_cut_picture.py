@@ -12,7 +12,7 @@ from align.files import atomic_path
 if TYPE_CHECKING:
     from PIL import Image
 
-    from recon.driving.aligned_cut import Painted
+    from recon.driving.groups import Painted
 
 EACH = 8  # pictures of a group
 MOST = 12  # groups that have a colour

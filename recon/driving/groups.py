@@ -16,6 +16,7 @@ from align.comparison.clusters import adjusted_rand
 from align.comparison.cuts import NormalisedCut
 from align.comparison.null import q_values
 from align.comparison.predictability import column_correlation
+from align.data.signals import Stimuli
 from align.response_models.aligned import ChannelMapper
 from align.seeding import derive
 
@@ -34,6 +35,27 @@ class Cut:
     share: dict[str, np.ndarray]
     r: dict[str, float]
     agreement: float
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Everything about one subject. ``rows`` (n,): pictures of ``stimuli``; ``table``: see `cut_rows`."""
+
+    subject: str
+    units: tuple[str, ...]
+    stimuli: Stimuli
+    rows: np.ndarray
+    cut: Cut
+    shuffled: list[Cut]
+    table: list[dict[str, Any]]
+
+    @property
+    def p(self) -> float | None:
+        """Of the agreement: shuffles that agree as well, 1 added above and below."""
+        if not self.shuffled:
+            return None
+        at_least = sum(one.agreement >= self.cut.agreement - 1e-12 for one in self.shuffled)
+        return (1 + at_least) / (1 + len(self.shuffled))
 
 
 class Work:

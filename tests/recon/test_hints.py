@@ -79,6 +79,7 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/commands/aligned_cut.py": ("aligned-cut",),
     "recon/driving": ("sheet", "maximize", "aligned-cut"),
     "recon/driving/aligned_cut.py": ("aligned-cut",),
+    "recon/driving/clusters.py": ("sheet",),
     "recon/driving/maximize.py": ("maximize",),
     "recon/commands/sheet.py": ("sheet",),
     "recon/drawing/best_of.py": ("generate",),
