@@ -128,7 +128,7 @@ def rosetta(maps: Mapping[str, np.ndarray], shuffles: int, rng: np.random.Genera
         a, b = maps[names[i]], maps[names[j]]
         found = Best.of(correlations(a, b))
         null = [Best.of(correlations(a, b, (order[i], order[j]))) for order in orders]
-        varied = (a.any(axis=(0, 1)), b.any(axis=(0, 1)))
+        varied = (np.asarray(a.any(axis=(0, 1))), np.asarray(b.any(axis=(0, 1))))
         matches, kept = judged(found, null, varied)
         pairs[names[i], names[j]], links[i, j] = matches, kept
     real = common_to_all({pair: kept[0] for pair, kept in links.items()}, len(names))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from align.files import atomic_path
 from recon.driving.clusters import Clusters
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SIDE, _GAP, _TEXT, _LINE, _MATRIX, _LONG = 84, 5, 330, 17, 180, 46  # px; characters of a line
 
@@ -46,7 +50,7 @@ def draw_clusters(one: Clusters, title: str, path: Path) -> None:
         sheet.save(temporary)
 
 
-def _matrix(one: Clusters) -> object:
+def _matrix(one: Clusters) -> Image.Image:
     from PIL import Image
 
     order = np.argsort(one.of, kind="stable")
