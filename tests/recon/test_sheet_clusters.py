@@ -62,7 +62,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_planted_groups_are_found_and_told_apart(made: tuple[dict[str, Any], Path]) -> None:
+def test_planted_groups_are_found_and_set_apart(made: tuple[dict[str, Any], Path]) -> None:
     result, out = made
     found = result["clusters"]
     assert found["count"] == 3 and found["agreement"] == 1 and found["agreement_p"] < 0.01
