@@ -20,6 +20,7 @@ from align.files import launched
 from align.files.streams import is_standard_output
 from recon.commands import (
     adapt,
+    aligned_cut,
     audit,
     brain_score,
     caption,
@@ -34,6 +35,7 @@ from recon.commands import (
     publish,
     repeats,
     reproduce,
+    rosetta,
     rsa,
     score,
     score_votes,
@@ -195,12 +197,16 @@ def build_parser() -> argparse.ArgumentParser:
     brain_score.add_arguments(add("brain-score", brain_score.run, text, "laid over the configuration file"))
     text = "what drives units: best and worst pictures, scores, nearest texts, places; one sheet, CSV, JSON"
     sheet.add_arguments(add("sheet", sheet.run, text, "laid over the configuration file"))
+    text = "patches of pictures in groups, in the space of a subject's units; painted, with what each group drives"
+    aligned_cut.add_arguments(add("aligned-cut", aligned_cut.run, text, "laid over the configuration file"))
     text = "pictures that drive units more than natural ones do, judged by another encoder"
     maximize.add_arguments(add("maximize", maximize.run, text, "laid over the configuration file"))
     text = "which dimensions of vision models other models have too, and which of them a brain carries"
     universality.add_arguments(add("universality", universality.run, text, "laid over the configuration file"))
     text = "dissimilarities of pictures in layers and brains: by depth, with noise ceilings and intervals"
     rsa.add_arguments(add("rsa", rsa.run, text, "laid over the configuration file"))
+    text = "channels that match across vision models, with heat maps on pictures; against shuffled pictures"
+    rosetta.add_arguments(add("rosetta", rosetta.run, text, "laid over the configuration file"))
 
     text = "train a published recipe; its own rule of choice next to the clean one, and the price of the leak"
     reproduce.add_arguments(add("reproduce", reproduce.run, text, "laid over recipe and study"))

@@ -46,7 +46,7 @@ def refuse_alike(labels: Iterable[str], what: str, where: str) -> None:
         other = first.setdefault(alike(label), label)
         if other != label:
             raise UserError(
-                f"{where}: {what} {other!r} and {label!r} are told apart, but may be one (leading zeros, capitals, "
+                f"{where}: {what} {other!r} and {label!r} are set apart, but may be one (leading zeros, capitals, "
                 "prefix); write one of them throughout, or other labels"
             )
 

@@ -16,7 +16,7 @@ from align.files import atomic_path
 from align.sweep.points import MIN_BACKBONES
 
 FIGURES = ("layers.png", "concepts.png", "losses.png", "scaling.png")
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: set apart by colour-blind readers
 _ACROSS = 3  # panels side by side
 _TURNED = 4  # letters from which layer names are turned
 

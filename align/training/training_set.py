@@ -34,7 +34,7 @@ class TrainingSet:
     """``signals`` (n, ...); ``tokens`` (K, N, D) of the distinct pictures; ``stimulus`` (n,) = picture of a row.
 
     ``groups`` (n,): rows whose pictures show one scene or concept. A picture that several subjects saw is one picture,
-    whatever its name: pictures are told apart by their pixels.
+    whatever its name: pictures are set apart by their pixels.
     """
 
     signals: Rows

@@ -45,7 +45,7 @@ def measure(name: str, pictures: Sequence[int] = PICTURES) -> dict[str, Any]:
 
     with FlopCounterMode(display=False) as counter:
         backbone = without_weights(BackboneConfig(name))  # its layers are found by one forward pass, counted here
-    layers = {layer: _layer(backbone, shape) for layer, shape in backbone.shapes.items()}
+    layers = {layer: layer_size(backbone, shape) for layer, shape in backbone.shapes.items()}
     return {
         "backbone": name,
         "revision": KNOWN[name].revision if name in KNOWN else None,
@@ -102,7 +102,7 @@ def _pin(row: dict[str, Any]) -> str:
     return row["revision"][:12] if row["revision"] else unpinned
 
 
-def _layer(backbone: Backbone, shape: tuple[int, ...]) -> dict[str, int]:
+def layer_size(backbone: Backbone, shape: tuple[int, ...]) -> dict[str, int]:
     """Tokens and width of what a tap gives: (1, N, D), a map (1, D, H, W) or (1, H, W, D), a vector (1, D)."""
     if len(shape) == 3:
         return {"tokens": shape[1], "grid": int((shape[1] - backbone.prefix) ** 0.5), "width": shape[2]}

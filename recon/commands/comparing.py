@@ -1,4 +1,4 @@
-"""What `recon universality` and `recon rsa` share: networks, a study or pictures, a default folder, lists of words."""
+"""What `recon universality`, `recon rsa` and `recon rosetta` share: networks, pictures or a study, a default folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from align.errors import UserError
 
 def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
     """What `recon universality` and `recon rsa` share."""
+    add_network_arguments(parser)
+    parser.add_argument("--study", metavar="NAME", help="whose brains are compared, with key=value pairs as elsewhere")
+    parser.add_argument("--test", action="store_true", help="look at the test pictures of the study, not the others")
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Networks and the results: what `recon rosetta` shares with these."""
     add_config_option(parser)
     text = "networks: NAME, NAME@WEIGHTS_FILE or NAME@untrained[:SEED]"
     parser.add_argument("--backbones", required=True, metavar="A,B,C", help=text)
-    parser.add_argument("--study", metavar="NAME", help="whose brains are compared, with key=value pairs as elsewhere")
-    parser.add_argument("--test", action="store_true", help="look at the test pictures of the study, not the others")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: under runs)")
     parser.add_argument("--overwrite", action="store_true", help="replace results of another configuration there")
 

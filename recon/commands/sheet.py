@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "texts: one a line, or a CSV with the columns id,caption (default: captions of the study, else concepts)"
     parser.add_argument("--bank", type=Path, metavar="FILE", help=text)
     add_tower(parser)
+    text = "clusters of units, how many or auto; with the pictures that set each one apart"
+    parser.add_argument("--clusters", metavar="K|auto", help=text)
     parser.add_argument("--captioner", metavar="DIR|HUB_ID", help="GIT or BLIP: captions of the best pictures")
 
 
@@ -76,11 +78,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         tower=args.text_tower or "mini",
         captioner=args.captioner,
         frame=args.frame,
+        clusters=_clusters(args.clusters),
     )
     use_all_cores()
     folder = args.out or default_folder("sheet", config, [config.backbone.name], args.test)
     result = make(config, config.backbone.name, args.layer or config.target.layer, settings, folder, args.overwrite)
     return {**result, "text": f"{told(result)}\nfolder: {folder}"}
+
+
+def _clusters(text: str | None) -> int | str | None:
+    from recon.driving.clusters import AUTO
+
+    if text is None or text == AUTO:
+        return text
+    if not text.isdecimal() or int(text) < 2:
+        raise UserError(f"--clusters {text} should be 2 or more, or {AUTO}")
+    return int(text)
 
 
 def wanted(args: argparse.Namespace) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:

@@ -56,6 +56,28 @@ def layer_features(
     return {layer: np.asarray(targets[layer].tokens, dtype=np.float32).reshape(len(stimuli), -1) for layer in layers}
 
 
+def layers_of(backbone: Backbone, words: Sequence[str]) -> list[str]:
+    """Names of layers, each once, of words: names or indices, ``all``, or ``spread:K`` for K of them evenly over depth.
+
+    Raises `UserError` for an unknown layer.
+    """
+    from align.vision.fused import resolve_layers
+
+    return list(dict.fromkeys(resolve_layers(backbone, name) for word in words for name in _spelt(word, backbone)))
+
+
+def _spelt(word: str, backbone: Backbone) -> list[str]:
+    if word == "all":
+        return list(backbone.layers)
+    kind, colon, count = word.partition(":")
+    if kind != "spread" or not colon:
+        return [word]
+    if not count.isdecimal() or int(count) < 2:
+        raise UserError(f"--layers {word!r} should be spread:K with K of 2 or more, such as spread:8")
+    chosen = np.linspace(0, len(backbone.layers) - 1, min(int(count), len(backbone.layers))).round().astype(int)
+    return [backbone.layers[i] for i in dict.fromkeys(chosen.tolist())]
+
+
 class Gallery:
     """Pictures of several lists, of which each is read whole (so that its cache serves other commands) and once.
 

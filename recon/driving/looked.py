@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from align.response_models.scores import UnitScores
+from recon.driving.clusters import Clusters
 from recon.driving.extremes import Ends
 from recon.driving.frame import Frame
 from recon.driving.texts import Texts
@@ -27,3 +28,4 @@ class Looked:
     captions: tuple[tuple[str, ...], ...] | None
     maps: np.ndarray | None
     frame: Frame | None
+    clusters: Clusters | None

@@ -16,6 +16,7 @@ import numpy as np
 
 from align.data.names import subject_name
 from align.data.places import claim
+from align.data.splits import grouped_folds
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
 from align.response_models.contract import take_rows
@@ -26,12 +27,14 @@ from align.response_models.scaling import Scaling
 from align.response_models.scores import unit_scores
 from recon.comparison.files import csv_text
 from recon.comparison.pictures import digest
+from recon.driving.clusters import Clusters, found_clusters, require_units
+from recon.driving.clusters_files import cluster_facts, told_clusters, write_clusters
 from recon.driving.extremes import Ends
 from recon.driving.frame import Frame
 from recon.driving.looked import Looked
 from recon.driving.places import drive_by_place, side_of
 from recon.driving.texts import Texts, nearest_texts
-from recon.driving.units import driven
+from recon.driving.units import Driven, driven
 from recon.encoding.features import FeatureSet, feature_sets, read_spaces, space_name
 from recon.encoding.responses import ceiling_of
 from recon.encoding.subjects import Subject, read_subject
@@ -54,7 +57,7 @@ class SheetSettings:
     """``units``, ``regions``: names. ``pictures``: natural pictures of a folder or zip, ``most`` of them at most.
 
     ``frame``: show these as the study shows its own. ``bank``: of texts, else the study's captions. ``tower``: text
-    tower, ``captioner``: or None.
+    tower, ``captioner``: or None. ``clusters``: of units, how many or ``auto``; None for none.
     """
 
     units: tuple[str, ...]
@@ -69,6 +72,7 @@ class SheetSettings:
     tower: str = "mini"
     captioner: str | None = None
     frame: bool = True
+    clusters: int | str | None = None
     n_perm: int = 1000
 
 
@@ -107,7 +111,9 @@ def run(
             name = subject_name(one.subject)
             write_atomic(folder / f"{STEM}_{name}.csv", csv_text(unit_rows(one)))
             write_atomic(folder / f"{STEM}_pictures_{name}.csv", csv_text(picture_rows(one)))
-            draw_sheet(one, f"{config.study.name}, {network}, {part.label}", folder / f"{STEM}_{name}.png")
+            title = f"{config.study.name}, {network}, {part.label}"
+            draw_sheet(one, title, folder / f"{STEM}_{name}.png")
+            write_clusters(one.subject, one.clusters, title, folder)
         result = {
             "schema": 1,
             "direction": "pictures -> responses",
@@ -131,6 +137,7 @@ def run(
                     "frame": None if one.frame is None else one.frame.described(),
                     "units": unit_rows(one),
                     "pictures": picture_rows(one),
+                    "clusters": None if one.clusters is None else cluster_facts(one.subject, one.clusters),
                 }
                 for one in found
             },
@@ -202,6 +209,30 @@ class _Work:
             self._captions(ends[-1], len(chosen)),
             maps,
             frame,
+            self._clusters(subject, chosen, material),
+        )
+
+    def _clusters(self, subject: Subject, chosen: Driven, material: Material) -> Clusters | None:
+        """With ``test`` training pictures are the first part and test pictures the second; else halves of training
+        pictures are, scenes kept together."""
+        wanted, config = self.settings.clusters, self.config
+        if wanted is None:
+            return None
+        require_units(wanted, len(chosen), subject.name)
+        halves = subject.folds if self.settings.test else grouped_folds(subject.groups, 2, config.seed)
+        first, second = halves[0]
+        scaling = Scaling.of(take_rows(material.tokens, first), config.target.root)
+        (method,) = methods_of([self.settings.method])
+        fit = method.fit(material.take(first).seen(scaling))
+        return found_clusters(
+            chosen.names,
+            wanted,
+            (material.responses[first], subject.groups[first]),
+            (material.responses[second], fit.predict(scaling(take_rows(material.tokens, second)))),
+            subject.recording.stimuli,
+            subject.stimulus[second],
+            config.seed,
+            self.settings.n_perm,
         )
 
     def _tokens(self, stimuli: Stimuli, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -269,6 +300,8 @@ def unit_rows(one: Looked) -> list[dict[str, Any]]:
             row[f"cosine_{i + 1}"] = one.texts.cosine[k][i] if text and one.texts else ""
         if one.captions is not None:
             row["captions"] = " | ".join(one.captions[k])
+        if one.clusters is not None:
+            row["cluster"] = int(one.clusters.of[k]) + 1
         rows.append(row)
     return rows
 
@@ -304,4 +337,6 @@ def told(result: dict[str, Any], most: int = 12) -> str:
             lines.append(f"    {row['unit']:<12} r {row['r']:.3f}{ceiling}; best picture {best[row['unit']]}{text}")
         if len(units) > most:
             lines.append(f"    and {len(units) - most} more in the table")
+        if entry["clusters"] is not None:
+            lines += told_clusters(entry["clusters"])
     return "\n".join(lines)

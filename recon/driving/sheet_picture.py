@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from align.files import atomic_path
+from recon.analysis.painted import painted
 from recon.driving.extremes import EACH
 
 if TYPE_CHECKING:
@@ -63,27 +64,14 @@ def _pictures(sheet: Image.Image, pen: ImageDraw.ImageDraw, one: Looked, unit: i
         pen.text((_TEXT, top), text, fill="black", font=font)  # type: ignore[arg-type]
         most = np.abs(one.maps[:, unit]).max()
         for k, place in enumerate(ends.best(unit, min(EACH, len(ends.rows) // 2))):
-            painted = _painted(_small(ends, int(place)), one.maps[place, unit] / max(float(most), 1e-12))
-            sheet.paste(painted, (_TEXT + k * (_SIDE + _GAP), top + _LINE))
+            overlaid = painted(_small(ends, int(place)), one.maps[place, unit] / max(float(most), 1e-12))
+            sheet.paste(overlaid, (_TEXT + k * (_SIDE + _GAP), top + _LINE))
 
 
 def _small(ends: Ends, place: int) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(ends.load(place)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-
-
-def _painted(picture: Image.Image, drive: np.ndarray) -> Image.Image:
-    """The picture in grey with its drive (N,) in [-1, 1] laid over it, smoothed between the cells."""
-    from PIL import Image
-
-    side = round(len(drive) ** 0.5)
-    cells = Image.fromarray(drive.reshape(side, side).astype(np.float32))
-    strength = np.asarray(cells.resize(picture.size, Image.Resampling.BILINEAR), dtype=np.float32)[:, :, None]
-    grey = np.asarray(picture.convert("L"), dtype=np.float32)[:, :, None].repeat(3, axis=2)
-    colour = np.where(strength > 0, np.array([220, 30, 30]), np.array([30, 60, 220])).astype(np.float32)
-    alpha = 0.8 * np.minimum(np.abs(strength), 1)
-    return Image.fromarray(((1 - alpha) * grey + alpha * colour).astype(np.uint8))
 
 
 def _label(one: Looked, unit: int) -> str:

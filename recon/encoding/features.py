@@ -11,12 +11,13 @@ import numpy as np
 from align.config import Config
 from align.data.signals import Stimuli
 from align.errors import UserError
+from recon.comparison.networks import layers_of
 
 if TYPE_CHECKING:
     from align.vision.taps import Backbone
     from recon.words.text_tower import TextTower
 
-ALL, TOGETHER, CAPTIONS = "all", "together", "captions"
+TOGETHER, CAPTIONS = "together", "captions"
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,11 @@ def feature_sets(
     ``layers``: names or indices that every network knows, ``all``, or ``spread:K`` for K of them evenly over depth.
     Raises `UserError` for an unknown layer and for ``together`` with one space.
     """
-    from align.vision.fused import parts_of, resolve_layers
+    from align.vision.fused import parts_of
 
     found = []
     for entry, backbone in networks.items():
-        names = [resolve_layers(backbone, name) for word in layers for name in _spelt(word, backbone)]
-        for name in dict.fromkeys(names):
+        for name in layers_of(backbone, layers):
             parts = parts_of(name)
             depth = backbone.layers.index(name) / max(len(backbone.layers) - 1, 1) if len(parts) == 1 else None
             label = name if len(networks) == 1 else f"{entry}:{name}"
@@ -58,18 +58,6 @@ def feature_sets(
             raise UserError("--together joins several layers, networks or captions, and here is one; name more")
         found.append(FeatureSet(TOGETHER, spaces))
     return found
-
-
-def _spelt(word: str, backbone: Backbone) -> list[str]:
-    if word == ALL:
-        return list(backbone.layers)
-    kind, colon, count = word.partition(":")
-    if kind != "spread" or not colon:
-        return [word]
-    if not count.isdecimal() or int(count) < 2:
-        raise UserError(f"--layers {word!r} should be spread:K with K of 2 or more, such as spread:8")
-    chosen = np.linspace(0, len(backbone.layers) - 1, min(int(count), len(backbone.layers))).round().astype(int)
-    return [backbone.layers[i] for i in dict.fromkeys(chosen.tolist())]
 
 
 def space_name(space: tuple[str, str]) -> str:

@@ -274,7 +274,7 @@ def _check_conformer() -> None:
 
 
 def _check_labram() -> None:
-    """LaBraM-Base has 5.8 M parameters; electrodes are told apart by name, so their order must not matter."""
+    """LaBraM-Base has 5.8 M parameters; electrodes are set apart by name, so their order must not matter."""
     assert round(_count(make("labram", (6, 200), options=[]), but="final_layer") / 1e6, 1) == 5.8
     module = make("labram", (6, 250)).eval()
     order = torch.tensor([3, 1, 5, 0, 4, 2])

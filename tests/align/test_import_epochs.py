@@ -146,7 +146,7 @@ def test_faults_are_one_line_and_leave_nothing(path: Path, images: Path, tmp_pat
 
 
 def test_names_in_folders(path: Path, images: Path, tmp_path: Path) -> None:
-    """Two pictures of one file name are told apart by their folders; a name that fits both is refused."""
+    """Two pictures of one file name are set apart by their folders; a name that fits both is refused."""
     write_pictures(images, ["x/a.png", "y/a.png"])
     (images / "y/a.png").write_bytes((images / "b.png").read_bytes())
     (images / "a.png").unlink()

@@ -86,8 +86,8 @@ def changed(**cells: object) -> list[dict[str, object]]:
         ({"image": "n/a"}, "line 5: image is 'n/a'"),
         ({"split": "NaN"}, "line 5: split is 'NaN'"),
         ({"row": "None"}, "line 5: row is 'None'"),
-        ({"subject": "1"}, "subjects '01' and '1' are told apart"),
-        ({"subject": "sub-01"}, "subjects '01' and 'sub-01' are told apart"),
+        ({"subject": "1"}, "subjects '01' and '1' are set apart"),
+        ({"subject": "sub-01"}, "subjects '01' and 'sub-01' are set apart"),
         ({"row": "3.5"}, "row '3.5' is not a whole number"),
     ],
 )
@@ -121,7 +121,7 @@ def test_columns_with_blanks_and_floats_of_pandas(tmp_path: Path) -> None:
 def test_sessions_and_columns_that_stand_twice(tmp_path: Path) -> None:
     rows = [row | {"session": "01" if i % 2 else "1"} for i, row in enumerate(default_rows())]
     write_folder(tmp_path, rows=rows)
-    fails("sessions '1' and '01' are told apart", lambda: study_of(tmp_path).recording("01"))
+    fails("sessions '1' and '01' are set apart", lambda: study_of(tmp_path).recording("01"))
     text = (tmp_path / "stimuli.csv").read_text().replace("session", "Split ", 1)
     (tmp_path / "stimuli.csv").write_text(text)
     fails("two columns called 'split'", lambda: study_of(tmp_path).recording("01"))

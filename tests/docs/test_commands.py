@@ -28,9 +28,11 @@ CONFIGURED = (  # commands whose key=value pairs are fields of Config
     "timecourse",
     "universality",
     "rsa",
+    "rosetta",
     "encode",
     "brain-score",
     "sheet",
+    "aligned-cut",
     "maximize",
 )
 RUNS = ("retrieve", "evaluate", "curves", "caption")  # commands that take evaluate.* pairs

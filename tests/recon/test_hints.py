@@ -50,10 +50,13 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/audit": ("audit",),
     "recon/audit/inside.py": ("evaluate",),
     "recon/cli.py": ("evaluate",),
-    "recon/commands/comparing.py": ("universality", "rsa"),
+    "recon/commands/comparing.py": ("universality", "rsa", "rosetta"),
     "recon/comparison": ("universality",),
     "recon/comparison/areas.py": ("rsa",),
     "recon/comparison/rsa.py": ("rsa",),
+    "recon/comparison/networks.py": ("encode", "rosetta"),
+    "recon/comparison/maps.py": ("rosetta",),
+    "recon/comparison/rosetta.py": ("rosetta",),
     "recon/commands/adapt.py": ("adapt",),
     "recon/commands/caption.py": ("caption",),
     "recon/commands/curves.py": ("curves",),
@@ -68,12 +71,15 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     **{f"recon/commands/{name}.py": (name,) for name in ("audit", "evidence", "gallery", "generate", "score", "sweep")},
     **{
         f"recon/commands/{name}.py": (name,)
-        for name in ("table", "targets", "timecourse", "rsa", "universality", "train", "reproduce")
+        for name in ("table", "targets", "timecourse", "rsa", "rosetta", "universality", "train", "reproduce")
     },
     "recon/decoding": DRAW,
     "recon/decoding/halves.py": ("evidence",),
     "recon/commands/maximize.py": ("maximize",),
-    "recon/driving": ("sheet", "maximize"),
+    "recon/commands/aligned_cut.py": ("aligned-cut",),
+    "recon/driving": ("sheet", "maximize", "aligned-cut"),
+    "recon/driving/aligned_cut.py": ("aligned-cut",),
+    "recon/driving/clusters.py": ("sheet",),
     "recon/driving/maximize.py": ("maximize",),
     "recon/commands/sheet.py": ("sheet",),
     "recon/drawing/best_of.py": ("generate",),
