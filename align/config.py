@@ -175,7 +175,7 @@ class EncoderConfig(Checked):
     bands: list[Band] = field(default_factory=list)
     band_draws: Whole = 20  # banded_ridge: random weightings of the bands tried beside the equal one
     # encoding: length of a constant that signals and pictures both get as a further value, in lengths of what pictures
-    # predict; 0 = none, the cosine of responses; 2 = nearly their likelihood, which weak responses do not upset
+    # predict; 0 = none, the cosine of responses; 2 = nearly their likelihood (costs image_to_brain; 1 hardly does)
     constant: Annotated[float, Within(least=0)] = 0.0
     options: list[Option] = field(default_factory=list)  # braindecode's models: [name=value], as its class calls them
     pretrained: Text | None = None  # labram, cbramod, reve: file, folder or hub name[@revision]; None = untrained
