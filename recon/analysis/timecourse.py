@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.data.places import claim
+from align.data.places import Claim
 from align.data.preparing.selection import described
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
@@ -91,7 +91,8 @@ def time_course(
     names = list(dict.fromkeys(resolve_layers(backbone, layer) for layer in layers))
     names.sort(key=lambda layer: max(backbone.layers.index(part) for part in layer.split("+")))
     asked = {**asdict(settings), "layers": names, "subjects": subjects}
-    claim(Path(out), "timecourse.json", config, "Choose another folder (--out FOLDER)", asked, overwrite)
+    claim = Claim(Path(out), "timecourse.json", config, "Choose another folder (--out FOLDER)", asked, overwrite)
+    claim.check()
     found: dict[str, dict[str, _Scored]] = {}
     pictures, windows = {}, None
     for subject in subjects:
@@ -112,7 +113,7 @@ def time_course(
     entries = {name: _subject(part, windows, config.seed) for name, part in {**found, **together}.items()}
     facts = _facts(config, backbone.name, names, subjects, windows, settings, recording.train.x.shape[1:])
     result = {**facts, "subjects": entries}
-    _write(Path(out), result)
+    _write(claim, result)
     return result
 
 
@@ -302,11 +303,13 @@ def _facts(
     }
 
 
-def _write(folder: Path, result: dict[str, Any]) -> None:
+def _write(claim: Claim, result: dict[str, Any]) -> None:
     from recon.analysis.figures import plot_time_course
     from recon.analysis.timecourse_text import csv_text
 
+    folder = claim.folder
     with locked(folder / ".lock", f"writing a time course into {str(folder)!r}", wait=None, keep=False):
-        write_sealed(folder / "timecourse.json", result)
+        claim.take()
         write_atomic(folder / "timecourse.csv", csv_text(result))
         plot_time_course(result, folder / "timecourse.png")
+        write_sealed(folder / claim.results, result)

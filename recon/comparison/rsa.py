@@ -21,7 +21,7 @@ from align.comparison.rsa import (
     similarities,
 )
 from align.config import Config
-from align.data.places import claim
+from align.data.places import Claim
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
 from align.seeding import derive
@@ -79,9 +79,10 @@ def run(
     if areas and measured:
         raise UserError("--areas are regions of a study; name measured areas with --rdm NAME=FILE")
     asked = {"backbones": list(entries), "areas": list(areas), "images": str(images), "rdm": list(measured)}
-    asked |= {"universality": str(universality), **asdict(settings)}
+    asked |= {"universality": str(universality), "subjects": list(config.subjects), **asdict(settings)}
+    claim = Claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite)
     with locked(out / ".rsa.lock", f"writing into {str(out)!r}", wait=None, keep=False):
-        claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite)
+        claim.check()
         stored = None if universality is None else read_universality(universality)
         networks = load_networks(entries, config)
         pooling = _pooling(settings, stored, networks)
@@ -99,6 +100,7 @@ def run(
             "areas": [entry for entry, _ in found],
             "areas_apart": _apart([peaks for _, peaks in found], brains),
         }
+        claim.take()
         _write(out, result)
     return {**result, "folder": str(out)}
 
