@@ -118,3 +118,13 @@ def test_no_terminal_refuses_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     print_anywhere()
     print("3 × 4 → 12 … ± 1, Ω", flush=True)
     assert bytes_out.getvalue().decode("ascii").strip() == "3 x 4 -> 12 ... +- 1, \\u03a9"
+
+
+def test_the_working_folder_has_a_name_and_the_root_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from align.files.strays import beside
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert beside(Path("."), "lock") == tmp_path / ".here.lock"
+    with pytest.raises(UserError, match="is the root of a file system"):
+        beside(Path("/"), "lock")
