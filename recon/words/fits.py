@@ -1,4 +1,4 @@
-"""Whether the files of a text tower or captioner belong together: a library takes an absent vocabulary for a short one."""
+"""Whether the files of a text tower or captioner belong together: an absent vocabulary is read as a short one."""
 
 from __future__ import annotations
 
