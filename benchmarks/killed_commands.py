@@ -37,7 +37,7 @@ from PIL import Image
 from benchmarks.parallel_commands import PLAIN, Place, call, make_pickles, warm
 from tests.align.fixture_http import Served, serving, through
 
-TRAIN, TEST, REPEATS = 24, 12, 3  # pictures, and trials of each test picture
+TRAIN, TEST, REPEATS = 40, 12, 3  # pictures, and trials of each test picture
 LIMIT = 600  # s that one command may take
 VOLATILE = {
     "seconds",
@@ -47,6 +47,8 @@ VOLATILE = {
     "gpu_memory",
     "measured",
 }  # times, and how the source stands, which may change meanwhile
+STAGES = ("clip", "reader", "vae", "decoder", "sketch", "unet")  # of recon pretrain
+UNIT = "0"  # a channel of the study
 BODY = np.random.default_rng(0).bytes(300_001)  # what is downloaded
 
 
@@ -151,7 +153,53 @@ def _evaluate_images(place: Place) -> list[str]:
     return ["recon", "evaluate-images", *words]
 
 
+def _studied(command: str, *words: str) -> Callable[[Place], list[str]]:
+    """A command that compares pictures with responses of the study; test pictures are not read."""
+    return lambda p: ["recon", command, *p.pairs, *words, "--out", str(p.path / command)]
+
+
+def _driven(command: str, *words: str) -> Callable[[Place], list[str]]:
+    """The same about a unit, with natural pictures beside those of the study."""
+    network = ["target.layer=1", "target.pooling=grid:2", "--units", f"{UNIT}@0.02"]
+    return lambda p: [*_studied(command, *network, *words)(p), "--pictures", str(p.path / "study" / "images")]
+
+
+def _pretrain(place: Place) -> list[str]:
+    words = ["pictures.rendered=8", f"pictures.photographs=[{place.path / 'study' / 'images'}]", "precision=fp32"]
+    words += [f"squeezenet_weights={place.path / 'squeeze.safetensors'}", "mini_pooling=grid:8"]
+    stages = [f"{name}.{what}" for name in STAGES for what in ("steps=2", "batch_size=4")]
+    return ["recon", "pretrain", *words, *stages, "checkpoint_every=1", f"out={place.path / 'mini'}"]
+
+
+def _squeezenet(place: Place) -> None:
+    import torch
+    from torchvision.models import squeezenet1_1
+
+    from align.files import save_tensors
+
+    torch.manual_seed(0)
+    save_tensors(place.path / "squeeze.safetensors", squeezenet1_1(weights=None).state_dict())
+
+
+def _captioned(place: Place) -> list[str]:
+    return place.of_run("caption", "--captioner", str(place.path / "git"), *PLAIN)
+
+
+def _git(place: Place) -> None:
+    """A captioner of the real class, tiny and untrained."""
+    import torch
+
+    from tests.recon.test_words_towers import git
+
+    torch.manual_seed(0)
+    (place.path / "git").mkdir(exist_ok=True)
+    git(place.path / "git").save_pretrained(place.path / "git")
+
+
 DRAW = ["--steps", "1", "--limit", "3"]
+BACKBONES = ("--backbones", "mini,mini@untrained")
+FEW = ("--components", "3", "--folds", "2", "--permutations", "5", "--shuffles", "5")
+JUDGE = ("--judge", "torchvision/squeezenet1_1@untrained", "--judge-layer", "features.3")
 EPOCHS = ["encoder.name=mlp", "encoder.width=16", "train.epochs=6", "train.batch_size=8", "train.checkpoint_every=2"]
 WRITERS = (
     Writer("import", _import, prepare=_flatten),
@@ -188,6 +236,17 @@ WRITERS = (
     Writer("card", lambda p: ["recon", "card", "--run", str(p.run)], drawn=True),
     Writer("score", _score, prepare=_flatten),
     Writer("evaluate-images", _evaluate_images, drawn=True),
+    Writer("pretrain", _pretrain, prepare=_squeezenet),
+    Writer("encode", _studied("encode", "--layers", "1", "2", "--folds", "2", "--permutations", "5")),
+    Writer("brain-score", _studied("brain-score", "--layers", "1", "--method", "ridge")),
+    Writer("universality", _studied("universality", *BACKBONES, *FEW)),
+    Writer("rsa", _studied("rsa", *BACKBONES, "--boot", "10")),
+    Writer("sheet", _driven("sheet", "--folds", "2")),
+    Writer(
+        "maximize",
+        _driven("maximize", *JUDGE, "--patched", "2", "--rounds", "1", "--drawn", "2", "--steps", "2"),
+    ),
+    Writer("caption", _captioned, drawn=True, prepare=_git),
 )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.data.names import file_name
+from align.data.names import file_name, refuse_links
 from align.errors import UserError
 from align.fields.loading import flatten, to_dict
 from align.files import read_json, write_sealed
@@ -93,16 +94,57 @@ def claim(
     ``results``: the file that is there when there are results. ``more``: what was asked for beside the configuration.
     Raises `UserError` as `refuse_others` does.
     """
+    before, now = _before_and_now(folder, results, config, more)
+    refuse_others(folder, results, before, now, instead, overwrite)
+    if before != now:
+        write_sealed(folder / MADE_WITH, now)
+    return bool(differences(before, now))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A folder for results that are all written at the end: `check` before the work, `take` before the first of them.
+
+    In between the folder stays as it is, so that work that fails leaves the former results and what they were made
+    with. ``former``: patterns of what earlier results of `claim` may have left there; other entries as of `claim`.
+    """
+
+    folder: Path
+    results: str
+    config: Config
+    instead: str
+    more: Mapping[str, Any]
+    overwrite: bool = False
+    former: Sequence[str] = ()
+
+    def check(self) -> None:
+        """Raise `UserError` where the folder holds results of another configuration and they are not to be replaced."""
+        before, now = _before_and_now(self.folder, self.results, self.config, self.more)
+        refuse_others(self.folder, self.results, before, now, self.instead, self.overwrite)
+
+    def take(self) -> None:
+        """`claim`; the results of another configuration go, the file that stands for them first."""
+        self.check()
+        before, now = _before_and_now(self.folder, self.results, self.config, self.more)
+        if differences(before, now):
+            (self.folder / self.results).unlink(missing_ok=True)
+            for found in (path for part in self.former for path in self.folder.glob(part)):
+                refuse_links(self.folder, found.parent)
+                found.unlink(missing_ok=True)
+        claim(self.folder, self.results, self.config, self.instead, self.more, self.overwrite)
+
+
+def _before_and_now(
+    folder: Path, results: str, config: Config, more: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the results in a folder were made with ({} where there are none), and what is asked for now."""
     path = folder / MADE_WITH
     now = {**to_dict(config), "asked": dict(more)}
     for key in _PATHS:
         section, name = key.split(".")
         now[section] = {**now[section], name: _compared(key, now[section][name])}
     before: dict[str, Any] = read_json(path, {}) if path.is_file() and (folder / results).is_file() else {}
-    refuse_others(folder, results, before, now, instead, overwrite)
-    if before != now:
-        write_sealed(path, now)
-    return bool(differences(before, now))
+    return before, now
 
 
 def _compared(key: str, value: Any) -> Any:

@@ -292,8 +292,13 @@ def text_of(path: str | Path, largest: int = LARGEST_TEXT) -> str:
 
 
 def require_openable(path: str | Path) -> None:
-    """Raise `UserError` with the system's own reason where a file cannot be opened; safetensors calls each missing."""
+    """Raise `UserError` with the system's own reason where a file cannot be opened; safetensors calls each missing.
+
+    A pipe or device, which would be waited for, is no file.
+    """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise UserError(f"{str(path)!r} {no_file(path)}")
         with Path(path).open("rb"):
             pass
     except OSError as error:

@@ -13,6 +13,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from align.errors import UserError
+
 ABANDONED = 7 * 86400  # s without a change, after which a temporary file of another system is nobody's any more:
 # whatever is still written changes every few minutes, and batch systems seldom let a job live for longer
 _STEM = 40  # characters of a name that its temporary name or its lock shows: four bytes each are 160
@@ -21,7 +23,14 @@ _tidied: set[str] = set()  # folders that this process has written to
 
 
 def beside(path: Path, kind: str, suffix: str = "") -> Path:
-    """A hidden name in the same folder that no file system finds too long, whatever the length of ``path``'s own."""
+    """A hidden name in the same folder that no file system finds too long, whatever the length of ``path``'s own.
+
+    The working folder, ``.``, is called by its name. Raises `UserError` for the root of a file system.
+    """
+    if not path.name:
+        path = Path(os.path.abspath(path))
+        if not path.name:
+            raise UserError(f"{str(path)!r} is the root of a file system; name a folder in it")
     stem = path.name.removesuffix(suffix) if suffix else path.name
     if len(stem) > _STEM:
         stem = f"{stem[:_STEM]}~{hashlib.sha256(stem.encode(errors='surrogateescape')).hexdigest()[:8]}"

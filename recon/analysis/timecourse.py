@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.data.places import claim
+from align.data.places import Claim
 from align.data.preparing.selection import described
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from align.data.signals import Recording
 
 N_BOOT = 1000
+FORMER = ("generalisation.csv", "generalisation.png")  # a replaced result may have had them
 MEAN = "mean"  # the entry of all subjects together
 _GENERALISED = (
     "row: window in which a decoder was fitted (weights, penalty, mean and deviation), column: window in which it is "
@@ -107,7 +108,9 @@ def time_course(
     names = list(dict.fromkeys(resolve_layers(backbone, layer) for layer in layers))
     names.sort(key=lambda layer: max(backbone.layers.index(part) for part in layer.split("+")))
     asked = {**asdict(settings), "layers": names, "subjects": subjects}
-    claim(Path(out), "timecourse.json", config, "Choose another folder (--out FOLDER)", asked, overwrite)
+    instead = "Choose another folder (--out FOLDER)"
+    claim = Claim(Path(out), "timecourse.json", config, instead, asked, overwrite, FORMER)
+    claim.check()
     found: dict[str, dict[str, _Scored]] = {}
     pictures, windows = {}, None
     for subject in subjects:
@@ -131,7 +134,7 @@ def time_course(
     }
     facts = _facts(config, backbone.name, names, subjects, windows, settings, recording.train.x.shape[1:])
     result = {**facts, "subjects": entries}
-    _write(Path(out), result)
+    _write(claim, result)
     return result
 
 
@@ -277,18 +280,17 @@ def _facts(
     }
 
 
-def _write(folder: Path, result: dict[str, Any]) -> None:
+def _write(claim: Claim, result: dict[str, Any]) -> None:
     from recon.analysis.figures import plot_time_course
     from recon.analysis.generalisation_figure import plot_generalisation
     from recon.analysis.timecourse_text import csv_text, generalisation_csv
 
+    folder = claim.folder
     with locked(folder / ".lock", f"writing a time course into {str(folder)!r}", wait=None, keep=False):
-        write_sealed(folder / "timecourse.json", result)
+        claim.take()
         write_atomic(folder / "timecourse.csv", csv_text(result))
         plot_time_course(result, folder / "timecourse.png")
         if "generalisation" in result:
             write_atomic(folder / "generalisation.csv", generalisation_csv(result))
             plot_generalisation(result, folder / "generalisation.png")
-        else:
-            for name in ("generalisation.csv", "generalisation.png"):  # of an earlier result that is replaced
-                (folder / name).unlink(missing_ok=True)
+        write_sealed(folder / claim.results, result)

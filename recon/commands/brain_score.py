@@ -33,15 +33,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         config.subjects = list(dict.fromkeys(args.subject))
     from align.train import use_all_cores
     from recon.commands.encode import default_folder
-    from recon.encoding.brain_score import FOLDS, brain_score_rows, brain_score_text, write_brain_score
-    from recon.encoding.run import Settings
-    from recon.encoding.run import run as encode
+    from recon.encoding.brain_score import brain_score, brain_score_text
 
     backbones = word_list(args.backbones, "--backbones") if args.backbones else [config.backbone.name]
-    settings = Settings(methods=(args.method,), layers=tuple(args.layers), folds=FOLDS, n_perm=100)
     use_all_cores()
     folder = args.out or default_folder("brain-score", config, backbones, test=False)
-    result = encode(config, backbones, settings, folder, args.overwrite)
-    rows = brain_score_rows(result)
-    write_brain_score(folder, result, rows)
+    rows = brain_score(config, backbones, args.method, args.layers, folder, args.overwrite)
     return {"rows": rows, "folder": str(folder), "text": f"{brain_score_text(rows)}\nfolder: {folder}"}

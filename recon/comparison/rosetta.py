@@ -12,7 +12,7 @@ import numpy as np
 
 from align.comparison.rosetta import LEVEL, Rosetta, pair_correlations, rosetta, unit_maps
 from align.config import Config
-from align.data.places import claim
+from align.data.places import Claim
 from align.data.signals import Stimuli
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
@@ -62,8 +62,9 @@ def run(
     if len(entries) < 2:
         raise UserError("rosetta needs two networks or more: --backbones A,B")
     asked = {"backbones": list(entries), "images": str(images), **asdict(settings)}
+    claim = Claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite)
     with locked(out / ".rosetta.lock", f"writing into {str(out)!r}", wait=None, keep=False):
-        claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite)
+        claim.check()
         networks = load_networks(entries, config)
         stimuli = pictures_of(images, settings.most, settings.seed)
         chosen_on, left_out = divided(np.asarray(stimuli.groups), settings.seed)
@@ -84,6 +85,7 @@ def run(
             "settings": asdict(settings),
             **summary(found, rows),
         }
+        claim.take()
         write_atomic(out / TABLE, csv_text(rows))
         save(draw_counts(result, found, maps), out / COUNTS)
         draw_matches(found, maps, shown, subset(stimuli, left_out), out / PICTURES)

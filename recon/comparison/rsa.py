@@ -21,7 +21,7 @@ from align.comparison.rsa import (
     similarities,
 )
 from align.config import Config
-from align.data.places import claim
+from align.data.places import Claim
 from align.errors import UserError
 from align.files import locked
 from align.seeding import derive
@@ -29,7 +29,7 @@ from recon.comparison.areas import Area, measured_areas, study_areas
 from recon.comparison.files import StoredDimensions, read_universality
 from recon.comparison.networks import Gallery, depth_of, described, load_networks
 from recon.comparison.pictures import digest, pictures_of
-from recon.comparison.rsa_files import RESULT, write_rsa
+from recon.comparison.rsa_files import FORMER, RESULT, write_rsa
 from recon.comparison.rsa_time import over_time
 
 ALL = "all"
@@ -88,9 +88,10 @@ def run(
     if areas and measured:
         raise UserError("--areas are regions of a study; name measured areas with --rdm NAME=FILE")
     asked = {"backbones": list(entries), "areas": list(areas), "images": str(images), "rdm": list(measured)}
-    asked |= {"universality": str(universality), **asdict(settings)}
+    asked |= {"universality": str(universality), "subjects": list(config.subjects), **asdict(settings)}
+    claim = Claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite, FORMER)
     with locked(out / ".rsa.lock", f"writing into {str(out)!r}", wait=None, keep=False):
-        claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite)
+        claim.check()
         stored = None if universality is None else read_universality(universality)
         networks = load_networks(entries, config)
         pooling = _pooling(settings, stored, networks)
@@ -109,6 +110,7 @@ def run(
             "areas": [entry for entry, _ in found],
             "areas_apart": _apart([peaks for _, peaks in found], brains),
         }
+        claim.take()
         write_rsa(out, result)
     return {**result, "folder": str(out)}
 

@@ -10,11 +10,11 @@ from align.files import write_atomic, write_sealed
 from recon.comparison.files import csv_text
 
 RESULT, TABLE, FIGURE = "rsa.json", "rsa.csv", "rsa.png"
-TABLE_WHEN, FIGURE_WHEN = "rsa_when.csv", "rsa_when.png"
+TABLE_WHEN, FIGURE_WHEN = FORMER = "rsa_when.csv", "rsa_when.png"  # a replaced result may have had them
 
 
 def write_rsa(out: Path, result: dict[str, Any]) -> None:
-    """Tables and figures, and last rsa.json; windows of an earlier result are taken away where this has none."""
+    """Tables and figures, and last rsa.json."""
     from recon.comparison.rsa_figure import draw_rsa, save
     from recon.comparison.rsa_when_figure import draw_rsa_when
 
@@ -31,9 +31,6 @@ def write_rsa(out: Path, result: dict[str, Any]) -> None:
     if any("when" in entry for entry in result["areas"]):
         write_atomic(out / TABLE_WHEN, csv_text(_rows_when(result)))
         save(draw_rsa_when(result), out / FIGURE_WHEN)
-    else:
-        for name in (TABLE_WHEN, FIGURE_WHEN):
-            (out / name).unlink(missing_ok=True)
     write_sealed(out / RESULT, result)
 
 

@@ -22,7 +22,7 @@ from align.comparison.universality import (
     universality,
 )
 from align.config import Config
-from align.data.places import claim
+from align.data.places import Claim
 from align.data.signals import Stimuli
 from align.data.splits import grouped_folds
 from align.errors import UserError
@@ -110,9 +110,10 @@ def run(
     if images is None and not with_brain:
         raise UserError("no pictures: pass --images FOLDER_OR_ZIP, or a study (--study NAME)")
     asked = {"backbones": list(entries), "images": str(images), "fit_images": str(fit_images), "brain": with_brain}
-    asked |= asdict(settings)
+    asked |= {"subjects": list(config.subjects), **asdict(settings)}
+    claim = Claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite)
     with locked(out / ".universality.lock", f"writing into {str(out)!r}", wait=None, keep=False):
-        claim(out, RESULT, config, "Choose another --out FOLDER", asked, overwrite)
+        claim.check()
         networks = load_networks(entries, config)
         brains = _brains(config, settings) if with_brain else []
         fitted, scored, gallery = _pictures(images, fit_images, brains, settings)
@@ -131,6 +132,7 @@ def run(
             "settings": asdict(settings),
         }
         result = {**facts, **result}
+        claim.take()
         write_universality(out, result, table, measured.bases, scored, measured.scores)
     return {**result, "folder": str(out)}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.names import subject_name
-from align.data.places import claim
+from align.data.places import Claim
 from align.data.splits import grouped_folds
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from align.vision.taps import Backbone
 
 RESULT, STEM = "aligned_cut.json", "aligned_cut"
+FORMER = (f"{STEM}_sub-*.csv", f"{STEM}_sub-*.png")  # of subjects that a replaced result may have had
 log = logging.getLogger(__name__)
 
 
@@ -76,10 +77,12 @@ def run(
         study.require_subject(name)
     networks = load_networks([network], config)
     (part,) = feature_sets(networks, [layer], None, together=False)
-    asked = {**asdict(settings), "backbone": network, "layer": part.label}
+    asked = {**asdict(settings), "backbone": network, "layer": part.label, "subjects": names}
+    claim = Claim(folder, RESULT, config, "Choose another folder (--out FOLDER)", asked, overwrite, FORMER)
     with locked(folder / f".{STEM}.lock", f"writing into {str(folder)!r}", wait=None, keep=False):
-        claim(folder, RESULT, config, "Choose another folder (--out FOLDER)", asked, overwrite)
+        claim.check()
         found = [_look(config, study, networks, part, settings, name) for name in names]
+        claim.take()
         for one in found:
             name = subject_name(one.subject)
             write_atomic(folder / f"{STEM}_{name}.csv", csv_text(one.table))

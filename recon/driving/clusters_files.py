@@ -58,15 +58,13 @@ def cluster_facts(subject: str, one: Clusters) -> dict[str, Any]:
 
 
 def write_clusters(subject: str, one: Clusters | None, title: str, folder: Path) -> None:
-    """Two tables and a picture; where there are no clusters, none of another run stay."""
+    """Two tables and a picture, where there are clusters."""
+    if one is None:
+        return
     name = subject_name(subject)
     paths = [folder / f"{stem}_{name}" for stem in ("clusters", "clusters_pictures")]
     table, pictures = (path.with_name(f"{path.name}.csv") for path in paths)
     drawn = folder / f"clusters_{name}.png"
-    if one is None:
-        for path in (table, pictures, drawn):
-            path.unlink(missing_ok=True)
-        return
     write_atomic(table, csv_text(cluster_rows(subject, one)))
     write_atomic(pictures, csv_text(cluster_picture_rows(subject, one)))
     draw_clusters(one, f"{title}; subject {subject}", drawn)

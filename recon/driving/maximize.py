@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from align.comparison.predictability import column_correlation
-from align.data.names import subject_name
-from align.data.places import claim
+from align.data.names import refuse_links, subject_name
+from align.data.places import Claim
 from align.errors import UserError
 from align.fields.syntax import network_names
 from align.files import locked, write_atomic, write_sealed
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from recon.generation.pipeline import Generator
 
 RESULT, STEM = "maximize.json", "maximize"
+FORMER = (f"{STEM}_sub-*.csv", f"{STEM}_sub-*.png", "pictures_sub-*/*.png")
+PICTURES = "pictures_{}"
 STEADY = 10.0  # times the penalty of ridge that predicts best, for the encoder that steers: a gradient exploits less
 _MIXED = 8  # of the natural pictures of a unit, those whose tokens are mixed in
 log = logging.getLogger(__name__)
@@ -85,15 +87,20 @@ def run(
     judging, judging_layer = settings.judge
     networks = load_networks([network, judging], config)
     asked = {**asdict(settings), "pictures": str(settings.pictures), "backbone": network, "layer": layer}
+    asked |= {"subjects": names}
+    claim = Claim(folder, RESULT, config, "Choose another folder (--out FOLDER)", asked, overwrite, FORMER)
     with locked(folder / ".maximize.lock", f"pictures into {str(folder)!r}", wait=None, keep=False):
-        claim(folder, RESULT, config, "Choose another folder (--out FOLDER)", asked, overwrite)
+        claim.check()
+        for name in names:
+            refuse_links(folder, folder / PICTURES.format(subject_name(name)))
         natural = pictures_of(settings.pictures, settings.most, config.seed)
         work = _Work(config, study, [(networks[network], layer), (networks[judging], judging_layer)], natural, settings)
         found = [work.make(name) for name in names]
+        claim.take()
         for one in found:
             name = subject_name(one.subject)
             write_atomic(folder / f"{STEM}_{name}.csv", csv_text(one.rows))
-            draw_made(one, folder / f"{STEM}_{name}.png", folder / f"pictures_{name}")
+            draw_made(one, folder / f"{STEM}_{name}.png", folder / PICTURES.format(name))
         result = {
             "schema": 1,
             "study": config.study.name,

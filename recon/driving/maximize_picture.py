@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from align.data.names import file_name
-from align.files import atomic_path
+from align.files import atomic_path, make_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,7 +30,7 @@ def draw_made(one: Made, path: Path, folder: Path) -> None:
     pen = ImageDraw.Draw(sheet)
     text = f"subject {one.subject}: best natural picture | made picture; what the judge predicts, in deviations"
     pen.text((_GAP, _GAP), text, fill="black", font=font)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for k, row in enumerate(one.rows):
         left, top = k % _ACROSS * width + _GAP, k // _ACROSS * height + _LINE + _GAP
         for i, picture in enumerate((one.natural[k], one.made[k])):

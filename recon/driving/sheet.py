@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.names import subject_name
-from align.data.places import claim
+from align.data.places import Claim
 from align.data.splits import grouped_folds
 from align.errors import UserError
 from align.files import locked, write_atomic, write_sealed
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from recon.words.text_tower import TextTower
 
 RESULT, STEM = "sheet.json", "sheet"
+FORMER = (f"{STEM}_sub-*.csv", f"{STEM}_pictures_sub-*.csv", f"{STEM}_sub-*.png", "clusters_*.csv", "clusters_*.png")
 SIZE = 224  # px, of pictures that a text tower or a captioner reads
 log = logging.getLogger(__name__)
 
@@ -102,11 +103,13 @@ def run(
     networks = load_networks([network], config)
     (part,) = feature_sets(networks, [layer], None, together=False)
     asked = {**asdict(settings), "pictures": _said(settings.pictures), "bank": _said(settings.bank)}
-    asked |= {"backbone": network, "layer": part.label}
+    asked |= {"backbone": network, "layer": part.label, "subjects": names}
+    claim = Claim(folder, RESULT, config, "Choose another folder (--out FOLDER)", asked, overwrite, FORMER)
     with locked(folder / ".sheet.lock", f"sheets into {str(folder)!r}", wait=None, keep=False):
-        claim(folder, RESULT, config, "Choose another folder (--out FOLDER)", asked, overwrite)
+        claim.check()
         work = _Work(config, study, networks, part, settings)
         found = [work.look(name) for name in names]
+        claim.take()
         for one in found:
             name = subject_name(one.subject)
             write_atomic(folder / f"{STEM}_{name}.csv", csv_text(unit_rows(one)))

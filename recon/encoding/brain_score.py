@@ -14,17 +14,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from align.errors import UserError
 from align.files import write_atomic, write_sealed
 from recon.comparison.files import csv_text
+from recon.encoding.features import feature_sets
+from recon.encoding.run import Settings, encoding_lock, run
 from recon.metrics.stats import t_interval
 
+if TYPE_CHECKING:
+    from align.config import Config
+
 FOLDS = 10  # as many splits as Brain-Score draws
+OWN_CHOICE = "one subject cannot choose the layer of its own score; name one with --layers LAYER"
 STEM = "brain-score_pictures-to-responses"
+
+
+def brain_score(
+    config: Config, backbones: Sequence[str], method: str, layers: Sequence[str], folder: Path, overwrite: bool = False
+) -> list[dict[str, Any]]:
+    """`recon.encoding.run.run` in ``folder`` and the rows of its scores beside it, which are returned.
+
+    Raises `UserError` as that does; before anything is fitted where one subject would choose the layer of its score.
+    """
+    settings = Settings(methods=(method,), layers=tuple(layers), folds=FOLDS, n_perm=100)
+    require_others(config, backbones, layers)
+    with encoding_lock(folder):  # taken again inside: what lies beside an encoding is of this encoding
+        result = run(config, backbones, settings, folder, overwrite)
+        rows = brain_score_rows(result)
+        write_brain_score(folder, result, rows)
+    return rows
+
+
+def require_others(config: Config, backbones: Sequence[str], layers: Sequence[str]) -> None:
+    """Raise `UserError` where one subject and several layers leave the choice of the layer to the score itself."""
+    from align.data.studies import open_study
+    from recon.comparison.networks import load_networks
+
+    if len(set(config.subjects or open_study(config).default_subjects)) > 1:
+        return
+    sets = feature_sets(load_networks(backbones, config), layers, None, together=False)
+    if any([one.network for one in sets].count(network) > 1 for network in backbones):
+        raise UserError(OWN_CHOICE)
 
 
 def brain_score_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -42,7 +76,7 @@ def brain_score_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 for name, entry in result["subjects"].items()
             }
             if len(table) == 1 and len(labels) > 1:
-                raise UserError("one subject cannot choose the layer of its own score; name one with --layers LAYER")
+                raise UserError(OWN_CHOICE)
             found.append(_row(network, method, table, labels, result["subjects"]))
     return found
 

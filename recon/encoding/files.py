@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STEM = "encoding_pictures-to-responses"
 RESULT = f"{STEM}.json"
+FORMER = (f"*{STEM}_sub-*.csv", f"{STEM}*.png", "brain-score_*")
 
 
 def write_encoding(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.data.places import claim
+from align.data.places import Claim
 from align.errors import UserError
 from align.files import locked
 from align.response_models.contract import Method
@@ -22,7 +23,7 @@ from align.response_models.cross_validation import Learnt, Material, held_out_pr
 from align.response_models.methods import methods_of
 from align.response_models.scores import identification, unit_scores
 from recon.encoding.features import FeatureSet, feature_sets, read_spaces, space_name
-from recon.encoding.files import RESULT, write_encoding
+from recon.encoding.files import FORMER, RESULT, write_encoding
 from recon.encoding.scored import Scored
 from recon.encoding.subjects import Subject, known_rows, read_subject
 from recon.encoding.summary import summarise
@@ -86,8 +87,9 @@ def run(
     if settings.partition and not settings.together:
         raise UserError("--partition divides what several spaces explain; add --together")
     asked = {**asdict(settings), "backbones": list(backbones), "subjects": names}
-    with locked(folder / ".encode.lock", f"encoding into {str(folder)!r}", wait=None, keep=False):
-        claim(folder, RESULT, config, "Choose another folder (--out FOLDER)", asked, overwrite)
+    claim = Claim(folder, RESULT, config, "Choose another folder (--out FOLDER)", asked, overwrite, FORMER)
+    with encoding_lock(folder):
+        claim.check()
         work = _Work(config, study, networks, tower, settings)
         chosen, cross_validated = None, None
         if settings.test and len(sets) > 1:
@@ -109,8 +111,14 @@ def run(
             "cross_validation": cross_validated,
             **summarise(scored, subjects, sets, divided),
         }
+        claim.take()
         write_encoding(folder, result, scored, subjects, divided)
     return {**result, "folder": str(folder)}
+
+
+def encoding_lock(folder: Path) -> AbstractContextManager[None]:
+    """One process at a time; the same thread may take it again."""
+    return locked(folder / ".encode.lock", f"encoding into {str(folder)!r}", wait=None, keep=False)
 
 
 def best_label(mean: Sequence[dict[str, Any]], method: str) -> str:

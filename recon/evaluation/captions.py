@@ -13,7 +13,7 @@ import numpy as np
 
 from align.data.names import labelled
 from align.errors import UserError
-from align.files import write_atomic, write_sealed
+from align.files import locked, write_atomic, write_sealed
 from align.files.table import harmless
 from recon.decoding.conditions import derangement
 from recon.decoding.text_space import TextDecoder, TextSettings
@@ -96,8 +96,10 @@ def caption_run(
         "captions": {name: dict(zip(part.ids, part.found, strict=True)) for name, part in parts.items()},
     }
     path = captions_path(run)
-    write_sealed(path, report)
-    write_atomic(path.with_suffix(".csv"), _table(decoder, parts))
+    lock = labelled(run.path, ".captions_sub-{}.lock", run.subject)
+    with locked(lock, f"writing {str(path)!r}", wait=None, keep=False):  # table and report are of one command
+        write_atomic(path.with_suffix(".csv"), _table(decoder, parts))
+        write_sealed(path, report)
     return report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from align.seeding import seed_step
+from align.tracking import JsonLines
 from align.training.state import load_state, save_state
 from recon.config import StageConfig
 
@@ -54,6 +54,8 @@ def run_stage(stage: Stage) -> dict[str, nn.Module]:
     averages = {name: _copy(module) for name, module in stage.modules.items()} if stage.ema_decay else {}
     stored = stage.modules | {f"ema.{name}": module for name, module in averages.items()}
     start = load_state(stage.folder, stored, optimizer)
+    metrics = JsonLines(stage.folder / "metrics.jsonl")
+    metrics.resume({"": start - 1})
     bar = tqdm(
         range(start, stage.config.steps), initial=start, total=stage.config.steps, desc=stage.name, mininterval=5
     )
@@ -72,7 +74,7 @@ def run_stage(stage: Stage) -> dict[str, nn.Module]:
             _update(average, stage.modules[name], decay)
         if step % 20 == 0:
             bar.set_postfix_str(f"loss {float(loss.detach()):.4f}")
-            _log(stage.folder / "metrics.jsonl", {"step": step, "loss": float(loss.detach()), **parts})
+            metrics({"step": step, "loss": float(loss.detach()), **parts})
         if (step + 1) % stage.checkpoint_every == 0 or step + 1 == stage.config.steps:
             save_state(stage.folder, stored, optimizer, step + 1)
     return averages or stage.modules
@@ -92,9 +94,3 @@ def _update(average: nn.Module, module: nn.Module, decay: float) -> None:
             mean.lerp_(value, 1 - decay)
         else:
             mean.copy_(value)
-
-
-def _log(path: Path, record: dict[str, float]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from align.files import read_json
+from recon.generation.bounds import require_sensible
 from recon.generation.hub import HUB_ID
+from recon.words.fits import require_words
 from recon.words.towers import fetch_model
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def load_captioner(name: str) -> Captioner:
     be fetched, and weights that do not fit.
     """
     folder = _folder(name)
+    require_sensible(folder, f"captioner {name!r}")
     kind = read_json(folder / "config.json", {}, finite=False).get("model_type")
     if kind not in KINDS:
         raise UserError(f"captioner {name!r} is of kind {kind!r}; use one of {', '.join(KINDS)}")
@@ -86,7 +89,10 @@ def _load(name: str, folder: Path) -> Captioner:
     if facts["missing_keys"] or facts["mismatched_keys"]:
         first = sorted([*facts["missing_keys"], *map(str, facts["mismatched_keys"])])[0]
         raise UserError(f"weights of captioner {name!r} do not fit: {first}")
+    require_words(processor.tokenizer, model.config, f"captioner {name!r}")
     model.eval().requires_grad_(False)
+    asked: dict[str, Any] = {"max_new_tokens": LONGEST, "do_sample": False, "num_beams": 1}
+    asked |= {"return_dict_in_generate": True, "output_logits": True}
 
     def caption(images: torch.Tensor) -> list[str]:
         found: list[str] = []
@@ -94,8 +100,10 @@ def _load(name: str, folder: Path) -> Captioner:
             part = list(images[start : start + _BATCH])
             pixels = processor.image_processor(images=part, return_tensors="pt", do_rescale=False)["pixel_values"]
             with torch.no_grad():
-                tokens = model.generate(pixel_values=pixels, max_new_tokens=LONGEST, do_sample=False, num_beams=1)
-            found += [text.strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+                drawn = model.generate(pixel_values=pixels, **asked)
+            if not all(bool(part.isfinite().all()) for part in drawn.logits):
+                raise UserError(f"captioner {name!r} computes NaN or infinite values; its weights are damaged")
+            found += [text.strip() for text in processor.batch_decode(drawn.sequences, skip_special_tokens=True)]
         return found
 
     return caption

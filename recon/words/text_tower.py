@@ -32,7 +32,7 @@ class TextTower:
         once = list(dict.fromkeys(texts))
         with torch.no_grad():
             parts = [self.read(once[start : start + _BATCH]) for start in range(0, len(once), _BATCH)]
-        unit = torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).numpy()
+        unit = self._unit(parts)
         place = {text: i for i, text in enumerate(once)}
         found: np.ndarray = unit[[place[text] for text in texts]]
         return found
@@ -45,5 +45,13 @@ class TextTower:
             raise UserError(f"text tower {self.name!r} has no picture side; use {MINI} or a CLIP")
         with torch.no_grad():
             parts = [self.see(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
-        found: np.ndarray = torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).numpy()
+        return self._unit(parts)
+
+    def _unit(self, parts: Sequence[torch.Tensor]) -> np.ndarray:
+        """Rows of length 1; raises `UserError` for NaN and infinity."""
+        import torch
+
+        found: np.ndarray = torch.nn.functional.normalize(torch.cat(list(parts)).float(), dim=1).numpy()
+        if not np.isfinite(found).all():
+            raise UserError(f"text tower {self.name!r} computes NaN or infinite values; its weights are damaged")
         return found

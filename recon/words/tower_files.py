@@ -14,6 +14,7 @@ from align.files import read_json, read_tensors
 from align.vision import mini_weights
 from align.vision.transformers_models import quiet_transformers
 from recon.generation.places import mini_folder
+from recon.words.fits import require_words
 from recon.words.text_tower import TextTower
 
 _HALF = 0.5  # mean and deviation of the pixels that the embedded pair reads
@@ -56,6 +57,7 @@ def load_pair(name: str, folder: Path) -> TextTower:
         processor = None
         if (folder / "preprocessor_config.json").is_file():
             processor = AutoImageProcessor.from_pretrained(folder, **_LOCAL)
+    require_words(tokenizer, model.config, f"text tower {name!r}")
     longest = model.config.text_config.max_position_embeddings
     # SigLIP was trained on texts that are filled up to their full length
     options = {} if model.config.model_type == "clip" else {"padding": "max_length"}
@@ -89,6 +91,7 @@ def load_encoder(name: str, folder: Path) -> TextTower:
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
         model = _whole(AutoModel, name, folder)
+    require_words(tokenizer, model.config, f"text tower {name!r}")
     longest = getattr(model.config, "max_position_embeddings", None)
 
     def read(texts: list[str]) -> torch.Tensor:

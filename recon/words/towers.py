@@ -12,6 +12,7 @@ from pathlib import Path
 
 from align.errors import UserError
 from align.files import read_json
+from recon.generation.bounds import require_sensible
 from recon.generation.hub import HUB_ID, fetch, listed
 from recon.words.text_tower import MINI, TextTower
 
@@ -44,6 +45,7 @@ def load_tower(name: str = MINI) -> TextTower:
     if name == MINI:
         return load_mini(name)
     folder = tower_folder(name)
+    require_sensible(folder, f"text tower {name!r}")
     try:
         if any(map(_is_own, _files(folder))):
             kind = read_json(folder / "config.json", {}, finite=False).get("model_type")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -118,3 +119,24 @@ def test_no_terminal_refuses_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     print_anywhere()
     print("3 × 4 → 12 … ± 1, Ω", flush=True)
     assert bytes_out.getvalue().decode("ascii").strip() == "3 x 4 -> 12 ... +- 1, \\u03a9"
+
+
+def test_the_working_folder_has_a_name_and_the_root_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from align.files.strays import beside
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert beside(Path("."), "lock") == tmp_path / ".here.lock"
+    with pytest.raises(UserError, match="is the root of a file system"):
+        beside(Path("/"), "lock")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders here")
+def test_tensors_are_not_waited_for_at_a_pipe(tmp_path: Path) -> None:
+    """In a process of its own, which would wait for ever."""
+    os.mkfifo(tmp_path / "x.safetensors")
+    code = "import sys; from align.files import read_tensors; read_tensors(sys.argv[1])"
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.safetensors")], capture_output=True, text=True, timeout=60
+    )
+    assert "is no file" in found.stderr

@@ -12,7 +12,7 @@ import torch
 
 from align.checkpoint import MODEL, stored_facts, tensors_hash, weights_id
 from align.config import Config, load_config, to_dict
-from align.data.places import MADE_WITH, claim, differences
+from align.data.places import MADE_WITH, Claim, claim, differences
 from align.errors import UserError
 from align.files import read_json, save_tensors
 from align.sweep import run as sweep
@@ -146,6 +146,32 @@ def test_a_claim_holds_where_there_are_results(tmp_path: Path) -> None:
             claim(tmp_path, "result.json", _config(*pairs), "Elsewhere", {"width": width})
     assert read_json(tmp_path / MADE_WITH)["seed"] == 4
     assert claim(tmp_path, "result.json", _config("seed=5"), "Elsewhere", {"width": 0.1}, overwrite=True)
+
+
+def test_a_folder_is_taken_when_the_results_are_there(tmp_path: Path) -> None:
+    place, former = (tmp_path / "out", "result.json"), ("table_*.csv", "pictures_*/*.png")
+    first = Claim(*place, _config(), "Elsewhere", {}, former=former)
+    (tmp_path / "out" / "pictures_a").mkdir(parents=True)
+    first.check()
+    assert not (tmp_path / "out" / MADE_WITH).exists()
+    first.take()
+    for name in ("result.json", "table_a.csv", "pictures_a/x.png", "own.csv"):
+        (tmp_path / "out" / name).write_text("{}")
+    first.take()  # the same once more: nothing goes
+    other = Claim(*place, _config("seed=4"), "Elsewhere", {}, overwrite=True, former=former)
+    with pytest.raises(UserError, match="of another configuration"):
+        replace(other, overwrite=False).check()
+    other.check()
+    assert read_json(tmp_path / "out" / MADE_WITH)["seed"] == 0 and len(list(tmp_path.rglob("*.*"))) == 5
+    other.take()
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == [MADE_WITH, "own.csv"]
+    assert read_json(tmp_path / "out" / MADE_WITH)["seed"] == 4
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.png").write_text("")
+    (tmp_path / "out" / "pictures_b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out" / "result.json").write_text("{}")
+    fails("a link that leads out", lambda: replace(first, overwrite=True).take())
+    assert (tmp_path / "elsewhere" / "x.png").exists()
 
 
 def test_a_sweep_is_not_replaced_unannounced(toy: type[Toy], tmp_path: Path) -> None:

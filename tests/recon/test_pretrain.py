@@ -74,6 +74,21 @@ def test_killed_training_ends_like_an_uninterrupted_one(tmp_path):
     assert torch.equal(parameters(run_stage(toy_stage(folder))), whole)
 
 
+def test_a_killed_training_writes_no_step_twice_into_its_metrics(tmp_path):
+    """Stopped behind a line of metrics and before the next state, with a line cut in half."""
+    run_stage(toy_stage(tmp_path / "whole"))
+    stage = toy_stage(tmp_path / "killed")
+    loss = stage.loss
+    stage.loss = lambda step, generator: loss(step, generator) if step < 41 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        run_stage(stage)
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 60, "lo')
+    run_stage(toy_stage(tmp_path / "killed"))
+    found, wanted = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "whole"))
+    assert found == wanted and wanted.count("\n") == 3
+
+
 def test_state_of_another_model_is_refused(tmp_path):
     run_stage(toy_stage(tmp_path, steps=7))
     stage = toy_stage(tmp_path)

@@ -33,7 +33,7 @@ from transformers import (
 from align.errors import UserError
 from recon.pretraining import miniature
 from recon.words.captioner import load_captioner
-from recon.words.text_tower import MINI
+from recon.words.text_tower import MINI, TextTower
 from recon.words.towers import load_tower
 
 TEXTS = ["a red disk on brick", "a blue star", "a red disk on brick", "a"]
@@ -285,3 +285,41 @@ def test_captioners_that_cannot_be_had_are_one_line(
     with pytest.raises(UserError, match=said) as error:
         load_captioner(name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["captioner", "tower"])
+def test_an_absent_vocabulary_is_not_taken_for_a_short_one(tmp_path: Path, clip: Path, name: str) -> None:
+    """Every caption would be empty, and every text of a tower the same."""
+    folder = tmp_path / "git" if name == "captioner" else clip
+    folder.mkdir(exist_ok=True)
+    if name == "captioner":
+        git(folder).save_pretrained(folder)
+    for file in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"):
+        (folder / file).unlink(missing_ok=True)
+    with pytest.raises(UserError, match="its tokenizer knows") as error:
+        (load_captioner if name == "captioner" else load_tower)(str(folder))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["captioner", "tower"])
+def test_sizes_that_no_model_has_are_refused_before_memory_is_used(tmp_path: Path, clip: Path, kind: str) -> None:
+    facts = json.loads((clip / "config.json").read_text(encoding="utf-8"))
+    facts["vision_config"]["num_hidden_layers"] = 10**6
+    (clip / "config.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(UserError, match=r"asks for num_hidden_layers 1e\+06; at most 256"):
+        (load_captioner if kind == "captioner" else load_tower)(str(clip))
+
+
+def test_a_captioner_of_damaged_weights_says_nothing(tmp_path: Path) -> None:
+    git(tmp_path).save_pretrained(tmp_path)
+    facts = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**facts, "layer_norm_eps": float("nan")}), encoding="utf-8")
+    with pytest.raises(UserError, match="computes NaN"):
+        load_captioner(str(tmp_path))(torch.rand(2, 3, 16, 16))
+
+
+def test_a_tower_of_damaged_weights_embeds_nothing() -> None:
+    fails = TextTower("x", lambda texts: torch.full((len(texts), 4), float("nan")), lambda images: images[:, 0, 0] / 0)
+    for read in (lambda: fails.texts(["a"]), lambda: fails.pictures(torch.ones(1, 3, 4, 4))):
+        with pytest.raises(UserError, match="text tower 'x' computes NaN"):
+            read()
