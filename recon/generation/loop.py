@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from align.errors import UserError
 from align.seeding import seed_step
 from align.tracking import JsonLines
 from align.training.state import load_state, save_state
@@ -45,7 +46,8 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> floa
 def run_stage(stage: Stage) -> dict[str, nn.Module]:
     """Train to ``config.steps``, from the last checkpoint if there is one; returns the modules (averaged if asked).
 
-    The folder gets ``state.safetensors`` every ``checkpoint_every`` steps and ``metrics.jsonl`` every 20 steps.
+    The folder gets ``state.safetensors`` every ``checkpoint_every`` steps and ``metrics.jsonl`` every 20 steps. Raises
+    `UserError` where the loss is NaN or infinite.
     """
     from tqdm import tqdm
 
@@ -73,8 +75,11 @@ def run_stage(stage: Stage) -> dict[str, nn.Module]:
         for name, average in averages.items():
             _update(average, stage.modules[name], decay)
         if step % 20 == 0:
-            bar.set_postfix_str(f"loss {float(loss.detach()):.4f}")
-            metrics({"step": step, "loss": float(loss.detach()), **parts})
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise UserError(f"{stage.name}: the loss of step {step} is {value}; take another folder and a lower lr")
+            bar.set_postfix_str(f"loss {value:.4f}")
+            metrics({"step": step, "loss": value, **parts})
         if (step + 1) % stage.checkpoint_every == 0 or step + 1 == stage.config.steps:
             save_state(stage.folder, stored, optimizer, step + 1)
     return averages or stage.modules

@@ -54,7 +54,9 @@ def test_control_characters_are_written_out(text: str, shown: str) -> None:
 def script(body: str, *, started: str = "", stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     text = (
         "import sys, time, signal\nfrom align.errors import run_command\nfrom align.files import atomic_path\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n" + body  # a suite in the background ignores it
+        # a suite in the background ignores these
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "if hasattr(signal, 'SIGHUP'):\n    signal.signal(signal.SIGHUP, signal.SIG_DFL)\n" + body
     )
     return subprocess.Popen([sys.executable, "-c", text], stdout=stdout, stderr=subprocess.PIPE, text=True)
 

@@ -288,18 +288,19 @@ def test_prior_starts_as_ridge_learns_and_resumes(
     file.unlink()
     for path in file.with_suffix("").iterdir():
         path.unlink()
-    original, calls = loop._log, []
+    original, calls = loop.JsonLines, []
 
-    def dying(path: Path, record: dict[str, float]) -> None:
-        original(path, record)
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
+    class Dying(original):
+        def __call__(self, record: dict[str, float]) -> None:
+            super().__call__(record)
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_log", dying)
+    monkeypatch.setattr(loop, "JsonLines", Dying)
     with pytest.raises(KeyboardInterrupt):
         prior_bridge(run, adapter, encoder, SHORT)
-    monkeypatch.setattr(loop, "_log", original)
+    monkeypatch.setattr(loop, "JsonLines", original)
     assert torch.equal(prior_bridge(run, adapter, encoder, SHORT)(tokens), first)
 
 

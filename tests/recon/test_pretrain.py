@@ -97,6 +97,15 @@ def test_state_of_another_model_is_refused(tmp_path):
         run_stage(stage)
 
 
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+    stage = toy_stage(tmp_path)
+    own = stage.loss
+    stage.loss = lambda step, generator: (own(step, generator)[0] * (float("nan") if step >= 30 else 1.0), {})
+    with pytest.raises(UserError, match=r"toy: the loss of step 40 is nan; take another folder and a lower lr"):
+        run_stage(stage)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2, "steps 0 and 20"
+
+
 @pytest.mark.parametrize("name", ["mini", "mini_gpu"])
 def test_recipes_load_and_bad_ones_are_refused(name, tmp_path):
     path = Path(__file__).parents[2] / "configs" / "recon" / f"{name}.yaml"

@@ -452,7 +452,7 @@ def test_weights_are_hashed_once_for_all_reports_of_a_run(tmp_path: Path, monkey
         _run_folder(folder, _matrix(20, 2.0, 0), subject, 0)
     _stand_in_weights(folder, 0.0)
     read = []
-    monkeypatch.setattr(checkpoint, "tensors_hash", lambda tensors: read.append(tensors) or "0" * 64)
+    monkeypatch.setattr(checkpoint.facts, "tensors_hash", lambda tensors: read.append(tensors) or "0" * 64)
     with pytest.raises(UserError, match="other weights"):
         load_results([folder / "report_sub-01.json"])
     for _ in range(2):
