@@ -157,7 +157,10 @@ def test_scaler_goes_through_a_checkpoint_and_leaves_out_steps_that_overflow() -
     assert again.scale(torch.ones(())).item() == 32768
 
 
-@pytest.mark.parametrize("how", [["train.precision=bf16"], ["train.precision=fp16"], ["train.compile=true"]])
+@pytest.mark.parametrize(
+    "how",
+    [["train.precision=bf16"], ["train.precision=fp16"], pytest.param(["train.compile=true"], marks=pytest.mark.long)],
+)
 def test_a_killed_fit_continues_to_the_same_weights(
     how: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

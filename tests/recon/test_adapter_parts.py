@@ -55,7 +55,7 @@ def drawn_with(folder: Path, adapter: Path) -> None:
     model.generate(torch.zeros(1, *model.bridge.takes), [0], steps=1)
 
 
-@pytest.mark.parametrize("kind", ["pooled", "plus", "own"])
+@pytest.mark.parametrize("kind", ["pooled", pytest.param("plus", marks=pytest.mark.long), "own"])
 def test_an_adapter_without_one_part_or_with_it_in_another_shape_is_one_line(
     kind: str, places: dict[str, tuple[Path, Path]], tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def test_what_is_written(made: Path) -> None:
         assert sheet.height > 4 * 3 * 84 and len(np.unique(np.asarray(sheet.convert("L")))) > 20
 
 
+@pytest.mark.long
 def test_the_result_is_the_same_again_and_test_pictures_are_another_one(made: Path, root: Path, tmp_path: Path) -> None:
     assert cli.main(words(root, tmp_path / "again", "--clusters", "4")) == 0
     for path in made.glob("*_sub-*"):

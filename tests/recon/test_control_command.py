@@ -68,8 +68,8 @@ def train_on_pictures(run: Run, generator: Path, home: Path) -> None:
     ("family", "kind", "control"),
     [
         ("sd", "net", ["--control", "sketch", "--control-scale", "0.5"]),
-        ("sdxl", "t2i", ["--control", "sketch"]),
-        ("sdxl", "net", []),
+        pytest.param("sdxl", "t2i", ["--control", "sketch"], marks=pytest.mark.long),
+        pytest.param("sdxl", "net", [], marks=pytest.mark.long),
     ],
 )
 def test_tokens_sketch_and_control_in_one_command(

@@ -60,9 +60,13 @@ VARIANTS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("nsd", "1-hour"): _nsd,
     ("folder", ""): _folder,
 }
+LONG = (("nsd", "40-hour"), ("things_meg", "ubp"), ("things_meg", "neurobridge"))  # read like the others of their study
 
 
-@pytest.mark.parametrize(("study", "variant"), VARIANTS)
+@pytest.mark.parametrize(
+    ("study", "variant"),
+    [pytest.param(*one, marks=[pytest.mark.long] if one in LONG else []) for one in VARIANTS],
+)
 def test_from_files_over_check_and_training_to_retrieval(
     study: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,7 +50,10 @@ def drawn_by(command: Any, words: list[str], of: Run, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     "words, expected",
-    [([], (12, 2.0, STRENGTH, 1.0)), (["--steps", "4", "--strength", "0.7"], (4, 2.0, 0.7, 1.0))],
+    [
+        ([], (12, 2.0, STRENGTH, 1.0)),
+        pytest.param(["--steps", "4", "--strength", "0.7"], (4, 2.0, 0.7, 1.0), marks=pytest.mark.long),
+    ],
 )
 def test_generate_curves_and_evidence_draw_alike(
     run: Run,  # noqa: F811

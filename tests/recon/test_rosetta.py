@@ -86,6 +86,7 @@ def test_the_summary_counts_the_table(made: Path) -> None:
             assert len(np.unique(np.asarray(image.convert("L")))) > 20
 
 
+@pytest.mark.long
 def test_the_result_is_the_same_again(made: Path, root: Path, tmp_path: Path) -> None:
     assert cli.main(words(root, tmp_path / "out", "--backbones", "mini,mini@untrained,mini@untrained:1")) == 0
     for name in ("matches.csv", "matches.png"):
