@@ -189,7 +189,6 @@ def test_people_with_other_voxels_are_told_apart_early(protocol: str, caplog: py
     _require_alike(config, [person("01", 60, 100), person("02", 60, 100)])
     import logging
 
-    logging.getLogger("align").propagate = True
     with caplog.at_level(logging.WARNING, logger="align"):
         _require_alike(config, [person("01", 480), person("02", 480)])
     assert "holds in a common space only" in caplog.text

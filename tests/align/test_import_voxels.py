@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +63,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    monkeypatch.setattr(logging.getLogger("align"), "propagate", True)
+def lab(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Lab:
     caplog.set_level("INFO", logger="align")
     return Lab(tmp_path)
 

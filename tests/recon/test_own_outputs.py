@@ -59,7 +59,6 @@ def test_ids_with_folders_meet_their_names(tmp_path: Path) -> None:
 def test_more_targets_are_told_not_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     told = drawn(tmp_path / "told", ("bee.png", "dog.png", "ant.png"), True)
     with caplog.at_level(logging.WARNING, logger="recon"):
-        logging.getLogger("recon").propagate = True
         own, truth = open_pair(told, targets(tmp_path))
     assert truth.ids == own.ids == ("ant", "bee", "dog")
     np.testing.assert_array_equal(truth.read(range(3), 0), TRUTH[[0, 1, 3]])

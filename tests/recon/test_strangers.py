@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -143,7 +142,6 @@ def test_places_named_by_a_run_are_said(
     copied: Path, capsys: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(copied.parent)
-    monkeypatch.setattr(logging.getLogger("recon"), "propagate", True)
     config = load_run(copied).config
     said = places_in(config, ["cache_dir=elsewhere"])
     assert said is not None and "study.root=" in said and "cache_dir=/" not in said.replace("cache_dir=...", "")

@@ -135,7 +135,6 @@ def test_other_recordings_of_those_who_train_for_another(study: Path, tmp_path: 
 def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     clock = [100.0]
     monkeypatch.setattr(tracking.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(tracking.logger, "propagate", True)
     with caplog.at_level(logging.INFO, logger="align"), Lines(100, "train", start=20) as bar:
         for _ in range(80):
             clock[0] += 5
