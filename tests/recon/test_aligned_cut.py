@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from recon import cli
 from recon.driving.aligned_cut_picture import COLOURS, MOST, coloured
 from recon.driving.groups import Work, cut_rows, share_correlation
 from tests.align.fixture_studies import picture, write_v4_session
+from tests.align.fixture_v4 import short_tests  # noqa: F401 - of as many test pictures as TESTED says
 
 SESSION, COUNT, TESTED = "190927", 100, 30
 
@@ -78,15 +78,8 @@ def test_r_of_a_share_is_that_of_scipy_and_its_p_is_uniform_by_chance() -> None:
     assert (p[:29] <= 0.1).mean() == pytest.approx(0.1, abs=0.03)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_tests() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align.data.studies.cowley2023.N_TEST", TESTED)
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(short_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Units read the mean red, green and blue of the picture."""
     root, rng = tmp_path_factory.mktemp("v4"), np.random.default_rng(1)
     images = [picture(i) for i in range(COUNT)]

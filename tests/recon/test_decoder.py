@@ -76,6 +76,12 @@ def encoding(place: Place) -> Run:
 
 
 @pytest.fixture(scope="module")
+def constant(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The encoding run with a constant on both sides."""
+    return make_run(tmp_path_factory.mktemp("constant"), N_TEST, encoder="encoding", more=["encoder.constant=2"])
+
+
+@pytest.fixture(scope="module")
 def model(place: Place) -> Generator:
     return Generator.load(str(place.generator), place.adapter)
 
@@ -218,6 +224,25 @@ def test_an_encoding_model_finds_its_tokens_in_the_library(encoding: Run, place:
         picture = torch.from_numpy(library.load(int(cosine.argmax())).copy()).permute(2, 0, 1)[None] / 255
         expected = backbone.tokens(picture, ["features.3"], "grid:2")["features.3"][0]
         np.testing.assert_allclose(found, expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"tokens": "posterior"}, {"low_level": "pixels"}, {"words": "retrieved"}])
+def test_a_constant_changes_what_is_retrieved_and_nothing_that_is_drawn(
+    encoding: Run, constant: Run, place: Place, wanted: dict[str, str]
+) -> None:
+    own, other = load_predictions(encoding), load_predictions(constant)
+    assert np.array_equal(other.embeds[:, :-1], own.embeds) and (other.embeds[:, -1] > 0).all()
+    plain, with_it = decode(encoding, place, **wanted), decode(constant, place, **wanted)
+    x = open_recording(encoding).test.x[:3]
+    pairs = [
+        [one.condition(name, 0) for one in (plain, with_it)] for name in ("reconstructions", "zero_brain", "oracle")
+    ]
+    for one, two in [*pairs, [part.of_signals(x, 0) for part in (plain, with_it)]]:
+        for name in ("tokens", "embeds", "pixels", "detail"):
+            a, b = getattr(one, name), getattr(two, name)
+            assert (a is None and b is None) or np.array_equal(a, b), name
+        assert one.prompts == two.prompts
+        np.testing.assert_array_equal(plain.responses(one), with_it.responses(two))
 
 
 def test_further_seeds_take_the_next_likely_pictures(encoding: Run, place: Place) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +30,7 @@ from recon.encoding.subjects import Subject, known_rows, read_subject
 from recon.encoding.summary import difference
 from recon.encoding.text import encoding_text
 from tests.align.fixture_studies import picture, write_v4_session
+from tests.align.fixture_v4 import short_tests  # noqa: F401 - of as many test pictures as TESTED says
 from tests.one_line import fails
 
 STEM = "encoding_pictures-to-responses"
@@ -47,15 +47,8 @@ def drive(images: list[Any]) -> np.ndarray:
     return np.concatenate([corner, np.random.default_rng(0).normal(size=(1, len(images))) * corner.std()])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_tests() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align.data.studies.cowley2023.N_TEST", TESTED)
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(short_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Session 190927 keeps its single presentations, six of every picture and five of some."""
     root, rng = tmp_path_factory.mktemp("v4"), np.random.default_rng(1)
     for k, (session, n) in enumerate(SESSIONS.items()):

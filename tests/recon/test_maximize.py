@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,14 @@ from recon import cli
 from recon.driving.maximize import _generator, _shares, require_other
 from recon.driving.search import Search, _mixed, climb, draw, own, put_together
 from tests.align.fixture_studies import picture, png, write_v4_session
+from tests.align.fixture_v4 import short_tests  # noqa: F401 - of as many test pictures as TESTED says
 from tests.one_line import fails
 
 SESSION, COUNT, TESTED = "190927", 100, 30
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_tests() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align.data.studies.cowley2023.N_TEST", TESTED)
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(short_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two units that read red and blue of the left half of a picture."""
     root = tmp_path_factory.mktemp("v4")
     images = [picture(i) for i in range(COUNT)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,15 @@ from recon.driving.texts import nearest_texts, projected
 from recon.driving.units import driven
 from recon.encoding.responses import Layout
 from tests.align.fixture_studies import picture, png, write_v4_session
+from tests.align.fixture_v4 import short_tests  # noqa: F401 - of as many test pictures as TESTED says
 from tests.one_line import fails
 
 SESSION, COUNT, TESTED = "190927", 90, 30
 NETWORK = "torchvision/squeezenet1_1"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_tests() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align.data.studies.cowley2023.N_TEST", TESTED)
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(short_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Units 0 to 2 read red, green and blue of a corner, the last one reads nothing; six presentations of each."""
     root, rng = tmp_path_factory.mktemp("v4"), np.random.default_rng(1)
     images = [picture(i) for i in range(COUNT)]

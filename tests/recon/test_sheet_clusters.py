@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,14 @@ from align.data.signals import Stimuli
 from recon import cli
 from recon.driving.clusters import found_clusters
 from tests.align.fixture_studies import picture, write_v4_session
+from tests.align.fixture_v4 import short_tests  # noqa: F401 - of as many test pictures as TESTED says
 
 SESSION, COUNT, TESTED, GROUPS = "190927", 110, 30, (4, 3, 3)
 TRUTH = np.repeat(np.arange(3), GROUPS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_tests() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align.data.studies.cowley2023.N_TEST", TESTED)
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(short_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Units that read red of one corner, green of another, blue of a third; with noise of their own."""
     root, rng = tmp_path_factory.mktemp("v4"), np.random.default_rng(1)
     images = [picture(i) for i in range(COUNT)]

@@ -6,6 +6,7 @@ Pictures that a generator would have sampled are blends of targets and noise, wr
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,13 @@ GENERATOR = "tiny"
 N_TRAIN, N_TEST = 40, 24
 
 
-def make_run(folder: Path, n_test: int = N_TEST, seed: int = 0, *, encoder: str = "ridge") -> Run:
-    """Write a study of rendered pictures and voxels that mix their pixels, train on it, and load the run."""
+def make_run(
+    folder: Path, n_test: int = N_TEST, seed: int = 0, *, encoder: str = "ridge", more: Sequence[str] = ()
+) -> Run:
+    """Write a study of rendered pictures and voxels that mix their pixels, train on it, and load the run.
+
+    ``more``: further ``key=value`` of the configuration.
+    """
     import torchvision
 
     from align.train import train
@@ -61,6 +67,7 @@ def make_run(folder: Path, n_test: int = N_TEST, seed: int = 0, *, encoder: str 
         f"encoder.name={encoder}",
         f"run_dir={folder / 'run'}",
         f"cache_dir={folder / 'cache'}",
+        *more,
     ]
     train(load_config(Config, None, overrides), progress=False)
     return load_run(folder / "run")
