@@ -31,8 +31,10 @@ def read_back(
     rows: dict[str, torch.Tensor],
     ids: Sequence[str],
     settings: EvaluateConfig,
-) -> dict[str, dict[str, Any]]:
-    """Accuracy of every attribute for every row of pictures; ``rows`` must hold "reconstruction".
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
+    """Accuracy of every attribute for every row of pictures, and whether each reconstruction is right (n, 0 or 1).
+
+    ``rows`` must hold "reconstruction".
 
     ``read``: pictures to {attribute: probabilities (n, classes)}. Per attribute: ``accuracy``, ``ci95``, ``n``,
     ``classes``, ``chance`` (always naming the commonest true class, never below 1 / classes), ``p_permutation``
@@ -45,10 +47,11 @@ def read_back(
     told = {
         row: {name: probabilities.argmax(axis=1) for name, probabilities in read(x).items()} for row, x in rows.items()
     }
-    found = {}
+    found, right = {}, {}
     for name, true in truth.items():
         hits = {row: (labels[name] == true).astype(np.float64) for row, labels in told.items()}
         own = hits.pop("reconstruction")
+        right[name] = own.tolist()
         shares = np.bincount(true) / len(true)
         found[name] = {
             "accuracy": float(own.mean()),
@@ -66,4 +69,4 @@ def read_back(
                 if row not in NOTHING_TO_BEAT
             },
         }
-    return found
+    return found, right

@@ -156,9 +156,9 @@ def evaluate_run(
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds
-    first = judges.loaded.get("")
+    first, right = judges.loaded.get(""), {}
     if first is not None and first.attributes is not None:
-        report["attributes"] = read_back(first.attributes, {"seen": targets, **rows}, ids, settings)
+        report["attributes"], right = read_back(first.attributes, {"seen": targets, **rows}, ids, settings)
     if drawn:
         report |= {"drawn_with": drawn, **({"tokens": drawn["tokens"]} if "tokens" in drawn else {})}
     if curves := read_curves(run, folders.generator):
@@ -170,6 +170,7 @@ def evaluate_run(
         "images": None if images_dir is None else str(folders.base.resolve()),
         "controls": [key for key in rows if key != OWN],
     }
+    where |= {"attributes": right} if right else {}
     where |= {"generator": folders.generator, "image_seed": seed, "pictures": scored.pictures}
     require_unchanged(folders, scored, seed)
     return _write(run, report, {**retrieved, **where}, keep=False)

@@ -70,6 +70,7 @@ STIMULI = {
     "run": str,
     "ids?": [str],
     "scores?": {str: [float]},
+    "attributes?": {str: [float]},
     "rank?": {str: float},
     "retrieved?": {str: [str]},
     "per_stimulus?": {"ids": [str], "brain_to_image?": {str: [float]}, "image_to_brain?": {str: [float]}},
@@ -101,7 +102,8 @@ def read_stimuli(path: str | Path) -> dict[str, Any]:
     """What is known of every stimulus; raises `UserError` as `read_report`, and for lists of different lengths."""
     source, stored = repr(str(path)), read_json(path, STIMULI)
     ids = stored.get("ids", [])
-    lists = {f"scores.{name}": values for name, values in stored.get("scores", {}).items()}
+    parts = ("scores", "attributes")
+    lists = {f"{part}.{name}": values for part in parts for name, values in stored.get(part, {}).items()}
     _require_lengths(source, lists, ids)
     each = stored.get("per_stimulus", {"ids": []})
     for direction in ("brain_to_image", "image_to_brain"):
@@ -119,6 +121,10 @@ def require_agreement(report: dict[str, Any], stimuli: dict[str, Any], source: s
     pairs = [
         (f"reconstruction.{name}.value", entry["value"], stimuli.get("scores", {}).get(name))
         for name, entry in report.get("reconstruction", {}).items()
+    ]
+    pairs += [
+        (f"attributes.{name}.accuracy", entry["accuracy"], stimuli.get("attributes", {}).get(name))
+        for name, entry in report.get("attributes", {}).items()
     ]
     each = stimuli.get("per_stimulus", {})
     for direction in ("brain_to_image", "image_to_brain"):

@@ -241,11 +241,28 @@ def _report(path: Path, content: dict[str, Any]) -> Result:
         metrics[name]["p"] = dict(entry.get("p_vs_control", {}))
         if name in scores:
             stimuli[name] = dict(zip(ids, scores[name], strict=True))
+    _add_attributes(content, stored, metrics, stimuli)
     result = _result(path, content, method_of(content), retrieval, metrics, stimuli)
     result.generator, result.recipe = str(content.get("generator") or ""), content.get("recipe")
     result.judge, result.drawn = first_judge(content), drawn_of(content)
     require(result.recipe, ({}, None), f"{str(path)!r}, its recipe")
     return result
+
+
+def _add_attributes(
+    content: dict[str, Any],
+    stored: dict[str, Any],
+    metrics: dict[str, dict[str, Any]],
+    stimuli: dict[str, dict[str, float]],
+) -> None:
+    """``attribute.shape`` and the like: the share of pictures in which the reader finds what was shown."""
+    for attribute, entry in content.get("attributes", {}).items():
+        name = f"attribute.{attribute}"
+        metrics[name] = {"value": entry["accuracy"], "better": "higher", "chance": entry["chance"]}
+        metrics[name] |= {"n": entry.get("n"), "p": dict(entry.get("p_vs_control", {}))}
+        metrics[name]["controls"] = {control: {"value": value} for control, value in entry["controls"].items()}
+        if attribute in stored.get("attributes", {}):
+            stimuli[name] = dict(zip(stored["ids"], stored["attributes"][attribute], strict=True))
 
 
 def _result(

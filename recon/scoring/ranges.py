@@ -7,7 +7,7 @@ from recon.metrics.metrics import METRICS, STAND_INS
 Ends = tuple[float | None, float | None]
 _OF_KIND: dict[str, Ends] = {"two_way": (0.0, 1.0), "distance": (0.0, 2.0), "lpips": (0.0, None), "pixels": (-1.0, 1.0)}
 _OF_WORDS: dict[str, Ends] = {  # of what is no picture metric, and of those that judges make
-    **dict.fromkeys(("top1", "top5", "two_way", "-way", "nearest_is_target"), (0.0, 1.0)),
+    **dict.fromkeys(("top1", "top5", "two_way", "-way", "nearest_is_target", "attribute."), (0.0, 1.0)),
     "median_rank": (1.0, None),
 }
 

@@ -288,7 +288,9 @@ def test_attributes_are_read_back_above_chance_only_where_they_are() -> None:
             told[name] = np.eye(len(classes))[labels]
         return told
 
-    found = attributes.read_back(read, rows, ids, FAST)
+    found, right = attributes.read_back(read, rows, ids, FAST)
+    assert {name: np.mean(hits) for name, hits in right.items()} == {name: e["accuracy"] for name, e in found.items()}
+    assert right["shape"][::2] == [1.0] * 40
     assert set(found) == {"shape", "pattern", "texture", "colour", "position"}
     shape, pattern = found["shape"], found["pattern"]
     assert shape["accuracy"] > 0.5 > shape["controls"]["shuffled"]

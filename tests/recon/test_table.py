@@ -206,6 +206,28 @@ def _run_folder(path: Path, matrix: np.ndarray, subject: str, seed: int, *, each
     return path
 
 
+def test_what_the_reader_finds_is_compared_picture_by_picture(tmp_path: Path) -> None:
+    """`recon evaluate` stores a hit or miss of every attribute for every picture."""
+    found = {}
+    for name, hits in (("without", [0.0] * 10 + [1.0] * 15), ("with", [1.0] * 25)):
+        folder = _run_folder(tmp_path / name, _matrix(25, 2.0, 1), "01", 0)
+        report, stimuli = folder / "report_sub-01.json", folder / "stimuli_sub-01.json"
+        entry = {"accuracy": float(np.mean(hits)), "chance": 0.2, "n": 25, "classes": 6, "p_permutation": 0.01}
+        told = {"shape": {**entry, "controls": {"shuffled": 0.1}, "p_vs_control": {"shuffled": 0.02}}}
+        write_json(report, {**json.loads(report.read_text()), "attributes": told})
+        write_json(stimuli, {**json.loads(stimuli.read_text()), "attributes": {"shape": hits}})
+        found[name] = load_results([folder])
+    shape = rows(found["without"])[0]["metrics"]["attribute.shape"]
+    assert (shape["value"], shape["chance"], shape["better"]) == (0.6, 0.2, "higher") and shape["ci95"][0] < 0.6
+    assert found["with"][0].metrics["attribute.shape"]["controls"] == {"shuffled": {"value": 0.1}}
+    difference = compare(found["with"], found["without"])["attribute.shape"]
+    assert difference["difference"] == pytest.approx(0.4) and difference["p"] < 0.01
+    assert 0.1 < difference["ci95"][0] < 0.4 < difference["ci95"][1] < 0.7
+    write_json(stimuli, {**json.loads(stimuli.read_text()), "attributes": {"shape": [0.0] * 25}})
+    with pytest.raises(UserError, match=r"attributes\.shape\.accuracy is 1, the mean over its stimuli is 0"):
+        load_results([tmp_path / "with"])
+
+
 def test_run_folders_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for subject in ("01", "02"):
         _run_folder(tmp_path / "runs" / f"sub-{subject}", _matrix(25, 2.0, int(subject)), subject, 0)
