@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import pad
 
 from align.seeding import derive
+from align.tracking import progress_bar
 from recon.decoding.guidance import Guidance, ascend
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def put_together(predict: Predict, pool: torch.Tensor, search: Search) -> torch.
     """
     count, several = pool.shape[:2]
     kept = pool[:, 0]
-    with torch.no_grad():
+    with torch.no_grad(), progress_bar(search.patched, "maximize: patches", True, unit="round") as bar:
         best = own(predict(kept), 1)[:, 0]
         for number in range(search.patched):
             rng = np.random.default_rng(derive(search.seed, "patch", number))
@@ -64,6 +65,7 @@ def put_together(predict: Predict, pool: torch.Tensor, search: Search) -> torch.
             chosen = tried.unflatten(0, (count, _TRIED))[torch.arange(count), place]
             kept = torch.where(better[:, None, None, None], chosen, kept)
             best = torch.where(better, value, best)
+            bar.update()
     return kept
 
 
@@ -136,9 +138,10 @@ def climb(
 
     The picture is moved about and gets noise at every step, so that what is found does not hang on single pixels.
     """
-    units = torch.arange(len(pictures))
     parts = []
-    for rows in units.split(batch):
+    groups = torch.arange(len(pictures)).split(batch)
+    bar = progress_bar(len(groups) * search.steps, "maximize: up the gradient", True)
+    for rows in groups:
         with torch.no_grad():
             latents = generator.encode(pictures[rows]).detach()
         for step in range(search.steps):
@@ -148,8 +151,10 @@ def climb(
                 return predict(_moved(generator.decode(x), noise))[torch.arange(len(rows)), rows]
 
             latents = ascend(latents, score, Guidance(search.scale, 1))
+            bar.update()
         with torch.no_grad():
             parts.append(generator.decode(latents).float())
+    bar.close()
     return torch.cat(parts)
 
 
