@@ -156,7 +156,7 @@ def evaluate_run(
     report["fine_power"] = fine_power_ratios(rows, targets, settings.n_boot, settings.seed)
     if seeds := seed_report(scores, seed, others, targets):
         report["seeds"] = seeds
-    first, right = judges.loaded.get(""), {}
+    first, right = judges.loaded.get(""), dict[str, list[float]]()
     if first is not None and first.attributes is not None:
         report["attributes"], right = read_back(first.attributes, {"seen": targets, **rows}, ids, settings)
     if drawn:
