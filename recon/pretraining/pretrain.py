@@ -45,6 +45,7 @@ from recon.pretraining.parts import (
     tokenizer_for,
 )
 from recon.pretraining.pictures import Pool, load_pool
+from recon.pretraining.same_stage import require_same
 from recon.pretraining.sketching import fine, fine_contrast
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ log = logging.getLogger(__name__)
 def run(config: PretrainConfig) -> Path:
     """Run the stages of ``config.stages`` that are not finished; returns the folder of the finished model.
 
-    Raises `UserError` for a bad configuration, a device that is not there, an unreadable source of pictures, or while
-    another process does the same there.
+    Raises `UserError` for a bad configuration, a device that is not there, an unreadable source of pictures, a stage
+    that was begun with another configuration, or while another process does the same there.
     """
     config.check()
     if config.device != "cpu" and not torch.cuda.is_available():
@@ -68,6 +69,7 @@ def run(config: PretrainConfig) -> Path:
         for name in config.stages:
             log.info("stage %s", name)
             train, export = STAGES[name]
+            require_same(config, name, out / name)
             if not (out / name / DONE).is_file():
                 train(config, pool, out / name)
             if export:

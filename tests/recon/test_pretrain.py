@@ -1,5 +1,6 @@
 """The training loop resumes exactly; the pool keeps test pictures out; the towers' loss and tokenizer are right."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from torch import nn
 from align.config import load_config
 from align.data.studies.simulated.rendering import SHAPES, TEST_CONCEPTS, scene_of
 from align.errors import UserError
-from align.files import save_tensors
+from align.files import read_json, save_tensors
 from align.training.state import load_finished_step
 from recon.config import PicturesConfig, PretrainConfig, StageConfig
 from recon.generation.loop import Stage, learning_rate, run_stage
@@ -327,6 +328,14 @@ def test_a_finished_pretraining_is_a_folder_that_the_stock_pipeline_draws_from(t
     assert np.abs(own[0].permute(1, 2, 0).numpy() * 255 - drawn).max() < 1.5
     without = model.generate(tokens, [0], sketch=torch.zeros_like(stored["image"]))
     assert np.abs((own - without).numpy()).max() > 0.01
+
+    again = load_config(PretrainConfig, None, [*words, "sketch.steps=2", "checkpoint_every=1"])
+    with pytest.raises(UserError, match=r"sketch' was begun with sketch\.steps=1, not 2; delete it"):
+        pretrain.run(again)
+    shutil.rmtree(tmp_path / "out" / "sketch")
+    again.stages = ["sketch"]
+    pretrain.run(again)
+    assert read_json(tmp_path / "out" / "sketch" / "begun_with.json")["asked"]["sketch.steps"] == 2
 
 
 @pytest.fixture(autouse=True)
