@@ -17,6 +17,7 @@ import numpy as np
 from align.config import PreprocessConfig
 from align.data.measure import ALIKE, FAR_ROW, Looks, measure_channels, measure_pictures, measure_trials, some
 from align.data.odd_channels import channel_remarks
+from align.data.overlapping import overlapping_remarks
 from align.data.sessions import measure_sessions, session_remarks
 from align.data.signals import Recording, Trials, fits
 from align.data.twins import twin_remarks
@@ -64,7 +65,12 @@ def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recordi
         raise UserError(f"{who}: {found[0]}")
     signals = (*signal_remarks(entry, preprocess), *unit_remarks(recording, entry, preprocess))
     told = (implausible(recording), signals, picture_remarks(pictures))
-    repeated_ = (repeat_remarks(repeats), shared_remarks(recording, fits), twin_remarks(recording))
+    repeated_ = (
+        repeat_remarks(repeats),
+        shared_remarks(recording, fits),
+        twin_remarks(recording),
+        overlapping_remarks(recording),
+    )
     return remarked(recording, [text for part in (*told, *repeated_, channel_remarks(recording)) for text in part])
 
 

@@ -17,6 +17,7 @@ from align.data.signals import Recording, Trials, release
 _PICTURES = 64  # that are looked at, spread over all
 _TRIALS = 96  # of one picture
 _LEAST = 3  # trials of a picture: what is left of two without their mean is always one but for the sign
+_ONE = 0.9999  # correlation of two whole trials, which no two repetitions reach
 _SAME = 0.8  # correlation from which noise is one; filters and references leave .9 or more in one of the views
 _SHARE = 0.1  # of trials, and `_PAIRED` of them: fewer partners may be an accident
 _PAIRED = 6
@@ -49,7 +50,7 @@ def twins(trials: Trials) -> Twins:
     pictures = pictures_with(trials, _LEAST)
     if trials.x[:1].size < _ENTRIES or len(pictures) < 2:
         return Twins(0, [])
-    level, spread, session = _levels(trials)
+    level, spread, session = levels(trials)
     before: dict[str, np.ndarray] = {}
     found: dict[str, list[list[_Pair]]] = {}
     rows_of: dict[str, list[_Pair]] = {}
@@ -57,14 +58,14 @@ def twins(trials: Trials) -> Twins:
     for rows in pictures:
         x = np.nan_to_num(np.asarray(trials.x[rows], dtype=np.float64), posinf=0.0, neginf=0.0)
         release(trials.x)
-        for name, view in _views(x, level[session[rows]], spread[session[rows]]):
-            left = _without_mean(view)
+        for name, view in views(x, level[session[rows]], spread[session[rows]]):
+            left = without_mean(view)
             pairs = _partners(left)
             if pairs:
                 found.setdefault(name, []).append(pairs)
                 rows_of.setdefault(name, []).extend((int(rows[i]), int(rows[k])) for i, k in pairs)
             if name in before:
-                alike = _agreement(left, before[name]) > _SAME
+                alike = agreement(left, before[name]) > _SAME
                 strangers[name] = strangers.get(name, 0) + int(alike.any(axis=1).sum())
             before[name] = left
     n, best = sum(map(len, pictures)), list[_Pair]()
@@ -75,6 +76,29 @@ def twins(trials: Trials) -> Twins:
     return Twins(n, sorted(best))
 
 
+def doubles(trials: Trials) -> Twins:
+    """Pictures with two trials that are one recording in two versions: equal in one of the views, the noise included.
+
+    None where trials of different pictures are as alike.
+    """
+    pictures = [rows for rows in pictures_with(trials, 2) if len(rows) == 2]
+    if trials.x[:1].size < _ENTRIES or len(pictures) < _PAIRED:
+        return Twins(0, [])
+    level, spread, session = levels(trials)
+    rows = np.concatenate(pictures)
+    x = np.nan_to_num(np.asarray(trials.x[rows], dtype=np.float64), posinf=0.0, neginf=0.0)
+    release(trials.x)
+    best: list[_Pair] = []
+    for _, view in views(x, level[session[rows]], spread[session[rows]]):
+        first, second = view[::2], view[1::2]
+        alike = np.diag(agreement(first, second)) > _ONE
+        strangers = np.diag(agreement(first, np.roll(second, 1, axis=0))) > _ONE
+        pairs = [(int(max(two)), int(min(two))) for two, same in zip(pictures, alike, strict=True) if same]
+        if 2 * len(pairs) > len(pictures) and len(pairs) > max(len(best), _CHANCE * int(strangers.sum())):
+            best = pairs
+    return Twins(len(rows), sorted(best))
+
+
 def _paired(pairs: list[_Pair]) -> int:
     """How many trials have a partner."""
     return len({row for pair in pairs for row in pair})
@@ -83,7 +107,8 @@ def _paired(pairs: list[_Pair]) -> int:
 def twin_remarks(recording: Recording, known: Collection[str] = ()) -> Iterator[str]:
     """A remark on splits where trials come in two versions; ``known``: splits of which worse is told already."""
     for split, trials in (("training", recording.train), ("test", recording.test)):
-        found = twins(trials) if len(trials) and split not in known else Twins(0, [])
+        looked = (look(trials) for look in (twins, doubles) if len(trials) and split not in known)
+        found = next((one for one in looked if one.pairs), Twins(0, []))
         if found.pairs:
             row, first = found.pairs[0]
             name = recording.stimuli.ids[int(trials.stimulus[row])]
@@ -102,7 +127,7 @@ def _sessions(trials: Trials, row: int, first: int) -> str:
     return f", session {one}" if one == two else f", sessions {one} and {two}"
 
 
-def _levels(trials: Trials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def levels(trials: Trials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(sessions, V) level and spread of each voxel, (n,) session of each trial; signals over time are left as they are.
 
     Voxels have levels of their own, by session, next to which trials are all alike.
@@ -122,35 +147,35 @@ def _levels(trials: Trials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(level), np.array(spread), place
 
 
-def _views(x: np.ndarray, level: np.ndarray, spread: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def views(x: np.ndarray, level: np.ndarray, spread: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Trials x (r, ...) of one picture as (r, P), each of length 1, as versions of one recording may agree.
 
     As they are and against the mean of all channels; over time also as steps of a moving average, which neither a
     filter of high nor one of low frequencies changes much.
     """
     if x.ndim == 2:
-        yield "plain", _unit((x - level) / spread)
+        yield "plain", unit((x - level) / spread)
         return
     for name, part in (("plain", x), ("referenced", x - x.mean(axis=1, keepdims=True))):
         if name == "referenced" and x.shape[1] < 2:
             continue
-        yield name, _unit((part - part.mean(axis=2, keepdims=True)).reshape(len(x), -1))
+        yield name, unit((part - part.mean(axis=2, keepdims=True)).reshape(len(x), -1))
         if x.shape[2] >= 3 * _SMOOTH:
             sums = np.cumsum(part, axis=2)
             smooth = sums[:, :, _SMOOTH:] - sums[:, :, :-_SMOOTH]
-            yield f"{name}, steps", _unit((smooth[:, :, _SMOOTH:] - smooth[:, :, :-_SMOOTH]).reshape(len(x), -1))
+            yield f"{name}, steps", unit((smooth[:, :, _SMOOTH:] - smooth[:, :, :-_SMOOTH]).reshape(len(x), -1))
 
 
-def _without_mean(unit: np.ndarray) -> np.ndarray:
+def without_mean(rows: np.ndarray) -> np.ndarray:
     """What is left of trials (r, P) without the mean of their picture: independent noise correlates with -1 / (r - 1).
 
     Trials are of length 1, so that another unit or gain of one of them is no noise.
     """
-    left: np.ndarray = unit - unit.mean(axis=0)
+    left: np.ndarray = rows - rows.mean(axis=0)
     return left
 
 
-def _agreement(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+def agreement(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """(n, m) correlation of rows, less where one is larger than the other: a response that comes earlier or later
     differs along one direction, by more or less, where two versions differ by the same."""
     sizes = (one * one).sum(axis=1)[:, None] + (two * two).sum(axis=1)
@@ -160,7 +185,7 @@ def _agreement(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 def _partners(left: np.ndarray) -> list[_Pair]:
     """Pairs of rows (i, earliest k) that are one noise; not those that much of the picture shares."""
-    alike = _agreement(left, left) > _SAME
+    alike = agreement(left, left) > _SAME
     np.fill_diagonal(alike, False)
     few = alike.sum(axis=1) <= max(1, len(left) // 3)
     first: dict[int, int] = {}
@@ -190,7 +215,7 @@ def _one_order(pairs: list[_Pair]) -> bool:
     return max(firsts) < min(rows) and (list(firsts) == sorted(firsts) or not once)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
     size = np.linalg.norm(rows, axis=1, keepdims=True)
     result: np.ndarray = np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
     return result

@@ -20,6 +20,7 @@ from align.errors import UserError
 
 SPLITS = ("train", "test", "unused")
 SHARE = 5  # without a split of the user's, one of so many groups of pictures is the test
+_USUAL = {"test": "split", "groups": "concept", "session": "session"}  # columns of metadata that are taken unasked
 _log = logging.getLogger(__name__)
 
 
@@ -224,7 +225,8 @@ def part_of_epochs(epochs: Any, subject: str, columns: Mapping[str, Any]) -> tup
     """Good signal channels of `mne.Epochs` in their own unit (V, T), and ``sfreq``, ``ch_names``, ``tmin``.
 
     ``columns``: what `Part` takes beside the signals; text is the name of a column of ``epochs.metadata``. Without
-    ``stimulus``: the column image or stimulus where there is one, else the names of the events.
+    ``stimulus``: the column image or stimulus where there is one, else the names of the events. Without ``test``,
+    ``groups`` and ``session``: the columns split, concept and session where there are such.
     """
     from align.data.importing.mne_files import say_left_out, signal_channels
 
@@ -235,7 +237,7 @@ def part_of_epochs(epochs: Any, subject: str, columns: Mapping[str, Any]) -> tup
     say_left_out(left_out, source)
     x = as_signals(epochs.get_data(picks=names, verbose="error"), "epochs")
     _refuse_several_people(epochs, columns)
-    wanted = {name: _of_metadata(epochs, name, value) for name, value in columns.items()}
+    wanted = {name: _of_metadata(epochs, name, _else_usual(epochs, name, value)) for name, value in columns.items()}
     if wanted["stimulus"] is None:
         wanted["stimulus"] = _named(epochs)
     info = {"sfreq": float(epochs.info["sfreq"]), "ch_names": names, "tmin": float(epochs.times[0])}
@@ -252,6 +254,13 @@ def _refuse_several_people(epochs: Any, columns: Mapping[str, Any]) -> None:
     for name, found in people_of(table.columns, of_pictures, (shown, columns["groups"])).items():
         each = f'epochs["{name} == ..."]'
         refuse_several(table.source, name, found, f"pass a mapping: {{{found[0]!r}: {each}, ...}}")
+
+
+def _else_usual(epochs: Any, what: str, value: Any) -> Any:
+    """The column that `recon data import` takes unasked, where nothing is given and the metadata has it."""
+    usual = _USUAL.get(what)
+    known = () if epochs.metadata is None else epochs.metadata.columns
+    return usual if value is None and usual in known else value
 
 
 def _of_metadata(epochs: Any, what: str, value: Any) -> Any:

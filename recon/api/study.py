@@ -174,7 +174,8 @@ class Study:
             Label of the person, where ``epochs`` is no mapping.
         test, groups, session : str or sequence, optional
             A column of ``epochs.metadata``, or as in `from_arrays`. With several people each may be a mapping
-            subject -> value.
+            subject -> value. Left out: the columns split (train, test, unused), concept and session, where the
+            metadata has them, as `recon data import` takes them.
         folder, **settings
             As in `from_arrays`.
 

@@ -13,12 +13,13 @@ from scipy.signal import butter, lfilter, sosfiltfilt
 
 from align.config import Config, load_config
 from align.data.check import check_study
+from align.data.overlapping import noise_by_order
 from align.data.signals import Trials
 from align.data.sound import remarks_of
 from align.data.studies import open_study
 from align.data.studies.simulated import study as simulated
 from align.data.studies.simulated.rendering import TEST_CONCEPTS, TRAIN_CONCEPTS
-from align.data.twins import twins
+from align.data.twins import doubles, twins
 from tests.align.fixture_studies import write_folder
 
 PICTURES, LENGTH, RATE = 24, 200, 250
@@ -79,6 +80,60 @@ def test_versions_with_other_rejected_trials_side_by_side_and_of_one_session() -
     assert len(found.pairs) == PICTURES
 
 
+@pytest.mark.parametrize("version", ["against the average", "in another unit", "with a baseline"])
+def test_two_trials_of_a_picture_that_are_one_recording_are_found(version: str) -> None:
+    """Two trials without their mean are always one but for the sign, so whole trials are compared."""
+    raw = recorded(repetitions=1)
+    other = 1e6 * cut(raw) if version == "in another unit" else VERSIONS[version](raw)
+    found = doubles(trials(np.concatenate([cut(raw), other]), np.tile(np.arange(PICTURES), 2)))
+    assert found.n == 2 * PICTURES and found.pairs == [(i + PICTURES, i) for i in range(PICTURES)]
+    two = trials(cut(recorded()), SHOWN)
+    assert not doubles(two).pairs and not doubles(trials(np.ones((48, 8, 50)), SHOWN)).pairs
+    little = ALIKE["little noise"](np.random.default_rng(0))
+    assert not doubles(trials(little[:48], SHOWN)).pairs
+
+
+def test_averages_that_overlap_and_repetitions_close_in_time_are_told() -> None:
+    rng = np.random.default_rng(0)
+    one = (signal(rng, (8, 50), 4) + 3 * rng.normal(size=(4 * PICTURES, 8, 50))).reshape(4, PICTURES, 8, 50)
+    means = ((one[:-1] + one[1:]) / 2).reshape(-1, 8, 50)
+    shown = np.tile(np.arange(PICTURES), 4)
+    found = noise_by_order(trials(means, shown[: 3 * PICTURES]))
+    assert found is not None and found[0] == (0, 2) and found[1] in ((0, 1), (1, 2))
+    slow = one.copy()
+    slow[1] += slow[0] - one.mean(axis=0)
+    found = noise_by_order(trials(slow.reshape(-1, 8, 50), shown))
+    assert found is not None and found[1] == (0, 1)
+    assert noise_by_order(trials(one.reshape(-1, 8, 50), shown)) is None
+    assert noise_by_order(trials(one[:2].reshape(-1, 8, 50), shown[: 2 * PICTURES])) is None
+
+
+def two_people(root: Path, of: Callable[[np.ndarray], np.ndarray]) -> list[str]:
+    """Faults of a folder of people: 01, and 02 who is ``of`` 01's recording."""
+    raw, people = recorded(repetitions=1), {"01": cut(recorded(repetitions=1))}
+    people["02"] = of(raw)
+    for name, x in people.items():
+        rows = [
+            {"row": i, "image": f"pic{i:03d}.png", "split": "train" if i < 20 else "test", "subject": name}
+            for i in range(PICTURES)
+        ]
+        write_folder(root / name, x.astype(np.float32), rows)
+    faults: list[str] = check_study(open_study(load_config(Config, None, ["study.name=folder", f"study.root={root}"])))[
+        "faults"
+    ]
+    return faults
+
+
+@pytest.mark.parametrize("version", ["a copy", *VERSIONS])
+def test_one_recording_as_that_of_two_people_is_a_fault(version: str, tmp_path: Path) -> None:
+    (fault,) = two_people(tmp_path, cut if version == "a copy" else VERSIONS[version])
+    assert re.fullmatch(r"subjects 01 and 02: the same recording, in \d\d of 20 pictures .*keep one of the two", fault)
+
+
+def test_two_people_are_two(tmp_path: Path) -> None:
+    assert not two_people(tmp_path, lambda raw: cut(recorded(seed=1, repetitions=1)))
+
+
 def test_standardised_betas_beside_raw_ones() -> None:
     rng = np.random.default_rng(0)
     x = 5 * rng.normal(size=300) + 0.5 * rng.normal(size=(PICTURES, 300))[SHOWN] + rng.normal(size=(len(SHOWN), 300))
@@ -137,7 +192,8 @@ ALIKE: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 def test_true_repetitions_are_no_twins(kind: str) -> None:
     for seed in range(3):
         x = ALIKE[kind](np.random.default_rng(seed))
-        assert not twins(trials(x, np.tile(np.arange(PICTURES), len(x) // PICTURES))).pairs
+        made = trials(x, np.tile(np.arange(PICTURES), len(x) // PICTURES))
+        assert not twins(made).pairs and noise_by_order(made) is None
 
 
 def test_one_recording_by_itself() -> None:

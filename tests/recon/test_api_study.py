@@ -134,6 +134,21 @@ def test_epochs_name_their_pictures_by_metadata_or_by_events() -> None:
     np.testing.assert_array_equal(by_column.test.x, by_event.test.x)
 
 
+def test_epochs_bring_their_split_and_sessions() -> None:
+    """The columns that `recon data import` takes unasked."""
+    import pandas as pd
+
+    names = [f"pic{i:02d}" for i in stimulus()]
+    frame = pd.DataFrame({"image": names, "split": np.where(np.isin(stimulus(), TEST), "test", "train")})
+    frame["session"] = np.arange(len(names)) % 2
+    images = {f"pic{i:02d}.png": one for i, one in enumerate(pictures())}
+    found = Study.from_epochs(epochs(signals(), metadata=frame), images).recording()
+    assert {found.stimuli.ids[i] for i in found.test.stimulus} == {f"pic{i:02d}.png" for i in TEST}
+    assert found.train.session is not None and set(found.train.session) == {"0", "1"}
+    other = Study.from_epochs(epochs(signals(), metadata=frame), images, test=[0, 1]).recording()
+    assert {other.stimuli.ids[i] for i in other.test.stimulus} == {"pic00.png", "pic01.png"}
+
+
 def test_epochs_of_several_people_are_one_study() -> None:
     two = {"ann": epochs(signals(seed=1)), "ben": epochs(signals(seed=2))}
     made = Study.from_epochs(two, pictures(), stimulus(), test=TEST)
