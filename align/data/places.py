@@ -15,7 +15,7 @@ from align.files import read_json, write_sealed
 if TYPE_CHECKING:
     from align.config import Config
 
-MADE_WITH = "made_with.json"  # in a folder of results: the configuration they were made with
+SHARED_MADE_WITH = "made_with.json"  # of versions in which all results of a folder shared one
 # Of a configuration, what changes no result, or is compared otherwise.
 ELSEWHERE = (
     *("cache_dir", "run_dir", "tracker", "subjects", "target.chosen_on"),
@@ -27,6 +27,9 @@ _TOLD = (  # of a configuration, what reports say beside the recipe
     *("backbone.name", "encoder.name", "encoder.pretrained", "target.layer", "preprocess.tmin", "preprocess.tmax"),
 )
 _NAMED = 4  # differences that are spelled out
+_REFUSED = (
+    "{} holds {}; nothing was changed. {}, or replace it with --overwrite (Python: overwrite=True)"  # folder, what
+)
 
 
 def study_labels(config: Config) -> list[str]:
@@ -80,10 +83,13 @@ def refuse_others(
     found = [] if overwrite else differences(before, now)
     if found:
         rest = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        raise UserError(
-            f"{str(folder)!r} holds {what} of another configuration ({', '.join(found[:_NAMED])}{rest}); nothing was "
-            f"changed. {instead}, or replace it with --overwrite (Python: overwrite=True)"
-        )
+        held = f"{what} of another configuration ({', '.join(found[:_NAMED])}{rest})"
+        raise UserError(_REFUSED.format(repr(str(folder)), held, instead))
+
+
+def made_with(results: str) -> str:
+    """Name of the file that says what ``results`` were made with; other results of the folder have their own."""
+    return f"made_with_{Path(results).stem}.json"
 
 
 def claim(
@@ -92,13 +98,13 @@ def claim(
     """Write into ``folder`` with what its results are made; True where those of another configuration are replaced.
 
     ``results``: the file that is there when there are results. ``more``: what was asked for beside the configuration.
-    Raises `UserError` as `refuse_others` does.
+    Raises `UserError` as `refuse_others` does, and where nothing says what results there were made with.
     """
-    before, now = _before_and_now(folder, results, config, more)
-    refuse_others(folder, results, before, now, instead, overwrite)
-    if before != now:
-        write_sealed(folder / MADE_WITH, now)
-    return bool(differences(before, now))
+    former = _Former.of(folder, results, config, more)
+    former.refuse(instead, overwrite)
+    if former.before != former.now:
+        write_sealed(folder / made_with(results), former.now)
+    return former.other
 
 
 @dataclass(frozen=True)
@@ -119,14 +125,12 @@ class Claim:
 
     def check(self) -> None:
         """Raise `UserError` where the folder holds results of another configuration and they are not to be replaced."""
-        before, now = _before_and_now(self.folder, self.results, self.config, self.more)
-        refuse_others(self.folder, self.results, before, now, self.instead, self.overwrite)
+        _Former.of(self.folder, self.results, self.config, self.more).refuse(self.instead, self.overwrite)
 
     def take(self) -> None:
         """`claim`; the results of another configuration go, the file that stands for them first."""
         self.check()
-        before, now = _before_and_now(self.folder, self.results, self.config, self.more)
-        if differences(before, now):
+        if _Former.of(self.folder, self.results, self.config, self.more).other:
             (self.folder / self.results).unlink(missing_ok=True)
             for found in (path for part in self.former for path in self.folder.glob(part)):
                 refuse_links(self.folder, found.parent)
@@ -134,17 +138,55 @@ class Claim:
         claim(self.folder, self.results, self.config, self.instead, self.more, self.overwrite)
 
 
-def _before_and_now(
-    folder: Path, results: str, config: Config, more: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the results in a folder were made with ({} where there are none), and what is asked for now."""
-    path = folder / MADE_WITH
-    now = {**to_dict(config), "asked": dict(more)}
-    for key in _PATHS:
-        section, name = key.split(".")
-        now[section] = {**now[section], name: _compared(key, now[section][name])}
-    before: dict[str, Any] = read_json(path, {}) if path.is_file() and (folder / results).is_file() else {}
-    return before, now
+@dataclass(frozen=True)
+class _Former:
+    """What results in a folder were made with: {} where there are none, None where nothing says so; and what is asked
+    for now."""
+
+    folder: Path
+    results: str
+    before: dict[str, Any] | None
+    now: dict[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path, results: str, config: Config, more: Mapping[str, Any]) -> _Former:
+        """Read from the folder."""
+        now = {**to_dict(config), "asked": dict(more)}
+        for key in _PATHS:
+            section, name = key.split(".")
+            now[section] = {**now[section], name: _compared(key, now[section][name])}
+        return cls(folder, results, _told(folder, results, now) if (folder / results).is_file() else {}, now)
+
+    @property
+    def other(self) -> bool:
+        """Whether there are results, and they are not of what is asked for now."""
+        return self.before is None or bool(differences(self.before, self.now))
+
+    def refuse(self, instead: str, overwrite: bool) -> None:
+        """Raise `UserError` where the results are others, or nobody knows, unless they may be replaced."""
+        if self.before is not None:
+            refuse_others(self.folder, self.results, self.before, self.now, instead, overwrite)
+        elif not overwrite:
+            held = f"{self.results}, and no {made_with(self.results)} that says what it was made with"
+            raise UserError(_REFUSED.format(repr(str(self.folder)), held, instead))
+
+
+def _told(folder: Path, results: str, now: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a folder says of its ``results``; None where that is absent, damaged or cannot be compared with ``now``."""
+    names = (made_with(results), SHARED_MADE_WITH)
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    try:
+        found: dict[str, Any] | None = None if path is None else read_json(path, {})
+    except UserError:
+        return None
+    return found if found is not None and _comparable(found, now) else None
+
+
+def _comparable(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two trees share a key, and nowhere one has a value where the other has a section."""
+    old, new = ({key for key, _ in flatten(dict(tree))} for tree in (before, now))
+    sections = [{key.rsplit(".", n)[0] for key in keys for n in range(1, key.count(".") + 1)} for keys in (old, new)]
+    return bool(old & new) and not (old & sections[1] or new & sections[0])
 
 
 def _compared(key: str, value: Any) -> Any:
