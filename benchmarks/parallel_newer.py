@@ -36,8 +36,9 @@ CLAIMS, LAST, ANY = "claims", "last", "any"
 class Writer:
     """A command, given twice with the words ``one`` and once with ``other`` in their place.
 
-    ``{}`` in these stands for the place. ``where``: patterns below it for what is written. ``rule``: `CLAIMS`, the first keeps the folder and other
-    words are refused; `LAST`, all succeed and the last one stays; `ANY`, some may be refused.
+    ``{}`` in these stands for the place. ``where``: patterns below it for what is written. ``rule``: `CLAIMS`, the
+    first keeps the folder and other words are refused; `LAST`, all succeed and the last one stays; `ANY`, some may be
+    refused.
     """
 
     name: str

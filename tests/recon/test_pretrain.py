@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from align.config import load_config
 from align.data.studies.simulated.rendering import SHAPES, TEST_CONCEPTS, scene_of
 from align.errors import UserError
-from align.files import save_tensors
+from align.files import locked, save_tensors
 from align.training.state import load_finished_step
 from recon.config import PicturesConfig, PretrainConfig, StageConfig
 from recon.generation.loop import Stage, learning_rate, run_stage
@@ -166,6 +167,17 @@ def test_layers_are_asked_for_before_the_first_stage(tmp_path, monkeypatch, word
     places = [f"squeezenet_weights={tmp_path / 'squeeze.safetensors'}", f"pictures.photographs=[{tmp_path}]"]
     with pytest.raises(UserError, match=told):
         pretrain.run(load_config(PretrainConfig, None, [*places, f"out={tmp_path / 'out'}", words]))
+
+
+def test_two_pretrainings_do_not_mix_in_the_folder_of_the_finished_model(tmp_path, monkeypatch):
+    """Their checkpoints lie apart."""
+    monkeypatch.setattr(pretrain, "load_pool", lambda *given: pytest.fail("too late"))
+    monkeypatch.setattr(pretrain, "_require_layers", lambda config: None)
+    words = [f"pictures.photographs=[{tmp_path}]", f"out={tmp_path / 'out'}", f"assets={tmp_path / 'model'}"]
+    with ThreadPoolExecutor(1) as other, locked(tmp_path / "model" / ".pretrain.lock", "pretraining"):
+        second = other.submit(pretrain.run, load_config(PretrainConfig, None, words))
+        with pytest.raises(UserError, match=r"another process is pretraining into .*model"):
+            second.result()
 
 
 def test_unreadable_photographs_are_refused(tmp_path):
