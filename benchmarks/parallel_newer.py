@@ -243,7 +243,7 @@ def _check_adapted(place: Place, codes: list[int], found: Found) -> None:
 
     found.require(sorted(codes) == [0, 2] and codes[:2] != [0, 0], f"adapt: exit codes {codes}", success=False)
     folder = place.path / "adapted" / "sub-01"
-    asked = read_json(folder / made_with(CURVE))["asked"]["trials"]
+    asked = made_with(folder)[CURVE]["asked"]["trials"]
     rows = {row["trials"] for row in read_json(folder / CURVE)["rows"]}
     with (folder / "adapt.csv").open(encoding="utf-8") as file:
         listed = {row["trials"] for row in csv.DictReader(file)}

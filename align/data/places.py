@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from align.data.names import file_name, refuse_links
 from align.errors import UserError
 from align.fields.loading import flatten, to_dict
-from align.files import read_json, write_sealed
+from align.files import locked, read_json, write_sealed
 
 if TYPE_CHECKING:
     from align.config import Config
 
-SHARED_MADE_WITH = "made_with.json"  # of versions in which all results of a folder shared one
+MADE_WITH = "made_with.json"  # in a folder of results: the configuration they were made with
 # Of a configuration, what changes no result, or is compared otherwise.
 ELSEWHERE = (
     *("cache_dir", "run_dir", "tracker", "subjects", "target.chosen_on"),
@@ -26,6 +26,10 @@ _TOLD = (  # of a configuration, what reports say beside the recipe
     *("study.name", "study.roi", "study.channels", "study.window", "preprocess.channels", "seed"),
     *("backbone.name", "encoder.name", "encoder.pretrained", "target.layer", "preprocess.tmin", "preprocess.tmax"),
 )
+_SHAPE = {
+    "results?": str,
+    "beside?": {str: dict},
+}  # what that file is about, and other results there
 _NAMED = 4  # differences that are spelled out
 _REFUSED = (
     "{} holds {}; nothing was changed. {}, or replace it with --overwrite (Python: overwrite=True)"  # folder, what
@@ -87,11 +91,6 @@ def refuse_others(
         raise UserError(_REFUSED.format(repr(str(folder)), held, instead))
 
 
-def made_with(results: str) -> str:
-    """Name of the file that says what ``results`` were made with; other results of the folder have their own."""
-    return f"made_with_{Path(results).stem}.json"
-
-
 def claim(
     folder: Path, results: str, config: Config, instead: str, more: Mapping[str, Any], overwrite: bool = False
 ) -> bool:
@@ -103,7 +102,7 @@ def claim(
     former = _Former.of(folder, results, config, more)
     former.refuse(instead, overwrite)
     if former.before != former.now:
-        write_sealed(folder / made_with(results), former.now)
+        _tell(folder, results, former.now)
     return former.other
 
 
@@ -167,19 +166,37 @@ class _Former:
         if self.before is not None:
             refuse_others(self.folder, self.results, self.before, self.now, instead, overwrite)
         elif not overwrite:
-            held = f"{self.results}, and no {made_with(self.results)} that says what it was made with"
+            held = f"{self.results}, and no {MADE_WITH} that says what it was made with"
             raise UserError(_REFUSED.format(repr(str(self.folder)), held, instead))
 
 
 def _told(folder: Path, results: str, now: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a folder says of its ``results``; None where that is absent, damaged or cannot be compared with ``now``."""
-    names = (made_with(results), SHARED_MADE_WITH)
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    try:
-        found: dict[str, Any] | None = None if path is None else read_json(path, {})
-    except UserError:
-        return None
+    stored = made_with(folder)
+    found = stored.get(results, stored.get(""))
     return found if found is not None and _comparable(found, now) else None
+
+
+def _tell(folder: Path, results: str, now: dict[str, Any]) -> None:
+    """Write what ``results`` are made with, and keep what is said of results of other commands beside them."""
+    path = folder / MADE_WITH
+    with locked(folder / ".made_with.lock", f"writing {str(path)!r}", wait=None, keep=False):
+        old = "" if (folder / results).is_file() else results  # of an earlier version, which is about these results
+        beside = {name: told for name, told in made_with(folder).items() if name not in (results, old)}
+        write_sealed(path, {**now, "results": results, **({"beside": beside} if beside else {})})
+
+
+def made_with(folder: Path) -> dict[str, dict[str, Any]]:
+    """What each file of results in a folder was made with; {} where nothing says so, or not in a readable way.
+
+    Under "" stands what an earlier version wrote, which did not say which results it is about.
+    """
+    try:
+        found: dict[str, Any] = read_json(folder / MADE_WITH, _SHAPE)
+    except UserError:
+        return {}
+    beside: dict[str, dict[str, Any]] = found.pop("beside", {})
+    return {**beside, found.pop("results", ""): found}
 
 
 def _comparable(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

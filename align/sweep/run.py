@@ -78,8 +78,8 @@ def run(
         ``sweep.backbones`` (empty: ``backbone.name``).
     out
         Folder of the results, ``run_dir`` or ``runs/sweep/<study>[_<folder>][_<subjects>][_<part>]_<backbone>`` if
-        None. It receives sweep.csv, sweep.json, best.yaml, the figures, choice.json, made_with_choice.json (the
-        configuration), cells/*.json and test/*.safetensors (similarity matrices).
+        None. It receives sweep.csv, sweep.json, best.yaml, the figures, made_with.json (the configuration),
+        choice.json, cells/*.json and test/*.safetensors (similarity matrices).
         One sweep at a time writes there, a second one waits; cells may be computed by any number of processes.
     processes
         How many share the cells; each has its part of torch's threads.
