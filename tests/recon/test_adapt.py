@@ -126,7 +126,7 @@ def test_folders_of_people_are_kept_for_those_who_adapt_to_several(
     def others(*_: object) -> None:
         for folder in (tmp_path, tmp_path / "sub-01", tmp_path / "sub-02"):
             with ThreadPoolExecutor(1) as pool:
-                refused.append(pool.submit(fails, "another process is adapting", partial(_lock, folder)).result())
+                refused.append(pool.submit(fails, "another process is looking", partial(_lock, folder)).result())
         raise UserError("enough")
 
     monkeypatch.setattr("recon.adaptation.runner.compute_folds", others)
