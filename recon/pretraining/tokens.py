@@ -84,9 +84,11 @@ def dropped(given: torch.Tensor, hint: torch.Tensor, generator: torch.Generator)
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
     """Tokens of the whole pool for one conditioner."""
+    from recon.pretraining.export import assets_folder
+
     out = Path(config.out)
     if name == "mini":
-        backbone = load_backbone(BackboneConfig("mini", str(out / "assets" / "image_encoder")))
+        backbone = load_backbone(BackboneConfig("mini", str(assets_folder(config) / "image_encoder")))
         layer, pooling = config.mini_layer, config.mini_pooling
     else:
         backbone = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))

@@ -323,6 +323,7 @@ def test_a_finished_pretraining_is_a_folder_that_the_stock_pipeline_draws_from(t
     stages += [f"{name}.batch_size=4" for name in pretrain.STAGES]
     words = ["pictures.rendered=8", f"pictures.photographs=[{tmp_path / 'photos'}]", f"squeezenet_weights={weights}"]
     words += ["mini_pooling=grid:8", "precision=fp32", f"out={tmp_path / 'out'}", *stages]
+    words += [f"assets={tmp_path / 'model'}"]  # apart from the checkpoints
     assets = pretrain.run(load_config(PretrainConfig, None, words))
 
     before, after = (load_file(tmp_path / "out" / name / "done.safetensors") for name in ("vae", "decoder"))
