@@ -162,7 +162,10 @@ class _Former:
         return self.before is None or bool(differences(self.before, self.now))
 
     def refuse(self, instead: str, overwrite: bool) -> None:
-        """Raise `UserError` where the results are others, or nobody knows, unless they may be replaced."""
+        """Raise `UserError` where the results are others, or nobody knows, unless they may be replaced; and where a
+        folder has their name."""
+        if (self.folder / self.results).is_dir():
+            raise UserError(f"{str(self.folder / self.results)!r} is a folder; move it away. {instead}")
         if self.before is not None:
             refuse_others(self.folder, self.results, self.before, self.now, instead, overwrite)
         elif not overwrite:

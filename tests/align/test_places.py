@@ -166,6 +166,12 @@ def test_results_of_which_nothing_says_what_they_were_made_with_stay(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == [MADE_WITH]
 
 
+def test_a_folder_in_the_place_of_results_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "result.json").mkdir()
+    one = Claim(tmp_path, "result.json", _config(), "Choose another folder (--out FOLDER)", {}, overwrite=True)
+    fails(r"result.json' is a folder; move it away\. Choose another folder", one.check)
+
+
 def test_results_of_several_commands_in_one_folder_are_told_apart(tmp_path: Path) -> None:
     for name, seed in (("one.json", "seed=1"), ("two.json", "seed=2")):
         assert not claim(tmp_path, name, _config(seed), "Elsewhere", {})
