@@ -33,11 +33,12 @@ from recon.generation.loop import run_stage
 from recon.metrics.reader import AttributeReader, degrade, labels_of, reader_loss
 from recon.pretraining import miniature
 from recon.pretraining.denoiser import train_sketches, train_unet
-from recon.pretraining.export import assets_folder, export_generator, export_reader, export_towers
+from recon.pretraining.export import export_generator, export_reader, export_towers
 from recon.pretraining.parts import (
     DONE,
     MEAN,
     STD,
+    assets_folder,
     finish,
     images_at,
     perceptual_distance,

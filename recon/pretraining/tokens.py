@@ -18,6 +18,7 @@ from recon.config import PretrainConfig
 from recon.generation.conditioner import Conditioner, ConditionerInfo
 from recon.generation.sketch import Sketch
 from recon.pretraining import miniature
+from recon.pretraining.parts import assets_folder
 from recon.pretraining.pictures import Pool
 from recon.pretraining.virtual_brains import PICTURES, VirtualBrains
 
@@ -84,8 +85,6 @@ def dropped(given: torch.Tensor, hint: torch.Tensor, generator: torch.Generator)
 
 def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) -> Tokens:
     """Tokens of the whole pool for one conditioner."""
-    from recon.pretraining.export import assets_folder
-
     out = Path(config.out)
     if name == "mini":
         backbone = load_backbone(BackboneConfig("mini", str(assets_folder(config) / "image_encoder")))
