@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.parallel_commands import PLAIN, Place, call, make_pickles, warm
+from benchmarks.at_once import PLAIN, Place, call, make_pickles, warm
 from tests.align.fixture_http import Served, serving, through
 
 TRAIN, TEST, REPEATS = 40, 12, 3  # pictures, and trials of each test picture
@@ -121,7 +121,7 @@ def _flatten(place: Place) -> None:
     np.save(place.path / "study" / "flat.npy", signals.reshape(len(signals), -1))
 
 
-def _publish(place: Place) -> None:
+def publish(place: Place) -> None:
     """A study "toy" that is fetched from the server of `main`."""
     from align.data.download import sources
 
@@ -131,7 +131,7 @@ def _publish(place: Place) -> None:
     sources.catalogue = lambda: {"toy": {"only": variant}}  # type: ignore[assignment]
 
 
-def _reproduce(place: Place) -> list[str]:
+def reproduce(place: Place) -> list[str]:
     pairs = ["encoder.width=16", "train.epochs=3", "train.lr=1e-2", "train.batch_size=16", "target.components=8"]
     pairs += ["sweep.seeds=1", "sweep.folds=2", f"run_dir={place.path / 'paper'}", "encoder.name=mlp"]
     own = [pair for pair in place.pairs if pair.split("=")[0] in ("study.name", "study.root", "cache_dir")]
@@ -164,14 +164,14 @@ def _driven(command: str, *words: str) -> Callable[[Place], list[str]]:
     return lambda p: [*_studied(command, *network, *words)(p), "--pictures", str(p.path / "study" / "images")]
 
 
-def _pretrain(place: Place) -> list[str]:
+def pretrain(place: Place) -> list[str]:
     words = ["pictures.rendered=8", f"pictures.photographs=[{place.path / 'study' / 'images'}]", "precision=fp32"]
     words += [f"squeezenet_weights={place.path / 'squeeze.safetensors'}", "mini_pooling=grid:8"]
     stages = [f"{name}.{what}" for name in STAGES for what in ("steps=2", "batch_size=4")]
     return ["recon", "pretrain", *words, *stages, "checkpoint_every=1", f"out={place.path / 'mini'}"]
 
 
-def _squeezenet(place: Place) -> None:
+def squeezenet(place: Place) -> None:
     import torch
     from torchvision.models import squeezenet1_1
 
@@ -207,7 +207,7 @@ WRITERS = (
     Writer(
         "download",
         lambda p: ["recon", "data", "download", "toy", "--root", str(p.path / "toy"), "--yes"],
-        prepare=_publish,
+        prepare=publish,
     ),
     Writer("targets", lambda p: ["recon", "targets", *p.pairs, f"cache_dir={p.path / 'fresh'}"]),
     Writer("sweep", lambda p: ["recon", "sweep", *p.pairs, f"run_dir={p.path / 'sweep'}"]),
@@ -220,7 +220,7 @@ WRITERS = (
             *("--width", "0.05", "--step", "0.05"),
         ],
     ),
-    Writer("reproduce", _reproduce),
+    Writer("reproduce", reproduce),
     Writer("predict", _of_run("predict", "--split", "train")),
     Writer("retrieve", _of_run("retrieve", *PLAIN)),
     Writer("tune-pictures", _of_run("tune-pictures", "--try", "strength=0", "--held-out", "4", "--steps", "1", *PLAIN)),
@@ -236,7 +236,7 @@ WRITERS = (
     Writer("card", lambda p: ["recon", "card", "--run", str(p.run)], drawn=True),
     Writer("score", _score, prepare=_flatten),
     Writer("evaluate-images", _evaluate_images, drawn=True),
-    Writer("pretrain", _pretrain, prepare=_squeezenet),
+    Writer("pretrain", pretrain, prepare=squeezenet),
     Writer("encode", _studied("encode", "--layers", "1", "2", "--folds", "2", "--permutations", "5")),
     Writer("brain-score", _studied("brain-score", "--layers", "1", "--method", "ridge")),
     Writer("universality", _studied("universality", *BACKBONES, *FEW)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from align.data.names import file_name, refuse_links
 from align.errors import UserError
 from align.fields.loading import flatten, to_dict
-from align.files import read_json, write_sealed
+from align.files import locked, read_json, write_sealed
 
 if TYPE_CHECKING:
     from align.config import Config
@@ -26,7 +26,14 @@ _TOLD = (  # of a configuration, what reports say beside the recipe
     *("study.name", "study.roi", "study.channels", "study.window", "preprocess.channels", "seed"),
     *("backbone.name", "encoder.name", "encoder.pretrained", "target.layer", "preprocess.tmin", "preprocess.tmax"),
 )
+_SHAPE = {
+    "results?": str,
+    "beside?": {str: dict},
+}  # what that file is about, and other results there
 _NAMED = 4  # differences that are spelled out
+_REFUSED = (
+    "{} holds {}; nothing was changed. {}, or replace it with --overwrite (Python: overwrite=True)"  # folder, what
+)
 
 
 def study_labels(config: Config) -> list[str]:
@@ -80,10 +87,8 @@ def refuse_others(
     found = [] if overwrite else differences(before, now)
     if found:
         rest = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        raise UserError(
-            f"{str(folder)!r} holds {what} of another configuration ({', '.join(found[:_NAMED])}{rest}); nothing was "
-            f"changed. {instead}, or replace it with --overwrite (Python: overwrite=True)"
-        )
+        held = f"{what} of another configuration ({', '.join(found[:_NAMED])}{rest})"
+        raise UserError(_REFUSED.format(repr(str(folder)), held, instead))
 
 
 def claim(
@@ -92,13 +97,13 @@ def claim(
     """Write into ``folder`` with what its results are made; True where those of another configuration are replaced.
 
     ``results``: the file that is there when there are results. ``more``: what was asked for beside the configuration.
-    Raises `UserError` as `refuse_others` does.
+    Raises `UserError` as `refuse_others` does, and where nothing says what results there were made with.
     """
-    before, now = _before_and_now(folder, results, config, more)
-    refuse_others(folder, results, before, now, instead, overwrite)
-    if before != now:
-        write_sealed(folder / MADE_WITH, now)
-    return bool(differences(before, now))
+    former = _Former.of(folder, results, config, more)
+    former.refuse(instead, overwrite)
+    if former.before != former.now:
+        _tell(folder, results, former.now)
+    return former.other
 
 
 @dataclass(frozen=True)
@@ -119,14 +124,12 @@ class Claim:
 
     def check(self) -> None:
         """Raise `UserError` where the folder holds results of another configuration and they are not to be replaced."""
-        before, now = _before_and_now(self.folder, self.results, self.config, self.more)
-        refuse_others(self.folder, self.results, before, now, self.instead, self.overwrite)
+        _Former.of(self.folder, self.results, self.config, self.more).refuse(self.instead, self.overwrite)
 
     def take(self) -> None:
         """`claim`; the results of another configuration go, the file that stands for them first."""
         self.check()
-        before, now = _before_and_now(self.folder, self.results, self.config, self.more)
-        if differences(before, now):
+        if _Former.of(self.folder, self.results, self.config, self.more).other:
             (self.folder / self.results).unlink(missing_ok=True)
             for found in (path for part in self.former for path in self.folder.glob(part)):
                 refuse_links(self.folder, found.parent)
@@ -134,17 +137,76 @@ class Claim:
         claim(self.folder, self.results, self.config, self.instead, self.more, self.overwrite)
 
 
-def _before_and_now(
-    folder: Path, results: str, config: Config, more: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the results in a folder were made with ({} where there are none), and what is asked for now."""
+@dataclass(frozen=True)
+class _Former:
+    """What results in a folder were made with: {} where there are none, None where nothing says so; and what is asked
+    for now."""
+
+    folder: Path
+    results: str
+    before: dict[str, Any] | None
+    now: dict[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path, results: str, config: Config, more: Mapping[str, Any]) -> _Former:
+        """Read from the folder."""
+        now = {**to_dict(config), "asked": dict(more)}
+        for key in _PATHS:
+            section, name = key.split(".")
+            now[section] = {**now[section], name: _compared(key, now[section][name])}
+        return cls(folder, results, _told(folder, results, now) if (folder / results).is_file() else {}, now)
+
+    @property
+    def other(self) -> bool:
+        """Whether there are results, and they are not of what is asked for now."""
+        return self.before is None or bool(differences(self.before, self.now))
+
+    def refuse(self, instead: str, overwrite: bool) -> None:
+        """Raise `UserError` where the results are others, or nobody knows, unless they may be replaced; and where a
+        folder has their name."""
+        if (self.folder / self.results).is_dir():
+            raise UserError(f"{str(self.folder / self.results)!r} is a folder; move it away. {instead}")
+        if self.before is not None:
+            refuse_others(self.folder, self.results, self.before, self.now, instead, overwrite)
+        elif not overwrite:
+            held = f"{self.results}, and no {MADE_WITH} that says what it was made with"
+            raise UserError(_REFUSED.format(repr(str(self.folder)), held, instead))
+
+
+def _told(folder: Path, results: str, now: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a folder says of its ``results``; None where that is absent, damaged or cannot be compared with ``now``."""
+    stored = made_with(folder)
+    found = stored.get(results, stored.get(""))
+    return found if found is not None and _comparable(found, now) else None
+
+
+def _tell(folder: Path, results: str, now: dict[str, Any]) -> None:
+    """Write what ``results`` are made with, and keep what is said of results of other commands beside them."""
     path = folder / MADE_WITH
-    now = {**to_dict(config), "asked": dict(more)}
-    for key in _PATHS:
-        section, name = key.split(".")
-        now[section] = {**now[section], name: _compared(key, now[section][name])}
-    before: dict[str, Any] = read_json(path, {}) if path.is_file() and (folder / results).is_file() else {}
-    return before, now
+    with locked(folder / ".made_with.lock", f"writing {str(path)!r}", wait=None, keep=False):
+        old = "" if (folder / results).is_file() else results  # of an earlier version, which is about these results
+        beside = {name: told for name, told in made_with(folder).items() if name not in (results, old)}
+        write_sealed(path, {**now, "results": results, **({"beside": beside} if beside else {})})
+
+
+def made_with(folder: Path) -> dict[str, dict[str, Any]]:
+    """What each file of results in a folder was made with; {} where nothing says so, or not in a readable way.
+
+    Under "" stands what an earlier version wrote, which did not say which results it is about.
+    """
+    try:
+        found: dict[str, Any] = read_json(folder / MADE_WITH, _SHAPE)
+    except UserError:
+        return {}
+    beside: dict[str, dict[str, Any]] = found.pop("beside", {})
+    return {**beside, found.pop("results", ""): found}
+
+
+def _comparable(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two trees share a key, and nowhere one has a value where the other has a section."""
+    old, new = ({key for key, _ in flatten(dict(tree))} for tree in (before, now))
+    sections = [{key.rsplit(".", n)[0] for key in keys for n in range(1, key.count(".") + 1)} for keys in (old, new)]
+    return bool(old & new) and not (old & sections[1] or new & sections[0])
 
 
 def _compared(key: str, value: Any) -> Any:

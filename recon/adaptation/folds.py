@@ -157,6 +157,8 @@ def _write_run(config: Config, new: Subject, others: Sequence[Subject], curve: C
         "weights_hash": tensors_hash(aligner.state()),
         "adapted": method,
     }
+    for former in (run / ADAPTER, *run.glob("shared_*.safetensors")):  # of what was chosen in another configuration
+        former.unlink(missing_ok=True)
     if curve.shared is not None:
         base = _base(curve)
         digest = save_shared(run / f"shared_{base}.safetensors", curve.shared, base)

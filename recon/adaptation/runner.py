@@ -6,7 +6,8 @@ finished is kept: the same call continues with the subjects that are left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from align.adaptation.contract import Method
 from align.checkpoint import home
 from align.config import Config
 from align.data.names import joined_name, subject_name
-from align.data.places import claim, part_labels, study_labels
+from align.data.places import Claim, part_labels, study_labels
 from align.errors import UserError
 from align.files import locked
 from recon.adaptation.curve import ADAPTED
@@ -59,13 +60,15 @@ def adapt(
     require_pooling(backbone, [config.target.layer], config.target.pooling)
     folder = out or _folder(config, new)
     asked = {"known": list(known), "methods": [m.name for m in methods], "trials": list(trials)}
-    with locked(folder / ".adapt.lock", f"adapting into {str(folder)!r}", wait=None, keep=False):
-        folds = [Fold(name, folder if len(new) == 1 else folder / subject_name(name)) for name in new]
-        if len(new) > 1:
-            claim(folder, SUMMARY, config, _INSTEAD, {"new": list(new), **asked}, overwrite)
-        for fold in folds:
-            if claim(fold.place, CURVE, config, _INSTEAD, {"new": [fold.subject], **asked}, overwrite):
-                (fold.place / CURVE).unlink()
+    folds = [Fold(name, folder if len(new) == 1 else folder / subject_name(name)) for name in new]
+    claims = [Claim(fold.place, CURVE, config, _INSTEAD, {"new": [fold.subject], **asked}, overwrite) for fold in folds]
+    if len(new) > 1:
+        claims.insert(0, Claim(folder, SUMMARY, config, _INSTEAD, {"new": list(new), **asked}, overwrite))
+    with _alone(folder, *sorted({fold.place for fold in folds} - {folder})):
+        for one in claims:
+            one.check()
+        for one in claims:
+            one.take()
         left = [fold for fold in folds if not fold.finished]
         compute_folds(config, left, known, methods, trials, jobs, progress)
         curves = [fold.read() for fold in folds]
@@ -74,6 +77,16 @@ def adapt(
         result = {"study": study.info.name, "known": list(known), **summarise(curves, trials), "of_subject": curves}
         write_results(folder, SUMMARY, result, result, "subjects in turn, mean")
     return {**result, "folder": str(folder)}
+
+
+@contextmanager
+def _alone(*folders: Path) -> Iterator[None]:
+    """Keep other processes out of ``folders``, also those that adapt to one person into one of several."""
+    with ExitStack() as stack:
+        for folder in folders:
+            doing = f"adapting into {str(folder)!r}"
+            stack.enter_context(locked(folder / ".adapt.lock", doing, wait=None, keep=False))
+        yield
 
 
 def _folder(config: Config, new: Sequence[str]) -> Path:

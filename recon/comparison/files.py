@@ -134,6 +134,8 @@ def read_universality(folder: Path) -> StoredDimensions:
     for row in rows:
         found.setdefault((row["network"], row["layer"]), []).append(finite(row["universality"], folder / TABLE))
     tensors, _ = read_tensors(folder / AXES)
+    if not (folder / RESULT).is_file() or read_json(folder / RESULT) != facts:  # what replaces it removes it first
+        raise UserError(f"{str(folder)!r} was replaced while it was read; give the command again")
     for key, part in found.items():
         _require_axes(folder / AXES, key, tensors, len(part))
     return StoredDimensions(folder, facts, {key: np.array(part) for key, part in found.items()}, tensors)

@@ -13,6 +13,7 @@ from recon.config import PretrainConfig
 from recon.generation.conditioner import ConditionerInfo, save_conditioner
 from recon.metrics.reader import AttributeReader, save_reader
 from recon.pretraining import miniature
+from recon.pretraining.parts import assets_folder
 from recon.pretraining.pictures import Pool
 
 # With both guidances equal, the pipeline compares "tokens and sketch" with "neither", as `Generator` does.
@@ -142,11 +143,6 @@ def stock_pipeline(folder: Path) -> Any:
                 self.unet.forward = plain
 
     return WithTokens.from_pretrained(folder, local_files_only=True)
-
-
-def assets_folder(config: PretrainConfig) -> Path:
-    """Where the finished model is written."""
-    return Path(config.assets) if config.assets else Path(config.out) / "assets"
 
 
 def save_half(model: nn.Module, folder: Path) -> None:

@@ -26,6 +26,11 @@ DONE = "done.safetensors"
 MEAN = STD = 0.5  # of the image encoder's input, all channels
 
 
+def assets_folder(config: PretrainConfig) -> Path:
+    """Where the finished model is written."""
+    return Path(config.assets) if config.assets else Path(config.out) / "assets"
+
+
 def images_at(pool: Pool, rows: np.ndarray) -> torch.Tensor:
     """(B, 3, 64, 64) in [0, 1]."""
     return torch.from_numpy(np.array(pool.images[rows])).permute(0, 3, 1, 2).float() / 255

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,12 @@ from recon.generation.loop import run_stage
 from recon.metrics.reader import AttributeReader, degrade, labels_of, reader_loss
 from recon.pretraining import miniature
 from recon.pretraining.denoiser import train_sketches, train_unet
-from recon.pretraining.export import assets_folder, export_generator, export_reader, export_towers
+from recon.pretraining.export import export_generator, export_reader, export_towers
 from recon.pretraining.parts import (
     DONE,
     MEAN,
     STD,
+    assets_folder,
     finish,
     images_at,
     perceptual_distance,
@@ -64,7 +66,7 @@ def run(config: PretrainConfig) -> Path:
         raise UserError("stage unet needs photographs: give 'pictures.photographs=[ZIP_OR_FOLDER]' or pictures.v4_root")
     _require_layers(config)
     out = Path(config.out)
-    with locked(out / ".pretrain.lock", f"pretraining into {str(out)!r}", keep=False):
+    with _alone(out), _alone(assets_folder(config)):
         pool = load_pool(config.pictures, out)
         for name in config.stages:
             log.info("stage %s", name)
@@ -75,6 +77,11 @@ def run(config: PretrainConfig) -> Path:
             if export:
                 export(config, pool)
     return assets_folder(config)
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Keep every other pretraining out of a folder: of checkpoints, or of the finished model, which may lie apart."""
+    return locked(folder / ".pretrain.lock", f"pretraining into {str(folder)!r}", keep=False)
 
 
 def _require_layers(config: PretrainConfig) -> None:

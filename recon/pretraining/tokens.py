@@ -18,6 +18,7 @@ from recon.config import PretrainConfig
 from recon.generation.conditioner import Conditioner, ConditionerInfo
 from recon.generation.sketch import Sketch
 from recon.pretraining import miniature
+from recon.pretraining.parts import assets_folder
 from recon.pretraining.pictures import Pool
 from recon.pretraining.virtual_brains import PICTURES, VirtualBrains
 
@@ -86,7 +87,7 @@ def tokens_of(name: str, config: PretrainConfig, pool: Pool, unet: nn.Module) ->
     """Tokens of the whole pool for one conditioner."""
     out = Path(config.out)
     if name == "mini":
-        backbone = load_backbone(BackboneConfig("mini", str(out / "assets" / "image_encoder")))
+        backbone = load_backbone(BackboneConfig("mini", str(assets_folder(config) / "image_encoder")))
         layer, pooling = config.mini_layer, config.mini_pooling
     else:
         backbone = load_backbone(BackboneConfig("torchvision/squeezenet1_1", config.squeezenet_weights))

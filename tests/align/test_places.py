@@ -12,7 +12,7 @@ import torch
 
 from align.checkpoint import MODEL, stored_facts, tensors_hash, weights_id
 from align.config import Config, load_config, to_dict
-from align.data.places import MADE_WITH, Claim, claim, differences
+from align.data.places import MADE_WITH, Claim, claim, differences, made_with
 from align.errors import UserError
 from align.files import read_json, save_tensors
 from align.sweep import run as sweep
@@ -146,6 +146,49 @@ def test_a_claim_holds_where_there_are_results(tmp_path: Path) -> None:
             claim(tmp_path, "result.json", _config(*pairs), "Elsewhere", {"width": width})
     assert read_json(tmp_path / MADE_WITH)["seed"] == 4
     assert claim(tmp_path, "result.json", _config("seed=5"), "Elsewhere", {"width": 0.1}, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [None, "{}", '{"asked": 3}', '{"asked": 3, "seed": 0}', '{"study": 1}', "[1]", "not", '{"seed": 0, "beside": 1}'],
+)
+def test_results_of_which_nothing_says_what_they_were_made_with_stay(tmp_path: Path, told: str | None) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    if told is not None:
+        (tmp_path / MADE_WITH).write_text(told)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    one = Claim(tmp_path, "result.json", _config(), "Elsewhere", {"width": 0.1}, former=("*.csv",))
+    for work in (one.check, one.take, lambda: claim(tmp_path, "result.json", _config(), "Elsewhere", {"width": 0.1})):
+        fails("no made_with.json that says what it was made with.*Elsewhere, or replace it with --overwr", work)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "table.csv").write_text("")
+    replace(one, overwrite=True).take()  # what nobody knows anything of goes like that of another configuration
+    assert [path.name for path in tmp_path.iterdir()] == [MADE_WITH]
+
+
+def test_a_folder_in_the_place_of_results_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "result.json").mkdir()
+    one = Claim(tmp_path, "result.json", _config(), "Choose another folder (--out FOLDER)", {}, overwrite=True)
+    fails(r"result.json' is a folder; move it away\. Choose another folder", one.check)
+
+
+def test_results_of_several_commands_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+    for name, seed in (("one.json", "seed=1"), ("two.json", "seed=2")):
+        assert not claim(tmp_path, name, _config(seed), "Elsewhere", {})
+        (tmp_path / name).write_text("{}")
+    for name, own, other in (("one.json", "seed=1", "seed=2"), ("two.json", "seed=2", "seed=1")):
+        assert not claim(tmp_path, name, _config(own), "Elsewhere", {})
+        fails(f"{name} of another", lambda name=name, other=other: claim(tmp_path, name, _config(other), "Else", {}))
+    assert {name: told["seed"] for name, told in made_with(tmp_path).items()} == {"one.json": 1, "two.json": 2}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_file_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    for name in ("result.json", MADE_WITH):
+        (tmp_path / name).write_text('{"seed": 1}')
+    fails("seed=1 instead of 2", lambda: claim(tmp_path, "result.json", _config("seed=2"), "Elsewhere", {}))
+    assert not claim(tmp_path, "result.json", _config("seed=1"), "Elsewhere", {})
+    assert made_with(tmp_path).keys() == {"result.json"}
 
 
 def test_a_folder_is_taken_when_the_results_are_there(tmp_path: Path) -> None:

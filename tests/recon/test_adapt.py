@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,8 @@ import numpy as np
 import pytest
 
 from align.checkpoint import load_run
+from align.errors import UserError
+from align.files import locked
 from recon.adaptation.runner import table
 from recon.adaptation.summary import summarise
 from recon.cli import main
@@ -102,6 +106,44 @@ def test_a_second_call_gives_the_same_numbers_and_another_configuration_is_refus
     for one, other in zip(before["rows"], after["rows"], strict=True):
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
     assert main(_words(place, "--subject", "02", "--out", str(again))) == 2
+
+
+def test_what_replaces_a_result_leaves_no_adapter_of_it(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(place / "out", out)
+    former = out / "run" / "shared_former.safetensors"
+    former.touch()
+    words = [word if word != "prior,context,shared_response" else "context" for word in _words(place, "--trials", "12")]
+    assert main([*words, "--subject", "03", "--out", str(out)]) == 2 and former.exists()
+    assert main([*words, "--subject", "03", "--out", str(out), "--overwrite"]) == 0 and not former.exists()
+
+
+def test_folders_of_people_are_kept_for_those_who_adapt_to_several(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+
+    def others(*_: object) -> None:
+        for folder in (tmp_path, tmp_path / "sub-01", tmp_path / "sub-02"):
+            with ThreadPoolExecutor(1) as pool:
+                refused.append(pool.submit(fails, "another process is looking", partial(_lock, folder)).result())
+        raise UserError("enough")
+
+    monkeypatch.setattr("recon.adaptation.runner.compute_folds", others)
+    assert main(_words(place, "--subject", "01", "02", "--out", str(tmp_path))) == 2
+    assert len(refused) == 3 and not list(tmp_path.rglob(".*"))
+
+
+def _lock(folder: Path) -> None:
+    with locked(folder / ".adapt.lock", "looking"):
+        pass
+
+
+def test_results_of_one_person_that_stay_keep_all_as_it_is(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "out", tmp_path / "sub-03")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(_words(place, "--subject", "02", "03", "--out", str(tmp_path), "--trials", "14")) == 2
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "sub-02"] == before
 
 
 def test_an_adapter_is_rebuilt(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 from align.config import load_config
 from align.data.studies.simulated.rendering import SHAPES, TEST_CONCEPTS, scene_of
 from align.errors import UserError
-from align.files import read_json, save_tensors
+from align.files import locked, read_json, save_tensors
 from align.training.state import load_finished_step
 from recon.config import PicturesConfig, PretrainConfig, StageConfig
 from recon.generation.loop import Stage, learning_rate, run_stage
@@ -169,6 +170,17 @@ def test_layers_are_asked_for_before_the_first_stage(tmp_path, monkeypatch, word
         pretrain.run(load_config(PretrainConfig, None, [*places, f"out={tmp_path / 'out'}", words]))
 
 
+def test_two_pretrainings_do_not_mix_in_the_folder_of_the_finished_model(tmp_path, monkeypatch):
+    """Their checkpoints lie apart."""
+    monkeypatch.setattr(pretrain, "load_pool", lambda *given: pytest.fail("too late"))
+    monkeypatch.setattr(pretrain, "_require_layers", lambda config: None)
+    words = [f"pictures.photographs=[{tmp_path}]", f"out={tmp_path / 'out'}", f"assets={tmp_path / 'model'}"]
+    with ThreadPoolExecutor(1) as other, locked(tmp_path / "model" / ".pretrain.lock", "pretraining"):
+        second = other.submit(pretrain.run, load_config(PretrainConfig, None, words))
+        with pytest.raises(UserError, match=r"another process is pretraining into .*model"):
+            second.result()
+
+
 def test_unreadable_photographs_are_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(UserError, match="not a readable picture"):
@@ -312,6 +324,7 @@ def test_a_finished_pretraining_is_a_folder_that_the_stock_pipeline_draws_from(t
     stages += [f"{name}.batch_size=4" for name in pretrain.STAGES]
     words = ["pictures.rendered=8", f"pictures.photographs=[{tmp_path / 'photos'}]", f"squeezenet_weights={weights}"]
     words += ["mini_pooling=grid:8", "precision=fp32", f"out={tmp_path / 'out'}", *stages]
+    words += [f"assets={tmp_path / 'model'}"]  # apart from the checkpoints
     assets = pretrain.run(load_config(PretrainConfig, None, words))
 
     before, after = (load_file(tmp_path / "out" / name / "done.safetensors") for name in ("vae", "decoder"))

@@ -24,6 +24,7 @@ from recon.comparison.extremes import chosen
 from recon.comparison.files import read_universality
 from recon.comparison.universality import Settings
 from tests.align.fixture_studies import picture, png, write_folder
+from tests.one_line import fails
 
 NETWORKS = "mini,mini@untrained"
 FEW = ["--components", "6", "--folds", "3", "--permutations", "40", "--shuffles", "24"]
@@ -233,6 +234,25 @@ def test_a_damaged_result_is_refused_by_rsa(
     error = capsys.readouterr().err
     assert told in error.splitlines()[-1] and "Traceback" not in error
     assert not (tmp_path / "r" / "rsa.json").exists()
+
+
+@pytest.mark.parametrize("replaced", ["gone", "others"])
+def test_a_result_that_is_replaced_while_it_is_read_is_not_taken(
+    replaced: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The axes would be of the new one, the table and the facts of the former."""
+    shutil.copytree(made / "u", tmp_path / "u")
+    path = tmp_path / "u" / "universality.json"
+
+    def read(axes: Path) -> Any:
+        facts = read_json(path)
+        path.unlink()
+        if replaced == "others":
+            write_sealed(path, {**facts, "n_dimensions": 7})
+        return read_tensors(axes)
+
+    monkeypatch.setattr("recon.comparison.files.read_tensors", read)
+    fails("was replaced while it was read; give the command again", lambda: read_universality(tmp_path / "u"))
 
 
 def test_rsa_with_measured_dissimilarities_is_that_of_scipy(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import json
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from align.errors import UserError
 from recon import cli
 from recon.decoding.predict import open_recording, signals_at_rest
 from recon.decoding.text_space import TextDecoder, TextSettings
+from recon.evaluation import captions
 from recon.evaluation.captions import caption_run, captions_path
 from recon.evaluation.settings import EvaluateConfig
 from recon.evaluation.text_retrieval import ORACLE, PERMUTED, text_report, text_report_path
@@ -170,6 +173,38 @@ def test_captions_are_training_texts_in_files(run: Run, tmp_path: Path) -> None:
     bank.write_text("=1+1\na green thing on grass\n", encoding="utf-8")
     report = caption_run(run, TextSettings("joint", bank=bank), evaluate=QUICK)
     assert set(report["captions"]["decoded"].values()) <= {"=1+1", "a green thing on grass"}
+
+
+def test_table_and_report_of_captions_are_of_one_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first command stops between its two files until the second one waits for it, or has ended."""
+    between, moved, over = (threading.Event() for _ in range(3))
+    seal, lock = captions.write_sealed, captions.locked
+
+    def write_sealed(path: Path, report: dict[str, Any]) -> None:
+        if report["alignment"] == "pivot":
+            between.set()
+            assert moved.wait(60)
+            over.wait(0.5)
+        seal(path, report)
+
+    def locked(*words: Any, **settings: Any) -> Any:
+        if between.is_set():
+            moved.set()
+        return lock(*words, **settings)
+
+    monkeypatch.setattr(captions, "write_sealed", write_sealed)
+    monkeypatch.setattr(captions, "locked", locked)
+    first = threading.Thread(target=lambda: caption_run(run, TextSettings("pivot"), evaluate=QUICK))
+    first.start()
+    assert between.wait(60)
+    second = caption_run(run, TextSettings("joint"), evaluate=QUICK)
+    moved.set()
+    over.set()
+    first.join()
+    stored = json.loads(captions_path(run).read_text(encoding="utf-8"))
+    with captions_path(run).with_suffix(".csv").open(newline="", encoding="utf-8") as file:
+        assert {row["id"]: row["decoded"] for row in csv.DictReader(file)} == stored["captions"]["decoded"]
+    assert stored["captions"] == second["captions"] and not list(run.path.glob(".captions*"))
 
 
 def test_a_captioner_reads_reconstructions_and_says_what_it_has_seen(run: Run, tmp_path: Path) -> None:
