@@ -67,7 +67,10 @@ def depth(out: Path) -> None:
 def readouts(out: Path) -> None:
     """Tables of readouts and ridge."""
     for name in READOUTS:
-        result = json.loads((out / f"readout_{name}" / RESULT).read_text(encoding="utf-8"))
+        file = out / f"readout_{name}" / RESULT
+        if not file.is_file():  # not run yet
+            continue
+        result = json.loads(file.read_text(encoding="utf-8"))
         for row in result["mean"]:
             r = f"{_with(row, 'r', 't95')}  corrected {row['corrected']:.3f}"
             print(f"{row['method']:<16} {row['pictures']!s:>5}  {r}")

@@ -14,7 +14,8 @@ from typing import Any
 from align.data.measure import ALIKE, MOST_COMPARED, Looks, measure_channels, measure_pictures, measure_trials, some
 from align.data.odd_channels import channel_remarks
 from align.data.overlapping import overlapping_remarks
-from align.data.people_alike import Sample, one_recording
+from align.data.people_alike import Sample, group_means, one_recording
+from align.data.session_answers import session_answer_remarks
 from align.data.signals import Stimuli
 from align.data.sound import (
     people_remarks,
@@ -76,7 +77,8 @@ def check_study(study: Study) -> dict[str, Any]:
         except (UserError, OSError) as error:
             found.faults.append(f"subject {subject}: {' '.join(str(error).split())}")
         found.subjects.setdefault(subject, {})["faults"] = found.faults[before:]
-    found.faults += one_recording(found.samples)
+    alike = list(one_recording(found.samples))
+    found.faults += alike or group_means(found.samples)
     sizes = {name: entry["training"]["median_abs"] for name, entry in found.subjects.items() if "training" in entry}
     found.remarks += people_remarks(sizes, study.config.preprocess)
     for fact in found.facts.values():
@@ -117,7 +119,12 @@ def _look_at(study: Study, subject: str, found: _Findings) -> dict[str, Any]:
     told = (no_rate(recording), implausible(recording), signals)
     remarks = [text for part in (*told, repeat_remarks(repeats), shared_remarks(recording)) for text in part]
     remarks += [*twin_remarks(recording, [name for name, found in repeats.items() if found])]
-    remarks += [*overlapping_remarks(recording), *channel_remarks(recording), *_handling_remarks(entry, study)]
+    remarks += [
+        *overlapping_remarks(recording),
+        *session_answer_remarks(recording),
+        *channel_remarks(recording),
+        *_handling_remarks(entry, study),
+    ]
     try:
         entry["regions"] = {name: len(members) for name, members in study.rois(subject).items()}
     except UserError as error:  # whoever names no region can do without

@@ -1,4 +1,4 @@
-"""One recording that stands for two people: a copy, or another version of it (another reference, filtered).
+"""One recording that stands for two people: a copy, another version (another reference, filtered), or a group mean.
 
 Two people who see the same picture never give the same signals. Trials of the same pictures are compared in the views
 in which versions of one recording agree, see `align.data.twins`.
@@ -17,17 +17,19 @@ from align.data.signals import Recording, release
 from align.data.twins import agreement, levels, views
 
 _PICTURES = 24  # that are looked at, the same ones of all people who saw them
-_TRIALS = 2  # of each
+_TRIALS = 4  # of each
 _LEAST = 8  # pictures that two people share; fewer say nothing
+_LEFT = 0.01  # of a trial, in lengths, that a combination of other trials leaves where it is no accident
 _ONE = 0.99  # correlation of two whole trials, which no two people reach
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some training trials of one person: pictures (n,) by id, the shape of a trial, and (n, P) in each view."""
+    """Some training trials of one person: pictures (n,) by id, the shape of a trial, (n, P) as stored and by view."""
 
     ids: np.ndarray
     shape: tuple[int, ...]
+    stored: np.ndarray
     views: dict[str, np.ndarray]
 
     @classmethod
@@ -42,7 +44,8 @@ class Sample:
         release(trials.x)
         place = session[np.sort(rows)]
         seen = {name: view.astype(np.float32) for name, view in views(x, level[place], spread[place])}
-        return cls(ids[np.sort(rows)], tuple(trials.x.shape[1:]), seen)
+        stored = x.reshape(len(x), -1).astype(np.float32)
+        return cls(ids[np.sort(rows)], tuple(trials.x.shape[1:]), stored, seen)
 
 
 def one_recording(people: Mapping[str, Sample]) -> Iterator[str]:
@@ -57,6 +60,34 @@ def one_recording(people: Mapping[str, Sample]) -> Iterator[str]:
                 f"subjects {name} and {other}: the same recording, in {most} of {len(shared)} pictures that were "
                 "compared (as it is, or in another version, such as another reference); keep one of the two"
             )
+
+
+def group_means(people: Mapping[str, Sample]) -> Iterator[str]:
+    """A sentence for each person whose trials are combinations of other people's trials of the same pictures."""
+    for name, one in people.items():
+        others = {other: two for other, two in people.items() if other != name and two.shape == one.shape}
+        shared = sorted(set(one.ids).intersection(*(set(two.ids) for two in others.values())))
+        if len(others) < 2 or len(shared) < _LEAST:
+            continue
+        count = sum(_combined(one, list(others.values()), picture) for picture in shared)
+        if 2 * count > len(shared):
+            yield (
+                f"subject {name}: combinations of other people's trials, such as their mean, in {count} of "
+                f"{len(shared)} pictures that were compared; leave it out"
+            )
+            return  # the mean of two makes each of them a combination, too
+
+
+def _combined(one: Sample, others: list[Sample], picture: str) -> bool:
+    """Whether a trial of the picture is a combination of the others' trials of it, and of no one's alone."""
+    known = np.concatenate([two.stored[two.ids == picture] for two in others]).astype(np.float64)
+    own = one.stored[one.ids == picture].astype(np.float64)
+    if known.shape[1] < 4 * len(known):
+        return False
+    known, own = (part - part.mean(axis=1, keepdims=True) for part in (known, own))
+    left = own - (np.linalg.lstsq(known.T, own.T, rcond=None)[0].T @ known)
+    sizes = np.linalg.norm(own, axis=1)
+    return bool((np.linalg.norm(left, axis=1) <= _LEFT * sizes)[sizes > 0].any())
 
 
 def _alike(one: Sample, two: Sample, shared: list[str], view: str) -> int:

@@ -18,6 +18,7 @@ from align.config import PreprocessConfig
 from align.data.measure import ALIKE, FAR_ROW, Looks, measure_channels, measure_pictures, measure_trials, some
 from align.data.odd_channels import channel_remarks
 from align.data.overlapping import overlapping_remarks
+from align.data.session_answers import session_answer_remarks
 from align.data.sessions import measure_sessions, session_remarks
 from align.data.signals import Recording, Trials, fits
 from align.data.twins import twin_remarks
@@ -70,6 +71,7 @@ def require_sound(recording: Recording, preprocess: PreprocessConfig) -> Recordi
         shared_remarks(recording, fits),
         twin_remarks(recording),
         overlapping_remarks(recording),
+        session_answer_remarks(recording),
     )
     return remarked(recording, [text for part in (*told, *repeated_, channel_remarks(recording)) for text in part])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from scipy.signal import butter, lfilter, sosfiltfilt
 
 from align.config import Config, load_config
 from align.data.check import check_study
-from align.data.overlapping import noise_by_order
-from align.data.signals import Trials
+from align.data.overlapping import noise_by_order, with_combination
+from align.data.people_alike import Sample, group_means
+from align.data.session_answers import agreements, session_answer_remarks
+from align.data.signals import Recording, Stimuli, Trials
 from align.data.sound import remarks_of
 from align.data.studies import open_study
 from align.data.studies.simulated import study as simulated
@@ -108,6 +112,56 @@ def test_averages_that_overlap_and_repetitions_close_in_time_are_told() -> None:
     assert noise_by_order(trials(one[:2].reshape(-1, 8, 50), shown[: 2 * PICTURES])) is None
 
 
+@pytest.mark.parametrize("kind", ["the mean", "the mean of two", "a difference"])
+def test_a_trial_that_is_a_combination_of_others_is_told(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    one = (signal(rng, (8, 50), 3) + rng.normal(size=(3 * PICTURES, 8, 50))).reshape(3, PICTURES, 8, 50)
+    made = {"the mean": one.mean(axis=0), "the mean of two": one[:2].mean(axis=0), "a difference": one[0] - one[2]}
+    x = np.concatenate([one, made[kind][None]]).reshape(-1, 8, 50)
+    assert with_combination(trials(x, np.tile(np.arange(PICTURES), 4))) == (PICTURES, PICTURES)
+    assert with_combination(trials(x[: 3 * PICTURES], np.tile(np.arange(PICTURES), 3))) == (0, PICTURES)
+
+
+FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "voxels in another order": lambda x: x[:, np.random.default_rng(1).permutation(x.shape[1])],
+    "events shifted": lambda x: np.roll(x, 1, axis=0),
+    "events of another session": lambda x: x[np.random.default_rng(1).permutation(len(x))],
+}
+
+
+def in_sessions(seed: int, count: int, noise: float, each: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Responses (n, 60), pictures and sessions; every session shows each picture ``each`` times."""
+    rng = np.random.default_rng(seed)
+    shown = np.tile(np.arange(PICTURES), count * each)
+    session = np.repeat([str(s) for s in range(count)], PICTURES * each)
+    level = rng.normal(size=60)  # of a voxel
+    x = 5 * level + rng.normal(size=(PICTURES, 60))[shown] + noise * rng.normal(size=(len(shown), 60))
+    return x, shown, session
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("count", "each"), [(3, 1), (2, 2)])
+def test_a_session_that_does_not_answer_to_the_same_pictures_is_told(fault: str, count: int, each: int) -> None:
+    for seed in range(5):
+        x, shown, session = in_sessions(seed, count, 1.5, each)
+        made = trials(x, shown, session)
+        recording = Recording("made", "01", made, made.take(np.arange(0)), cast(Any, None), ())
+        assert not list(session_answer_remarks(recording))
+        x[session == "1"] = FAULTS[fault](x[session == "1"])
+        (text,) = session_answer_remarks(replace(recording, train=trials(x, shown, session)))
+        assert re.match(r"training: session [01] does not answer to the pictures as", text), text
+        assert count == 2 or text.startswith("training: session 1 ")
+
+
+def test_sessions_without_a_signal_say_nothing() -> None:
+    for seed in range(20):
+        x, shown, session = in_sessions(seed, 3, 1.0)
+        noise = np.random.default_rng(seed).normal(size=x.shape)
+        made = Recording("made", "01", trials(noise, shown, session), trials(x[:0], shown[:0]), cast(Any, None), ())
+        assert not list(session_answer_remarks(made))
+    assert agreements(trials(x, shown)) == {} and agreements(trials(x[:5], shown[:5], session[:5])) == {}
+
+
 def two_people(root: Path, of: Callable[[np.ndarray], np.ndarray]) -> list[str]:
     """Faults of a folder of people: 01, and 02 who is ``of`` 01's recording."""
     raw, people = recorded(repetitions=1), {"01": cut(recorded(repetitions=1))}
@@ -132,6 +186,25 @@ def test_one_recording_as_that_of_two_people_is_a_fault(version: str, tmp_path: 
 
 def test_two_people_are_two(tmp_path: Path) -> None:
     assert not two_people(tmp_path, lambda raw: cut(recorded(seed=1, repetitions=1)))
+
+
+@pytest.mark.parametrize("size", [(8, 50), (300,)])
+def test_a_group_mean_is_no_person(size: tuple[int, ...]) -> None:
+    rng, shown = np.random.default_rng(0), np.tile(np.arange(PICTURES), 3)
+    stimuli = Stimuli(tuple(f"p{i}" for i in range(PICTURES)), cast(Any, None), shown, ("",) * 24, ("",) * 24)
+
+    def sample(x: np.ndarray) -> Sample:
+        made = trials(x, shown)
+        return Sample.of(Recording("made", "01", made, made.take(np.arange(0)), stimuli, ()))
+
+    answer = 3 * signal(rng, size, 3)
+    one, two, three = (answer + rng.normal(size=(3 * PICTURES, *size)) for _ in range(3))
+    each = ((one + two) / 2).reshape(3, PICTURES, *size).mean(axis=0)
+    for mean in ((one + two) / 2, np.tile(each, (3, *[1] * len(size)))):
+        people = {"ann": sample(one), "bob": sample(two), "mean": sample(mean)}
+        (text,) = group_means(people)
+        assert "combinations of other people's trials, such as their mean, in 24 of 24 pictures" in text
+    assert not list(group_means({"ann": sample(one), "bob": sample(two), "cat": sample(three)}))
 
 
 def test_standardised_betas_beside_raw_ones() -> None:
@@ -193,7 +266,7 @@ def test_true_repetitions_are_no_twins(kind: str) -> None:
     for seed in range(3):
         x = ALIKE[kind](np.random.default_rng(seed))
         made = trials(x, np.tile(np.arange(PICTURES), len(x) // PICTURES))
-        assert not twins(made).pairs and noise_by_order(made) is None
+        assert not twins(made).pairs and noise_by_order(made) is None and not with_combination(made)[0]
 
 
 def test_one_recording_by_itself() -> None:
