@@ -13,6 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
+from align.data.importing.people import few
 from align.data.signals import Recording, release
 from align.data.twins import agreement, levels, views
 
@@ -72,8 +73,8 @@ def group_means(people: Mapping[str, Sample]) -> Iterator[str]:
         count = sum(_combined(one, list(others.values()), picture) for picture in shared)
         if 2 * count > len(shared):
             yield (
-                f"subject {name}: combinations of other people's trials, such as their mean, in {count} of "
-                f"{len(shared)} pictures that were compared; leave it out"
+                f"subjects {few([who for who in people if who == name or who in others])}: trials of one are combinations of the others' trials, as of a group "
+                f"mean, in {count} of {len(shared)} pictures that were compared; leave the mean out"
             )
             return  # the mean of two makes each of them a combination, too
 

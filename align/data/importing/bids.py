@@ -223,7 +223,9 @@ def _agree(runs: list[Run], facts: list[Facts]) -> tuple[float, list[str]]:
     channels = [name for name in facts[0].channels if all(name in fact.channels for fact in facts)]
     if not channels:
         raise UserError(f"no channel is a signal and good in all {len(runs)} recordings, first {runs[0].path.name}")
-    say_left_out(list(dict.fromkeys(name for fact in facts for name in fact.left_out)), runs[0].path.parent)
+    for folder in dict.fromkeys(run.path.parent for run in runs):  # one session may call a channel bad
+        here = [fact.left_out for run, fact in zip(runs, facts, strict=True) if run.path.parent == folder]
+        say_left_out(list(dict.fromkeys(name for names in here for name in names)), folder)
     dropped = sorted({name for fact in facts for name in fact.channels} - set(channels))
     if dropped:
         told = "1 channel that is" if len(dropped) == 1 else f"{len(dropped)} channels that are"
