@@ -72,8 +72,9 @@ def group_means(people: Mapping[str, Sample]) -> Iterator[str]:
             continue
         count = sum(_combined(one, list(others.values()), picture) for picture in shared)
         if 2 * count > len(shared):
+            told = few([who for who in people if who == name or who in others])
             yield (
-                f"subjects {few([who for who in people if who == name or who in others])}: trials of one are combinations of the others' trials, as of a group "
+                f"subjects {told}: trials of one are combinations of the others' trials, as of a group "
                 f"mean, in {count} of {len(shared)} pictures that were compared; leave the mean out"
             )
             return  # the mean of two makes each of them a combination, too

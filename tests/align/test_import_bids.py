@@ -103,8 +103,9 @@ def test_channels_that_are_left_out_are_named_once(
     with caplog.at_level("INFO"):
         imported("--bids", root, "--task", "view", "--test-column", "is_test", *WINDOW, "--out", tmp_path / "out")
     records = {id(record): record.getMessage() for record in caplog.records}  # one may come by two handlers
-    said = [line for line in records.values() if "left out" in line and "channels:" in line]
-    assert len(said) == 1 and said[0].endswith(f"left out 2 channels: {CHANNELS[2]} (eog), Fz (bad)")
+    said = sorted(line for line in records.values() if "left out 1 channel:" in line)
+    assert len(said) == 2 and said[0].endswith(f"eeg: left out 1 channel: {CHANNELS[2]} (eog)")
+    assert said[1] == "sub-01_ses-02_task-view_run-1_eeg.edf: left out 1 channel: Fz (bad)"
 
 
 def test_onsets_count_from_the_first_sample_of_a_fif(root: Path, tmp_path: Path) -> None:

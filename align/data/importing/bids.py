@@ -24,6 +24,7 @@ from align.data.importing.layout import Pieces, rows_at_once
 from align.data.importing.mne_files import require_tags, say_left_out, signal_channels, unreadable
 from align.data.importing.mne_kinds import RAW, refuse_kind
 from align.data.importing.parts import Part
+from align.data.importing.people import few
 from align.data.importing.trials import Table, TrialChoice, choose, read_table
 from align.errors import UserError, counted
 from align.files.labels import alike, is_missing
@@ -223,9 +224,13 @@ def _agree(runs: list[Run], facts: list[Facts]) -> tuple[float, list[str]]:
     channels = [name for name in facts[0].channels if all(name in fact.channels for fact in facts)]
     if not channels:
         raise UserError(f"no channel is a signal and good in all {len(runs)} recordings, first {runs[0].path.name}")
-    for folder in dict.fromkeys(run.path.parent for run in runs):  # one session may call a channel bad
-        here = [fact.left_out for run, fact in zip(runs, facts, strict=True) if run.path.parent == folder]
-        say_left_out(list(dict.fromkeys(name for names in here for name in names)), folder)
+    where: dict[str, list[str]] = {}  # one session alone may call a channel bad
+    for run, fact in zip(runs, facts, strict=True):
+        for name in fact.left_out:
+            where.setdefault(name, []).append(run.path.name)
+    for files in dict.fromkeys(tuple(files) for files in where.values()):
+        names = [name for name, found in where.items() if tuple(found) == files]
+        say_left_out(names, runs[0].path.parent if len(files) == len(runs) else few(files))
     dropped = sorted({name for fact in facts for name in fact.channels} - set(channels))
     if dropped:
         told = "1 channel that is" if len(dropped) == 1 else f"{len(dropped)} channels that are"
