@@ -59,6 +59,11 @@ def test_two_processes_end_where_one_does(place: Path) -> None:
     ours, theirs = (read_tensors(path / "model.safetensors")[0] for path in (shared_run, run))
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.long
+def test_processes_that_do_not_see_each_others_rows_end_elsewhere(place: Path) -> None:
+    alone, _, _ = _train(place, "alone", 1)
     blind, _, _ = _train(place, "blind", 2, "blind")
     assert np.abs(np.array(blind) / alone - 1).max() > 0.05, "without the others' negatives the curve is another one"
 
