@@ -116,6 +116,8 @@ def test_faults_are_one_line_and_leave_nothing(path: Path, images: Path, tmp_pat
     fails("has no column 'picture'; it has: image, split", again("--stimulus-column", "picture"))
     fails("has no column 'run'", again("--session-column", "run"))
     fails("lacks 1 of 5 pictures, first 'e.png'", again(image=["e.png", *ORDER[1:]]))
+    fails("first 'D.PNG'; 'd.png' is there", again(image=[name.replace("d.png", "D.PNG") for name in ORDER]))
+    fails("first 'd.jpg'; 'd.png' is there", again(image=[name.replace("d.png", "d.jpg") for name in ORDER]))
     fails("no trial belongs to the test split", again(split="train"))
     fails("no trial belongs to the train split", again(split="test"))
     fails("training and test share 1 pictures, first 'd.png'", again(split=["train"] * 5 + ["test"] + ["train"]))

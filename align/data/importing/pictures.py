@@ -28,7 +28,8 @@ def find_pictures(folder: Path, names: Iterable[str], strict: bool = True) -> di
     found = {name: _candidates(files, folder, name) for name in wanted}
     missing = [name for name in wanted if not found[name]]
     if missing and strict:
-        raise UserError(f"{str(folder)!r} lacks {len(missing)} of {len(wanted)} pictures, first {missing[0]!r}")
+        close = _other_case(files, missing[0])
+        raise UserError(f"{str(folder)!r} lacks {len(missing)} of {len(wanted)} pictures, first {missing[0]!r}{close}")
     for name, candidates in found.items():
         if len(candidates) > 1:
             first, second = (str(path) for path in candidates[:2])
@@ -56,6 +57,15 @@ def _by_tail(folder: Path) -> dict[str, list[Path]]:
             files.setdefault(tail, []).append(path)
             files.setdefault(tail.removesuffix(path.suffix), []).append(path)
     return files
+
+
+def _other_case(files: dict[str, list[Path]], name: str) -> str:
+    """What to say where a picture has the name in other letters of the case, or with another ending."""
+    lower, stem = tidy(name).lower(), tidy(name).lower().rpartition(".")[0]
+    for known, paths in files.items():
+        if known.lower() in (lower, stem):
+            return f"; {paths[0].name!r} is there: write names as the files have them, capital letters and ending too"
+    return ""
 
 
 def _candidates(files: dict[str, list[Path]], folder: Path, name: str) -> list[Path]:
