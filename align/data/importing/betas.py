@@ -79,7 +79,7 @@ def read_betas(
     parts, told, blank = [], set[str](), _Blank(len(opened))
     for i, (one, lost) in enumerate(zip(opened, empty, strict=True)):
         notes = _doubts(one, [other for other in opened[:i] if other.people & one.people])
-        outside = list(lost_regions(regions, region_names, one.inside & ~lost, one.volumes.affine))
+        outside = list(lost_regions(regions, region_names, one.inside, one.volumes.affine))
         for text in outside:
             if text not in told:
                 logger.warning("%s", text)

@@ -49,7 +49,7 @@ def lost_regions(sources: Sequence[str], names: Sequence[str], inside: np.ndarra
     lost = [f"{kept} of {n} voxels of {name}" for name, n, kept in counts if kept < (1 - _LOST) * n]
     if lost:
         yield (
-            f"--roi: only {few(lost)} lie among those that are kept: are images and mask of one person and orientation?"
+            f"--roi: only {few(lost)} lie inside the mask: are images and mask of one person and orientation?"
         )
 
 
