@@ -48,9 +48,7 @@ def lost_regions(sources: Sequence[str], names: Sequence[str], inside: np.ndarra
     counts = [(name, n, int(values.sum())) for name, values, n in _all_of(sources, inside, affine, _called(names))]
     lost = [f"{kept} of {n} voxels of {name}" for name, n, kept in counts if kept < (1 - _LOST) * n]
     if lost:
-        yield (
-            f"--roi: only {few(lost)} lie inside the mask: are images and mask of one person and orientation?"
-        )
+        yield (f"--roi: only {few(lost)} lie inside the mask: are images and mask of one person and orientation?")
 
 
 def _all_of(
