@@ -40,7 +40,9 @@ def _train(place: Path, name: str, processes: int, *how: str) -> tuple[list[floa
     study = ["study.name=folder", f"study.root={place / 'data'}", f"cache_dir={place / 'cache'}", "target.layer=2"]
     recipe = ["target.components=6", "encoder.width=8", "train.epochs=4", f"train.batch_size={N_BATCH}"]
     exact = ["encoder.dropout=0", "train.image_dropout=0", "train.noise=0", "target.spread=0", f"run_dir={out / 'run'}"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     command = [*launch, str(SCRIPT), str(out), *how, *study, *recipe, *exact]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=1200)

@@ -18,7 +18,7 @@ from align.training.state import load_finished_step
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="kills forked children")
-@pytest.mark.parametrize("how", [[], ["streamed"]], ids=["held", "streamed"])
+@pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.long), ["streamed"]], ids=["held", "streamed"])
 def test_killed_fits_end_with_the_weights_of_a_whole_one(tmp_path: Path, how: list[str]) -> None:
     command = [sys.executable, str(Path(__file__).with_name("killed_fit.py")), str(tmp_path), *how]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -84,7 +84,7 @@ def drawn(
 
 
 @pytest.mark.parametrize(("family", "kind"), list(STOCK))
-@pytest.mark.parametrize("scale", [1.0, 0.6])
+@pytest.mark.parametrize("scale", [0.6, pytest.param(1.0, marks=pytest.mark.long)])
 def test_tokens_and_control_together_are_those_of_the_stock_pipeline(
     places: dict[str, Path], family: str, kind: str, scale: float
 ) -> None:

@@ -60,7 +60,12 @@ VARIANTS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("nsd", "1-hour"): _nsd,
     ("folder", ""): _folder,
 }
-LONG = (("nsd", "40-hour"), ("things_meg", "ubp"), ("things_meg", "neurobridge"))  # read like the others of their study
+LONG = (  # read like the others of their study; NSD is taken to a report by test_nsd
+    ("nsd", "40-hour"),
+    ("nsd", "1-hour"),
+    ("things_meg", "ubp"),
+    ("things_meg", "neurobridge"),
+)
 
 
 @pytest.mark.parametrize(
