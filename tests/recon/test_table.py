@@ -226,6 +226,9 @@ def test_what_the_reader_finds_is_compared_picture_by_picture(tmp_path: Path) ->
     write_json(stimuli, {**json.loads(stimuli.read_text()), "attributes": {"shape": [0.0] * 25}})
     with pytest.raises(UserError, match=r"attributes\.shape\.accuracy is 1, the mean over its stimuli is 0"):
         load_results([tmp_path / "with"])
+    write_json(stimuli, {**json.loads(stimuli.read_text()), "attributes": {"shape": [1.0] * 24}})
+    with pytest.raises(UserError, match=r"attributes\.shape"):
+        load_results([tmp_path / "with"])
 
 
 def test_run_folders_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
