@@ -13,8 +13,8 @@ sketch  straight from either tokens to latents: the coarse picture that the diff
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,7 @@ def run(config: PretrainConfig) -> Path:
         raise UserError("stage unet needs photographs: give 'pictures.photographs=[ZIP_OR_FOLDER]' or pictures.v4_root")
     _require_layers(config)
     out = Path(config.out)
-    with _alone(out, assets_folder(config)):
+    with _alone(out), _alone(assets_folder(config)):
         pool = load_pool(config.pictures, out)
         for name in config.stages:
             log.info("stage %s", name)
@@ -79,13 +79,9 @@ def run(config: PretrainConfig) -> Path:
     return assets_folder(config)
 
 
-@contextmanager
-def _alone(*folders: Path) -> Iterator[None]:
-    """Keep other pretrainings out of the folders of checkpoints and of the finished model, which may be one."""
-    with ExitStack() as stack:
-        for folder in {path.resolve(): path for path in folders}.values():
-            stack.enter_context(locked(folder / ".pretrain.lock", f"pretraining into {str(folder)!r}", keep=False))
-        yield
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Keep every other pretraining out of a folder: of checkpoints, or of the finished model, which may lie apart."""
+    return locked(folder / ".pretrain.lock", f"pretraining into {str(folder)!r}", keep=False)
 
 
 def _require_layers(config: PretrainConfig) -> None:

@@ -181,11 +181,6 @@ def test_two_pretrainings_do_not_mix_in_the_folder_of_the_finished_model(tmp_pat
             second.result()
 
 
-def test_checkpoints_and_the_finished_model_may_lie_in_one_folder(tmp_path):
-    with pretrain._alone(tmp_path / "one", tmp_path / "two" / ".." / "one"):
-        assert [path.name for path in (tmp_path / "one").iterdir()] == [".pretrain.lock"]
-
-
 def test_unreadable_photographs_are_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(UserError, match="not a readable picture"):
