@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from align.data.signals import release
@@ -28,18 +26,14 @@ def multiples(x: np.ndarray) -> list[tuple[int, int, float]]:
     mark = unit @ np.random.default_rng(0).normal(size=unit.shape[1])
     unit, sign = unit * np.sign(mark)[:, None], np.sign(mark)
     order = np.argsort(np.abs(mark), kind="stable")
-    first = {int(i): int(i) for i in order}
-    for one, other in pairwise(order):  # equal columns have equal marks
-        if np.abs(unit[one] - unit[other]).max() < _ROUNDED:
-            first[int(other)] = first[int(one)]
-    groups: dict[int, list[int]] = {}
-    for i, at in first.items():
-        groups.setdefault(at, []).append(i)
+    # equal columns have equal marks, so they are neighbours here
+    other = np.abs(unit[order[1:]] - unit[order[:-1]]).max(axis=1) >= _ROUNDED
     found = []
-    for members in groups.values():
-        least = min(members)
-        factors = sign * sign[least] * size[kept] / size[kept[least]]
-        found += [(int(kept[i]), int(kept[least]), float(factors[i])) for i in members if i != least]
+    for members in np.split(order, np.flatnonzero(other) + 1):
+        least = members.min()
+        factors = sign[members] * sign[least] * size[kept[members]] / size[kept[least]]
+        pairs = zip(members, factors, strict=True)
+        found += [(int(kept[i]), int(kept[least]), float(factor)) for i, factor in pairs if i != least]
     return sorted(found)
 
 

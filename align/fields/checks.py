@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import types
@@ -173,15 +174,17 @@ class Checked:
         yield from ()
 
 
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
+@functools.cache
 def hints_of(section: type) -> dict[str, Any]:
     """The declared type of every field of a dataclass, checks included; looked up once."""
-    if section not in _HINTS:
-        hints = typing.get_type_hints(section, include_extras=True)
-        _HINTS[section] = {item.name: hints[item.name] for item in dataclasses.fields(section)}
-    return _HINTS[section]
+    hints = typing.get_type_hints(section, include_extras=True)
+    return {item.name: hints[item.name] for item in dataclasses.fields(section)}
+
+
+@functools.cache
+def types_of(section: type) -> dict[str, Any]:
+    """The declared type of every field of a dataclass, without the checks; looked up once."""
+    return typing.get_type_hints(section)
 
 
 def is_declared(hint: Any) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import yaml
 
 from align.errors import UserError
-from align.fields.checks import Checked, hints_of
+from align.fields.checks import Checked, hints_of, types_of
 from align.fields.yaml_text import LARGEST, parse_yaml
 
 C = TypeVar("C", bound=Checked)
@@ -128,7 +128,7 @@ def set_key(config: Any, key: str, value: Any) -> None:
         if value is None:  # a YAML section with every line commented out
             return
         raise UserError(f"{key} is a section, not a value; its keys: {', '.join(keys(section, key + '.'))}")
-    setattr(owner, names[-1], _coerce(value, typing.get_type_hints(type(owner))[names[-1]], key))
+    setattr(owner, names[-1], _coerce(value, types_of(type(owner))[names[-1]], key))
 
 
 def keys(config: Any, prefix: str = "") -> list[str]:

@@ -5,6 +5,7 @@ Asked before either library is: what they run of a folder has changed from versi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,15 @@ def _require_class(part: Path, named: str, what: str) -> None:
 
 def _has(library: str, name: str) -> bool:
     """Whether the library's own table of contents has a class of this name; no class is loaded for it."""
+    return name.isidentifier() and name[:1].isupper() and name in _contents(library)
+
+
+@functools.cache
+def _contents(library: str) -> frozenset[str]:
     import diffusers
     import transformers
 
-    module = {"diffusers": diffusers, "transformers": transformers}[library]
-    return name.isidentifier() and name[:1].isupper() and name in dir(module)
+    return frozenset(dir({"diffusers": diffusers, "transformers": transformers}[library]))
 
 
 def _files(folder: Path) -> Iterable[Path]:
