@@ -1,7 +1,7 @@
-"""Channels that record no brain: flat in one session and not in others, or the same whenever a picture is shown.
+"""Channels that record no brain: flat in one session and not in others, the same whenever a picture is shown, counting.
 
 A loose electrode or a padded channel is flat; a trigger channel that was taken for EEG carries the number of the
-picture, from which every decoder reads it.
+picture, from which every decoder reads it; a column of row numbers or onsets rises from trial to trial.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from align.data.columns import sampled_trials
 from align.data.measure import some
 from align.data.signals import Recording, Trials, release
 from align.data.twins import pictures_with
@@ -18,11 +19,12 @@ _PIECE = 1 << 24  # bytes of signals looked at once
 _FLAT = 10  # trials in a row from which a flat channel is more than an accident, where no session is told
 _EXACT = 1e-6  # of a channel's variance over pictures: what rounding changes from one repetition to the next
 _NOISY = 1e-3  # the same of the median channel; below, the recording as a whole is without noise
+_COUNTED = 16  # trials from which a value that always rises is no accident
 _PICTURES = 4  # shown twice or more from which exact repetitions say something
 
 
 def channel_remarks(recording: Recording) -> Iterator[str]:
-    """Remarks on flat channels by session, and on channels that repeat exactly."""
+    """Remarks on flat channels by session, on channels that repeat exactly, and on those that count."""
     names = recording.ch_names
     for split, trials in (("training", recording.train), ("test", recording.test)):
         if len(trials):
@@ -35,6 +37,24 @@ def channel_remarks(recording: Recording) -> Iterator[str]:
             f"{count} exactly the same whenever a picture is shown again, and another for other pictures: "
             f"{some([_name(names, i) for i in exact])}; a trigger channel? Leave it out"
         )
+    counting = sorted({i for trials in (recording.train, recording.test) for i in counting_channels(trials)})
+    if counting:
+        count = "1 channel or voxel rises" if len(counting) == 1 else f"{len(counting)} channels or voxels rise"
+        yield (
+            f"{count} (or always falls) from each trial to the next: {some([_name(names, i) for i in counting])}; an "
+            "index, a trial number or a time? Leave it out"
+        )
+
+
+def counting_channels(trials: Trials) -> list[int]:
+    """Channels or voxels of one value in each trial that rises, or falls, from every trial to the next."""
+    x = sampled_trials(trials.x) if len(trials) >= _COUNTED else np.zeros((0, 1))
+    if len(x) < _COUNTED:
+        return []
+    flat = x.reshape(len(x), x.shape[1], -1)
+    steps = np.diff(flat[:, :, 0], axis=0)
+    counts = ((steps > 0).all(axis=0) | (steps < 0).all(axis=0)) & (np.ptp(flat, axis=2) == 0).all(axis=0)
+    return [int(i) for i in np.flatnonzero(counts)]
 
 
 def exact_channels(trials: Trials) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 
 from align.config import Config, load_config
 from align.data.check import check_study
-from align.data.odd_channels import exact_channels, flat_channels
+from align.data.odd_channels import counting_channels, exact_channels, flat_channels
 from align.data.signals import Trials
 from align.data.sound import remarks_of
 from align.data.studies import open_study
@@ -65,10 +65,35 @@ def test_strong_and_silent_and_noise_free_channels_are_no_triggers() -> None:
     assert not exact_channels(trials(sparse))
 
 
+@pytest.mark.parametrize(
+    "values", [np.arange(N), -np.arange(N) / 7 - 3e5, np.cumsum(np.random.default_rng(1).random(N))]
+)
+def test_an_index_a_number_of_trials_and_a_time_count(values: np.ndarray) -> None:
+    for size in ((4, 10), (5,)):
+        x = noise(*size)
+        x[:, 2] = values.reshape(-1, *[1] * (len(size) - 1))
+        assert counting_channels(trials(x.astype(np.float32) if values[0] == 0 else x)) == [2]
+
+
+def test_drifts_and_short_recordings_do_not_count() -> None:
+    x = noise(5)
+    x[:, 2] += np.arange(N)  # a drift with noise
+    assert not counting_channels(trials(x))
+    within = noise(4, 10)
+    within[:, 2, 0] = np.arange(N)  # the first sample alone
+    assert not counting_channels(trials(within))
+    few = Trials(np.arange(15.0)[:, None], SHOWN[:15], np.zeros(15, np.int64), None)
+    assert not counting_channels(few)
+    gone = noise(5)
+    gone[:, 1] = np.nan
+    assert not counting_channels(trials(gone))
+
+
 def test_check_and_every_reader_say_both(tmp_path: Path) -> None:
     x = noise(4, 10).astype(np.float32)
     x[SESSION == "two", 3] = 0
     x[:, 0] = SHOWN[:, None] * np.hanning(10)
+    x[:, 1] = np.arange(N)[:, None]
     rows = [
         {
             "row": i,
@@ -85,4 +110,5 @@ def test_check_and_every_reader_say_both(tmp_path: Path) -> None:
     for told in (check_study(study)["remarks"], remarks_of(study.recording("01"))):
         text = "\n".join(told)
         assert "training: 1 channel never changes in session two, but elsewhere: Oz" in text
+        assert "1 channel or voxel rises (or always falls) from each trial to the next: Cz; an index" in text
         assert "1 channel is exactly the same whenever a picture is shown again" in text and "pictures: Status;" in text
