@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 import tests.no_network.sitecustomize  # noqa: F401 - blocks sockets in this process from here on
+from tests.no_network.no_flush import leave_to_the_system
 from tests.no_network.one_thread import share_cores
 
 share_cores()  # before anything imports torch
+leave_to_the_system()
 
 PROJECT = Path(__file__).resolve().parent.parent
 NO_NETWORK = str(PROJECT / "tests" / "no_network")

@@ -1,7 +1,7 @@
 """Blocks network sockets in the interpreter that imports it; local (AF_UNIX) sockets stay open.
 
-A process that a test starts also keeps to what the suite runs under: one thread (`one_thread`), no POSIX
-(`hide_posix`).
+A process that a test starts also keeps to what the suite runs under: one thread (`one_thread`), no flushes
+(`no_flush`), no POSIX (`hide_posix`).
 
 The suite's conftest imports it for the test process and puts this folder on PYTHONPATH, where Python imports
 `sitecustomize` by itself, for every process that a test starts.
@@ -39,10 +39,12 @@ if not getattr(socket, "blocked_by_the_suite", False):
     socket.getaddrinfo = _no_lookup
     socket.blocked_by_the_suite = True  # type: ignore[attr-defined]
 
-if __name__ == "sitecustomize":  # in a process that a test starts; the suite's own calls both by itself
+if __name__ == "sitecustomize":  # in a process that a test starts; the suite's own calls them by itself
     import hide_posix
+    import no_flush
     import one_thread
 
     one_thread.share_cores()
+    no_flush.leave_to_the_system()
     if hide_posix.FLAG in os.environ:
         hide_posix.hide()
