@@ -1,25 +1,24 @@
-"""Run by test_distributed.py under torchrun: trains, and notes what this process did.
-
-torchrun --nproc_per_node 2 shared_batch.py NOTES [blind] key=value ...
-
-``blind``: no process sees the embeds of the others.
-"""
+"""A training whose processes note what they did; started by `test_distributed`."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
+from accelerate.state import AcceleratorState, PartialState
 
 from align import train
 from align.training import objective, optimise
 from align.training.distributed import own_part, world
 
 
-def main(notes: Path, arguments: list[str]) -> int:
+def main(words: list[str]) -> int:
+    """``NOTES [blind] key=value ...``: a folder for the notes; ``blind``: no process sees the embeds of the others."""
+    notes, *arguments = words
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the process that this one is a copy of
+    assert not PartialState._shared_state
     sizes: set[int] = set()
 
     def noted(rows: np.ndarray) -> np.ndarray:
@@ -33,9 +32,5 @@ def main(notes: Path, arguments: list[str]) -> int:
         objective.all_rows = lambda x: x
     code = train.main(arguments)
     told = {"world": world()[1], "sizes": sorted(sizes), "code": code}
-    (notes / f"rank-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(told))
+    (Path(notes) / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(told), encoding="utf-8")
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

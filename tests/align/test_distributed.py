@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +12,19 @@ import torch
 
 from align.files import read_tensors
 from align.training.distributed import all_rows, own_part, world
+from benchmarks import parallel_commands
+from tests.align import shared_batch
 from tests.align.fixture_studies import write_folder
+from tests.recon.together import launch
 
-PROJECT = Path(__file__).resolve().parents[2]
-SCRIPT = Path(__file__).with_name("shared_batch.py")
+forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts trainings as copies of this process")
+
 N_TRAIN, N_BATCH = 45, 15  # rows; a batch of 15 is shared as 8 and 7
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    parallel_commands.warm()
     root = tmp_path_factory.mktemp("shared")
     shown = [(i, "train") for i in range(N_TRAIN)] + [(i, "test") for i in range(N_TRAIN, N_TRAIN + 4)]
     rows = [
@@ -40,18 +42,15 @@ def _train(place: Path, name: str, processes: int, *how: str) -> tuple[list[floa
     study = ["study.name=folder", f"study.root={place / 'data'}", f"cache_dir={place / 'cache'}", "target.layer=2"]
     recipe = ["target.components=6", "encoder.width=8", "train.epochs=4", f"train.batch_size={N_BATCH}"]
     exact = ["encoder.dropout=0", "train.image_dropout=0", "train.noise=0", "target.spread=0", f"run_dir={out / 'run'}"]
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
-    command = [*launch, str(SCRIPT), str(out), *how, *study, *recipe, *exact]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=1200)
-    assert done.returncode == 0, done.stderr
+    words = [str(out), *how, *study, *recipe, *exact]
+    codes, said = launch(words, out / "logs", main=shared_batch.main, size=processes)
+    assert codes == [0] * processes, said
     lines = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text().splitlines()]
     notes = [json.loads(path.read_text()) for path in sorted(out.glob("rank-*.json"))]
     return [line["loss"] for line in lines], notes, out / "run"
 
 
+@forked
 def test_two_processes_end_where_one_does(place: Path) -> None:
     alone, notes, run = _train(place, "one", 1)
     assert len(alone) == 4 and notes == [{"world": 1, "sizes": [15], "code": 0}]
@@ -63,6 +62,7 @@ def test_two_processes_end_where_one_does(place: Path) -> None:
         np.testing.assert_allclose(ours[name], value, atol=2e-3, err_msg=name)
 
 
+@forked
 @pytest.mark.long
 def test_processes_that_do_not_see_each_others_rows_end_elsewhere(place: Path) -> None:
     alone, _, _ = _train(place, "alone", 1)

@@ -13,13 +13,20 @@ from pathlib import Path
 import torch
 from torch.distributed import TCPStore
 
+from recon import cli
+
 SIZE = 2
 
 
 def launch(
-    words: Sequence[str], logs: Path, slain: Mapping[int, Callable[[], None]] | None = None, limit: float = 120
+    words: Sequence[str],
+    logs: Path,
+    slain: Mapping[int, Callable[[], None]] | None = None,
+    limit: float = 120,
+    main: Callable[[list[str]], int] = cli.main,
+    size: int = SIZE,
 ) -> tuple[list[int], list[str]]:
-    """Exit codes of the processes of ``recon WORDS``, and what each of them said.
+    """Exit codes of the ``size`` processes of ``recon WORDS`` (or of another ``main``), and what each of them said.
 
     ``slain``: by rank what is done in that process first, such as `die_at`. When one ends with another code than 0, the
     launcher ends the others (SIGTERM), as torchrun does.
@@ -28,9 +35,9 @@ def launch(
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
     started = []
-    for rank in range(SIZE):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": SIZE, **meet}
-        what = (list(words), logs / f"{rank}.log", place, (slain or {}).get(rank))
+    for rank in range(size):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, **meet}
+        what = (main, list(words), logs / f"{rank}.log", place, (slain or {}).get(rank))
         started.append(multiprocessing.get_context("fork").Process(target=_call, args=what))
     for process in started:
         process.start()
@@ -45,10 +52,16 @@ def launch(
                 process.kill()
         time.sleep(0.05)
     codes = [process.exitcode if process.exitcode is not None else 124 for process in started]
-    return codes, [(logs / f"{rank}.log").read_text(encoding="utf-8") for rank in range(SIZE)]
+    return codes, [(logs / f"{rank}.log").read_text(encoding="utf-8") for rank in range(size)]
 
 
-def _call(words: list[str], log: Path, place: Mapping[str, object], first: Callable[[], None] | None) -> None:
+def _call(
+    main: Callable[[list[str]], int],
+    words: list[str],
+    log: Path,
+    place: Mapping[str, object],
+    first: Callable[[], None] | None,
+) -> None:
     os.environ.update({name: str(value) for name, value in place.items()})
     with log.open("w", encoding="utf-8", buffering=1) as file:
         for number in (1, 2):
@@ -57,8 +70,6 @@ def _call(words: list[str], log: Path, place: Mapping[str, object], first: Calla
         if first is not None:
             first()
         torch.set_num_threads(1)  # a copy makes torch's thread pool anew; two threads at once would find none
-        from recon.cli import main
-
         os._exit(main(words))
 
 
