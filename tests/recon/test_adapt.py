@@ -214,7 +214,8 @@ def test_several_people_are_paired() -> None:
     assert {point["t95"] for point in two["points"]} == {None} and two["paired"][0]["to_own_scratch"]["t95"] is None
 
 
-def test_each_in_turn_is_new_to_the_others(tmp_path: Path, place: Path) -> None:
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.long)])
+def test_each_in_turn_is_new_to_the_others(tmp_path: Path, place: Path, jobs: str) -> None:
     shutil.copytree(place / "cache", tmp_path / "cache")
     shutil.copytree(place / "study", tmp_path / "study")
     words = [
@@ -224,7 +225,7 @@ def test_each_in_turn_is_new_to_the_others(tmp_path: Path, place: Path) -> None:
     result = json.loads((tmp_path / "out" / "adapt_all.json").read_text(encoding="utf-8"))
     assert result["subjects"] == list(PEOPLE)
     assert len(result["zero_shot"]["values"]) == 3  # all have the same channels
-    _continues(tmp_path / "out", [*words, "--jobs", "2"], result)
+    _continues(tmp_path / "out", [*words, "--jobs", jobs], result)
     for curve in result["of_subject"]:
         assert curve["subject"] not in curve["known"] and len(curve["known"]) == 2
     assert (tmp_path / "out" / "adapt_all.png").is_file() and (tmp_path / "out" / "sub-01" / "run").is_dir()

@@ -346,7 +346,7 @@ def test_matching_moments(run: Run) -> None:
         matched_tokens(run, "mean")
 
 
-@pytest.mark.parametrize("bridge", ["ridge", "prior", "resume"])
+@pytest.mark.parametrize("bridge", ["ridge", pytest.param("prior", marks=pytest.mark.long), "resume"])
 def test_every_bridge_draws_pictures_once(run: Run, places: dict[str, Path], tmp_path: Path, bridge: str) -> None:
     how = Conditioning(str(places["pooled"]), bridge, prior=SHORT)
     told = generate(run, str(places["sd"]), tmp_path, QUICK, ("shuffled",), 3, how)

@@ -226,7 +226,15 @@ def test_an_encoding_model_finds_its_tokens_in_the_library(encoding: Run, place:
         np.testing.assert_allclose(found, expected, atol=0.02, rtol=0.02)
 
 
-@pytest.mark.parametrize("wanted", [{}, {"tokens": "posterior"}, {"low_level": "pixels"}, {"words": "retrieved"}])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        pytest.param({}, marks=pytest.mark.long),
+        {"tokens": "posterior"},
+        {"low_level": "pixels"},
+        {"words": "retrieved"},
+    ],
+)
 def test_a_constant_changes_what_is_retrieved_and_nothing_that_is_drawn(
     encoding: Run, constant: Run, place: Place, wanted: dict[str, str]
 ) -> None:
@@ -334,7 +342,7 @@ def test_what_the_run_or_the_adapter_lacks_is_named(ridge: Run, encoding: Run, p
         Conditioning(best_of=0)
 
 
-@pytest.mark.parametrize("encoder", ["ridge", "encoding"])
+@pytest.mark.parametrize("encoder", [pytest.param("ridge", marks=pytest.mark.long), "encoding"])
 def test_the_best_of_n_is_what_the_brain_agrees_with(place: Place, tmp_path: Path, encoder: str) -> None:
     run = load_run(place.runs[encoder])
     wanted = Conditioning(best_of=3)

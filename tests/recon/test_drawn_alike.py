@@ -117,7 +117,7 @@ def test_gallery_and_audit_leave_out_what_was_drawn_otherwise(run: Run, caplog: 
     assert "drawn with other settings; run recon generate" in from_run(run).missing["reconstructions"]
 
 
-@pytest.mark.parametrize("what", ["", "oracle", "grey"])
+@pytest.mark.parametrize("what", ["", pytest.param("oracle", marks=pytest.mark.long), "grey"])
 def test_pictures_that_change_while_they_are_scored(run: Run, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Another process draws the same seed again."""
     true = picture_scores.score

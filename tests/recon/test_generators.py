@@ -21,7 +21,11 @@ from recon.generation.runtime import Runtime
 from tests.recon.tiny_family import HIDDEN, KINDS, PROJECTED, build_adapter, build_generator, build_image_encoder
 
 TOKENS = 3  # states that a Plus adapter reads
-CASES = [(kind, adapter) for kind in KINDS for adapter in ("pooled", "plus")]
+CASES = [  # each family and each adapter once; the rest before a release
+    pytest.param(kind, adapter, marks=[] if (adapter == "plus") == (kind in ("sd", "sdxl")) else pytest.mark.long)
+    for kind in KINDS
+    for adapter in ("pooled", "plus")
+]
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +154,7 @@ def test_a_start_picture_is_that_of_stock_img2img(places: dict[str, Path], kind:
     assert (nearer - seen).square().mean() < (ours - seen).square().mean()
 
 
-@pytest.mark.parametrize("kind", ["sd-ddim", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd-ddim", pytest.param("sdxl", marks=pytest.mark.long)])
 def test_edges_are_read_as_by_the_stock_controlnet(places: dict[str, Path], kind: str) -> None:
     torch.manual_seed(0)
     unet = load_pipeline(places[kind], Runtime()).unet
@@ -209,7 +213,7 @@ def test_impossible_starts_are_refused(places: dict[str, Path]) -> None:
         generator.generate(given, [1], 4, start=torch.cat([start, start]))
 
 
-@pytest.mark.parametrize("kind", ["sd-ddim", "sdxl", "turbo", "lcm"])
+@pytest.mark.parametrize("kind", ["sd-ddim", "sdxl", pytest.param("turbo", marks=pytest.mark.long), "lcm"])
 def test_the_hook_decides_the_picture(places: dict[str, Path], kind: str) -> None:
     generator, given = load(places, kind, "pooled"), embeddings("pooled")
     plain = generator.generate(given, [1, 2, 3], 4, 3.0, batch_size=2)
@@ -235,7 +239,9 @@ def test_a_scheduler_without_an_estimate_refuses_the_hook(places: dict[str, Path
         load(places, "sd", "pooled").generate(embeddings("pooled", 1), [1], 3, guide=lambda x0, step, rows: x0)
 
 
-@pytest.mark.parametrize(("kind", "precision"), [("sd-ddim", "bf16"), ("sdxl", "fp16"), ("mini", "bf16")])
+@pytest.mark.parametrize(
+    ("kind", "precision"), [("sd-ddim", "bf16"), pytest.param("sdxl", "fp16", marks=pytest.mark.long), ("mini", "bf16")]
+)
 def test_half_precision_is_near(places: dict[str, Path], kind: str, precision: str) -> None:
     if kind == "mini":
         from recon.generation.pipeline import find_conditioner

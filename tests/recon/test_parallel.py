@@ -11,8 +11,8 @@ import pytest
 from benchmarks import parallel_commands
 from recon.drawing.folders import write_index
 
-SHORT = ("train", "targets", "sweep", "predict", "generate seeds", "evaluate", "evaluate while drawing")
-LIGHT = ("convert", "import")
+SHORT = ("targets", "predict", "generate seeds", "import")
+MORE = ("train", "sweep", "evaluate", "evaluate while drawing", "convert")
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,16 @@ def benchmark() -> ModuleType:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts commands as copies of this process")
-def test_commands_at_once_lose_nothing(benchmark: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("names", "commands"), [(SHORT, 11), pytest.param(MORE, 11, marks=pytest.mark.long)])
+def test_commands_at_once_lose_nothing(
+    benchmark: ModuleType, tmp_path: Path, names: tuple[str, ...], commands: int
+) -> None:
     base, found = benchmark.prepare(tmp_path / "base"), benchmark.Found()
-    kinds = [kind for kind in benchmark.KINDS if kind.name in (*SHORT, *LIGHT)]
-    assert len(kinds) == len(SHORT) + len(LIGHT)
+    kinds = [kind for kind in benchmark.KINDS if kind.name in names]
+    assert len(kinds) == len(names)
     benchmark.one_round(base, tmp_path / "round", kinds, found)
     assert (found.losses, found.false_successes) == ([], [])
-    assert found.commands == 22
+    assert found.commands == commands
 
 
 def test_a_loss_is_noticed(benchmark: ModuleType, tmp_path: Path) -> None:

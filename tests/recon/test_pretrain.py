@@ -58,12 +58,13 @@ def parameters(modules):
     return torch.cat([p.flatten() for p in modules["net"].state_dict().values()])
 
 
-def test_killed_training_ends_like_an_uninterrupted_one(tmp_path):
-    """SIGKILL at three moments, checkpoints in the making included; same weights, bit for bit."""
+@pytest.mark.parametrize("moments", [(21,), pytest.param((7, 21, 42), marks=pytest.mark.long)])
+def test_killed_training_ends_like_an_uninterrupted_one(tmp_path, moments):
+    """SIGKILL, checkpoints in the making included; same weights, bit for bit."""
     torch.set_num_threads(1)
     whole = parameters(run_stage(toy_stage(tmp_path / "whole")))
     folder = tmp_path / "killed"
-    for least in (7, 21, 42):
+    for least in moments:
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(folder), str(least + 9)], stderr=subprocess.DEVNULL
         )

@@ -157,7 +157,10 @@ def test_two_halves_are_kept_together(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert "reconstruction" not in report.retrieval_report(load_run(run.path), FAST)
 
 
-@pytest.mark.parametrize(("tokens", "told"), [("library", True), ("predicted", False), ("posterior", False)])
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [("library", True), pytest.param("predicted", False, marks=pytest.mark.long), ("posterior", False)],
+)
 def test_pictures_of_the_library_are_named_as_such(
     run: Run, monkeypatch: pytest.MonkeyPatch, tokens: str, told: bool
 ) -> None:

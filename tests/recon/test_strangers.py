@@ -29,7 +29,7 @@ from recon.generation.runtime import Runtime
 from recon.scoring import table_formats
 from tests.recon import mutated
 
-COUNT = 200
+COUNTS_OF_DAMAGE = [80, pytest.param(200, marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,12 @@ def copied(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
-def test_damaged_runs(run: Path, tmp_path: Path) -> None:
-    cases = list(mutated.fuzz(run, tmp_path, COUNT, seed=1))
+@pytest.mark.parametrize("count", COUNTS_OF_DAMAGE)
+def test_damaged_runs(run: Path, tmp_path: Path, count: int) -> None:
+    cases = list(mutated.fuzz(run, tmp_path, count, seed=1))
     wrong = [case for case in cases if case.wrong]
     assert not wrong, "\n".join(map(str, wrong))
-    assert sum(case.code == 2 for case in cases) > COUNT / 3  # the damage is seen
+    assert sum(case.code == 2 for case in cases) > count / 3  # the damage is seen
 
 
 def spoil(folder: Path, **changes: Any) -> None:
