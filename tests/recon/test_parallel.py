@@ -22,7 +22,7 @@ def benchmark() -> ModuleType:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts commands as copies of this process")
-@pytest.mark.parametrize(("names", "commands"), [(SHORT, 11), pytest.param(MORE, 11, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("names", "commands"), [(SHORT, 10), pytest.param(MORE, 12, marks=pytest.mark.long)])
 def test_commands_at_once_lose_nothing(
     benchmark: ModuleType, tmp_path: Path, names: tuple[str, ...], commands: int
 ) -> None:
