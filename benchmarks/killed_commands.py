@@ -446,8 +446,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    names = ", ".join(writer.name for writer in WRITERS)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {names}")
+    names = [writer.name for writer in WRITERS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of: {', '.join(names)}")
     options = parser.parse_args()
     warm()
     wrong = 0

@@ -329,7 +329,8 @@ def main() -> int:
     """Command line: rounds, and where to work."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rounds", type=int, nargs="?", default=5)
-    parser.add_argument("--only", nargs="+", metavar="KIND", help=f"of: {', '.join(kind.name for kind in KINDS)}")
+    names = [kind.name for kind in KINDS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="KIND", help=f"of: {', '.join(names)}")
     options = parser.parse_args()
     kinds = [kind for kind in KINDS if not options.only or kind.name in options.only]
     warm()
