@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import pkgutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
+LIBRARIES = (  # that the project imports where they are needed
+    *(
+        "accelerate",
+        "matplotlib.pyplot",
+        "mne.viz.topomap",
+        "scipy.optimize",
+        "scipy.stats",
+        "skimage.metrics",
+        "torchvision",
+    ),
+    *("diffusers.models.unets.unet_2d_condition", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"),
+    *("transformers.models.clip.modeling_clip", "transformers.models.clip.tokenization_clip"),
+)
 PLAIN = ["evaluate.networks=false", "evaluate.n_boot=20", "evaluate.n_perm=20"]
 
 
@@ -122,10 +137,12 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import align.train  # noqa: F401
-    import recon.drawing.generate
-    import recon.evaluation.report
-    import recon.generation.pipeline  # noqa: F401
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for package in ("align", "recon"):
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
 
 
 def make_pickles(folder: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import math
 import re
 import types
@@ -174,17 +173,23 @@ class Checked:
         yield from ()
 
 
-@functools.cache
+_HINTS: dict[type, dict[str, Any]] = {}
+_TYPES: dict[type, dict[str, Any]] = {}
+
+
 def hints_of(section: type) -> dict[str, Any]:
     """The declared type of every field of a dataclass, checks included; looked up once."""
-    hints = typing.get_type_hints(section, include_extras=True)
-    return {item.name: hints[item.name] for item in dataclasses.fields(section)}
+    if section not in _HINTS:
+        hints = typing.get_type_hints(section, include_extras=True)
+        _HINTS[section] = {item.name: hints[item.name] for item in dataclasses.fields(section)}
+    return _HINTS[section]
 
 
-@functools.cache
 def types_of(section: type) -> dict[str, Any]:
     """The declared type of every field of a dataclass, without the checks; looked up once."""
-    return typing.get_type_hints(section)
+    if section not in _TYPES:
+        _TYPES[section] = typing.get_type_hints(section)
+    return _TYPES[section]
 
 
 def is_declared(hint: Any) -> bool:
