@@ -334,14 +334,19 @@ def main() -> int:
     options = parser.parse_args()
     kinds = [kind for kind in KINDS if not options.only or kind.name in options.only]
     warm()
-    found = Found()
+    found, told = Found(), 0
     with tempfile.TemporaryDirectory(prefix="parallel-") as work:
         base = prepare(Path(work) / "base")
         for number in range(options.rounds):
             began = time.monotonic()
             one_round(base, Path(work) / "round", kinds, found)
             shutil.rmtree(Path(work) / "round")
-            print(f"round {number + 1} of {options.rounds}: {time.monotonic() - began:.1f} s", flush=True)
+            wrong = [*found.losses, *found.false_successes]
+            print(
+                f"round {number + 1} of {options.rounds}: {time.monotonic() - began:.1f} s, {len(wrong)} wrong so far"
+            )
+            print(*wrong[told:], sep="\n", end="\n" * (len(wrong) > told), flush=True)
+            told = len(wrong)
     print(
         f"{options.rounds} rounds, {found.commands} commands, {found.refused} refused in one line: "
         f"{len(found.losses)} losses, {len(found.false_successes)} successes with something missing"
