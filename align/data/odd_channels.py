@@ -47,14 +47,14 @@ def channel_remarks(recording: Recording) -> Iterator[str]:
 
 
 def counting_channels(trials: Trials) -> list[int]:
-    """Channels or voxels of one value in each trial that rises, or falls, from every trial to the next."""
+    """Channels or voxels of one value in each trial that rises, or falls, from every trial to the next, and are few."""
     x = sampled_trials(trials.x) if len(trials) >= _COUNTED else np.zeros((0, 1))
     if len(x) < _COUNTED:
         return []
     flat = x.reshape(len(x), x.shape[1], -1)
     steps = np.diff(flat[:, :, 0], axis=0)
     counts = ((steps > 0).all(axis=0) | (steps < 0).all(axis=0)) & (np.ptp(flat, axis=2) == 0).all(axis=0)
-    return [int(i) for i in np.flatnonzero(counts)]
+    return [int(i) for i in np.flatnonzero(counts)] if 2 * counts.sum() <= len(counts) else []
 
 
 def exact_channels(trials: Trials) -> list[int]:

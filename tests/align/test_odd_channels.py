@@ -84,6 +84,7 @@ def test_drifts_and_short_recordings_do_not_count() -> None:
     assert not counting_channels(trials(within))
     few = Trials(np.arange(15.0)[:, None], SHOWN[:15], np.zeros(15, np.int64), None)
     assert not counting_channels(few)
+    assert not counting_channels(trials(np.arange(N)[:, None] + np.arange(5.0)))  # a made-up recording, all alike
     gone = noise(5)
     gone[:, 1] = np.nan
     assert not counting_channels(trials(gone))
