@@ -316,7 +316,9 @@ def test_mindbridge_pools_people_to_one_size_and_knows_the_way_back() -> None:
     assert all(grad is not None for grad in own) and all(grad is None for grad in known)
 
 
-@pytest.mark.parametrize("name", NETWORK_METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "mindbridge" else []) for name in NETWORK_METHODS]
+)
 def test_a_planted_linear_difference_is_learned(name: str) -> None:
     """From 40 pictures. Rows that were never seen; chance is .08 for 60 candidates. Maxima lose signs: less there."""
     tested = linear_person("new", 60, 11, seed=7)

@@ -59,7 +59,10 @@ def _summary(backbones: list[str], encoders: tuple[str, ...] = ("mlp",)) -> dict
     return summarise(toy_config(), _cells(backbones, encoders), [], choice, facts)
 
 
-@pytest.mark.parametrize(("count", "names"), [(1, ["layers", "concepts", "losses"]), (4, [..., "scaling"])])
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [(1, ["layers", "concepts", "losses"]), pytest.param(4, [..., "scaling"], marks=pytest.mark.long)],
+)
 def test_figures_are_drawn(tmp_path: Path, count: int, names: list[Any]) -> None:
     summary = _summary(list(SIZES)[:count], ("mlp", "tsconv") if count == 1 else ("mlp",))
     written = [path.stem for path in plots.draw(summary, tmp_path)]

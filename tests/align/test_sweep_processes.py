@@ -52,6 +52,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return load_config(Config, None, [*pairs, "train.epochs=2", "train.batch_size=10", "sweep.folds=2"])
 
 
+@pytest.mark.long
 def test_processes_compute_what_one_process_computes(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import killed_commands
 
-SHORT = ("import", "convert", "download", "train", "predict", "score")
+SHORT = ("import", "convert", "download", "train", "score")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts commands as copies of this process")

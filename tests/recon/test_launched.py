@@ -174,6 +174,7 @@ def test_pictures_of_others(commands: ModuleType, tmp_path: Path) -> None:
     assert one == two and len(one["metrics"]) > 4, one  # type: ignore[index, call-overload]
 
 
+@pytest.mark.long
 def test_a_published_recipe(commands: ModuleType, place: Callable[[str], Any]) -> None:
     one, two = place("one"), place("two")
 

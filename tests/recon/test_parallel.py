@@ -11,8 +11,8 @@ import pytest
 from benchmarks import parallel_commands
 from recon.drawing.folders import write_index
 
-SHORT = ("targets", "predict", "generate seeds", "import")
-MORE = ("train", "sweep", "evaluate", "evaluate while drawing", "convert")
+SHORT = ("targets", "predict", "import")
+MORE = ("train", "generate seeds", "sweep", "evaluate", "evaluate while drawing", "convert")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def benchmark() -> ModuleType:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts commands as copies of this process")
-@pytest.mark.parametrize(("names", "commands"), [(SHORT, 10), pytest.param(MORE, 12, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("names", "commands"), [(SHORT, 8), pytest.param(MORE, 14, marks=pytest.mark.long)])
 def test_commands_at_once_lose_nothing(
     benchmark: ModuleType, tmp_path: Path, names: tuple[str, ...], commands: int
 ) -> None:

@@ -390,7 +390,12 @@ RECIPE_VIEWS = {  # what is learnt first, then the other views
 
 @pytest.mark.parametrize(
     ("name", "alike"),
-    [("neurobridge", True), pytest.param("ubp", True, marks=pytest.mark.long), ("ubp", False), ("samga", True)],
+    [
+        pytest.param("neurobridge", True, marks=pytest.mark.long),
+        pytest.param("ubp", True, marks=pytest.mark.long),
+        ("ubp", False),
+        ("samga", True),
+    ],
 )
 def test_views_reach_every_stage(name: str, alike: bool, seen: dict[str, list[Any]], tmp_path: Path) -> None:
     pairs = [*PAIRS, "train.epochs=1", "subjects=[01]", f"run_dir={tmp_path}", f"cache_dir={tmp_path / 'cache'}"]

@@ -27,7 +27,7 @@ def material() -> Material:
     return Material(signals[:TRAIN], tokens[:TRAIN], texts[index[:TRAIN]], groups, at, texts, index[TRAIN:])
 
 
-@pytest.mark.parametrize("alignment", ["pivot", "joint"])
+@pytest.mark.parametrize("alignment", ["pivot", pytest.param("joint", marks=pytest.mark.long)])
 def test_p_is_uniform_for_permuted_captions_and_small_for_true_ones(material: Material, alignment: str) -> None:
     values = [null_p(material, alignment, draw, PERMUTATIONS) for draw in range(DRAWS)]
     assert kstest(values, "uniform").pvalue > 0.01
