@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 
 LIBRARIES = (  # that the project imports where they are needed
-    *(
-        "accelerate",
-        "matplotlib.pyplot",
-        "mne.viz.topomap",
-        "scipy.optimize",
-        "scipy.stats",
-        "skimage.metrics",
-        "torchvision",
-    ),
-    *("diffusers.models.unets.unet_2d_condition", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"),
-    *("transformers.models.clip.modeling_clip", "transformers.models.clip.tokenization_clip"),
+    "accelerate",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "matplotlib.pyplot",
+    "mne.viz.topomap",
+    "scipy.optimize",
+    "scipy.stats",
+    "skimage.metrics",
+    "torchvision",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.tokenization_clip",
 )
 PLAIN = ["evaluate.networks=false", "evaluate.n_boot=20", "evaluate.n_perm=20"]
 
@@ -152,4 +152,4 @@ def make_pickles(folder: Path) -> None:
         (folder / f"sub-{subject}").mkdir(parents=True)
         for name, n in (("training", 40), ("test", 20)):
             content = {"preprocessed_eeg_data": rng.normal(size=(n, 4, 17, 100)).astype("f4"), "ch_names": ["a"] * 17}
-            np.save(folder / f"sub-{subject}" / f"preprocessed_eeg_{name}.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+            np.save(folder / f"sub-{subject}" / f"preprocessed_eeg_{name}.npy", content)  # type: ignore[arg-type]

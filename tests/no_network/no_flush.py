@@ -1,7 +1,7 @@
 """Files are not flushed to the disk: a test may kill a process, but no machine loses its power in between.
 
-On a slow disk the suite waits for flushes longer than for anything else. That files are flushed before they get their
-name is asked by `tests/align/test_flushed.py`, which puts a recorder in the place of `os.fsync`.
+A flush takes 3 to 5 ms, and longer on a slow disk. That files are flushed before they get their name is asked by
+`tests/align/test_flushed.py`, which puts a recorder in the place of `os.fsync`.
 """
 
 import os
