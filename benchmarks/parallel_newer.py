@@ -200,7 +200,7 @@ TUNE = Writer(
     ("run/*tuning*",),
     LAST,
 )
-REPRODUCE = Writer("reproduce", reproduce, ("train.epochs=3",), ("train.epochs=2",), ("paper",), LAST)
+REPRODUCE = Writer("reproduce", reproduce, ("train.epochs=3",), ("train.epochs=2",), ("paper",))
 PRETRAIN = Writer(
     "pretrain",
     lambda p: [*pretrain(p), f"assets={p.path / 'model'}"],

@@ -19,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let encoder, kernels and batch size follow the signals; printed in the table",
     )
+    text = "replace a reproduction of another configuration in the folder"
+    parser.add_argument("--overwrite", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -31,4 +33,4 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     load_recipe(args.recipe, args.config, args.overrides)  # a mistake is told before anything heavy is imported
     from recon.reproduce.run import reproduce
 
-    return reproduce(args.recipe, args.config, args.overrides, adapt=args.adapt)
+    return reproduce(args.recipe, args.config, args.overrides, adapt=args.adapt, overwrite=args.overwrite)

@@ -14,6 +14,7 @@ import numpy as np
 from align.checkpoint import home
 from align.config import Config
 from align.data.names import file_name, joined_name, subject_name
+from align.data.places import Claim
 from align.data.splits import refuse_overlap
 from align.data.studies import open_study
 from align.data.studies.base import Study
@@ -33,6 +34,8 @@ from recon.reproduce.report import markdown, summarise
 from recon.reproduce.rules import Cell
 
 Fit = tuple[Cell, Callable[[], Curve]]  # a curve that is read where it is stored, else computed
+RESULT = "reproduction.json"
+FORMER = ("choice.json", "reproduction.md")  # of another configuration; its curves are found by what they were made of
 
 
 class Walk:
@@ -89,18 +92,26 @@ class Walk:
 
 
 def reproduce(
-    name: str, study_file: Path | Sequence[Path] | None, pairs: list[str], *, adapt: bool = False, progress: bool = True
+    name: str,
+    study_file: Path | Sequence[Path] | None,
+    pairs: list[str],
+    *,
+    adapt: bool = False,
+    progress: bool = True,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train recipe ``name`` and score it under its own rule, under the clean rule, and (marked) as the test chooses.
 
     Returns the content of ``reproduction.json`` and the ``text`` of ``reproduction.md``; both lie in ``run_dir``
     (default ``runs/reproduce/<recipe>_<study>``) beside ``choice.json``, written before any test row is scored, and
-    ``curves/``, one file per fit: a killed call continues behind the last of them.
+    ``curves/``, one file per fit: a killed call continues behind the last of them. With ``overwrite`` it replaces a
+    reproduction of another configuration there.
 
     Raises
     ------
     UserError
-        Bad recipe, configuration or files; an encoder that cannot read the trials (see `adapted`).
+        Bad recipe, configuration or files; an encoder that cannot read the trials (see `adapted`); a folder with a
+        reproduction of another configuration.
     """
     watch = Stopwatch()
     recipe = load_recipe(name, study_file, pairs)
@@ -114,14 +125,25 @@ def reproduce(
         if first:
             remove_strays(walk.folder / "curves")
         launched.wait()
-        return _reproduce(walk, watch)
+        return _reproduce(walk, _claim(walk, adapt, overwrite), watch)
 
 
-def _reproduce(walk: Walk, watch: Stopwatch) -> dict[str, Any]:
+def _claim(walk: Walk, adapt: bool, overwrite: bool) -> Claim:
+    """The folder, for one recipe on one study; it is taken before the choice is written there."""
+    asked = {"recipe": walk.recipe.name, "adapt": adapt, "subjects": walk.subjects, "seeds": walk.seeds}
+    asked |= {"layers": walk.layers, "folds": walk.config.sweep.folds}
+    instead = "Choose another folder (run_dir=FOLDER)"
+    claim = Claim(walk.folder, RESULT, walk.config, instead, asked, overwrite, FORMER)
+    claim.check()
+    return claim
+
+
+def _reproduce(walk: Walk, claim: Claim, watch: Stopwatch) -> dict[str, Any]:
     validation = _validate(walk)
     chosen = rules.clean(validation, walk.layers)
     with launched.first_then_others():
         if launched.is_first():
+            claim.take()
             write_sealed(walk.folder / "choice.json", chosen.as_json())
     test, ids = _test(walk)
     paper = walk.recipe.paper
@@ -135,7 +157,7 @@ def _reproduce(walk: Walk, watch: Stopwatch) -> dict[str, Any]:
     result = {**_facts(walk), **found, "seconds": measured["seconds"], "measured": measured}
     text = markdown(result)
     if launched.is_first():
-        write_sealed(walk.folder / "reproduction.json", result)
+        write_sealed(walk.folder / RESULT, result)
         write_atomic(walk.folder / "reproduction.md", text + "\n")
     return {**result, "folder": str(walk.folder), "text": text}
 

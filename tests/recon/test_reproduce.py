@@ -243,9 +243,9 @@ PAIRS = [
 ]
 
 
-def walk(folder: Path, name: str = "shallow_alignment", *pairs: str) -> dict[str, Any]:
+def walk(folder: Path, name: str = "shallow_alignment", *pairs: str, overwrite: bool = False) -> dict[str, Any]:
     every = [*PAIRS, "sweep.layers=[0,1]", f"run_dir={folder}", f"cache_dir={folder / 'cache'}", *pairs]
-    return run.reproduce(name, None, every, adapt=True, progress=False)
+    return run.reproduce(name, None, every, adapt=True, progress=False, overwrite=overwrite)
 
 
 def test_the_clean_number_is_that_of_a_fit_stopped_there(toy: type[_Toy], tmp_path: Path) -> None:
@@ -311,8 +311,18 @@ def test_a_killed_walk_loses_one_fit(toy: type[_Toy], fits: list[int], tmp_path:
         walk(tmp_path / "part")
     monkeypatch.setattr(align.training.training_set, "fit", real)
     assert walk(tmp_path / "part")["rows"] == whole["rows"] and len(fits) == 2 * total
-    walk(tmp_path / "part", "shallow_alignment", "train.lr=1e-3", "subjects=[01]")
+    walk(tmp_path / "part", "shallow_alignment", "train.lr=1e-3", "subjects=[01]", overwrite=True)
     assert len(fits) == 2.5 * total, "another recipe in the same folder is fitted anew"
+
+
+@pytest.mark.parametrize("other", ["train.lr=1e-3", "subjects=[01]", "sweep.layers=[0]", "sweep.folds=3"])
+def test_a_reproduction_of_another_configuration_stays(toy: type[_Toy], tmp_path: Path, other: str) -> None:
+    walk(tmp_path, "shallow_alignment")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    fails(
+        "reproduction.json of another configuration.*run_dir=FOLDER", lambda: walk(tmp_path, "shallow_alignment", other)
+    )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_folds_share_no_group_and_hold_every_picture_out_once() -> None:
