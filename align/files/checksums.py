@@ -153,6 +153,15 @@ def require_npy(path: str | Path, of: str | None = None) -> None:
     require_crc(path, _trailer_of(path, wanted), wanted, path.name if of is None else of)
 
 
+def has_trailer(path: Path, wanted: int) -> bool:
+    """Whether all that a file holds behind its first ``wanted`` bytes is a checksum of ours; it is not compared."""
+    try:
+        _trailer_of(path, wanted)
+    except Damaged:
+        return False
+    return True
+
+
 def _trailer_of(path: Path, wanted: int) -> int:
     """The checksum behind the ``wanted`` bytes of a file; raises `Damaged` where there is none, or not just these."""
     size = path.stat().st_size

@@ -15,6 +15,7 @@ from scipy.io import savemat
 
 from align.data.reading.safe_load import decode_image, load_array, read_image_zip, require_finite, require_rows
 from align.errors import UserError
+from align.files.checksums import append_checksum
 from tests.align.fixture_studies import picture, png
 from tests.conftest import shared_path
 
@@ -78,6 +79,17 @@ def test_truncated_file_is_one_line(name: str, tmp_path: Path) -> None:
     for length in sorted({0, 1, 6, 10, 64, *range(100, len(data) - 2, max(1, len(data) // 12))}):
         (tmp_path / name).write_bytes(data[:length])
         fails("truncated|no array", tmp_path / name)
+
+
+def test_a_second_array_or_bytes_behind_the_first_are_not_lost_in_silence(tmp_path: Path) -> None:
+    with (tmp_path / "two.npy").open("wb") as file:
+        np.save(file, X)
+        np.save(file, X)
+    fails("more than the array of shape.*save one array in one file", tmp_path / "two.npy")
+    (tmp_path / "more.npy").write_bytes(write(tmp_path / "a.npy").read_bytes() + b"ab")
+    fails("holds 2 bytes more", tmp_path / "more.npy")
+    append_checksum(tmp_path / "a.npy", "a.npy")
+    np.testing.assert_array_equal(load_array(tmp_path / "a.npy"), X)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -18,6 +18,7 @@ from align.data.reading.safe_pickle import read_pickle
 from align.data.reading.stored_array import Payload, StoredArray
 from align.errors import UserError
 from align.files import no_file
+from align.files.checksums import has_trailer
 
 _TORCH_TYPES = {
     "DoubleStorage": "f8",
@@ -82,7 +83,7 @@ def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 def stored_npy(path: Path) -> StoredArray | None:
     """The array of numbers or texts in a ``.npy`` file, left there; None for an array of objects (a pickle).
 
-    Raises `UserError` for a truncated or foreign file and for records.
+    Raises `UserError` for a truncated or foreign file, for records, and for bytes behind the array.
     """
     try:
         with path.open("rb") as file:
@@ -96,6 +97,11 @@ def stored_npy(path: Path) -> StoredArray | None:
         size = path.stat().st_size - offset
         if size < wanted:
             raise UserError(f"{str(path)!r} is truncated: {wanted} bytes announced, {size} found; fetch it again")
+        if size > wanted and not has_trailer(path, offset + wanted):
+            raise UserError(
+                f"{str(path)!r} holds {size - wanted} bytes more than the array of shape {shape} that its header "
+                "announces: it is damaged, or holds a second array, which would be lost; save one array in one file"
+            )
         return StoredArray.of(shape, dtype, fortran, Payload(path, offset, wanted))
     except UserError:
         raise
