@@ -64,15 +64,19 @@ def noise_ceiling(rdms: np.ndarray) -> tuple[float | None, float]:
     """Bounds of what a perfect model reaches (Nili et al. 2014), from subjects' dissimilarities (S, pairs).
 
     Mean over subjects of the rank correlation with the mean of all subjects' ranks (upper), and with that of the other
-    subjects (lower; None for one subject, whose upper bound says nothing).
+    subjects (lower; None for one subject, whose upper bound says nothing). A subject whose dissimilarities are all the
+    same counts as 0.
     """
     whole = mean_of_subjects(rdms)
-    upper = float(np.mean([stats.spearmanr(rdm, whole).statistic for rdm in rdms]))
+    upper = float(np.mean([_spearman(rdm, whole) for rdm in rdms]))
     if len(rdms) < 2:
         return None, upper
     others = [mean_of_subjects(np.delete(rdms, i, axis=0)) for i in range(len(rdms))]
-    lower = np.mean([stats.spearmanr(rdm, rest).statistic for rdm, rest in zip(rdms, others, strict=True)])
-    return float(lower), upper
+    return float(np.mean([_spearman(rdm, rest) for rdm, rest in zip(rdms, others, strict=True)])), upper
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    return weighted_correlation(stats.rankdata(a), stats.rankdata(b))
 
 
 def between_subjects(subjects: Sequence[RankedRdm], given: RankedRdm | None = None) -> float | None:

@@ -137,6 +137,7 @@ def _area(
     """The entry of one area, and for every network the depth (B,) of the peak of every resample."""
     log.info("rsa: %s, %d subjects, %d pictures", area.name, len(area.subjects), len(area.stimuli))
     rdms = np.stack([settings.transformed(rdm) for rdm in area.rdms])
+    _require_structure(area, rdms)
     subjects = [RankedRdm(rdm) for rdm in rdms]
     lower, upper = noise_ceiling(rdms)
     entry: dict[str, Any] = {
@@ -188,6 +189,16 @@ def _area(
         for point in entry["networks"][name]["points"]:
             point["between_networks"] = _between_networks(name, point["layer"], layered)
     return entry, peaks
+
+
+def _require_structure(area: Area, rdms: np.ndarray) -> None:
+    """Raise `UserError` for a subject in whom all pictures are equally far apart: nothing could be like that."""
+    flat = [name for name, rdm in zip(area.subjects, rdms, strict=True) if np.ptp(rdm) == 0]
+    if flat:
+        raise UserError(
+            f"{area.name}, subject {flat[0]}: all pictures are equally far apart, so there is nothing to compare; one "
+            "channel alone needs --distance euclidean, and responses that are all the same are to be mended or left out"
+        )
 
 
 def _kinds(

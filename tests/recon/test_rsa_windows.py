@@ -217,6 +217,42 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "r" / "rsa.json").exists()
 
 
+def silenced(study: Path, root: Path, channels: slice, samples: slice) -> Path:
+    """A copy of the study in which ``samples`` are alike in all trials, and other ``channels`` absent."""
+    shutil.copytree(study, root)
+    x = np.load(root / "signals.npy")[:, channels]
+    x[..., samples] = x[0][..., samples]
+    np.save(root / "signals.npy", x)
+    return root
+
+
+def test_windows_without_a_response_count_as_nothing(
+    made: tuple[Path, np.ndarray, dict[str, Any]], tmp_path: Path
+) -> None:
+    root = silenced(made[0] / "study", tmp_path / "study", slice(None), slice(0, 10))
+    assert command(root, tmp_path / "r", *WALK) == 0
+    windows, layers = entry(read_json(tmp_path / "r" / "rsa.json"))
+    assert [window["ceiling"] for window in windows["windows"][:2]] == [{"lower": 0.0, "upper": 0.0}] * 2
+    assert all(curve["points"][0]["similarity"] == 0 for curve in layers.values())
+    assert max(window["ceiling"]["lower"] for window in windows["windows"]) > 0.1
+
+
+@pytest.mark.parametrize(("channels", "samples"), [(slice(0, 1), slice(0, 0)), (slice(None), slice(None))])
+def test_people_in_whom_all_pictures_are_alike_are_named(
+    channels: slice,
+    samples: slice,
+    made: tuple[Path, np.ndarray, dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = silenced(made[0] / "study", tmp_path / "study", channels, samples)
+    words = ["preprocess.tmin=0.29", "preprocess.tmax=0.3"] if channels.stop == 1 else []
+    assert command(root, tmp_path / "r", "--boot", "5", *words) == 2
+    assert "subject 01: all pictures are equally far apart" in capsys.readouterr().err
+    if channels.stop == 1:
+        assert command(root, tmp_path / "r", "--boot", "5", *words, "--distance", "euclidean") == 0
+
+
 def test_windows_need_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pictures").mkdir()
     words = ["rsa", "--backbones", "mini", "--images", str(tmp_path / "pictures"), "--rdm", "IT=it.npy"]

@@ -341,7 +341,7 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("[!.m]*"))
 
 
-@pytest.mark.parametrize("fault", ["shape", "symmetry", "nan"])
+@pytest.mark.parametrize("fault", ["shape", "symmetry", "nan", "flat"])
 def test_dissimilarities_of_others_are_looked_at(
     fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,10 +350,10 @@ def test_dissimilarities_of_others_are_looked_at(
     square = (
         np.zeros((23, 23)) if fault == "shape" else squareform(pdist(np.random.default_rng(0).normal(size=(24, 3))))
     )
-    square[0, 1] = {"shape": 0.0, "symmetry": 9.0, "nan": np.nan}[fault]
+    square = 1 - np.eye(24) if fault == "flat" else square
+    square[0, 1] = {"shape": 0.0, "symmetry": 9.0, "nan": np.nan, "flat": 1.0}[fault]
     np.save(tmp_path / "it.npy", square)
     words = ["rsa", "--backbones", "mini", "--images", str(tmp_path), "--rdm", f"IT={tmp_path / 'it.npy'}"]
     assert cli.main([*words, "--out", str(tmp_path / "out")]) == 2
-    assert {"shape": "a row for each picture", "symmetry": "not symmetric", "nan": "IT"}[
-        fault
-    ] in capsys.readouterr().err
+    said = {"shape": "a row for each picture", "symmetry": "not symmetric", "nan": "IT", "flat": "equally far apart"}
+    assert said[fault] in capsys.readouterr().err
