@@ -46,12 +46,13 @@ def driven(layout: Layout, units: Sequence[str], regions: Sequence[str], trainin
     """The units and regions of these names, in this order. ``training``: responses (n, U) that give the scale.
 
     Where responses have time a name ends in a moment: ``Oz@0.12`` is channel Oz in the window that holds 0.12 s.
+    The unit ``all`` (``all@0.12``) means all channels or voxels, unless one of them is called so.
     Raises `UserError` for a name that is not known, and for a moment that is missing, out of place or outside.
     """
     names: list[str] = []
     columns: list[np.ndarray] = []
     known = {name: np.array([i]) for i, name in enumerate(layout.channels)}
-    wanted = list(layout.channels) if list(units) == [ALL] and not layout.windows else list(units)
+    wanted = [name for word in units for name in _written_out(layout, word)]
     for option, asked, places in (("--units", wanted, known), ("--roi", list(regions), _regions(layout))):
         for word in dict.fromkeys(asked):
             name, _, moment = word.rpartition(AT) if layout.windows else (word, "", "")
@@ -63,6 +64,14 @@ def driven(layout: Layout, units: Sequence[str], regions: Sequence[str], trainin
             columns.append(_at(layout, places[name], f"{option} {word!r}", moment))
     spread = training.std(axis=0)
     return Driven(layout, tuple(names), tuple(columns), training.mean(axis=0), np.where(spread > 0, spread, 1.0))
+
+
+def _written_out(layout: Layout, word: str) -> list[str]:
+    """The word, or a name for every channel."""
+    name, at, moment = word.rpartition(AT) if layout.windows else (word, "", "")
+    if name != ALL or ALL in layout.channels:
+        return [word]
+    return [f"{channel}{at}{moment}" for channel in layout.channels]
 
 
 def _regions(layout: Layout) -> dict[str, np.ndarray]:

@@ -132,6 +132,8 @@ def test_units_of_responses_with_time_have_a_moment() -> None:
     scaled = (responses - responses.mean(0)) / responses.std(0)
     np.testing.assert_allclose(found.of(responses), np.stack([scaled[:, 3], scaled[:, [0, 2]].mean(1)], 1))
     fails("these responses have time; write a moment in s, as Oz@0.12", lambda: driven(layout, ["Oz"], [], responses))
+    fails("write a moment in s, as all@0.12", lambda: driven(layout, ["all"], [], responses))
+    assert driven(layout, ["all@0.07"], [], responses).names == ("Oz@0.07", "Pz@0.07")
     fails("no window holds 3 s; they go from 0 to 0.1 s", lambda: driven(layout, ["Oz@3"], [], responses))
     fails("'soon' is no moment", lambda: driven(layout, ["Oz@soon"], [], responses))
 
