@@ -122,6 +122,11 @@ class Claim:
     overwrite: bool = False
     former: Sequence[str] = ()
 
+    @property
+    def replaces(self) -> bool:
+        """Whether results of another configuration are there."""
+        return _Former.of(self.folder, self.results, self.config, self.more).other
+
     def check(self) -> None:
         """Raise `UserError` where the folder holds results of another configuration and they are not to be replaced."""
         _Former.of(self.folder, self.results, self.config, self.more).refuse(self.instead, self.overwrite)
@@ -129,7 +134,7 @@ class Claim:
     def take(self) -> None:
         """`claim`; the results of another configuration go, the file that stands for them first."""
         self.check()
-        if _Former.of(self.folder, self.results, self.config, self.more).other:
+        if self.replaces:
             (self.folder / self.results).unlink(missing_ok=True)
             for found in (path for part in self.former for path in self.folder.glob(part)):
                 refuse_links(self.folder, found.parent)

@@ -17,6 +17,7 @@ from align.adaptation.loading import Subject, load_subject
 from align.adaptation.stored import save_adapter, save_shared
 from align.checkpoint import MODEL, save_run, tensors_hash
 from align.config import Config
+from align.data.places import Claim
 from align.data.signals import Recording
 from align.data.splits import joint_manifest, refuse_overlap
 from align.errors import UserError
@@ -32,15 +33,17 @@ CURVE, ADAPTER, RUN = "adapt.json", "adapter.safetensors", "run"
 
 @dataclass(frozen=True)
 class Fold:
-    """A new subject, and the folder of its results."""
+    """A new subject, and the folder of its results with the claim on it."""
 
     subject: str
     place: Path
+    claim: Claim
 
     @property
     def finished(self) -> bool:
-        """Whether all of it is there."""
-        return (self.place / CURVE).is_file() and (self.place / RUN / MODEL).is_file()
+        """Whether all of it is there, and of the same configuration."""
+        there = (self.place / CURVE).is_file() and (self.place / RUN / MODEL).is_file()
+        return there and not self.claim.replaces
 
     def read(self) -> dict[str, Any]:
         """The content of adapt.json."""
@@ -58,27 +61,31 @@ class _Task:
     methods: tuple[Method, ...]
     trials: tuple[int | None, ...]
     threads: int
+    claims: tuple[Claim, ...]  # beside those of the folds
 
 
 def compute_folds(
     config: Config,
     folds: Sequence[Fold],
+    claims: Sequence[Claim],
     known: Sequence[str],
     methods: Sequence[Method],
     trials: Sequence[int | None],
     jobs: int,
     progress: bool,
 ) -> None:
-    """Fit and write ``folds``, ``jobs`` at a time. Raises `UserError` when one fails; what is finished is kept."""
+    """Fit and write ``folds``, ``jobs`` at a time. Raises `UserError` when one fails; what is finished is kept.
+
+    ``claims``: on other results that those of the folds replace. All are taken once the recordings are read.
+    """
     if not folds:
         return
+    own = tuple(known), tuple(methods), tuple(trials)
     if min(jobs, len(folds)) == 1:
-        _compute(_Task(config, tuple(folds), tuple(known), tuple(methods), tuple(trials), 0), progress)
+        _compute(_Task(config, tuple(folds), *own, 0, tuple(claims)), progress)
         return
     threads = threads_each(jobs)
-    tasks = [
-        _Task(config, share, tuple(known), tuple(methods), tuple(trials), threads) for share in divide(folds, jobs)
-    ]
+    tasks = [_Task(config, share, *own, threads, tuple(claims)) for share in divide(folds, jobs)]
     said: set[int] = set()
 
     def seen(done: int) -> None:
@@ -112,6 +119,8 @@ def _compute(task: _Task, progress: bool, finished: Callable[[], None] = lambda:
         if parent is not None and not parent.is_alive():
             return
         others = [subjects[other] for other in task.known if other != fold.subject]
+        for claim in (*task.claims, fold.claim):
+            claim.take()
         _one(config, subjects[fold.subject], others, task.methods, task.trials, fold.place)
         finished()
 

@@ -60,17 +60,20 @@ def adapt(
     require_pooling(backbone, [config.target.layer], config.target.pooling)
     folder = out or _folder(config, new)
     asked = {"known": list(known), "methods": [m.name for m in methods], "trials": list(trials)}
-    folds = [Fold(name, folder if len(new) == 1 else folder / subject_name(name)) for name in new]
-    claims = [Claim(fold.place, CURVE, config, _INSTEAD, {"new": [fold.subject], **asked}, overwrite) for fold in folds]
-    if len(new) > 1:
-        claims.insert(0, Claim(folder, SUMMARY, config, _INSTEAD, {"new": list(new), **asked}, overwrite))
-    with _alone(folder, *sorted({fold.place for fold in folds} - {folder})):
-        for one in claims:
+
+    def claim(place: Path, results: str, people: Sequence[str]) -> Claim:
+        return Claim(place, results, config, _INSTEAD, {"new": list(people), **asked}, overwrite)
+
+    places = [folder if len(new) == 1 else folder / subject_name(name) for name in new]
+    folds = [Fold(name, place, claim(place, CURVE, [name])) for name, place in zip(new, places, strict=True)]
+    claims = [claim(folder, SUMMARY, new)] if len(new) > 1 else []
+    with _alone(folder, *sorted(set(places) - {folder})):
+        for one in (*claims, *(fold.claim for fold in folds)):
             one.check()
+        left = [fold for fold in folds if not fold.finished]
+        compute_folds(config, left, claims, known, methods, trials, jobs, progress)
         for one in claims:
             one.take()
-        left = [fold for fold in folds if not fold.finished]
-        compute_folds(config, left, known, methods, trials, jobs, progress)
         curves = [fold.read() for fold in folds]
         if len(new) == 1:
             return {**curves[0], "folder": str(folder)}

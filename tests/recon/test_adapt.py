@@ -118,6 +118,21 @@ def test_what_replaces_a_result_leaves_no_adapter_of_it(place: Path, tmp_path: P
     assert main([*words, "--subject", "03", "--out", str(out), "--overwrite"]) == 0 and not former.exists()
 
 
+@pytest.mark.parametrize("people", [("03",), ("02", "03")], ids=" ".join)
+@pytest.mark.parametrize("jobs", [(), pytest.param(("--jobs", "2"), marks=pytest.mark.long)], ids=" ".join)
+def test_a_study_that_cannot_be_read_leaves_the_former_results(
+    place: Path, tmp_path: Path, people: tuple[str, ...], jobs: tuple[str, ...]
+) -> None:
+    out, broken = tmp_path / "out", tmp_path / "study"
+    shutil.copytree(place / "out", out if len(people) == 1 else out / "sub-03")
+    shutil.copytree(place / "study", broken)
+    (broken / "signals.npy").write_bytes(b"")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    words = [*_words(place, "--subject", *people, "--out", str(out), "--overwrite", *jobs), f"study.root={broken}"]
+    assert main(words) == 2
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_folders_of_people_are_kept_for_those_who_adapt_to_several(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
