@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,18 @@ WORDS: dict[str, list[str]] = {
     "sheet": ["--units", "0@0.12", "--folds", "2", "target.layer=1"],
     "encode": ["--folds", "2", "--permutations", "3", "target.layer=1"],
     "brain-score": ["--layers", "1", "--method", "ridge"],
+    "timecourse": ["--width", "0.05", "--step", "0.05", "--permutations", "5", "target.layer=1"],
+    "aligned-cut": [
+        "--units",
+        "0@0.12",
+        "--clusters",
+        "2",
+        "--shuffles",
+        "2",
+        "target.layer=1",
+        "target.pooling=grid:2",
+    ],
+    "sweep": ["--layers", "1", "--no-test", "sweep.seeds=1", "sweep.folds=2", "train.epochs=1", "encoder.name=ridge"],
     "maximize": [
         *("--units", "0@0.12", "--judge", "torchvision/squeezenet1_1@untrained", "--judge-layer", "features.3"),
         *("--patched", "1", "--rounds", "0", "--steps", "1", "target.layer=1", "target.pooling=grid:2"),
@@ -29,6 +42,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two people, and natural pictures."""
     root = tmp_path_factory.mktemp("taken")
     study(root / "study")
+    shutil.copytree(root / "study", root / "broken")
+    (root / "broken" / "images" / "pic001.png").write_bytes(b"")
     (root / "natural").mkdir()
     for i in range(20):
         (root / "natural" / f"{i:02d}.png").write_bytes(png(picture(500 + i)))
@@ -49,6 +64,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def claimed(out: Path, command: str, made_with: str) -> None:
     """What looks like results of the command that were made with something else."""
     name = {"encode": "encoding_pictures-to-responses", "brain-score": "encoding_pictures-to-responses"}
+    name |= {"aligned-cut": "aligned_cut", "sweep": "choice"}
     out.mkdir()
     (out / f"{name.get(command, command)}.json").write_text("{}")
     (out / "made_with.json").write_text(made_with)
@@ -80,6 +96,10 @@ def test_what_replaces_results_leaves_none_of_them(root: Path, tmp_path: Path) -
         ("rsa", ["--pictures", "8", "--areas", "nowhere"]),
         ("universality", ["--fit-images", "{root}/nowhere"]),
         ("maximize", ["--units", "0@9"]),
+        ("timecourse", ["target.pooling=grid:63"]),
+        ("aligned-cut", ["target.pooling=grid:63"]),
+        ("sweep", ["target.pooling=grid:63"]),
+        *((command, ["study.root={root}/broken"]) for command in WORDS),
     ],
 )
 def test_what_fails_half_way_leaves_the_former_results_and_their_configuration(
