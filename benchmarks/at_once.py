@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import json
 import multiprocessing
 import os
 import pkgutil
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 LIBRARIES = (  # that the project imports where they are needed
     "accelerate",
@@ -28,6 +31,7 @@ LIBRARIES = (  # that the project imports where they are needed
     "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip",
 )
+PEOPLE, TRAIN, TEST = ("01", "02", "03"), 40, 8  # pictures, the same for everybody
 PLAIN = ["evaluate.networks=false", "evaluate.n_boot=20", "evaluate.n_perm=20"]
 
 
@@ -143,6 +147,27 @@ def warm() -> None:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+
+
+def make_people(folder: Path) -> None:
+    """Pictures, and responses of `PEOPLE` with a time axis, as the `folder` study reads them."""
+    (folder / "images").mkdir(parents=True)
+    rng, signals, means = np.random.default_rng(0), [], []
+    for k in range(TRAIN + TEST):
+        pixels = (np.kron(rng.random((4, 4, 3)), np.ones((8, 8, 1))) * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"p{k:02d}.png")
+        means.append(pixels.reshape(4, 8, 4, 8, 3).mean((1, 3)).ravel() / 255)
+    with (folder / "stimuli.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "image", "split", "subject", "concept"])
+        for person in PEOPLE:
+            weights = rng.normal(size=(48, 40))
+            for k in range(TRAIN + TEST):
+                split = "train" if k < TRAIN else "test"
+                writer.writerow([len(signals), f"p{k:02d}.png", split, person, f"c{k}"])
+                signals.append(means[k] @ weights + 0.05 * rng.normal(size=40))
+    np.save(folder / "signals.npy", np.array(signals, dtype=np.float32).reshape(-1, 4, 10))
+    (folder / "info.json").write_text(json.dumps({"sfreq": 100}), encoding="utf-8")
 
 
 def make_pickles(folder: Path) -> None:

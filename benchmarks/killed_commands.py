@@ -34,12 +34,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.at_once import PLAIN, Place, call, make_pickles, warm
+from benchmarks.at_once import PLAIN, Place, call, make_people, make_pickles, warm
 from tests.align.fixture_http import Served, serving, through
 
 TRAIN, TEST, REPEATS = 40, 12, 3  # pictures, and trials of each test picture
 LIMIT = 600  # s that one command may take
 VOLATILE = {
+    "shared_seconds",
     "seconds",
     "mtime_ns",
     "commit",
@@ -181,6 +182,25 @@ def squeezenet(place: Place) -> None:
     save_tensors(place.path / "squeeze.safetensors", squeezenet1_1(weights=None).state_dict())
 
 
+def _people(place: Place) -> None:
+    if not (place.path / "people").exists():
+        make_people(place.path / "people")
+
+
+def _of_people(command: str, *words: str) -> Callable[[Place], list[str]]:
+    def called(place: Place) -> list[str]:
+        study = ["study.name=folder", f"study.root={place.path / 'people'}", f"cache_dir={place.path / 'shared'}"]
+        return ["recon", command, *study, "target.layer=1", *words, "--out", str(place.path / command)]
+
+    return called
+
+
+def _rosetta(place: Place) -> list[str]:
+    words = ["--images", str(place.path / "study" / "images"), f"cache_dir={place.path / 'cache'}"]
+    grid = ["--layers", "1", "2", "--grid", "2", "--shuffles", "2", "--out", str(place.path / "rosetta")]
+    return ["recon", "rosetta", *BACKBONES, *grid, *words]
+
+
 def _captioned(place: Place) -> list[str]:
     return place.of_run("caption", "--captioner", str(place.path / "git"), *PLAIN)
 
@@ -200,6 +220,7 @@ DRAW = ["--steps", "1", "--limit", "3"]
 BACKBONES = ("--backbones", "mini,mini@untrained")
 FEW = ("--components", "3", "--folds", "2", "--permutations", "5", "--shuffles", "5")
 JUDGE = ("--judge", "torchvision/squeezenet1_1@untrained", "--judge-layer", "features.3")
+ADAPT = ("encoder.name=encoding", "--method", "prior,shared_response", "--trials", "12")
 EPOCHS = ["encoder.name=mlp", "encoder.width=16", "train.epochs=6", "train.batch_size=8", "train.checkpoint_every=2"]
 WRITERS = (
     Writer("import", _import, prepare=_flatten),
@@ -246,6 +267,16 @@ WRITERS = (
         "maximize",
         _driven("maximize", *JUDGE, "--patched", "2", "--rounds", "1", "--drawn", "2", "--steps", "2"),
     ),
+    Writer("rosetta", _rosetta),
+    Writer(
+        "aligned-cut",
+        _studied(
+            *("aligned-cut", "target.layer=1", "target.pooling=grid:2", "--units", f"{UNIT}@0.02"),
+            *("--clusters", "2", "--shuffles", "2"),
+        ),
+    ),
+    Writer("adapt", _of_people("adapt", *ADAPT, "--subject", "01"), prepare=_people),
+    Writer("adapt to several", _of_people("adapt", *ADAPT, "--subject", "01", "02"), prepare=_people),
     Writer("caption", _captioned, drawn=True, prepare=_git),
 )
 
@@ -319,7 +350,15 @@ def _content(path: Path) -> bytes:
         return b"\n".join(map(_steady, path.read_text(encoding="utf-8").splitlines()))
     if path.suffix == ".safetensors":
         return _tensors(path.read_bytes())
-    return path.read_bytes()
+    return _columns(path.read_text(encoding="utf-8")) if path.suffix == ".csv" else path.read_bytes()
+
+
+def _columns(table: str) -> bytes:
+    """A table without the columns of `VOLATILE`; another one as it is."""
+    rows = list(csv.reader(table.splitlines()))
+    left_out = [i for i, name in enumerate(rows[0] if rows else []) if name in VOLATILE]
+    kept = [[cell for i, cell in enumerate(row) if i not in left_out] for row in rows]
+    return json.dumps(kept).encode() if left_out else table.encode()
 
 
 def _tensors(content: bytes) -> bytes:

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.at_once import PLAIN, Found, Kind, Place, make_pickles, together, warm
-from benchmarks.parallel_newer import NEWER, make_people
+from benchmarks.at_once import PLAIN, Found, Kind, Place, make_people, make_pickles, together, warm
+from benchmarks.parallel_newer import NEWER
 
 TRAIN, TEST = 20, 12  # pictures
 DRAWN = {"reconstructions", "shuffled", "zero_brain", "oracle"}  # what recon generate fills

@@ -16,13 +16,9 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from benchmarks.at_once import PLAIN, Found, Kind, Place, together
 from benchmarks.killed_commands import differences, pretrain, publish, reproduce, server, snapshot, squeezenet
 
-PEOPLE, TRAIN, TEST = ("01", "02", "03"), 40, 8  # pictures, the same for everybody
 UNITS = ",".join(f"{channel}@0.02" for channel in range(4))
 NETWORKS = ("--backbones", "mini,mini@untrained")
 GRID = ("target.layer=1", "target.pooling=grid:2", "--units", UNITS)
@@ -58,27 +54,6 @@ class Writer:
         below = [pattern for one in self.where for pattern in (one, f"{one}/*")]
         found = snapshot(place.path)
         return {name: found[name] for name in found if any(fnmatchcase(name, pattern) for pattern in below)}
-
-
-def make_people(folder: Path) -> None:
-    """Pictures, and responses of `PEOPLE` with a time axis, as the `folder` study reads them."""
-    (folder / "images").mkdir(parents=True)
-    rng, signals, means = np.random.default_rng(0), [], []
-    for k in range(TRAIN + TEST):
-        pixels = (np.kron(rng.random((4, 4, 3)), np.ones((8, 8, 1))) * 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"p{k:02d}.png")
-        means.append(pixels.reshape(4, 8, 4, 8, 3).mean((1, 3)).ravel() / 255)
-    with (folder / "stimuli.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "image", "split", "subject", "concept"])
-        for person in PEOPLE:
-            weights = rng.normal(size=(48, 40))
-            for k in range(TRAIN + TEST):
-                split = "train" if k < TRAIN else "test"
-                writer.writerow([len(signals), f"p{k:02d}.png", split, person, f"c{k}"])
-                signals.append(means[k] @ weights + 0.05 * rng.normal(size=40))
-    np.save(folder / "signals.npy", np.array(signals, dtype=np.float32).reshape(-1, 4, 10))
-    (folder / "info.json").write_text(json.dumps({"sfreq": 100}), encoding="utf-8")
 
 
 # --- what one command alone leaves ---
