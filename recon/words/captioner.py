@@ -45,7 +45,7 @@ def load_captioner(name: str) -> Captioner:
     """Pictures (n, 3, H, W) in [0, 1] to one text each, by greedy search.
 
     Raises `UserError`, one line, for a name that is no folder and no hub id, another kind of model, files that cannot
-    be fetched, and weights that do not fit.
+    be fetched, and weights that do not fit; the captioner, where it computes NaN and where all its texts are empty.
     """
     folder = _folder(name)
     require_sensible(folder, f"captioner {name!r}")
@@ -104,6 +104,11 @@ def _load(name: str, folder: Path) -> Captioner:
             if not all(bool(part.isfinite().all()) for part in drawn.logits):
                 raise UserError(f"captioner {name!r} computes NaN or infinite values; its weights are damaged")
             found += [text.strip() for text in processor.batch_decode(drawn.sequences, skip_special_tokens=True)]
+        if found and not any(found):
+            raise UserError(
+                f"captioner {name!r} has no word for any of {len(found)} pictures; its weights are damaged or quantised "
+                "(store them as float32)"
+            )
         return found
 
     return caption

@@ -318,6 +318,15 @@ def test_a_captioner_of_damaged_weights_says_nothing(tmp_path: Path) -> None:
         load_captioner(str(tmp_path))(torch.rand(2, 3, 16, 16))
 
 
+def test_a_captioner_without_a_word_is_told(tmp_path: Path) -> None:
+    model = git(tmp_path)
+    torch.nn.init.zeros_(model.output.weight)
+    model.output.bias.data = torch.arange(len(WORDS)) * -1.0 + 100 * (torch.arange(len(WORDS)) == 3)  # ends at once
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no word for any of 2 pictures"):
+        load_captioner(str(tmp_path))(torch.rand(2, 3, 16, 16))
+
+
 def test_a_tower_of_damaged_weights_embeds_nothing() -> None:
     fails = TextTower("x", lambda texts: torch.full((len(texts), 4), float("nan")), lambda images: images[:, 0, 0] / 0)
     for read in (lambda: fails.texts(["a"]), lambda: fails.pictures(torch.ones(1, 3, 4, 4))):
