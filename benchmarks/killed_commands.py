@@ -183,8 +183,11 @@ def squeezenet(place: Place) -> None:
 
 
 def _people(place: Place) -> None:
+    """A study of several people, whole or absent."""
     if not (place.path / "people").exists():
-        make_people(place.path / "people")
+        shutil.rmtree(place.path / "new people", ignore_errors=True)
+        make_people(place.path / "new people")
+        (place.path / "new people").rename(place.path / "people")
 
 
 def _of_people(command: str, *words: str) -> Callable[[Place], list[str]]:
