@@ -106,8 +106,8 @@ def _load(name: str, folder: Path) -> Captioner:
             found += [text.strip() for text in processor.batch_decode(drawn.sequences, skip_special_tokens=True)]
         if found and not any(found):
             raise UserError(
-                f"captioner {name!r} has no word for any of {len(found)} pictures; its weights are damaged or quantised "
-                "(store them as float32)"
+                f"captioner {name!r} has no word for any of {len(found)} pictures; its weights are damaged, or "
+                "quantised (store them as float32)"
             )
         return found
 
