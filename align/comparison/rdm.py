@@ -42,8 +42,9 @@ def geotopological(rdm: np.ndarray, low: float, high: float) -> np.ndarray:
     if not 0 <= low < high <= 1:
         raise ValueError(f"quantiles {low:g} and {high:g} should rise from 0 to 1")
     least, most = np.quantile(rdm, [low, high])
-    if most <= least:
-        return np.asarray((rdm > least).astype(np.float64))
+    if most <= least:  # ties: that value belongs to the side that leaves a difference
+        above = rdm > least
+        return np.asarray((above if above.any() else rdm >= least).astype(np.float64))
     return np.clip((rdm - least) / (most - least), 0.0, 1.0)
 
 

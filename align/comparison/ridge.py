@@ -77,8 +77,8 @@ class SharedRidge:
         if self.spare > 0:
             outside = np.maximum(np.square(y).sum(axis=0) - squared.sum(axis=0), 0.0)
         shares = np.stack([self._left_over(alpha) for alpha in alphas])
-        freedom = shares.sum(axis=1) + max(self.spare, 0)
-        return np.asarray((np.square(shares) @ squared + outside) / np.square(freedom)[:, None])
+        freedom = (shares.sum(axis=1) + max(self.spare, 0))[:, None]
+        return _divided(np.square(shares) @ squared + outside, np.square(freedom))
 
     def _loo(self, y: np.ndarray, turned: np.ndarray, alphas: Sequence[float]) -> np.ndarray:
         n, count = y.shape
@@ -93,7 +93,7 @@ class SharedRidge:
                 if self.spare > 0:
                     free = free + np.maximum(1 - 1 / n - squared.sum(axis=1), 0.0)
                 residual = self.left @ (share[:, None] * part) + outside
-                found[i, cut] = np.square(residual / free[:, None]).mean(axis=0)
+                found[i, cut] = np.square(_divided(residual, free[:, None])).mean(axis=0)
         return found
 
     def coordinates(self, x: np.ndarray) -> np.ndarray:
@@ -102,6 +102,11 @@ class SharedRidge:
         if self.right is not None:
             return np.asarray(centred @ self.right)
         return np.asarray(centred @ self.x.T @ self.left / np.sqrt(self.values))
+
+
+def _divided(residual: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Infinite where no freedom is left: such a penalty is not chosen while another has some."""
+    return np.divide(residual, freedom, out=np.full_like(residual, np.inf), where=freedom > 0)
 
 
 class SharedFit:

@@ -139,6 +139,10 @@ class Claim:
             for found in (path for part in self.former for path in self.folder.glob(part)):
                 refuse_links(self.folder, found.parent)
                 found.unlink(missing_ok=True)
+        self.tell()
+
+    def tell(self) -> None:
+        """`claim`: write what the results are made with, and leave all else there as it is."""
         claim(self.folder, self.results, self.config, self.instead, self.more, self.overwrite)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from align.config import Config
 from align.data.names import file_name, joined_name, subject_name
-from align.data.places import claim, part_labels, study_labels
+from align.data.places import Claim, part_labels, study_labels
 from align.data.studies import open_study
 from align.data.studies.base import Study
 from align.errors import UserError
@@ -106,26 +106,27 @@ def run(
     with locked(folder / ".sweep.lock", f"sweeping into {str(folder)!r}", wait=None, keep=False):
         for part in ("cells", "test"):
             remove_strays(folder / part)
-        _claim(folder, config, walk.subjects, overwrite)
-        return _sweep(grid, study, folder, processes, test, progress, watch)
+        claim = _claim(folder, config, walk.subjects, overwrite)
+        claim.check()
+        return _sweep(grid, study, claim, processes, test, progress, watch)
 
 
-def _claim(folder: Path, config: Config, subjects: Sequence[str], overwrite: bool) -> None:
-    """Refuse a folder with the results of another configuration, or remove them; cells are found by what they hold."""
-    own = replace(config, encoder=replace(config.encoder, name="mlp"), backbone=type(config.backbone)())  # walked over
+def _claim(folder: Path, config: Config, subjects: Sequence[str], overwrite: bool) -> Claim:
+    """On the results of one configuration; cells are found by what they hold, and backbones, encoders and layers are
+    walked over."""
+    own = replace(config, encoder=replace(config.encoder, name="mlp"), backbone=type(config.backbone)())
     own.target = replace(own.target, layer="1")
     instead = "Choose another folder (--out FOLDER)"
-    if claim(folder, "choice.json", own, instead, {"subjects": list(subjects)}, overwrite):
-        for name in (*TABLES, *FIGURES):
-            (folder / name).unlink(missing_ok=True)
+    return Claim(folder, "choice.json", own, instead, {"subjects": list(subjects)}, overwrite, (*TABLES, *FIGURES))
 
 
 def _sweep(
-    grid: Grid, study: Study, folder: Path, processes: int, test: bool, progress: bool, watch: Stopwatch
+    grid: Grid, study: Study, claim: Claim, processes: int, test: bool, progress: bool, watch: Stopwatch
 ) -> SweepResult:
-    walk, cells = grid.walk, Cells(grid, study, folder)
+    walk, folder = grid.walk, claim.folder
+    cells = Cells(grid, study, folder)
     validated = _results(cells, walk.cells(), "cross-validation", processes, progress)
-    choice = _store_choice(folder / "choice.json", grid, validated, test)
+    choice = _claimed_choice(claim, grid, validated, test)
     tests = _results(cells, _refits(walk, choice), "refit and test", processes, progress) if test else []
     summary = summarise(grid.config, validated, tests, choice, facts(walk))
     summary["measured"] = watch.read()
@@ -216,6 +217,19 @@ def _refits(walk: GridWalk, choice: dict[str, Any]) -> list[Cell]:
         for subject in walk.subjects
         for seed in seeds_of(walk.config, curve["encoder"])
     ]
+
+
+def _claimed_choice(claim: Claim, grid: Grid, cells: list[dict[str, Any]], test: bool) -> dict[str, Any]:
+    """`_store_choice`, and what it was made with; tables and figures of another configuration go first."""
+    replaces = claim.replaces
+    if not replaces:
+        claim.tell()
+    for name in claim.former if replaces else ():
+        (claim.folder / name).unlink(missing_ok=True)
+    choice = _store_choice(claim.folder / claim.results, grid, cells, test)
+    if replaces:  # a choice without the words that it was made with could not be continued
+        claim.tell()
+    return choice
 
 
 def _store_choice(path: Path, grid: Grid, cells: list[dict[str, Any]], test: bool) -> dict[str, Any]:

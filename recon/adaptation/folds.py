@@ -76,7 +76,7 @@ def compute_folds(
 ) -> None:
     """Fit and write ``folds``, ``jobs`` at a time. Raises `UserError` when one fails; what is finished is kept.
 
-    ``claims``: on other results that those of the folds replace. All are taken once the recordings are read.
+    ``claims``: on other results that those of the folds replace. All are taken when the first of them is computed.
     """
     if not folds:
         return
@@ -119,22 +119,15 @@ def _compute(task: _Task, progress: bool, finished: Callable[[], None] = lambda:
         if parent is not None and not parent.is_alive():
             return
         others = [subjects[other] for other in task.known if other != fold.subject]
-        for claim in (*task.claims, fold.claim):
-            claim.take()
-        _one(config, subjects[fold.subject], others, task.methods, task.trials, fold.place)
+        _one(task, subjects[fold.subject], others, fold)
         finished()
 
 
-def _one(
-    config: Config,
-    new: Subject,
-    others: Sequence[Subject],
-    methods: Sequence[Method],
-    trials: Sequence[int | None],
-    folder: Path,
-) -> None:
-    curve = learning_curve(config, new, others, methods, trials)
-    run = _write_run(config, new, others, curve, folder)
+def _one(task: _Task, new: Subject, others: Sequence[Subject], fold: Fold) -> None:
+    curve = learning_curve(task.config, new, others, task.methods, task.trials)
+    for claim in (*task.claims, fold.claim):
+        claim.take()
+    run = _write_run(task.config, new, others, curve, fold.place)
     result = {
         "study": new.recording.study,
         "subject": curve.subject,
@@ -148,8 +141,8 @@ def _one(
         "final": curve.final,
         "run": run.name,
     }
-    summary = summarise([result], trials)
-    write_results(folder, CURVE, result, summary, f"subject {curve.subject}")
+    summary = summarise([result], task.trials)
+    write_results(fold.place, CURVE, result, summary, f"subject {curve.subject}")
 
 
 def _write_run(config: Config, new: Subject, others: Sequence[Subject], curve: Curve, folder: Path) -> Path:

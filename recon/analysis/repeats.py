@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import UserError
-from align.files import locked, write_atomic, write_sealed
+from align.files import locked, read_json, write_atomic, write_sealed
 from align.files.table import harmless
 from recon.analysis.noise_ceiling import Reliability
 
@@ -33,12 +33,14 @@ SIDES = ("signals", "embeds")
 def repeat_curves(run: Run, out: str | Path, *, n_draws: int = 10, seed: int = 0) -> dict[str, Any]:
     """Write repeats_sub-XX.{json,csv,png} and reliability_sub-XX.csv to ``out``; returns the content of the JSON.
 
-    Raises `UserError` when the test pictures have one row each, and when the recording is not that of the run.
+    Raises `UserError` when the test pictures have one row each, when the recording is not that of the run, and where
+    ``out`` is not the run's folder and holds the curves of another run.
     """
     from recon.evaluation.recordings import RunData
 
     if n_draws < 1:
         raise UserError(f"--draws {n_draws} should be 1 or more")
+    _refuse_other_run(Path(out), run)
     run_data = RunData(run)
     recording = run_data.recording
     test = recording.test
@@ -188,6 +190,17 @@ def _facts(run: Run, rows: Sequence[np.ndarray], n_draws: int, seed: int) -> dic
     }
 
 
+def _refuse_other_run(folder: Path, run: Run) -> None:
+    from align.data.names import file_name
+    from recon.decoding.predict import run_id
+
+    path = folder / f"repeats_sub-{file_name(run.subject)}.json"
+    if folder.resolve() == run.path.resolve() or not path.exists():
+        return
+    if read_json(path, {"run": str}).get("run") != run_id(run):
+        raise UserError(f"{str(path)!r} is of another run; nothing was changed: give another --out DIR, or delete it")
+
+
 def _write(folder: Path, subject: str, result: dict[str, Any]) -> None:
     from align.data.names import file_name
     from recon.analysis.figures import plot_repeats
@@ -196,10 +209,11 @@ def _write(folder: Path, subject: str, result: dict[str, Any]) -> None:
     lines = [{**_without(row, "ci95_full"), **_ends(row["ci95_full"], "full")} for row in channels]
     doing, name = f"writing curves of repetitions into {str(folder)!r}", file_name(subject)
     with locked(folder / f".repeats_sub-{name}.lock", doing, wait=None, keep=False):
-        write_sealed(folder / f"repeats_sub-{name}.json", result)
+        (folder / f"repeats_sub-{name}.json").unlink(missing_ok=True)  # while it is there, all is of one call
         write_atomic(folder / f"repeats_sub-{name}.csv", _csv(result))
         write_atomic(folder / f"reliability_sub-{name}.csv", csv_table(lines))
         plot_repeats(result, folder / f"repeats_sub-{name}.png")
+        write_sealed(folder / f"repeats_sub-{name}.json", result)
 
 
 def _csv(result: dict[str, Any]) -> str:

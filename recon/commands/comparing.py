@@ -33,6 +33,8 @@ def settings_of(args: argparse.Namespace) -> tuple[Any, bool]:
 
     pairs = [*args.overrides, *([f"study.name={args.study}"] if args.study else [])]
     named = bool(args.study or args.config or any(pair.startswith("study.name=") for pair in args.overrides))
+    if getattr(args, "test", False) and not named:
+        raise UserError("--test means the test pictures of a study; name one (--study NAME), or leave --test out")
     return load_config(Config, args.config, pairs), named
 
 

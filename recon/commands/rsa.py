@@ -10,6 +10,8 @@ from align.errors import UserError
 from recon.commands.comparing import add_comparison_arguments, default_folder, number_list, settings_of, word_list
 from recon.commands.universality import POOLS
 
+TOP = "1,5,10"  # dimensions that are kept
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Grammar of ``recon rsa``."""
@@ -27,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geotopological", metavar="LOW,HIGH", help=text)
     text = "folder of recon universality: keep its most universal dimensions alone"
     parser.add_argument("--universality", type=Path, metavar="DIR", help=text)
-    text = "with --universality: how many (default: %(default)s)"
-    parser.add_argument("--top", default="1,5,10", metavar="N[,N]", help=text)
+    text = f"with --universality: how many (default: {TOP})"
+    parser.add_argument("--top", metavar="N[,N]", help=text)
     text = "pictures at most, drawn by the seed (default: %(default)s)"
     parser.add_argument("--pictures", type=int, default=400, metavar="N", help=text)
     text = "draws of pictures and subjects, for the intervals (default: %(default)s)"
@@ -54,11 +56,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         parse_pooling(args.pool)
     if args.boot < 1 or args.pictures < 8:
         raise UserError(f"--boot {args.boot} should be 1 or more, and --pictures {args.pictures} 8 or more")
+    if args.top and not args.universality:
+        raise UserError("--top counts dimensions of --universality; pass that folder, or leave --top out")
     settings = Settings(
         args.pool,
         args.distance,
         _quantiles(args.geotopological),
-        _counts(args.top) if args.universality else (),
+        _counts(args.top or TOP) if args.universality else (),
         args.pictures,
         args.boot,
         args.test,

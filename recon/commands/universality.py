@@ -9,6 +9,7 @@ from typing import Any
 from align.errors import UserError
 from recon.commands.comparing import add_comparison_arguments, default_folder, number_list, settings_of, word_list
 
+SHUFFLES = 100
 POOLS = "max, mean, cls, grid:N or tokens"
 
 
@@ -33,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=int, default=5, help="of cross-validation (default: %(default)s)")
     text = "shuffled dimensions of each network, for p (default: %(default)s)"
     parser.add_argument("--permutations", type=int, default=1000, help=text)
-    text = "orders of pictures in which brains are shuffled (default: %(default)s)"
-    parser.add_argument("--shuffles", type=int, default=100, help=text)
+    text = f"of a study: orders of pictures in which brains are shuffled (default: {SHUFFLES})"
+    parser.add_argument("--shuffles", type=int, help=text)
     parser.add_argument("--pictures", type=int, metavar="N", help="of a place, at most (default: all)")
     parser.add_argument("--width", type=float, default=0.1, help="of a window, in s (default: %(default)s)")
     parser.add_argument("--step", type=float, default=0.05, help="between windows, in s (default: %(default)s)")
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         value = getattr(args, name)
         if value is not None and value < least:
             raise UserError(f"--{name} {value} should be {least} or more")
+    if args.shuffles is not None and not named:
+        raise UserError("--shuffles are of the brains of a study; name one (--study NAME), or leave --shuffles out")
     regression = Regression(args.regression, tuple(alphas), args.choose, not args.raw)
     settings = Settings(
         args.pool,
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.components,
         args.folds,
         args.permutations,
-        args.shuffles,
+        SHUFFLES if args.shuffles is None else args.shuffles,
         args.width,
         args.step,
         args.pictures,

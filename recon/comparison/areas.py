@@ -36,6 +36,7 @@ class Area:
     rdms: np.ndarray
     windows: tuple[Window, ...] = ()
     timed: np.ndarray | None = None
+    recorded: bool = True
 
 
 def measured_areas(entries: Sequence[str], stimuli: Stimuli, most: int, seed: int) -> list[Area]:
@@ -62,7 +63,8 @@ def measured_areas(entries: Sequence[str], stimuli: Stimuli, most: int, seed: in
             raise UserError(f"{file!r} is not symmetric; a dissimilarity of two pictures has one value")
         upper = pairs_of(len(rows))
         rdms = np.stack([one[np.ix_(rows, rows)][upper] for one in square])
-        found.append(Area(name, tuple(str(i + 1) for i in range(len(rdms))), part, stimuli, rdms))
+        people = tuple(str(i + 1) for i in range(len(rdms)))
+        found.append(Area(name, people, part, stimuli, rdms, recorded=False))
     _refuse_twice([area.name for area in found])
     return found
 

@@ -137,7 +137,7 @@ def _area(
     """The entry of one area, and for every network the depth (B,) of the peak of every resample."""
     log.info("rsa: %s, %d subjects, %d pictures", area.name, len(area.subjects), len(area.stimuli))
     rdms = np.stack([settings.transformed(rdm) for rdm in area.rdms])
-    _require_structure(area, rdms)
+    _require_structure(area, rdms, settings)
     subjects = [RankedRdm(rdm) for rdm in rdms]
     lower, upper = noise_ceiling(rdms)
     entry: dict[str, Any] = {
@@ -191,13 +191,19 @@ def _area(
     return entry, peaks
 
 
-def _require_structure(area: Area, rdms: np.ndarray) -> None:
+def _require_structure(area: Area, rdms: np.ndarray, settings: Settings) -> None:
     """Raise `UserError` for a subject in whom all pictures are equally far apart: nothing could be like that."""
-    flat = [name for name, rdm in zip(area.subjects, rdms, strict=True) if np.ptp(rdm) == 0]
-    if flat:
+    for name, before, rdm in zip(area.subjects, area.rdms, rdms, strict=True):
+        if np.ptp(rdm) > 0:
+            continue
+        if np.ptp(before) > 0:
+            why = "by --geotopological alone; give other quantiles"
+        elif area.recorded and settings.distance == "correlation":
+            why = "mend or leave out responses that are all the same; one channel alone needs --distance euclidean"
+        else:
+            why = "mend or leave out what is the same for all pictures"
         raise UserError(
-            f"{area.name}, subject {flat[0]}: all pictures are equally far apart, so there is nothing to compare; one "
-            "channel alone needs --distance euclidean, and responses that are all the same are to be mended or left out"
+            f"{area.name}, subject {name}: all pictures are equally far apart, so there is nothing to compare: {why}"
         )
 
 

@@ -125,7 +125,6 @@ def evidence(
     maker, folders = Maker(plan, base), PictureFolders.of(plan)
     with locked(folders.evidence / ".lock", f"drawing maps into {str(folders.evidence)!r}", wait=None, keep=False):
         brains = _null_brains(maker, Two(null_a, null_b), null.ids)
-        (folders.evidence / "index.csv").unlink(missing_ok=True)  # without it nobody reads maps of two thresholds
         rows = _explain(maker, Two(a, b), brains.threshold, folders, on_map)
         return _store(maker, source, brains, null.left_out, rows, folders)
 
@@ -154,6 +153,7 @@ def _explain(
         base = maker.baselines(part)
         found = {name: maker.map_of(two.take(rows), part, base) for name, two in pairs.items()}
         share = {name: shares(together, threshold) for name, together in found.items()}
+        (folders.evidence / "index.csv").unlink(missing_ok=True)  # without it nobody reads maps of two thresholds
         for k, stimulus_id in enumerate(part):
             lit[stimulus_id] = {("lit" if name == OWN else name): float(values[k]) for name, values in share.items()}
             image = np.repeat(grey(found[OWN][k], threshold)[None], 3, axis=0)

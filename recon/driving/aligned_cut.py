@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 RESULT, STEM = "aligned_cut.json", "aligned_cut"
 FORMER = (f"{STEM}_sub-*.csv", f"{STEM}_sub-*.png")  # of subjects that a replaced result may have had
+LEAST = 8  # pictures of either part
 log = logging.getLogger(__name__)
 
 
@@ -63,8 +64,8 @@ def run(
     Raises
     ------
     UserError
-        Unknown subject, unit, region or layer; layers without a square grid of places, or with different ones; fewer
-        patches than clusters; results of another configuration in the folder.
+        Unknown subject, unit, region or layer; layers without a square grid of places, or with different ones; too few
+        pictures; fewer patches than clusters; results of another configuration in the folder.
     """
     from align.data.studies import open_study
     from recon.comparison.networks import described, load_networks
@@ -122,6 +123,10 @@ def _look(
         raise UserError(f"target.pooling={config.target.pooling} gives no square grid of places; take grid:n")
     halves = subject.folds if settings.test else grouped_folds(subject.groups, 2, config.seed)
     first, second = halves[0]
+    if min(len(first), len(second)) < LEAST:
+        raise UserError(
+            f"subject {name}: {len(first)} pictures for the map and {len(second)} to paint; {LEAST} of each are needed"
+        )
     patches = min(len(first), len(second)) * next(iter(tokens.values())).shape[1] * len(tokens)
     if patches < 2 * settings.clusters:
         raise UserError(f"--clusters {settings.clusters}: {patches} patches are too few; take fewer")

@@ -88,15 +88,30 @@ def found_clusters(
         Measured responses (m, U) of the second part, and what an encoder fitted to the first part predicts (m, U).
     stimuli, shown
         Where the pictures of the second part are: their rows (m,).
+
+    Raises
+    ------
+    UserError
+        Units that fall into fewer groups, because they answer the same; a first part that cannot be cut in half.
     """
     responses, groups = first
     measured, predicted = second
     tried = None
     if clusters == AUTO:
+        if len(np.unique(groups)) < 2:
+            raise UserError(
+                "--clusters auto compares halves of the first part, whose pictures are all of one scene or concept; "
+                "give a number, as in --clusters 4"
+            )
         count, tried = chosen_count(responses, groups, np.random.default_rng(derive(seed, "clusters")))
     else:
         count = int(clusters)
     of, again = unit_clusters(responses, count), unit_clusters(measured, count)
+    if of.max() + 1 < max(count, 2):
+        raise UserError(
+            f"--clusters {clusters}: the units answer so alike that they fall into {of.max() + 1} groups, not {count}; "
+            "leave out copies and units that never change, or give a smaller number"
+        )
     rng = np.random.default_rng(derive(seed, "cluster agreement"))
     places, score = _scored(measured, predicted, of)
     drawn = np.random.default_rng(derive(seed, "cluster chance"))

@@ -272,6 +272,9 @@ def told(result: dict[str, Any]) -> str:
             f"{means['of_start']:.2f}, its own best of {pictures} {means['natural_best']:.2f}, put "
             f"together {means['patched']:.2f}, drawn {means['drawn']:.2f}, made {means['made']:.2f}"
         )
+        if not entry["reliable_units"]:
+            lines.append(f"  no unit has a reliability of {RELIABLE:g}, so there is no share of units to tell")
+            continue
         lines.append(
             f"  made at or above the judge's best natural picture in {100 * entry['above_judges_best']:.0f} %, above "
             f"the steering encoder's in {100 * entry['above_start']:.0f} % of {entry['reliable_units']} reliable units"

@@ -34,8 +34,9 @@ from recon.reproduce.report import markdown, summarise
 from recon.reproduce.rules import Cell
 
 Fit = tuple[Cell, Callable[[], Curve]]  # a curve that is read where it is stored, else computed
-RESULT = "reproduction.json"
-FORMER = ("choice.json", "reproduction.md")  # of another configuration; its curves are found by what they were made of
+RESULT, CHOICE = "reproduction.json", "choice.json"
+NEXT = "next_choice.json"  # the choice, while results of another configuration are still there
+FORMER = (CHOICE, "reproduction.md")  # of another configuration; its curves are found by what they were made of
 
 
 class Walk:
@@ -129,7 +130,7 @@ def reproduce(
 
 
 def _claim(walk: Walk, adapt: bool, overwrite: bool) -> Claim:
-    """The folder, for one recipe on one study; it is taken before the choice is written there."""
+    """The folder, for one recipe on one study; it is taken when all is computed."""
     asked = {"recipe": walk.recipe.name, "adapt": adapt, "subjects": walk.subjects, "seeds": walk.seeds}
     asked |= {"layers": walk.layers, "folds": walk.config.sweep.folds}
     instead = "Choose another folder (run_dir=FOLDER)"
@@ -143,8 +144,7 @@ def _reproduce(walk: Walk, claim: Claim, watch: Stopwatch) -> dict[str, Any]:
     chosen = rules.clean(validation, walk.layers)
     with launched.first_then_others():
         if launched.is_first():
-            claim.take()
-            write_sealed(walk.folder / "choice.json", chosen.as_json())
+            write_sealed(walk.folder / (NEXT if claim.replaces else CHOICE), chosen.as_json())
     test, ids = _test(walk)
     paper = walk.recipe.paper
     choices = {
@@ -157,6 +157,9 @@ def _reproduce(walk: Walk, claim: Claim, watch: Stopwatch) -> dict[str, Any]:
     result = {**_facts(walk), **found, "seconds": measured["seconds"], "measured": measured}
     text = markdown(result)
     if launched.is_first():
+        claim.take()
+        (walk.folder / NEXT).unlink(missing_ok=True)
+        write_sealed(walk.folder / CHOICE, chosen.as_json())
         write_sealed(walk.folder / RESULT, result)
         write_atomic(walk.folder / "reproduction.md", text + "\n")
     return {**result, "folder": str(walk.folder), "text": text}

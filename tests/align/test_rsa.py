@@ -105,5 +105,8 @@ def test_the_geotopological_transform_is_flat_at_both_ends() -> None:
     low, high = np.quantile(rdm, [0.2, 0.7])
     expected = [0.0 if d <= low else 1.0 if d >= high else (d - low) / (high - low) for d in rdm]
     np.testing.assert_allclose(geotopological(rdm, 0.2, 0.7), expected, atol=1e-12)
+    for ones, expected in ((0.9, "the ones"), (0.1, "the ones")):  # more ties than either quantile leaves out
+        ties = np.repeat([0.0, 1.0], [int(100 * (1 - ones)), int(100 * ones)])
+        np.testing.assert_array_equal(geotopological(ties, 0.2, 0.8), ties, expected)
     with pytest.raises(ValueError, match="rise from 0 to 1"):
         geotopological(rdm, 0.7, 0.2)

@@ -151,6 +151,22 @@ def test_changed_recipes_or_rows_are_computed_again(toy: type[Toy], tmp_path: Pa
     assert len(counted) == n + folds + refits
 
 
+def test_a_sweep_that_is_stopped_leaves_what_it_would_have_replaced(
+    toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep.Cells, "compute", stopped)
+    changed = replace(toy_config(), target=replace(toy_config().target, components=9))
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(changed, out=tmp_path, progress=False, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_later_choices_in_one_folder_are_counted(toy: type[Toy], tmp_path: Path) -> None:
     _run(tmp_path, layers=["0"])
     assert _run(tmp_path, layers=["0"]).summary["earlier_choices"] == 0

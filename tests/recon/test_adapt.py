@@ -133,6 +133,17 @@ def test_a_study_that_cannot_be_read_leaves_the_former_results(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+def test_a_curve_that_cannot_be_computed_leaves_the_former_results(place: Path, tmp_path: Path) -> None:
+    out, study = tmp_path / "out", tmp_path / "study"
+    shutil.copytree(place / "out", out)
+    rows = [{**row, "concept": f"c{i % 2}"} for i, row in enumerate(_rows())]
+    write_folder(study, np.load(place / "study" / "signals.npy"), rows)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    words = [*_words(place, "--subject", "03", "--out", str(out), "--overwrite"), f"study.root={study}"]
+    assert main(words) == 2
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_folders_of_people_are_kept_for_those_who_adapt_to_several(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

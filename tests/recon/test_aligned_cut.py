@@ -13,6 +13,7 @@ from scipy import stats
 
 from align.comparison.clusters import adjusted_rand, numbered
 from recon import cli
+from recon.driving import aligned_cut
 from recon.driving.aligned_cut_picture import COLOURS, MOST, coloured
 from recon.driving.groups import Work, cut_rows, share_correlation
 from tests.align.fixture_studies import picture, write_v4_session
@@ -154,3 +155,13 @@ def test_what_is_refused(
     assert cli.main(words(root, tmp_path / "out", *more)) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out" / "aligned_cut.json").exists()
+
+
+def test_few_pictures_are_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(aligned_cut, "LEAST", TESTED + 1)
+    assert cli.main(words(root, tmp_path / "out", "--test")) == 2
+    assert (
+        f"{COUNT - TESTED} pictures for the map and {TESTED} to paint; {TESTED + 1} of each" in capsys.readouterr().err
+    )

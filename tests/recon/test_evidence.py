@@ -286,8 +286,12 @@ def test_maps_of_the_pictures_in_the_run_are_made(run: Run, tiny: tuple[Path, Pa
     elsewhere = dataclasses.replace(run, path=tmp_path / "run")
     generate(elsewhere, str(tiny[0]), None, QUICK)
     assert len(evidence(elsewhere, str(tiny[0]), QUICK, nulls=4, limit=3)["rows"]) == 3
+    folder = folders_of(elsewhere, tiny).evidence
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UserError, match="made in another way"):
         evidence(elsewhere, str(tiny[0]), dataclasses.replace(QUICK, strength=0.0), nulls=4, limit=2)
+    assert (folder / "index.csv") in before
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before, "the maps that were there stay whole"
 
 
 def test_without_steps_a_map_explains_the_coarse_picture(run: Run, tiny: tuple[Path, Path], tmp_path: Path) -> None:

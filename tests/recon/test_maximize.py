@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recon import cli
-from recon.driving.maximize import _generator, _shares, require_other
+from recon.driving.maximize import _generator, _shares, require_other, told
 from recon.driving.search import Search, _mixed, climb, draw, own, put_together
 from tests.align.fixture_studies import picture, png, write_v4_session
 from tests.align.fixture_v4 import short_tests  # noqa: F401 - of as many test pictures as TESTED says
@@ -120,4 +120,9 @@ def test_shares_count_reliable_units() -> None:
         {"reliability": 0.5, "judge_made": 2.0, "judge_natural_best": 3.0, "judge_of_start": 1.0},
     ]
     assert _shares(rows) == {"reliable_units": 2, "above_judges_best": 0.5, "above_start": 1.0}
+    assert _shares(rows[:1]) == {"reliable_units": 0, "above_judges_best": None, "above_start": None}
+    values = dict.fromkeys(("judge_patched", "judge_drawn"), 1.0)
+    entry = {"units": [{**rows[0], **values}], **_shares(rows[:1])}
+    said = told({"study": "x", "rule": "y", "pictures": {"count": 20}, "subjects": {"01": entry}})
+    assert "no unit has a reliability of 0.1" in said
     fails("name another one", lambda: require_other("torchvision/a@FILE", "torchvision/a"))

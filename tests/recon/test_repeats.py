@@ -151,6 +151,14 @@ def test_command_prints_what_it_writes(run: Run, tmp_path: Path, capsys: pytest.
     assert "chance 6.25 %" in told and "split-half reliability of 4 repetitions" in told
 
 
+def test_curves_of_another_run_are_not_replaced(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["repeats", "--subject", "01", "--run", str(run.path), "--out", str(tmp_path), "--draws", "2"]
+    (tmp_path / "repeats_sub-01.json").write_text('{"run": "another"}')
+    assert cli.main(given) == 2
+    assert "is of another run; nothing was changed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["repeats_sub-01.json"]
+
+
 def test_the_selection_is_in_config_and_report(run: Run) -> None:
     study = load_config(Config, run.path / "config.yaml").study
     assert (study.roi, study.window) == (["back"], "0:0.15")

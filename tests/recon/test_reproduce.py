@@ -325,6 +325,26 @@ def test_a_reproduction_of_another_configuration_stays(toy: type[_Toy], tmp_path
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_a_reproduction_that_is_stopped_leaves_what_it_would_have_replaced(
+    toy: type[_Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk(tmp_path)
+    names = ("reproduction.json", "reproduction.md", "choice.json", "made_with.json")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+
+    def stopped(*_: object) -> None:
+        assert (tmp_path / "next_choice.json").is_file(), "the choice is stored before a test row is read"
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(run, "_test", stopped)
+        walk(tmp_path, "shallow_alignment", "train.lr=1e-3", overwrite=True)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    walk(tmp_path, "shallow_alignment", "train.lr=1e-3", overwrite=True)
+    assert not (tmp_path / "next_choice.json").exists()
+    assert all((tmp_path / name).read_bytes() != before[name] for name in ("reproduction.json", "made_with.json"))
+
+
 def test_folds_share_no_group_and_hold_every_picture_out_once() -> None:
     config = load_recipe("atm", None, ["sweep.folds=3"]).config
     side = training_side(_Toy(config), config, "01")

@@ -17,6 +17,7 @@ from recon import cli
 from recon.driving.clusters import found_clusters
 from tests.align.fixture_studies import picture, write_v4_session
 from tests.align.fixture_v4 import short_tests  # noqa: F401 - of as many test pictures as TESTED says
+from tests.one_line import fails
 
 SESSION, COUNT, TESTED, GROUPS = "190927", 110, 30, (4, 3, 3)
 TRUTH = np.repeat(np.arange(3), GROUPS)
@@ -116,6 +117,25 @@ def test_choice_and_score_are_apart() -> None:
         scores.append(one.score - one.chance)
         assert np.sort(discrimination(second, one.of)[:, 0])[-8:].mean() > one.score[0] + 0.3
     assert abs(np.mean(scores)) < 0.1 and abs(np.mean(np.array(p) <= 0.2) - 0.2) < 0.12
+
+
+@pytest.mark.parametrize(
+    ("clusters", "kinds", "groups", "said"),
+    [
+        (2, 1, 50, "fall into 1 groups, not 2"),
+        (4, 3, 50, "fall into 3 groups, not 4"),
+        ("auto", 1, 50, "fall into 1 groups"),
+        ("auto", 6, 1, "all of one scene or concept; give a number"),
+    ],
+)
+def test_units_that_cannot_be_divided_are_told(clusters: int | str, kinds: int, groups: int, said: str) -> None:
+    rng = np.random.default_rng(0)
+    empty = ("",) * 100
+    stimuli = Stimuli(empty, lambda i: np.zeros((4, 4, 3), np.uint8), np.arange(100), empty, empty)
+    x = rng.normal(size=(100, kinds))[:, np.arange(6) % kinds]
+    first, second = (x[:50], np.arange(50) % groups), (x[50:], x[50:])
+    names = tuple(map(str, range(6)))
+    fails(said, lambda: found_clusters(names, clusters, first, second, stimuli, np.arange(50, 100), 0, 5))
 
 
 @pytest.mark.parametrize(

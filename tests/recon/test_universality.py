@@ -323,6 +323,16 @@ def test_rsa_with_measured_dissimilarities_is_that_of_scipy(tmp_path: Path) -> N
         (["rsa", "--backbones", "mini", "--images", ".", "--rdm", "IT=x.npy", "--areas", "V1"], "regions of a study"),
         (["rsa", "--backbones", "mini", "--study", "folder", "--geotopological", "0.8,0.2"], "two rising numbers"),
         (
+            ["rsa", "--backbones", "mini", "--images", ".", "--rdm", "IT=x.npy", "--test"],
+            "--test means the test pictures",
+        ),
+        (["rsa", "--backbones", "mini", "--images", ".", "--rdm", "IT=x.npy", "--top", "3"], "--top counts dimensions"),
+        (["universality", "--backbones", "mini,mini@untrained", "--images", ".", "--test"], "--test means the test"),
+        (
+            ["universality", "--backbones", "mini,mini@untrained", "--images", ".", "--shuffles", "3"],
+            "--shuffles are of the brains",
+        ),
+        (
             ["rsa", "--backbones", "mini", "--images", ".", "--rdm", "IT=x.npy", "--universality", "."],
             "universality.json",
         ),
