@@ -50,7 +50,7 @@ HOMES: dict[str, tuple[str, ...]] = {  # the longest that fits; options only som
     "recon/audit": ("audit",),
     "recon/audit/inside.py": ("evaluate",),
     "recon/cli.py": ("evaluate",),
-    "recon/commands/comparing.py": ("universality", "rsa", "rosetta"),
+    "recon/commands/comparing.py": ("universality", "rsa"),
     "recon/comparison": ("universality",),
     "recon/comparison/areas.py": ("rsa",),
     "recon/comparison/rsa.py": ("rsa",),
