@@ -94,12 +94,14 @@ def run(
         chosen, cross_validated = None, None
         if settings.test and len(sets) > 1:
             subjects = work.read(names, test=False)
+            work.extract(subjects, sets)
             work.require_places(subjects[0], sets, methods[:1])
             trial = [one for part in sets for one in work.score(subjects, part, methods[:1], (None,))]
             cross_validated = summarise(trial, subjects, sets)
             chosen = best_label(cross_validated["mean"], methods[0].name)
             sets = [part for part in sets if part.label == chosen]
         subjects = work.read(names, settings.test)
+        work.extract(subjects, sets)
         work.require_places(subjects[0], sets, methods)
         scored = [one for part in sets for one in work.score(subjects, part, methods, settings.pictures)]
         divided = work.divide(subjects, sets[-1]) if settings.partition else {}
@@ -140,6 +142,11 @@ class _Work:
             read_subject(self.study, self.config, name, self.settings.folds, test, self.settings.width)
             for name in names
         ]
+
+    def extract(self, subjects: Sequence[Subject], sets: Sequence[FeatureSet]) -> None:
+        """All layers of a network by one pass over the pictures, into the cache; nothing is kept in memory."""
+        for subject in subjects:
+            read_spaces(self.networks, sets, subject.recording.stimuli, np.empty(0, dtype=np.int64), self.config, None)
 
     def material(self, subject: Subject, part: FeatureSet) -> Material:
         stimuli = subject.recording.stimuli

@@ -17,6 +17,7 @@ from align.data.signals import Recording, Stimuli, Trials
 from align.data.studies import open_study
 from align.errors import UserError
 from align.response_models.scores import UnitScores
+from align.vision import targets
 from recon import cli
 from recon.commands.encode import picture_counts
 from recon.encoding.brain_score import brain_score_rows
@@ -132,6 +133,19 @@ def test_test_pictures_are_scored_with_what_training_pictures_chose(root: Path, 
     assert result["subjects"]["190927"]["scored_pictures"] == TESTED and result["folds"] == 1
     assert result["mean"][0]["r"] < result["mean"][1]["r"]
     assert (tmp_path / "test" / f"{STEM}_methods.png").is_file()
+
+
+def test_all_layers_are_read_in_one_pass(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[list[str]] = []
+    real = targets._extract
+
+    def counting(backbone: Any, images: Any, todo: dict[str, str], *rest: Any) -> None:
+        passes.append(list(todo))
+        real(backbone, images, todo, *rest)
+
+    monkeypatch.setattr(targets, "_extract", counting)
+    encode(root, tmp_path, "--layers", ONE, OTHER, "--subject", "190927", f"cache_dir={tmp_path / 'cache'}")
+    assert passes == [[ONE, OTHER]]
 
 
 def test_the_choice_does_not_read_test_rows(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
